@@ -1,0 +1,91 @@
+"""How well "was this token replaced?" was answered: precision, recall, and the area under the ROC curve."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DetectionMetrics:
+    """The discriminator's answers on a set of tokens. Accuracy is left out: it is high when nothing is ever detected.
+
+    Attributes:
+        precision: fraction of the tokens called replaced that are; 0 when none was called so.
+        recall: fraction of the replaced tokens that were called replaced; 0 when none was replaced.
+        auc: chance that a replaced token scores above an original one (ties count half); NaN when either is absent.
+        replaced_fraction: fraction of the tokens that are replaced.
+    """
+
+    precision: float
+    recall: float
+    auc: float
+    replaced_fraction: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 when both are."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def detection_metrics(
+    scores: NDArray[np.floating], is_replaced: NDArray[np.bool_], *, threshold: float = 0.0
+) -> DetectionMetrics:
+    """Precision, recall, AUC and base rate of a detector.
+
+    Args:
+        scores: (tokens,) float, scored tokens only; larger means rather replaced.
+        is_replaced: (tokens,) bool; the truth.
+        threshold: tokens that score above it are called replaced; 0 for logits, 0.5 for probabilities.
+    """
+    scores, is_replaced = np.ravel(scores), np.ravel(is_replaced).astype(bool)
+    is_called = scores > threshold
+    hits = np.count_nonzero(is_called & is_replaced)
+    called, replaced = np.count_nonzero(is_called), np.count_nonzero(is_replaced)
+    return DetectionMetrics(
+        precision=hits / called if called else 0.0,
+        recall=hits / replaced if replaced else 0.0,
+        auc=rank_auc(scores, is_replaced),
+        replaced_fraction=replaced / len(scores) if len(scores) else 0.0,
+    )
+
+
+def rank_auc(scores: NDArray[np.generic], is_positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve, as the Mann-Whitney statistic: ties count half. NaN when one class is absent.
+
+    Args:
+        scores: (n,) any ordered dtype; a NaN among them makes the result NaN.
+        is_positive: (n,) bool.
+    """
+    scores, is_positive = np.ravel(scores), np.ravel(is_positive).astype(bool)
+    positives = np.count_nonzero(is_positive)
+    negatives = len(scores) - positives
+    if not positives or not negatives or np.isnan(scores).any():
+        return float("nan")
+    order = np.argsort(scores)
+    ordered, ordered_positive = scores[order], is_positive[order]
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    in_group = np.diff(np.append(starts, len(scores)))
+    positive_in_group = np.add.reduceat(ordered_positive.astype(np.int64), starts)
+    negative_in_group = in_group - positive_in_group
+    negatives_below = np.cumsum(negative_in_group) - negative_in_group
+    wins = np.dot(positive_in_group, negatives_below + negative_in_group / 2)
+    return float(wins / positives / negatives)
+
+
+def unigram_auc(
+    token_ids: NDArray[np.integer], is_replaced: NDArray[np.bool_], unigram_counts: NDArray[np.integer]
+) -> float:
+    """AUC of a detector that knows nothing but how often each token occurs: what a discriminator must beat.
+
+    The score is the token's count in the training text, in whichever orientation (frequent or rare means replaced)
+    does better on these tokens; so the result is never below one half.
+
+    Args:
+        token_ids: (tokens,) int; what the discriminator was shown, scored tokens only.
+        is_replaced: (tokens,) bool.
+        unigram_counts: (vocabulary,) int; occurrences in the training text.
+    """
+    auc = rank_auc(unigram_counts[np.ravel(token_ids)], is_replaced)
+    return max(auc, 1 - auc)
