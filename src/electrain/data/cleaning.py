@@ -1,0 +1,48 @@
+"""Cleaning of Unicode text as BERT's and ELECTRA's reference code does it, with a count of what was dropped."""
+
+import re
+from typing import NamedTuple
+
+# Unicode 14 categories Cc (without tab, line feed, carriage return), Cf and Cs, NUL and U+FFFD: what `_clean_text` and
+# `_is_control` of the reference's tokenization.py drop. Frozen here so that Python's version does not change a corpus.
+_DROPPED = re.compile(
+    "[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890-\u0891\u08e2\u180e\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\ufffd\U000110bd\U000110cd"
+    "\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f]"
+)
+# Bytes that are not UTF-8 are read as these lone surrogates (Python's "surrogateescape"), one for each byte.
+_INVALID_BYTE = re.compile("[\udc80-\udcff]")
+
+
+class CleanedText(NamedTuple):
+    """A cleaned text and how much was taken out of it.
+
+    Attributes:
+        text: no control characters; each run of white space is one space; none at either end.
+        dropped_characters: control and format characters, NUL, U+FFFD and lone surrogates.
+        invalid_bytes: bytes of the file that were not UTF-8.
+    """
+
+    text: str
+    dropped_characters: int
+    invalid_bytes: int
+
+
+def clean(text: str) -> CleanedText:
+    """Cleans `text` and counts what is dropped.
+
+    Source: google-research/electra, model/tokenization.py: `_clean_text`, then `whitespace_tokenize`.
+    """
+    kept, dropped = _DROPPED.subn("", text)
+    invalid = len(_INVALID_BYTE.findall(text)) if dropped else 0
+    return CleanedText(" ".join(kept.split()), dropped - invalid, invalid)
+
+
+def clean_text(text: str) -> str:
+    """`text` without control characters, each run of white space made one space."""
+    return clean(text).text
+
+
+def has_invalid_bytes(text: str) -> bool:
+    """True if the file that `text` was decoded from held bytes that are not UTF-8 there."""
+    return not text.isascii() and _INVALID_BYTE.search(text) is not None

@@ -1,0 +1,82 @@
+"""datatrove's tokenised files: `NAME.ds` (token ids), `NAME.ds.index` (document ends), `NAME.ds.metadata`.
+
+Source: datatrove 0.10.1, pipeline/tokens/tokenizer.py: `TokenizedFile`.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """What the manifest says of one finished file.
+
+    Attributes:
+        name: of the `.ds` file, in the shards' folder.
+        tokens: number of token ids.
+        documents: number of document ends.
+        sha256: of the `.ds` file.
+        index_sha256: of the `.ds.index` file.
+    """
+
+    name: str
+    tokens: int
+    documents: int
+    sha256: str
+    index_sha256: str
+
+
+def token_dtype(vocabulary_size: int) -> str:
+    """The smallest of uint16 and uint32, little-endian, that holds every id; datatrove's rule."""
+    return "<u2" if vocabulary_size <= 1 << 16 else "<u4"
+
+
+class TokenFileWriter:
+    """Writes one tokenised file; document ends go to disk at once, so memory does not grow with the documents."""
+
+    def __init__(self, directory: Path, name: str, dtype: str) -> None:
+        self._path = directory / name
+        self._dtype = np.dtype(dtype)
+        self._tokens_file = open(self._path, "wb")  # noqa: SIM115
+        self._index_file = open(f"{self._path}.index", "wb")  # noqa: SIM115
+        self._tokens_hash, self._index_hash = hashlib.sha256(), hashlib.sha256()
+        self.tokens = 0
+        self.documents = 0
+
+    def write(self, tokens: NDArray[Any], document_ends: Sequence[int]) -> None:
+        """Appends token ids; `document_ends` are counted from the first of these ids, exclusive."""
+        content = tokens.astype(self._dtype, copy=False).tobytes()
+        ends = (np.array(document_ends, np.uint64) + np.uint64(self.tokens)).astype("<u8").tobytes()
+        self._tokens_file.write(content)
+        self._index_file.write(ends)
+        self._tokens_hash.update(content)
+        self._index_hash.update(ends)
+        self.tokens += len(tokens)
+        self.documents += len(document_ends)
+
+    def finish(self, tokenizer_name: str) -> TokenFile:
+        """Syncs and closes the files, and writes the metadata file."""
+        for file in (self._tokens_file, self._index_file):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        size = self._dtype.itemsize
+        lines = [f"{tokenizer_name}|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
+        Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
+        hashes = self._tokens_hash.hexdigest(), self._index_hash.hexdigest()
+        return TokenFile(self._path.name, self.tokens, self.documents, *hashes)
+
+    def abandon(self) -> None:
+        """Closes the files as they are."""
+        for file in (self._tokens_file, self._index_file):
+            try:
+                file.close()
+            except OSError:  # the disk is full: the buffer cannot be written, which was reported already
+                continue

@@ -1,0 +1,118 @@
+"""Training a WordPiece vocabulary on documents."""
+
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from tokenizers import Tokenizer, normalizers, trainers
+
+from electrain.data.parcels import Document
+from electrain.errors import TokenizerError
+from electrain.run_directory import Manifest, require_empty, write_manifest
+
+DEFAULT_CHARACTER_COVERAGE = 0.9999
+DEFAULT_MAXIMUM_BYTES = 2_000_000_000
+
+
+def train_tokenizer(
+    documents: Iterable[Document],
+    output: Path,
+    vocabulary_size: int,
+    cased: bool,
+    *,
+    model_max_length: int = 512,
+    character_coverage: float = DEFAULT_CHARACTER_COVERAGE,
+    maximum_bytes: int = DEFAULT_MAXIMUM_BYTES,
+) -> Manifest:
+    """Trains a WordPiece tokenizer and writes it to the folder `output`. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+
+    The text is kept in a temporary file meanwhile, because the alphabet must be known before the training begins.
+
+    Args:
+        vocabulary_size: tokens, at most; fewer if the text has too few words that occur twice.
+        cased: keep capital letters and accents; otherwise text is lower-cased and accents are stripped.
+        model_max_length: tokens, written into the tokenizer's configuration.
+        character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
+        maximum_bytes: of text; the rest of the documents is not read.
+    Returns: the manifest written, with facts vocabulary_size, alphabet_size and bytes.
+    Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
+        RunDirectoryError: `output` is not empty.
+    """
+    from electrain.data.tokenizer import add_special_tokens, save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
+
+    require_empty(output)
+    backend = word_piece_tokenizer({}, cased=cased)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output, prefix=".text") as text:
+        characters, size = _collect(documents, backend.normalizer, text, maximum_bytes)
+        alphabet_size = _alphabet_size(characters, character_coverage)
+        _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
+        _train(backend, Path(text.name), vocabulary_size, alphabet_size)
+    _require_room(vocabulary_size, backend.get_vocab_size(), alphabet_size)
+    add_special_tokens(backend)
+    tokenizer = wrap(backend, model_max_length=model_max_length)
+    save_tokenizer(tokenizer, output)
+    facts = {
+        "vocabulary_size": backend.get_vocab_size(),
+        "alphabet_size": alphabet_size,
+        "characters_seen": len(characters),
+        "cased": cased,
+        "bytes": size,
+    }
+    manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
+    write_manifest(output, manifest)
+    return manifest
+
+
+_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def _collect(
+    documents: Iterable[Document], normalizer: normalizers.Normalizer, text: IO[str], maximum_bytes: int
+) -> tuple[Counter[str], int]:
+    """Writes the normalised documents to `text`; returns how often each character occurs, and the bytes written."""
+    characters: Counter[str] = Counter()
+    size = 0
+    for document in documents:
+        line = normalizer.normalize_str(document.text)
+        characters.update(line)
+        size += len(line.encode())
+        text.write(line + "\n")
+        if size >= maximum_bytes:
+            print(f"tokenizer: the first {size / 1e6:,.0f} MB of text are used", file=sys.stderr)
+            break
+    text.flush()
+    characters.pop(" ", None)
+    return characters, size
+
+
+def _alphabet_size(characters: Counter[str], coverage: float) -> int:
+    """How many of the most frequent characters cover the fraction; equally frequent ones stay together."""
+    wanted, covered, last = coverage * characters.total(), 0, 0
+    for number, (_, count) in enumerate(characters.most_common()):
+        if covered >= wanted and count < last:
+            return number
+        covered, last = covered + count, count
+    return len(characters)
+
+
+def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: int) -> None:
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        limit_alphabet=alphabet_size,
+        special_tokens=_SPECIAL_TOKENS,
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    backend.train([str(text)], trainer)
+
+
+def _require_room(vocabulary_size: int, needed: int, alphabet_size: int) -> None:
+    if vocabulary_size < needed:
+        raise TokenizerError(
+            f"a vocabulary of {vocabulary_size:,} is smaller than the text's alphabet of {alphabet_size:,} characters "
+            f"needs (at least {needed:,}); ask for more with --vocab-size, or cover fewer with --character-coverage"
+        )
