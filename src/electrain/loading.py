@@ -1,0 +1,233 @@
+"""Pretrained networks from a run folder, a Hugging Face folder or the hub, or one line saying why not."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    ModernBertForMaskedLM,
+    ModernBertForTokenClassification,
+)
+from transformers.utils import logging as transformers_logging
+
+from electrain.data.tokenizer import load_tokenizer
+from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.models import discriminator
+from electrain.models.backbones import LABELS, encode
+from electrain.models.generators import word_logits
+
+Kind = Literal["detection", "masked-language-model"]
+
+_CLASSES: dict[tuple[str, Kind], Any] = {
+    ("electra", "detection"): ElectraForPreTraining,
+    ("electra", "masked-language-model"): ElectraForMaskedLM,
+    ("modernbert", "detection"): ModernBertForTokenClassification,
+    ("modernbert", "masked-language-model"): ModernBertForMaskedLM,
+}
+_ROLES: dict[Kind, str] = {"detection": "discriminator", "masked-language-model": "generator or masked language model"}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network that is ready to be asked: in evaluation mode, in float32.
+
+    Attributes:
+        model: `ElectraForPreTraining`, `ElectraForMaskedLM` or their ModernBERT counterparts.
+        tokenizer: the fast tokenizer from the same folder.
+        kind: detection (was each token replaced?) or masked-language-model (which word stands at [MASK]?).
+        source: the folder or hub name it was read from.
+    """
+
+    model: Any
+    tokenizer: Any
+    kind: Kind
+    source: str
+
+    @property
+    def longest_row(self) -> int:
+        """The most tokens, special ones counted, that the model takes at once."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.model.device
+        return device
+
+
+def replaced_logits(
+    detector: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
+) -> Tensor:
+    """(batch, length) float32: the logit of "this token was replaced"; its sigmoid is the probability.
+
+    Args:
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+    """
+    hidden = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
+    return discriminator.replaced_logits(detector.model, hidden).float()
+
+
+def masked_word_logits(
+    language_model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, is_asked: Tensor
+) -> Tensor:
+    """(asked, vocabulary) float32: word logits at the positions where is_asked, in row order.
+
+    The prediction head, the dearest part of a small network, runs nowhere else.
+
+    Args:
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        is_asked: (batch, length) bool.
+    """
+    hidden = encode(language_model.model.base_model, input_ids, None, attention_mask)
+    return word_logits(language_model.model, hidden[is_asked]).float()
+
+
+def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """The discriminator in a run folder, a model folder, or on the hub.
+
+    Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
+        tokenizer, or one that is not the model's.
+    """
+    return _load(_model_folder(folder), "detection", device)
+
+
+def load_masked_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """The masked language model in a model folder, on the hub, or in the run folder of the baseline.
+
+    Of a run folder with a generator, that generator. Raises: as `load_detector`.
+    """
+    inside = Path(folder) / "generator"
+    return _load(str(inside) if inside.is_dir() else _model_folder(folder), "masked-language-model", device)
+
+
+def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """A discriminator or a masked language model, whichever the folder holds. Raises: as `load_detector`."""
+    source = _model_folder(folder)
+    architectures = getattr(_configuration(source), "architectures", None) or [""]
+    kind: Kind = "masked-language-model" if architectures[0].endswith("ForMaskedLM") else "detection"
+    return _load(source, kind, device)
+
+
+def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
+    """The generator that belongs to a discriminator: the one named, or the run folder's own.
+
+    Raises: CheckpointError: `folder` is no run folder and no generator is named; otherwise as `load_detector`.
+    """
+    if generator is None and not (Path(folder) / "generator").is_dir():
+        raise CheckpointError(
+            f"{folder}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
+        )
+    return load_masked_language_model(folder if generator is None else generator, device=device)
+
+
+def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
+    """Raises TokenizerError unless both models number the same tokens alike."""
+    if first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
+        raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
+
+
+def _model_folder(folder: Path | str) -> str:
+    """The Hugging Face folder in a run folder, the folder itself, or the hub's name for a model."""
+    path = Path(folder)
+    if (path / "model").is_dir():
+        return str(path / "model")
+    if path.is_file():
+        raise CheckpointError(f"{folder}: is a file; give the folder of a run or of a model")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{folder}: holds neither model/ nor config.json; give the folder of a finished run")
+    if not path.exists() and not _HUB_NAME.fullmatch(str(folder)):
+        raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a model")
+    return str(folder)
+
+
+def _load(source: str, kind: Kind, device: str | None) -> LoadedModel:
+    configuration = _configuration(source)
+    model_class = _CLASSES.get((configuration.model_type, kind))
+    if model_class is None:
+        raise CheckpointError(
+            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be electra or modernbert"
+        )
+    if kind == "detection" and configuration.model_type == "modernbert" and configuration.id2label != LABELS:
+        raise CheckpointError(
+            f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
+        )
+    model = _weights(source, model_class, kind)
+    tokenizer = _tokenizer(source, configuration.vocab_size)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return LoadedModel(model.to(place).eval(), tokenizer, kind, source)
+
+
+def _configuration(source: str) -> Any:
+    with _one_line(source, "its config.json cannot be used"):
+        return AutoConfig.from_pretrained(source)
+
+
+def _weights(source: str, model_class: Any, kind: Kind) -> Any:
+    if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
+        raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+    with _one_line(source, "its weights cannot be used"):
+        model, report = model_class.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    absent = sorted(report["missing_keys"])
+    if absent or report["mismatched_keys"]:
+        raise CheckpointError(
+            f"{source}: is no {_ROLES[kind]}: its weights lack {absent[0] if absent else 'the right shapes'}"
+            f"{f' and {len(absent) - 1} more' if len(absent) > 1 else ''}; give another folder"
+        )
+    return model
+
+
+def _tokenizer(source: str, vocabulary_size: int) -> Any:
+    if Path(source).is_dir():
+        tokenizer: Any = load_tokenizer(Path(source))
+    else:
+        with _one_line(source, "its tokenizer cannot be used", TokenizerError):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocabulary_size:
+        raise TokenizerError(
+            f"{source}: its tokenizer numbers tokens up to {largest}, its model knows {vocabulary_size}; "
+            "put the model's own tokenizer there"
+        )
+    absent = [name for name in ("cls", "sep", "pad", "mask", "unk") if getattr(tokenizer, f"{name}_token_id") is None]
+    if absent or not tokenizer.is_fast:
+        lack = f"a {absent[0]} token" if absent else "a tokenizer.json"
+        raise TokenizerError(f"{source}: its tokenizer lacks {lack}; use a tokenizer that electrain made")
+    return tokenizer
+
+
+@contextmanager
+def _one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
+    """Silences transformers, and turns any failure to read `source` into one line."""
+    verbosity = transformers_logging.get_verbosity()
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        where = source if Path(source).exists() else f"{source}: no such folder, and from the hub"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise kind(f"{where}: {what} ({reason}); give another folder") from error
+    except Exception as error:  # tokenizers raises the bare class
+        if type(error) is not Exception:
+            raise
+        raise kind(f"{source}: {what} ({str(error).splitlines()[0]}); give another folder") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,84 @@
+"""Tiny run folders with random weights, made once for all tests that ask trained networks something."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.models.backbones import EncoderConfig, encoder_configuration
+from electrain.models.discriminator import Discriminator
+from electrain.models.generators import masked_language_model
+
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "cats",
+    "dogs",
+    "see",
+    "sees",
+    "saw",
+    "who",
+    "is",
+    "are",
+    "happy",
+    "sad",
+    "quick",
+    "##ly",
+    "##er",
+    "un",
+    "##hap",
+    "##py",
+    ".",
+    ",",
+    "?",
+    "!",
+    "x",
+    "##x",
+]
+VOCABULARY = {
+    token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "unused", *WORDS])
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_run(backbone, objective)`: the folder of a run as pretraining leaves it; do not write into it."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def make(backbone: str = "electra", objective: str = "replaced-token-detection") -> Path:
+        if (backbone, objective) not in made:
+            folder = tmp_path_factory.mktemp(f"{backbone}-run")
+            _write_run(folder, backbone, objective)
+            made[backbone, objective] = folder
+        return made[backbone, objective]
+
+    return make
+
+
+def _write_run(folder: Path, backbone: str, objective: str) -> None:
+    torch.manual_seed(11)
+    encoder = EncoderConfig(layers=2, hidden_size=16, feed_forward_size=24, heads=2, backbone=backbone)  # type: ignore[arg-type]
+    configuration = encoder_configuration(
+        encoder,
+        vocabulary_size=len(VOCABULARY),
+        sequence_length=24,
+        dropout=0.1,
+        special_ids={"pad": 0, "cls": 2, "sep": 3},
+    )
+    configuration.initializer_range = 0.3  # scores that differ clearly
+    configuration.max_position_embeddings = 24
+    language_model = masked_language_model(configuration)
+    if objective == "masked-language-modelling":
+        networks = {"model": language_model}
+    else:
+        networks = {"model": Discriminator(configuration).network, "generator": language_model}
+    tokenizer = wrap(word_piece_tokenizer(VOCABULARY, cased=False))
+    for name, network in networks.items():
+        network.save_pretrained(folder / name)
+        save_tokenizer(tokenizer, folder / name, with_token_types=backbone == "electra")
+    np.save(folder / "unigram_counts.npy", np.arange(len(VOCABULARY), dtype=np.int64)[::-1].copy())
