@@ -1,0 +1,58 @@
+"""Random numbers as a function of (seed, purpose, row): no generator state, so resuming needs none.
+
+The number of a row counts all rows of a run, so it stands for (step, row in the step). Every value is a hash of its
+key and its own index, so any part of a batch can be drawn by any process in any order.
+"""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_FIRST = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND = np.uint64(0x94D049BB133111EB)
+
+
+def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): a bijection of 64 bits that passes BigCrush."""
+    with np.errstate(over="ignore"):
+        values = values + _GOLDEN
+        values = (values ^ (values >> np.uint64(30))) * _FIRST
+        values = (values ^ (values >> np.uint64(27))) * _SECOND
+        return values ^ (values >> np.uint64(31))
+
+
+def random_bits(seed: int, purpose: str, numbers: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """(len(numbers), count) uint64: `count` hashes for each number, independent between purposes and seeds."""
+    key = _mix(np.array([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)) ^ np.uint64(zlib.crc32(purpose.encode()))
+    per_number = _mix(numbers.astype(np.uint64) ^ _mix(key))
+    with np.errstate(over="ignore"):
+        return _mix(per_number[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+
+
+def random_uniforms(seed: int, purpose: str, numbers: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """(len(numbers), count) float64 in [0, 1): `count` uniform numbers for each number."""
+    bits = random_bits(seed, purpose, numbers, count) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
+
+
+def permuted(seed: int, purpose: str, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """The places of `numbers`, each below `size`, in a random permutation of `range(size)`, in constant memory.
+
+    A four-round Feistel network over the smallest even number of bits, walked until it lands below `size` (Black
+    and Rogaway 2002, "Ciphers with arbitrary finite domains").
+    """
+    half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    shift = np.uint64(half)
+    keys = random_bits(seed, purpose, np.zeros(1, np.int64), 4)[0]
+    result = numbers.astype(np.uint64)
+    outside = np.ones(len(result), np.bool_)
+    while outside.any():
+        left, right = result[outside] >> shift, result[outside] & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(right ^ key) & mask)
+        result[outside] = (left << shift) | right
+        outside = result >= np.uint64(size)
+    return result.astype(np.int64)

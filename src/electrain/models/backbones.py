@@ -1,0 +1,138 @@
+"""Encoders: Hugging Face configurations from plain numbers, and the one call that runs any of them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import ElectraConfig, ModernBertConfig
+
+from electrain.configuration import require_at_least
+
+Backbone = Literal["electra", "modernbert"]
+
+# Positions a model can take beyond its pretraining length cost an embedding row each (electra) or nothing (modernbert).
+MOST_POSITIONS = 512
+LABELS = {0: "original", 1: "replaced"}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The discriminator's encoder, which is what people fine-tune.
+
+    Attributes:
+        backbone: electra (the published architecture) or modernbert (pre-norm, rotary positions, gated feed-forward).
+        layers: Transformer layers.
+        hidden_size: width of the residual stream.
+        feed_forward_size: width inside the feed-forward network; 4 x hidden_size in the paper.
+        heads: attention heads; hidden_size must be a multiple of it.
+        embedding_size: width of the embeddings before projection; 0 means hidden_size; modernbert has no other.
+    """
+
+    layers: int
+    hidden_size: int
+    feed_forward_size: int
+    heads: int
+    backbone: Backbone = "electra"
+    embedding_size: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden_size", "feed_forward_size", "heads"):
+            require_at_least(name, getattr(self, name), 1)
+        require_at_least("embedding_size", self.embedding_size, 0)
+        if self.hidden_size % self.heads:
+            raise ValueError(f"heads = {self.heads}: hidden_size {self.hidden_size} is not a multiple of it")
+        if self.backbone == "modernbert" and self.embedding_size not in (0, self.hidden_size):
+            raise ValueError(f"embedding_size = {self.embedding_size}: modernbert needs 0 or its hidden_size")
+        if self.backbone == "modernbert" and (self.hidden_size // self.heads) % 2:
+            raise ValueError(f"heads = {self.heads}: rotary positions need an even width per head")
+
+
+def encoder_configuration(
+    encoder: EncoderConfig, *, vocabulary_size: int, sequence_length: int, dropout: float, special_ids: dict[str, int]
+) -> Any:
+    """The Hugging Face configuration of an encoder.
+
+    Args:
+        special_ids: the ids of `pad`, `cls` and `sep` in the vocabulary.
+    Source: Clark et al. 2020, table 6 (initialiser 0.02, GELU, LayerNorm epsilon 1e-12), for electra.
+    """
+    common = {
+        "vocab_size": vocabulary_size,
+        "hidden_size": encoder.hidden_size,
+        "num_hidden_layers": encoder.layers,
+        "num_attention_heads": encoder.heads,
+        "intermediate_size": encoder.feed_forward_size,
+        "max_position_embeddings": max(MOST_POSITIONS, sequence_length),
+        "pad_token_id": special_ids["pad"],
+        "id2label": LABELS,
+        "label2id": {label: number for number, label in LABELS.items()},
+        "attn_implementation": "sdpa",
+    }
+    if encoder.backbone == "electra":
+        return ElectraConfig(
+            **common,
+            embedding_size=encoder.embedding_size or encoder.hidden_size,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+        )
+    return ModernBertConfig(
+        **common,
+        bos_token_id=special_ids["cls"],
+        cls_token_id=special_ids["cls"],
+        eos_token_id=special_ids["sep"],
+        sep_token_id=special_ids["sep"],
+        # Attention reaches the whole row in every layer: rows here are shorter than a local window is worth.
+        layer_types=["full_attention"] * encoder.layers,
+        # Keys rotate at the usual base: the hub's 160,000 is for rows of 8,192.
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        },
+        embedding_dropout=dropout,
+        attention_dropout=dropout,
+        mlp_dropout=dropout,
+    )
+
+
+def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderConfig:
+    """The generator's encoder: the same depth, its width, feed-forward and heads a fraction of the encoder's.
+
+    Heads keep the encoder's width where the fraction allows it. Source: Clark et al. 2020, section 3.2 and table 6.
+    """
+    head_width = encoder.hidden_size // encoder.heads
+    heads = max(1, round(encoder.heads * size_fraction))
+    hidden_size = max(heads * 2, round(encoder.hidden_size * size_fraction / (2 * heads)) * 2 * heads)
+    if abs(heads * head_width - hidden_size) < 2 * heads:
+        hidden_size = heads * head_width
+    return EncoderConfig(
+        backbone=encoder.backbone,
+        layers=encoder.layers,
+        hidden_size=hidden_size,
+        feed_forward_size=max(1, round(encoder.feed_forward_size * size_fraction)),
+        heads=heads,
+        embedding_size=(encoder.embedding_size or encoder.hidden_size) if encoder.backbone == "electra" else 0,
+    )
+
+
+def encode(
+    body: nn.Module,
+    token_ids: Tensor | None,
+    token_type_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_embeddings: Tensor | None = None,
+) -> Tensor:
+    """Hidden states of the last layer.
+
+    Args:
+        body: `ElectraModel` or `ModernBertModel`.
+        token_ids: (batch, length) int64, or None where `token_embeddings` are given.
+        token_type_ids: (batch, length) int64; ignored by a body without token types.
+        attention_mask: (batch, length) bool, True at real tokens; None where every token is real, which is faster.
+        token_embeddings: (batch, length, embedding) in place of the body's own look-up.
+    Returns: (batch, length, hidden) float.
+    """
+    extra = {"token_type_ids": token_type_ids} if body.config.model_type == "electra" else {}
+    mask = None if attention_mask is None else attention_mask.to(torch.int64)
+    hidden: Tensor = body(input_ids=token_ids, inputs_embeds=token_embeddings, attention_mask=mask, **extra)[0]
+    return hidden

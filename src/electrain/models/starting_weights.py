@@ -1,0 +1,101 @@
+"""Weights to start from: a released ELECTRA, or another encoder of the same shape."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers.utils import logging
+
+from electrain.errors import CheckpointError
+
+# These encoders compute what ELECTRA's does; only names, and the first positions, differ.
+SAME_AS_ELECTRA = ("electra", "bert", "roberta", "xlm-roberta", "camembert")
+
+
+def load_starting_encoder(source: str, body: Any) -> None:
+    """Puts the weights of a folder or hub id into an encoder (`ElectraModel` or `ModernBertModel`).
+
+    BERT is ELECTRA's encoder under other names. RoBERTa keeps its first two positions for padding: the others
+    move down, and its single token type serves for both. Heads stay fresh unless `source` is of the same kind.
+    Raises: CheckpointError: nothing there, damaged, of an unknown kind, or of another shape.
+    """
+    configuration = _configuration_of(source)
+    kind, wanted = configuration.model_type, body.config.model_type
+    if kind not in (SAME_AS_ELECTRA if wanted == "electra" else ("modernbert",)):
+        known = ", ".join(SAME_AS_ELECTRA) if wanted == "electra" else "modernbert"
+        raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
+    state = _load(AutoModel, source).state_dict()
+    if "roberta" in kind or kind == "camembert":
+        padding = configuration.pad_token_id + 1
+        state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][padding:]
+    _copy(source, state, body)
+
+
+def load_starting_generator(source: str, network: Any) -> None:
+    """Puts the weights of a masked language model, its head too, into a generator network of the same kind.
+
+    Raises: CheckpointError: as `load_starting_encoder`.
+    """
+    configuration = _configuration_of(source)
+    if configuration.model_type != network.config.model_type:
+        raise CheckpointError(
+            f"{source}: is a {configuration.model_type}; this generator starts from a {network.config.model_type}"
+        )
+    _copy(source, _load(AutoModelForMaskedLM, source).state_dict(), network)
+
+
+def load_starting_discriminator(source: str, network: Any) -> None:
+    """Puts the weights of `source` into a discriminator: its head too where `source` has the same head.
+
+    Raises: CheckpointError: as `load_starting_encoder`.
+    """
+    load_starting_encoder(source, network.base_model)
+    architectures = _configuration_of(source).architectures or []
+    if type(network).__name__ in architectures:
+        _copy(source, _load(type(network), source).state_dict(), network)
+
+
+def _configuration_of(source: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{source}: no model folder or hub id ({reason[:120]}); give one") from error
+
+
+def _load(kind: Any, source: str) -> Any:
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return kind.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{source}: its weights cannot be read ({reason[:120]}); get the folder again") from error
+    finally:
+        logging.set_verbosity(level)
+
+
+@torch.no_grad()
+def _copy(source: str, state: dict[str, Tensor], network: Any) -> None:
+    for name, parameter in network.named_parameters():
+        if name not in state:
+            raise CheckpointError(f"{source}: has no {name}; its shape is not the configured one: mend [encoder]")
+        value = state[name]
+        if re.search(r"(position|token_type)_embeddings\.weight$", name) and value.shape[1:] == parameter.shape[1:]:
+            rows = min(len(value), len(parameter))
+            parameter[:rows] = value[:rows]
+            if name.endswith("token_type_embeddings.weight") and len(value) == 1:
+                parameter[:] = value
+            continue
+        if value.shape != parameter.shape:
+            raise CheckpointError(
+                f"{source}: {name} is {tuple(value.shape)}, the configuration says {tuple(parameter.shape)}; "
+                "mend [encoder], [generator] or the tokenizer"
+            )
+        parameter.copy_(value)
+
+

@@ -1,0 +1,315 @@
+"""Pretraining: shards and a configuration in, a run folder with two Hugging Face models out. Wiring only."""
+
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from electrain.configuration import build_configuration, read_toml, to_toml
+from electrain.counting import NetworkPass, training_flops_per_row
+from electrain.data.batches import RowSource
+from electrain.data.shards import Shards, open_shards
+from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
+from electrain.errors import ConfigurationError, RunDirectoryError, TokenizerError
+from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
+from electrain.objectives.masking import most_selected
+from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain_objective import PretrainObjective, build_objective, load_starting_weights, micro_batches
+from electrain.report import write_report
+from electrain.run_directory import (
+    MANIFEST_NAME,
+    Manifest,
+    file_hash,
+    read_manifest,
+    replaced_directory,
+    require_empty,
+
+    write_manifest,
+    write_text_durably,
+)
+from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from electrain.training.health import HealthMonitor
+from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
+from electrain.training.loop import RunState, StepResult, compile_or_say_why_not, train
+from electrain.training.observations import example_of, metrics_of
+from electrain.training.optimizer import build_optimizers
+from electrain.training.runtime import Runtime, measure_matrix_rate, started_runtime
+
+CONFIGURATION_NAME = "config.toml"
+# Sentences with the discriminator's marks: so many over the run.
+EXAMPLES_PER_RUN = 20
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        directory: of the run.
+        step: steps taken.
+        is_finished: False when it was stopped before its last step.
+        metrics: the last line of the journal.
+    """
+
+    directory: Path
+    step: int
+    is_finished: bool
+    metrics: dict[str, Any]
+
+
+def pretrain(
+    config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False, tokenizer: Path | None = None
+) -> RunResult:
+    """Trains as `config` says on the shards and writes the run folder `output`.
+
+    Args:
+        resume: go on from the newest good checkpoint of `output`; where there is none, begin.
+        tokenizer: refuse shards that were made with another one.
+    Raises: ElectrainError: whatever the user has to mend.
+    """
+    shards = open_shards(shards_directory)
+    _require_tokenizer(shards, tokenizer, config)
+    with started_runtime(config.training.precision) as runtime:
+        if config.training.batch_rows % runtime.processes:
+            raise ConfigurationError(
+                f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
+            )
+        rows = RowSource(
+            shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing
+        )
+        if runtime.is_first:
+            _prepare_run_directory(config, shards, output, resume=resume)
+        runtime.sum([0.0])  # the other processes wait for the folder
+        return _Run(config, shards, rows, output, runtime).go()
+
+
+def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainConfig) -> None:
+    starts = [Path(start) for start in (config.start.discriminator, config.start.generator) if Path(start).is_dir()]
+    for other in [*([tokenizer] if tokenizer else []), *(start for start in starts if start)]:
+        if str(other) != "." and tokenizer_hash(other) != shards.tokenizer_hash:
+            raise TokenizerError(
+                f"the shards were made with another tokenizer than {other}; "
+                f"prepare the corpus again with --tokenizer {other}"
+            )
+
+
+def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
+    inputs = {"shards": file_hash(shards.directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
+    if resume and (output / MANIFEST_NAME).exists():
+        _require_same_run(config, inputs, output)
+        return
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise RunDirectoryError(f"{output}: is not empty; give a new folder, or --resume to go on with the run in it")
+    require_empty(output)
+    write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
+    np.save(output / "unigram_counts.npy", shards.unigram_counts)
+    shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
+    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards.directory)}))
+
+
+def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Path) -> None:
+    manifest = read_manifest(output, "run")
+    for name, value in inputs.items():
+        if manifest.inputs.get(name) != value:
+            raise RunDirectoryError(f"{output}: was trained with other {name}; resume with the same {name}")
+    path = output / CONFIGURATION_NAME
+    earlier = build_configuration(PretrainConfig, read_toml(path), str(path))
+    for section in dataclasses.fields(PretrainConfig):
+        old, new = getattr(earlier, section.name), getattr(config, section.name)
+        for field in dataclasses.fields(old):
+            was, now = getattr(old, field.name), getattr(new, field.name)
+            if was != now:
+                raise RunDirectoryError(
+                    f"{output}: [{section.name}] {field.name} was {was} and is now {now}; "
+                    f"resume with the run's own configuration, {path}"
+                )
+
+
+class _Run:
+    """One sitting of a run: what is built once and used by every step."""
+
+    def __init__(
+        self, config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime
+    ) -> None:
+        self.config, self.shards, self.output, self.runtime = config, shards, output, runtime
+        self.is_first = runtime.is_first
+        special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
+        self.objective = build_objective(config, vocabulary_size=shards.vocabulary_size, special_ids=special_ids)
+        self.row_flops = training_flops_per_row(network_passes(self.objective, config))
+        self.objective.to(runtime.device)
+        self.optimizers = build_optimizers(self.objective, config.training, config.parity)
+        self.batches = micro_batches(
+            rows,
+            config,
+            mask_id=shards.mask_id,
+            vocabulary_size=shards.vocabulary_size,
+            rank=runtime.rank,
+            processes=runtime.processes,
+        )
+        self.state = RunState()
+        self.metrics, self.examples = Journal(output / "metrics.jsonl"), Journal(output / "examples.jsonl")
+        self.health = HealthMonitor(config.training, shards.unigram_counts)
+        self.tokenizer = load_tokenizer(shards.tokenizer_directory)
+        self.since = (0, 0.0)
+        self.last: dict[str, Any] = {}
+
+    def go(self) -> RunResult:
+        """Takes the steps that are left, and writes what comes out."""
+        self._restore()
+        if self.state.step < self.config.training.steps:
+            self._announce()
+            with ProgressDisplay(
+                self.config.training.steps, self.state.step, is_silent=not self.is_first
+            ) as self.progress:
+                train(
+                    self.objective,
+                    self.optimizers,
+                    self.batches,
+                    self.config.training,
+                    self.config.parity,
+                    self.runtime,
+                    self.state,
+                    self._after_step,
+                )
+        is_finished = self.state.step >= self.config.training.steps
+        if self.is_first:
+            self._write_results(is_finished=is_finished)
+        return RunResult(self.output, self.state.step, is_finished, self.last)
+
+    def _restore(self) -> None:
+        checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
+        if checkpoint is None:
+            load_starting_weights(self.objective, self.config)
+        else:
+            load_checkpoint(checkpoint, self.objective, self.optimizers)
+            self.state = RunState(**checkpoint.state["run"])
+            self.health.restore(checkpoint.state["health"])
+        if self.is_first:
+            self.metrics.cut_back(self.state.step)
+            self.examples.cut_back(self.state.step)
+        self.since = (self.state.tokens, self.state.seconds)
+
+    def _announce(self) -> None:
+        training = self.config.training
+        self.matrix_rate = measure_matrix_rate(self.runtime.device, self.runtime.dtype)
+        is_compiled = training.compile and compile_or_say_why_not(
+            self.objective, self.batches(self.state.step)[0], training, self.runtime
+        )
+        if not self.is_first:
+            return
+        machine = {
+            "device": _device_name(self.runtime),
+            "processes": self.runtime.processes,
+            "threads": torch.get_num_threads(),
+            "precision": str(self.runtime.dtype).removeprefix("torch."),
+            "compiled": is_compiled,
+            "matrix_rate_flops": self.matrix_rate,
+            "row_flops": self.row_flops,
+            "torch": torch.__version__,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+        self.metrics.write({"event": "machine", "step": self.state.step, **machine})
+        say(
+            f"training on {machine['device']} in {machine['precision']}, {self.matrix_rate / 1e9:,.0f} GFLOP/s, "
+            f"from step {self.state.step} to {training.steps}"
+        )
+        for warning in self.health.at_start(training.batch_rows * self.config.data.sequence_length):
+            self._warn(warning)
+
+    def _warn(self, message: str) -> None:
+        say(f"warning: {message}")
+        self.metrics.write({"event": "warning", "step": self.state.step, "message": message})
+
+    def _after_step(self, result: StepResult) -> None:
+        training, step = self.config.training, self.state.step
+        is_last = step == training.steps or result.is_stop_asked or self.health.must_stop(self.state)
+        if self.is_first and (step % training.log_every_steps == 0 or is_last):
+            self._log(result)
+        if self.is_first and step % max(1, training.steps // EXAMPLES_PER_RUN) == 0:
+            example = example_of(result, self.tokenizer)
+            if example:
+                self.examples.write({"step": step, **example})
+        if step % training.checkpoint_every_steps == 0 or is_last:
+            if self.is_first:
+                state = {"run": dataclasses.asdict(self.state), "health": self.health.to_dict()}
+                save_checkpoint(self.output / "checkpoints", step, self.objective, self.optimizers, state)
+            self.runtime.sum([0.0])
+
+    def _log(self, result: StepResult) -> None:
+        tokens, seconds = self.state.tokens - self.since[0], self.state.seconds - self.since[1]
+        self.since = (self.state.tokens, self.state.seconds)
+        rate = tokens / max(seconds, 1e-9)
+        achieved = rate / self.config.data.sequence_length * self.row_flops
+        fraction = achieved / (self.matrix_rate * self.runtime.processes)
+        self.last = {
+            "event": "log",
+            "step": self.state.step,
+            "tokens": self.state.tokens,
+            "seconds": round(self.state.seconds, 3),
+            **metrics_of(result, self.shards.unigram_counts),
+            "tokens_per_second": round(rate, 1),
+            "matrix_rate_fraction": round(fraction, 4),
+            "refused_updates": self.state.refused_updates,
+        }
+        self.metrics.write(self.last)
+        self.progress.update(
+            self.state.step, tokens_per_second=rate, matrix_rate_fraction=fraction, loss=result.loss
+        )
+        for warning in self.health.observe(self.last):
+            self._warn(warning)
+
+    def _write_results(self, *, is_finished: bool) -> None:
+        export_models(self.objective, self.tokenizer, self.output)
+        manifest = read_manifest(self.output, "run")
+        facts = {**manifest.facts, "step": self.state.step, "tokens": self.state.tokens, "seconds": self.state.seconds}
+        write_manifest(self.output, Manifest("run", is_finished, manifest.inputs, facts))
+        report = write_report(self.output)
+        steps = self.config.training.steps
+        if is_finished:
+            say(f"finished {steps} steps in {format_seconds(self.state.seconds)}; report: {report}")
+        elif self.health.must_stop(self.state):
+            say(
+                f"stopped at step {self.state.step}: {self.state.refused_in_a_row} updates in a row were not finite; "
+                f"lower --training.peak-learning-rate and start again; report: {report}"
+            )
+        else:
+            say(f"stopped at step {self.state.step} of {steps}; go on with --resume; report: {report}")
+
+
+def _device_name(runtime: Runtime) -> str:
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def network_passes(objective: PretrainObjective, config: PretrainConfig) -> list[NetworkPass]:
+    """What runs for each row of training, for counting its operations."""
+    length = config.data.sequence_length
+    predicted = most_selected(length, config.corruption.masked_fraction)
+    if isinstance(objective, MaskedLanguageModelling):
+        return [NetworkPass(objective.model, length, predicted)]
+    return [NetworkPass(objective.generator, length, predicted), NetworkPass(objective.discriminator, length)]
+
+
+def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
+    """Writes `model/` and, where there is a generator, `generator/` as Hugging Face folders with their tokenizer."""
+    networks: dict[str, Callable[[], Any]] = {}
+    if isinstance(objective, MaskedLanguageModelling):
+        networks["model"] = objective.model.export
+    else:
+        networks = {"model": lambda: objective.discriminator.network, "generator": objective.generator.export}
+    for name, network in networks.items():
+        with replaced_directory(output / name) as temporary:
+            exported = network()
+            exported.save_pretrained(temporary)
+            has_types = exported.config.model_type == "electra"
+            save_tokenizer(tokenizer, temporary, with_token_types=has_types)
+
+

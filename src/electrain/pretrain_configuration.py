@@ -1,0 +1,66 @@
+"""The configuration of a pretraining run: its sections, its presets, and the file it is resolved into."""
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from electrain.configuration import Tables, build_configuration, merge_tables, read_toml
+from electrain.data.batches import DataConfig
+from electrain.errors import ConfigurationError
+from electrain.models.backbones import EncoderConfig
+from electrain.models.discriminator import DiscriminatorConfig
+from electrain.models.generators import GeneratorConfig
+from electrain.objectives.masking import CorruptionConfig
+from electrain.training.settings import ParityConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """Weights to start from; a new run, so step and schedule begin anew.
+
+    Attributes:
+        discriminator: folder or hub id of an ELECTRA, BERT, RoBERTa or ModernBERT encoder; empty: fresh weights.
+        generator: folder or hub id of a masked language model of the generator's shape; empty: fresh weights.
+    """
+
+    discriminator: str = ""
+    generator: str = ""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides a pretraining run, besides the shards."""
+
+    encoder: EncoderConfig
+    training: TrainingConfig
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    parity: ParityConfig = field(default_factory=ParityConfig)
+    start: StartConfig = field(default_factory=StartConfig)
+
+
+def preset_names() -> list[str]:
+    """The configurations that come with electrain: demo, tiny, small, base, large."""
+    return sorted(path.name.removesuffix(".toml") for path in _presets().iterdir() if path.name.endswith(".toml"))
+
+
+def _presets() -> "resources.abc.Traversable":  # type: ignore[name-defined]
+    return resources.files("electrain.presets")
+
+
+def load_configuration(name_or_path: str, overrides: Tables | None = None) -> PretrainConfig:
+    """A configuration from a TOML file, or from a preset by its name, with fields overridden.
+
+    Raises: ConfigurationError: see `build_configuration`.
+    """
+    if name_or_path in preset_names() and not Path(name_or_path).exists():
+        with resources.as_file(_presets() / f"{name_or_path}.toml") as path:
+            tables = read_toml(path)
+    elif not name_or_path.endswith(".toml"):
+        presets = ", ".join(preset_names())
+        raise ConfigurationError(f"{name_or_path}: not a .toml file nor one of the presets {presets}; give one of them")
+    else:
+        tables = read_toml(Path(name_or_path))
+    return build_configuration(PretrainConfig, merge_tables(tables, overrides or {}), name_or_path)

@@ -1,0 +1,121 @@
+"""Optimizers and the learning-rate schedule."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from electrain.training.settings import ParityConfig, TrainingConfig
+
+# Clark et al. 2020, table 6; the epsilon is the reference implementation's.
+BETAS = (0.9, 0.999)
+EPSILON = 1e-6
+GRADIENT_NORM_LIMIT = 1.0
+# Warm-up-stable-decay: the last fifth of the steps decays (Hägele et al. 2024, section 4: 10-20% suffices).
+DECAY_FRACTION = 0.2
+
+
+class AdamWithoutBiasCorrection(Optimizer):
+    """AdamW whose moments are not corrected for starting at zero, as the BERT and ELECTRA reference code has it."""
+
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Updates every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            gradients: list[Tensor] = [parameter.grad for parameter in parameters]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
+                    self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
+            first = [self.state[parameter]["exp_avg"] for parameter in parameters]
+            second = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
+            torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
+            torch._foreach_mul_(second, BETAS[1])
+            torch._foreach_addcmul_(second, gradients, gradients, 1 - BETAS[1])
+            denominators = torch._foreach_sqrt(second)
+            torch._foreach_add_(denominators, EPSILON)
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_addcdiv_(parameters, first, denominators, -group["lr"])
+
+
+def build_optimizers(model: nn.Module, training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
+    """One optimizer, or two with muon: matrices inside the layers, and everything else.
+
+    Biases and LayerNorm are not decayed; they are the parameters with fewer than two dimensions.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    inner = [parameter for name, parameter in named if _is_inner_matrix(name, parameter)]
+    inner = inner if training.optimizer == "muon" else []
+    chosen = {id(parameter) for parameter in inner}
+    rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    groups = [
+        {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": training.weight_decay},
+        {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    rate = training.peak_learning_rate
+    optimizers: list[Optimizer] = []
+    if parity.no_bias_correction:
+        optimizers.append(AdamWithoutBiasCorrection(groups, lr=rate))
+    else:
+        optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True))
+    if inner:
+        # Scaled to AdamW's usual update size, so that one learning rate serves both (Liu et al. 2025, section 2.2).
+        optimizers.append(
+            torch.optim.Muon(inner, lr=rate, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimizers
+
+
+def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and (".layers." in name or ".layer." in name)
+
+
+def learning_rate(step: int, training: TrainingConfig, parity: ParityConfig) -> float:
+    """The learning rate of the update that follows `step` finished ones.
+
+    Source: Clark et al. 2020, table 6 (linear); the reference code multiplies warm-up and decay.
+    """
+    peak, warmup, steps = training.peak_learning_rate, training.warmup_steps, training.steps
+    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    if parity.multiplied_warmup:
+        return peak * rise * (1 - step / steps)
+    if training.schedule == "linear":
+        fall = (steps - step) / max(1, steps - warmup)
+    else:
+        fall = (steps - step) / max(1, round(DECAY_FRACTION * steps))
+    return peak * min(rise, fall, 1.0)
+
+
+def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
+    """Gives every group of every optimizer the same learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+def optimizer_tensors(optimizers: list[Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of the optimizers' states, named by optimizer, parameter and kind."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tensors = {}
+    for number, optimizer in enumerate(optimizers):
+        for parameter, state in optimizer.state.items():
+            for kind, value in state.items():
+                tensors[f"{number}|{names[id(parameter)]}|{kind}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_optimizers(optimizers: list[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Puts tensors named by `optimizer_tensors` back into the optimizers."""
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        number, name, kind = key.split("|")
+        parameter = parameters[name]
+        optimizers[int(number)].state[parameter][kind] = value.to(parameter.device)

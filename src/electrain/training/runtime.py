@@ -1,0 +1,116 @@
+"""The machine a run is on: device, processes, precision, and how fast it multiplies matrices."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+from electrain.errors import ConfigurationError
+from electrain.training.settings import Precision
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how this process computes.
+
+    Attributes:
+        device: of this process.
+        rank: number of this process.
+        processes: of the run, as `torchrun` started them.
+        dtype: of matrix products: bfloat16 (autocast) or float32.
+    """
+
+    device: torch.device
+    rank: int
+    processes: int
+    dtype: torch.dtype
+
+    @property
+    def is_first(self) -> bool:
+        """True in the one process that writes files and speaks."""
+        return self.rank == 0
+
+    def autocast(self) -> torch.autocast:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def sum(self, numbers: list[float]) -> list[float]:
+        """Sums of the numbers over all processes, in float64."""
+        if self.processes == 1:
+            return numbers
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor)
+        return [float(number) for number in tensor.tolist()]
+
+
+def has_bfloat16_instructions(device: torch.device) -> bool:
+    """True where bfloat16 matrix products are native, so that autocast to it is faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products that a precision means on a device."""
+    if precision == "float32" or (precision == "auto" and not has_bfloat16_instructions(device)):
+        return torch.float32
+    return torch.bfloat16
+
+
+@contextmanager
+def started_runtime(precision: Precision) -> Iterator[Runtime]:
+    """Joins the other processes of a `torchrun`, if any, and makes arithmetic reproducible.
+
+    Raises: ConfigurationError: more processes than CUDA devices.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    rank = int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigurationError(
+                f"process {local_rank} has no GPU: {torch.cuda.device_count()} here; lower torchrun --nproc-per-node"
+            )
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
+    # Embedding gradients are summed in a fixed order, so that a resumed run equals one that was never stopped.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if processes > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Runtime(device, rank, processes, resolve_dtype(precision, device))
+    finally:
+        if processes > 1:
+            distributed.destroy_process_group()
+
+
+def measure_matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+    """Floating-point operations per second of large matrix products, the best of several, counted as 2 m n k."""
+    size = 1024 if device.type == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    deadline = time.perf_counter() + seconds
+    left @ right  # the first product plans
+    while True:
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(4):
+            left @ right
+        synchronize(device)
+        end = time.perf_counter()
+        best = max(best, 4 * 2 * size**3 / (end - start))
+        if end > deadline:
+            return best
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
