@@ -1,0 +1,190 @@
+"""Counts what training costs by running the real modules on tensors that have shapes but no data.
+
+Nothing here is a table: every operation that a forward pass dispatches is seen and counted. Two conventions:
+
+*true*: what the machine really multiplies. Matrix products only, 2 m n k operations each; the backward pass is twice
+the forward one (a product for the gradient of the input, one for that of the weight); looking up an embedding is free.
+For hours, and for the fraction of the machine's rate that a run reaches.
+
+*paper*: the convention behind the published figures (Clark et al. 2020, table 8; the reference implementation's
+`flops_computation.py` states it). Elementwise operations count as well, looking up an embedding is a product with a
+one-hot vector (2 x table size for each token, in both networks), dropout is on, words are predicted at 20/128 of the
+positions, and the backward pass counts as much as the forward one. Only for comparing with published figures.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
+from electrain.objectives.replaced_token_detection import ReplacedTokenDetection
+
+TRUE_BACKWARD_PER_FORWARD = 2
+PAPER_BACKWARD_PER_FORWARD = 1
+PAPER_MASKED_FRACTION = 20 / 128
+
+# Operations per element in the paper's convention: a layer norm is a mean, a square, a sum, a bias and a scale; the
+# tanh form of GELU has eight operations; a softmax has a maximum, a subtraction, an exponential, a sum and a division.
+# Dropout has four, which PyTorch dispatches as a random draw (number and comparison), a division and a product.
+LAYER_NORM_COST = 5
+ACTIVATION_COST = 8
+SOFTMAX_COST = 5
+RANDOM_DRAW_COST = 2
+
+
+def _per_element(cost: int) -> Callable[..., int]:
+    """Counts `cost` operations for each element of the first result."""
+
+    def count(*_: Any, out_shape: Any, **__: Any) -> int:
+        first = out_shape if not out_shape or isinstance(out_shape[0], int) else out_shape[0]
+        return int(cost * prod(first))
+
+    return count
+
+
+def _product_and_bias(bias: Sequence[int], left: Sequence[int], right: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * left[0] * left[1] * right[1] + left[0] * right[1]
+
+
+def _dense_look_up(table: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
+    return int(2 * table[0] * prod(out_shape))
+
+
+_aten = torch.ops.aten
+PAPER_COSTS: Mapping[Any, Callable[..., int]] = {
+    _aten.addmm: _product_and_bias,
+    _aten.embedding: _dense_look_up,
+    _aten.native_layer_norm: _per_element(LAYER_NORM_COST),
+    _aten.gelu: _per_element(ACTIVATION_COST),
+    _aten._softmax: _per_element(SOFTMAX_COST),
+    _aten._safe_softmax: _per_element(SOFTMAX_COST),
+    _aten._log_softmax: _per_element(SOFTMAX_COST),
+    _aten.bernoulli_: _per_element(RANDOM_DRAW_COST),
+    _aten.div_: _per_element(1),
+    _aten.mul: _per_element(1),
+    _aten.add: _per_element(1),
+}
+
+
+@dataclass(frozen=True)
+class NetworkPass:
+    """How one network is run in a training step.
+
+    Attributes:
+        module: called with (token ids, token types, no mask), and the positions where words are predicted if any.
+        sequence_length: tokens of a row.
+        predicted_positions: positions of a row that pass through a word-prediction head; 0 for detection, whose head
+            covers every position.
+        trains: False for a frozen generator, which has no backward pass.
+    """
+
+    module: nn.Module
+    sequence_length: int
+    predicted_positions: int = 0
+    trains: bool = True
+
+    def run(self, module: nn.Module, rows: int) -> Tensor:
+        """The logits that `module`, a copy of this pass's own without data, gives for rows without padding."""
+        ids = torch.zeros(rows, self.sequence_length, dtype=torch.long)
+        if not self.predicted_positions:
+            logits: Tensor = module(ids, ids, None)
+        else:
+            positions = torch.zeros(rows, self.predicted_positions, dtype=torch.long)
+            logits = torch.log_softmax(module(ids, ids, None, positions).float(), dim=-1)
+        return logits
+
+
+def passes_of(
+    objective: ReplacedTokenDetection | MaskedLanguageModelling, *, sequence_length: int, masked_positions: int
+) -> list[NetworkPass]:
+    """How an objective runs its networks on rows of `sequence_length` tokens, `masked_positions` of them masked."""
+    if isinstance(objective, MaskedLanguageModelling):
+        return [NetworkPass(objective.model, sequence_length, masked_positions)]
+    return [
+        NetworkPass(objective.discriminator, sequence_length),
+        NetworkPass(objective.generator, sequence_length, masked_positions),
+    ]
+
+
+def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Copies of the modules whose tensors have no data, tied among each other as the originals are."""
+    modules = list(modules)
+    copies: dict[int, Any] = {}
+    for module in modules:
+        for parameter in module.parameters():
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+            copies.setdefault(id(parameter), nn.Parameter(empty, parameter.requires_grad))
+        for buffer in module.buffers():
+            copies.setdefault(id(buffer), torch.empty(buffer.shape, dtype=buffer.dtype))
+    return [copy.deepcopy(module, copies) for module in modules]
+
+
+def _forward_flops(network: NetworkPass, module: nn.Module, rows: int, costs: Mapping[Any, Any]) -> float:
+    """Operations of one forward pass, attention spelled out so that its softmax is seen."""
+    counter = FlopCounterMode(display=False, custom_mapping=dict(costs))
+    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        network.run(module, rows)
+    return float(counter.get_total_flops())
+
+
+def training_flops_per_row(passes: Sequence[NetworkPass], micro_batch_rows: int = 1) -> float:
+    """Operations that a machine really does to train on one row, both passes of all networks ("true" above).
+
+    Rows per second times this, divided by the machine's measured matrix-product rate, is how well the machine is used.
+    The modules are copied without their data: they stay as they are. Call it before a model is sharded or compiled.
+
+    Args:
+        micro_batch_rows: rows of one forward pass, among which work that is done once per pass is divided.
+    """
+    total = 0.0
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network, module in zip(passes, _without_data(n.module for n in passes), strict=True):
+            backward = TRUE_BACKWARD_PER_FORWARD if network.trains else 0
+            total += _forward_flops(network, module.eval(), micro_batch_rows, {}) * (1 + backward)
+    return total / micro_batch_rows
+
+
+def paper_flops_per_row(passes: Sequence[NetworkPass]) -> float:
+    """Operations to train on one row as the paper counts them ("paper" above).
+
+    The modules must have been built with dropout, and words be predicted at PAPER_MASKED_FRACTION of the positions.
+    """
+    total = 0.0
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network, module in zip(passes, _without_data(n.module for n in passes), strict=True):
+            backward = PAPER_BACKWARD_PER_FORWARD if network.trains else 0
+            total += _forward_flops(network, module.train(), 1, PAPER_COSTS) * (1 + backward)
+    return total
+
+
+def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtype) -> int:
+    """Bytes that autograd keeps between the forward and the backward pass of a micro-batch, counted tensor by tensor.
+
+    Weights are left out, their bfloat16 copies are not.
+
+    Args:
+        rows: rows of the micro-batch.
+        dtype: of matrix products: float32, or bfloat16 by autocast, which leaves some tensors in float32.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        modules = _without_data(network.module for network in passes)
+        weights = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            results = [n.run(m.train(), rows) for n, m in zip(passes, modules, strict=True) if n.trains]
+        del results
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)

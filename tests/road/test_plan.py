@@ -1,0 +1,87 @@
+"""`plan`: parameters, operations, memory, hours and money of a configuration."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from electrain.data.batches import DataConfig
+from electrain.errors import ConfigurationError
+from electrain.hardware import Hardware, named_hardware
+from electrain.models.backbones import EncoderConfig
+from electrain.plan import plan
+from electrain.pretrain_configuration import PretrainConfig
+from electrain.training.settings import TrainingConfig
+
+CONFIG = PretrainConfig(
+    encoder=EncoderConfig(layers=2, hidden_size=64, feed_forward_size=128, heads=2, embedding_size=32),
+    training=TrainingConfig(steps=100, batch_rows=8, peak_learning_rate=1e-3, warmup_steps=1),
+    data=DataConfig(sequence_length=32),
+)
+GIGABYTE = 10**9
+
+
+def test_a_plan_adds_up_and_is_json() -> None:
+    machine = Hardware("test", 1e12, 0.0, GIGABYTE, utilisation=0.5)
+    made = plan(CONFIG, machine, vocabulary_size=1000, price_per_hour=2.0)
+    assert made.tokens == 100 * 8 * 32
+    assert made.flops.per_run == made.flops.per_row * 800
+    parameters = made.parameters
+    assert parameters.together == parameters.discriminator + parameters.generator - parameters.shared
+    assert parameters.shared == (1000 + 512 + 2) * 32 + 2 * 32  # three tables and a layer norm
+    memory = made.memory
+    assert memory.weights == 4 * parameters.together
+    assert memory.total == 4 * memory.weights + memory.activations
+    assert made.duration is not None
+    assert made.duration.precision == "float32"
+    assert made.duration.hours == pytest.approx(made.flops.per_run / 0.5e12 / 3600)
+    assert made.duration.price == pytest.approx(2 * made.duration.hours)
+    assert json.loads(json.dumps(made.to_dict()))["flops"]["per_run"] == made.flops.per_run
+
+
+def test_devices_share_the_rows_and_the_bill_stays() -> None:
+    one = plan(CONFIG, named_hardware("a100-80gb"), vocabulary_size=1000, price_per_hour=2.0).duration
+    four = plan(CONFIG, named_hardware("a100-80gb"), vocabulary_size=1000, devices=4, price_per_hour=2.0).duration
+    assert one is not None
+    assert four is not None
+    assert four.hours == pytest.approx(one.hours / 4)
+    assert four.price == pytest.approx(one.price)
+    assert four.precision == "bfloat16"
+
+
+def test_the_largest_micro_batch_fits_and_twice_it_does_not() -> None:
+    machine = Hardware("small", 1e12, 0.0, 0.1 * GIGABYTE)
+    largest = plan(CONFIG, machine, vocabulary_size=1000).memory.largest_micro_batch_rows
+    assert largest is not None
+    for rows, fits in ((largest, True), (2 * largest, False)):
+        training = replace(CONFIG.training, batch_rows=rows, micro_batch_rows=rows)
+        total = plan(replace(CONFIG, training=training), vocabulary_size=1000).memory.total
+        assert (total <= 0.085 * GIGABYTE) == fits
+    none = plan(CONFIG, replace(machine, memory_bytes=1e6), vocabulary_size=1000)
+    assert none.memory.largest_micro_batch_rows == 0
+
+
+def test_the_baseline_has_one_network() -> None:
+    config = replace(CONFIG, training=replace(CONFIG.training, objective="masked-language-modelling"))
+    parameters = plan(config, vocabulary_size=1000).parameters
+    assert parameters.generator == parameters.shared == 0
+    assert parameters.together == parameters.discriminator
+
+
+def test_mistakes_are_one_line_that_names_the_remedy() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'h100'"):
+        named_hardware("h1000")
+    assert named_hardware("RTX 4090").name == "rtx-4090"
+    with pytest.raises(ConfigurationError, match="--utilisation"):
+        plan(CONFIG, utilisation=40)
+    with pytest.raises(ConfigurationError, match="--devices"):
+        plan(CONFIG, devices=0)
+    config = replace(CONFIG, training=replace(CONFIG.training, precision="bfloat16"))
+    with pytest.raises(ConfigurationError, match="no bfloat16"):
+        plan(config, named_hardware("v100"))
+
+
+def test_this_machine_is_measured() -> None:
+    here = named_hardware("this")
+    assert here.float32_flops > 1e8
+    assert here.memory_bytes > GIGABYTE
