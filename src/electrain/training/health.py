@@ -97,8 +97,8 @@ def _generator_on_plateau(seen: Reading) -> str | None:
     who = "the generator" if name == "generator_loss" else "the model"
     return (
         f"{who} has not learned from the context yet: its loss of {seen.means[name]:.2f} nats is that of word "
-        f"frequency alone ({seen.unigram_entropy:.2f}); with backbone electra this can last for millions of tokens, modernbert "
-        "leaves it sooner; otherwise raise the learning rate"
+        f"frequency alone ({seen.unigram_entropy:.2f}); with backbone electra this can last for millions of tokens, "
+        "modernbert leaves it sooner; otherwise raise the learning rate"
     )
 
 
