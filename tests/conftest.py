@@ -12,36 +12,10 @@ from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator
 from electrain.models.generators import masked_language_model
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "cats",
-    "dogs",
-    "see",
-    "sees",
-    "saw",
-    "who",
-    "is",
-    "are",
-    "happy",
-    "sad",
-    "quick",
-    "##ly",
-    "##er",
-    "un",
-    "##hap",
-    "##py",
-    ".",
-    ",",
-    "?",
-    "!",
-    "x",
-    "##x",
-]
+WORDS = "the a cat dog cats dogs see sees saw who is are happy sad quick ##ly ##er un ##hap ##py . , ? ! x ##x"
 VOCABULARY = {
-    token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "unused", *WORDS])
+    token: number
+    for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "unused", *WORDS.split()])
 }
 
 

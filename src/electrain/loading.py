@@ -1,5 +1,6 @@
 """Pretrained networks from a run folder, a Hugging Face folder or the hub, or one line saying why not."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from electrain.configuration import read_toml
 from electrain.data.tokenizer import load_tokenizer
 from electrain.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.models import discriminator
@@ -47,17 +49,15 @@ class LoadedModel:
         tokenizer: the fast tokenizer from the same folder.
         kind: detection (was each token replaced?) or masked-language-model (which word stands at [MASK]?).
         source: the folder or hub name it was read from.
+        longest_row: the most tokens, special ones counted, that it can be asked at once: no more than it was trained
+            on, where a run folder says so, because later positions are then random.
     """
 
     model: Any
     tokenizer: Any
     kind: Kind
     source: str
-
-    @property
-    def longest_row(self) -> int:
-        """The most tokens, special ones counted, that the model takes at once."""
-        return int(self.model.config.max_position_embeddings)
+    longest_row: int
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +101,7 @@ def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedMod
     Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
         tokenizer, or one that is not the model's.
     """
-    return _load(_model_folder(folder), "detection", device)
+    return _load(_model_folder(folder), "detection", device, _trained_length(folder))
 
 
 def load_masked_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
@@ -110,7 +110,8 @@ def load_masked_language_model(folder: Path | str, *, device: str | None = None)
     Of a run folder with a generator, that generator. Raises: as `load_detector`.
     """
     inside = Path(folder) / "generator"
-    return _load(str(inside) if inside.is_dir() else _model_folder(folder), "masked-language-model", device)
+    source = str(inside) if inside.is_dir() else _model_folder(folder)
+    return _load(source, "masked-language-model", device, _trained_length(folder))
 
 
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
@@ -118,7 +119,7 @@ def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     source = _model_folder(folder)
     architectures = getattr(_configuration(source), "architectures", None) or [""]
     kind: Kind = "masked-language-model" if architectures[0].endswith("ForMaskedLM") else "detection"
-    return _load(source, kind, device)
+    return _load(source, kind, device, _trained_length(folder))
 
 
 def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
@@ -153,7 +154,16 @@ def _model_folder(folder: Path | str) -> str:
     return str(folder)
 
 
-def _load(source: str, kind: Kind, device: str | None) -> LoadedModel:
+def _trained_length(folder: Path | str) -> int | None:
+    """The length of the rows that a run was trained on, in tokens; None where `folder` is no run folder."""
+    path = Path(folder) / "config.toml"
+    if not path.is_file():
+        return None
+    length = read_toml(path).get("data", {}).get("sequence_length")
+    return length if isinstance(length, int) else None
+
+
+def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
     configuration = _configuration(source)
     model_class = _CLASSES.get((configuration.model_type, kind))
     if model_class is None:
@@ -167,7 +177,8 @@ def _load(source: str, kind: Kind, device: str | None) -> LoadedModel:
     model = _weights(source, model_class, kind)
     tokenizer = _tokenizer(source, configuration.vocab_size)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return LoadedModel(model.to(place).eval(), tokenizer, kind, source)
+    longest = min(configuration.max_position_embeddings, tokenizer.model_max_length, trained_length or math.inf)
+    return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest))
 
 
 def _configuration(source: str) -> Any:
@@ -180,13 +191,18 @@ def _weights(source: str, model_class: Any, kind: Kind) -> Any:
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
     with _one_line(source, "its weights cannot be used"):
         model, report = model_class.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    if report["mismatched_keys"]:
+        name = min(report["mismatched_keys"])[0]
+        raise CheckpointError(
+            f"{source}: its weights ({name}) do not have the shapes that its config.json gives; copy the folder again"
         )
     absent = sorted(report["missing_keys"])
-    if absent or report["mismatched_keys"]:
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise CheckpointError(
-            f"{source}: is no {_ROLES[kind]}: its weights lack {absent[0] if absent else 'the right shapes'}"
-            f"{f' and {len(absent) - 1} more' if len(absent) > 1 else ''}; give another folder"
+            f"{source}: is no {_ROLES[kind]}: its weights lack {absent[0]}{more}; give another folder"
         )
     return model
 

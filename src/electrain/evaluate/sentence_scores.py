@@ -160,9 +160,8 @@ def _log_probabilities(
         masked = originals.masked_fill(is_masked, language_model.tokenizer.mask_token_id)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             logits = masked_word_logits(language_model, masked.to(device), None, is_asked.to(device))
-        targets = originals[is_asked].to(device)[:, None]
-        log_probability = logits.gather(1, targets)[:, 0] - logits.logsumexp(1)
-        result[row, position] = log_probability.double().cpu()
+        loss = functional.cross_entropy(logits, originals[is_asked].to(device), reduction="none")
+        result[row, position] = -loss.double().cpu()
         if progress is not None:
             progress.advance(len(row))
     return result

@@ -1,0 +1,257 @@
+"""Detecting and filling through whole folders: offsets, order, windows, input files, and unusable folders."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
+
+from electrain.errors import CheckpointError, DataError, ElectrainError, TokenizerError
+from electrain.loading import load_detector, load_generator, load_masked_language_model
+from electrain.predict import predict_detect, predict_fill, read_texts, write_json_lines
+from electrain.predict_windows import places_in_original, windows_of
+
+Runs = Callable[..., Path]
+
+
+def test_detect_points_into_the_text_as_given(tiny_run: Runs) -> None:
+    text = "  The\u00a0 \u200bÜNHAPPY\tc\u00ad\x00ats  \n saw\ufeff a dog!"
+    (answer,) = predict_detect(tiny_run(), [text])
+    assert answer["text"] == text
+    tokens = [(each["token"], text[each["start"] : each["end"]]) for each in answer["tokens"]]
+    assert tokens == [
+        ("the", "The"),
+        ("un", "ÜN"),
+        ("##hap", "HAP"),
+        ("##py", "PY"),
+        ("cats", "c\u00ad\x00ats"),
+        ("saw", "saw"),
+        ("a", "a"),
+        ("dog", "dog"),
+        ("!", "!"),
+    ]
+
+
+def test_places_survive_control_characters_that_look_like_space() -> None:
+    assert places_in_original("a\x1cb \x1c c", "ab c")[:2] == [0, 2]
+    assert places_in_original("a\x1cb \x1c c", "ab c")[3] == 6
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+def test_detect_equals_one_text_at_a_time_and_keeps_the_order(tiny_run: Runs, backbone: str) -> None:
+    texts = ["the cat", "", "a dog sees the cats .", "x", "   ", "who are the happy dogs ?"] * 60
+    detector = load_detector(tiny_run(backbone))
+    together = list(predict_detect(detector, iter(texts), batch_tokens=64))
+    assert [answer["text"] for answer in together] == texts
+    for text, answer in zip(texts[:6], together[:6], strict=True):
+        (alone,) = predict_detect(detector, [text])
+        assert [each["token"] for each in answer["tokens"]] == text.split()
+        for one, other in zip(alone["tokens"], answer["tokens"], strict=True):
+            assert one["probability_replaced"] == pytest.approx(other["probability_replaced"], rel=1e-4)
+
+
+def test_detect_equals_hugging_face(tiny_run: Runs) -> None:
+    folder = tiny_run() / "model"
+    encoding = AutoTokenizer.from_pretrained(folder)("the cats see a dog", return_tensors="pt")
+    with torch.no_grad():
+        expected = torch.sigmoid(ElectraForPreTraining.from_pretrained(folder).eval()(**encoding).logits)[0, 1:-1]
+    (answer,) = predict_detect(folder, ["the cats see a dog"])
+    assert [each["probability_replaced"] for each in answer["tokens"]] == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_long_texts_are_judged_in_windows(tiny_run: Runs) -> None:
+    detector = load_detector(tiny_run())
+    words = [["the", "cat", "sees", "a", "dog", "and", "x", "."][number * 5 % 8] for number in range(70)]
+    (answer,) = predict_detect(detector, [" ".join(words)])
+    assert len(answer["tokens"]) == 70
+    window = next(each for each in windows_of(0, 70, 22) if each.start)
+    (alone,) = predict_detect(detector, [" ".join(words[window.start : window.end])])
+    expected = alone["tokens"][window.answers_from - window.start : window.answers_to - window.start]
+    for one, other in zip(expected, answer["tokens"][window.answers_from : window.answers_to], strict=True):
+        assert one["probability_replaced"] == pytest.approx(other["probability_replaced"], rel=1e-4)
+
+
+@pytest.mark.parametrize("longest", [3, 4, 22, 510])
+def test_windows_answer_every_token_once(longest: int) -> None:
+    for tokens in [0, 1, longest - 1, longest, longest + 1, 2 * longest, 7 * longest + 3]:
+        windows = windows_of(0, tokens, longest)
+        answered = [token for window in windows for token in range(window.answers_from, window.answers_to)]
+        assert answered == list(range(tokens))
+        assert all(window.start <= window.answers_from <= window.answers_to <= window.end for window in windows)
+        assert all(window.end - window.start <= longest for window in windows)
+
+
+def test_no_text_is_longer_than_the_rows_of_the_run(tiny_run: Runs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run(), run)
+    assert load_detector(run).longest_row == 24
+    (run / "config.toml").write_text("[data]\nsequence_length = 16\n")
+    assert load_detector(run).longest_row == 16
+    assert load_generator(run, None).longest_row == 16
+
+
+def test_fill_equals_hugging_face_and_says_what_filled(tiny_run: Runs) -> None:
+    folder = tiny_run() / "generator"
+    text = "The [MASK] saw  [MASK] dog"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    encoding = tokenizer(text, return_tensors="pt")
+    with torch.no_grad():
+        logits = ElectraForMaskedLM.from_pretrained(folder).eval()(**encoding).logits[0]
+    expected = logits[encoding["input_ids"][0] == tokenizer.mask_token_id].softmax(-1)
+    expected[:, tokenizer.all_special_ids] = 0
+    (answer,) = predict_fill(tiny_run(), [text], top_k=3)
+    assert answer["model"] == str(folder)
+    assert [text[mask["start"] : mask["end"]] for mask in answer["masks"]] == ["[MASK]", "[MASK]"]
+    for mask, row in zip(answer["masks"], expected, strict=True):
+        values, ids = row.topk(3)
+        assert [each["token"] for each in mask["candidates"]] == tokenizer.convert_ids_to_tokens(ids.tolist())
+        assert [each["probability"] for each in mask["candidates"]] == pytest.approx(values.tolist(), rel=1e-4)
+
+
+def test_fill_takes_the_model_of_a_language_modelling_run(tiny_run: Runs) -> None:
+    run = tiny_run("modernbert", "masked-language-modelling")
+    answers = list(predict_fill(run, ["a [MASK]", "", "x " * 60 + "[MASK] x"]))
+    assert [answer["model"] for answer in answers] == [str(run / "model")] * 3
+    assert [len(answer["masks"]) for answer in answers] == [1, 0, 1]
+    assert answers[2]["masks"][0]["start"] == 120
+
+
+def test_fill_refuses_a_text_without_a_gap(tiny_run: Runs) -> None:
+    with pytest.raises(DataError, match=r"text 2 \('no gap'\): holds no \[MASK\]"):
+        list(predict_fill(tiny_run(), ["a [MASK]", "no gap"]))
+
+
+def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines, records = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    lines.write_bytes("\ufeffone\r\n\r\nzwei\u2028drei\n".encode())
+    records.write_text('{"text": "one"}\n\n{"id": 3, "text": "zwei\\ndrei"}\n')
+    assert list(read_texts(["one", "two"])) == ["one", "two"]
+    assert list(read_texts([], lines)) == ["one", "", "zwei\u2028drei"]
+    assert list(read_texts([], records)) == ["one", "", "zwei\ndrei"]
+    for path in (None, "-"):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x\ny")))
+        assert list(read_texts([], path)) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"text": "a"}\n{"txt": "b"}\n', "a.jsonl:2: not a JSON object with the field"),
+        (b"plain\n", "a.jsonl:1: not a JSON object"),
+        (b'{"text": 3}\n', "a.jsonl:1: the field"),
+        (b'{"text": "\xe9"}\n', "a.jsonl:1: not UTF-8"),
+        (None, "a.jsonl: no such file"),
+    ],
+)
+def test_unusable_input_is_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "a.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(read_texts([], tmp_path / "a.jsonl"))
+    with pytest.raises(DataError, match="not both"):
+        list(read_texts(["x"], tmp_path / "a.jsonl"))
+
+
+def test_answers_are_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = [{"text": "Öl\n"}, {"text": ""}]
+    write_json_lines(records, tmp_path / "out.jsonl")
+    write_json_lines(records)
+    for written in ((tmp_path / "out.jsonl").read_text("utf-8"), capsys.readouterr().out):
+        assert [json.loads(line) for line in written.splitlines()] == records
+    with pytest.raises(DataError, match="cannot be written"):
+        write_json_lines(records, tmp_path / "absent" / "out.jsonl")
+
+
+def _truncate(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def _drop_head(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if "predictions" not in name}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def _widen(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"hidden_size": 32}))
+
+
+def _shrink_vocabulary(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"vocab_size": 20}))
+    weights = load_file(folder / "model.safetensors")
+    name = "electra.embeddings.word_embeddings.weight"
+    save_file(weights | {name: weights[name][:20].clone()}, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (_truncate, CheckpointError, "its weights cannot be used"),
+        (_pickle, CheckpointError, "holds no weights"),
+        (_drop_head, CheckpointError, "is no discriminator: its weights lack discriminator_predictions"),
+        (_widen, CheckpointError, "do not have the shapes that its config.json gives"),
+        (lambda folder: (folder / "config.json").write_text("{"), CheckpointError, "config.json cannot be used"),
+        (lambda folder: (folder / "config.json").unlink(), CheckpointError, "neither model/ nor config.json"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), TokenizerError, "cannot be read"),
+        (lambda folder: [path.unlink() for path in folder.glob("tok*")], TokenizerError, "holds no tokenizer"),
+        (_shrink_vocabulary, TokenizerError, "numbers tokens up to"),
+        (shutil.rmtree, CheckpointError, "no such folder"),
+    ],
+)
+def test_an_unusable_folder_is_one_line(
+    tiny_run: Runs,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    damage: Callable[[Path], object],
+    error: type[ElectrainError],
+    message: str,
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(tiny_run() / "model", folder)
+    load_detector(folder)
+    damage(folder)
+    with pytest.raises(error, match=message) as caught:
+        load_detector(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    output = capfd.readouterr()
+    assert output.out == output.err == "", "transformers is to be quiet"
+
+
+def test_one_network_is_not_taken_for_the_other(tiny_run: Runs) -> None:
+    with pytest.raises(CheckpointError, match="is no discriminator"):
+        load_detector(tiny_run() / "generator")
+    with pytest.raises(CheckpointError, match="is no generator or masked language model"):
+        load_masked_language_model(tiny_run() / "model")
+    with pytest.raises(CheckpointError, match="--generator"):
+        load_generator(tiny_run() / "model", None)
+
+
+def test_a_tagger_is_no_discriminator(tiny_run: Runs, tmp_path: Path) -> None:
+    folder = tmp_path / "tagger"
+    shutil.copytree(tiny_run("modernbert") / "model", folder)
+    content = json.loads((folder / "config.json").read_text())
+    content |= {"id2label": {"0": "NOUN", "1": "VERB"}, "label2id": {"NOUN": 0, "VERB": 1}}
+    (folder / "config.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="its labels are not original and replaced"):
+        load_detector(folder)
+
+
+def test_a_name_that_the_hub_does_not_know_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="nobody/nothing: no such folder, and from the hub") as caught:
+        load_detector("nobody/nothing")
+    assert "\n" not in str(caught.value)
