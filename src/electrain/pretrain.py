@@ -11,18 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from electrain.configuration import build_configuration, read_toml, to_toml
-from electrain.counting import NetworkPass, training_flops_per_row
+from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
 from electrain.errors import ConfigurationError, RunDirectoryError, TokenizerError
+from electrain.models.backbones import choose_attention
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.objectives.masking import most_selected
 from electrain.pretrain_configuration import PretrainConfig
 from electrain.pretrain_objective import PretrainObjective, build_objective, load_starting_weights, micro_batches
-from electrain.report import write_report
 from electrain.run_directory import (
     MANIFEST_NAME,
     Manifest,
@@ -30,7 +31,6 @@ from electrain.run_directory import (
     read_manifest,
     replaced_directory,
     require_empty,
-
     write_manifest,
     write_text_durably,
 )
@@ -55,12 +55,16 @@ class RunResult:
         directory: of the run.
         step: steps taken.
         is_finished: False when it was stopped before its last step.
+        is_failed: True when it stopped by itself, because too many updates were refused.
+        is_first: True in the process that speaks.
         metrics: the last line of the journal.
     """
 
     directory: Path
     step: int
     is_finished: bool
+    is_failed: bool
+    is_first: bool
     metrics: dict[str, Any]
 
 
@@ -101,7 +105,7 @@ def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainC
 
 
 def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
-    inputs = {"shards": file_hash(shards.directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
+    inputs = {"shards": file_hash(shards.tokenizer_directory.parent / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
     if resume and (output / MANIFEST_NAME).exists():
         _require_same_run(config, inputs, output)
         return
@@ -111,7 +115,7 @@ def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path,
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     np.save(output / "unigram_counts.npy", shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
-    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards.directory)}))
+    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards.tokenizer_directory.parent)}))
 
 
 def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Path) -> None:
@@ -142,7 +146,16 @@ class _Run:
         self.is_first = runtime.is_first
         special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
         self.objective = build_objective(config, vocabulary_size=shards.vocabulary_size, special_ids=special_ids)
-        self.row_flops = training_flops_per_row(network_passes(self.objective, config))
+        self.row_flops = training_flops_per_row(
+            passes_of(
+                self.objective,
+                sequence_length=config.data.sequence_length,
+                masked_positions=most_selected(config.data.sequence_length, config.corruption.masked_fraction),
+            )
+        )
+        for module in self.objective.modules():
+            if isinstance(module, PreTrainedModel):
+                choose_attention(module, runtime.device, config.data.sequence_length)
         self.objective.to(runtime.device)
         self.optimizers = build_optimizers(self.objective, config.training, config.parity)
         self.batches = micro_batches(
@@ -181,7 +194,8 @@ class _Run:
         is_finished = self.state.step >= self.config.training.steps
         if self.is_first:
             self._write_results(is_finished=is_finished)
-        return RunResult(self.output, self.state.step, is_finished, self.last)
+        is_failed = self.health.must_stop(self.state)
+        return RunResult(self.output, self.state.step, is_finished, is_failed, self.is_first, self.last)
 
     def _restore(self) -> None:
         checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
@@ -266,6 +280,8 @@ class _Run:
             self._warn(warning)
 
     def _write_results(self, *, is_finished: bool) -> None:
+        from electrain.report import write_report  # draws with matplotlib, which training does not need
+
         export_models(self.objective, self.tokenizer, self.output)
         manifest = read_manifest(self.output, "run")
         facts = {**manifest.facts, "step": self.state.step, "tokens": self.state.tokens, "seconds": self.state.seconds}
@@ -289,15 +305,6 @@ def _device_name(runtime: Runtime) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def network_passes(objective: PretrainObjective, config: PretrainConfig) -> list[NetworkPass]:
-    """What runs for each row of training, for counting its operations."""
-    length = config.data.sequence_length
-    predicted = most_selected(length, config.corruption.masked_fraction)
-    if isinstance(objective, MaskedLanguageModelling):
-        return [NetworkPass(objective.model, length, predicted)]
-    return [NetworkPass(objective.generator, length, predicted), NetworkPass(objective.discriminator, length)]
-
-
 def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
     """Writes `model/` and, where there is a generator, `generator/` as Hugging Face folders with their tokenizer."""
     networks: dict[str, Callable[[], Any]] = {}
@@ -311,5 +318,3 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) ->
             exported.save_pretrained(temporary)
             has_types = exported.config.model_type == "electra"
             save_tokenizer(tokenizer, temporary, with_token_types=has_types)
-
-

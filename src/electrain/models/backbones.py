@@ -115,6 +115,17 @@ def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderCo
     )
 
 
+# On a CPU, attention spelled out as matrix products is faster than the fused kernel's backward pass on short rows; see
+# docs/experiments.md, "Attention on the CPU".
+LONGEST_PLAIN_ATTENTION_TOKENS = 256
+
+
+def choose_attention(network: Any, device: torch.device, sequence_length: int) -> None:
+    """Sets how a network computes attention to what is fastest on the device; the result is the same."""
+    is_plain = device.type == "cpu" and sequence_length <= LONGEST_PLAIN_ATTENTION_TOKENS
+    network.set_attn_implementation("eager" if is_plain else "sdpa")
+
+
 def encode(
     body: nn.Module,
     token_ids: Tensor | None,

@@ -1,0 +1,312 @@
+"""The command line: one verb, one stage of the road. Results go to stdout as JSON, everything else to stderr."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from electrain import __version__
+from electrain.configuration import describe_fields, parse_overrides
+from electrain.errors import ConfigurationError, ElectrainError
+
+app = App(
+    name="electrain",
+    help="Pretrain your own ELECTRA on text in your own language or field, and use it.",
+    version=__version__,
+    version_flags=["--version"],
+)
+Sources = Annotated[list[str], Parameter(help="file, folder, glob, hub:NAME[/CONFIG][:SPLIT] or builtin:documentation")]
+Passed = Annotated[str, Parameter(allow_leading_hyphen=True, help="--SECTION.FIELD VALUE, overriding the file")]
+
+
+def _print(result: Any) -> None:
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def _print_lines(results: Iterable[Any], output: Path | None) -> None:
+    if output is None:
+        for result in results:
+            _print(result)
+        return
+    with open(output, "w", encoding="utf-8") as file:
+        for result in results:
+            file.write(json.dumps(result, ensure_ascii=False) + "\n")
+
+
+def _whole(_: Any, tokens: Any) -> int:
+    """Strict: cyclopts alone takes 1.5 for 2."""
+    text = tokens[0].value
+    if not text.lstrip("+-").isdigit():
+        raise ConfigurationError(f"--{tokens[0].keyword or 'value'} {text}: must be a whole number".replace("----", "--"))
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+
+
+@app.command
+def tokenizer(
+    corpus: Sources,
+    *,
+    output: Path,
+    vocab_size: Whole = 30522,
+    cased: bool = False,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    model_max_length: Whole = 512,
+) -> None:
+    """Train a WordPiece tokenizer on a corpus.
+
+    Parameters
+    ----------
+    output: new folder.
+    vocab_size: tokens, at most; 30,522 in the paper.
+    cased: keep capital letters and accents.
+    text_column: column of the text in tables and JSON lines.
+    document_separator: line that separates the documents of a .txt file; without it a file is one document.
+    strict: refuse invalid UTF-8 instead of replacing it.
+    model_max_length: tokens, written into the tokenizer's configuration.
+    """
+    from electrain.data.corpus import CorpusCounts, read_documents
+    from electrain.data.tokenizer_training import train_tokenizer
+
+    counts = CorpusCounts()
+    documents = read_documents(
+        corpus, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
+    )
+    manifest = train_tokenizer(documents, output, vocab_size, cased, model_max_length=model_max_length)
+    print(counts.describe(), file=sys.stderr)
+    _print({"output": str(output), **manifest.facts})
+
+
+@app.command
+def prepare(
+    corpus: Sources,
+    *,
+    tokenizer: Path,
+    output: Path,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    processes: Whole | None = None,
+) -> None:
+    """Turn a corpus into token shards.
+
+    Parameters
+    ----------
+    tokenizer: folder or vocabulary file.
+    output: new folder; one that an interrupted preparation left is begun anew.
+    text_column: column of the text in tables and JSON lines.
+    document_separator: line that separates the documents of a .txt file; without it a file is one document.
+    strict: refuse invalid UTF-8 instead of replacing it.
+    processes: that tokenise; one for each core by default.
+    """
+    from electrain.data.prepare import prepare as prepare_shards
+
+    manifest = prepare_shards(
+        corpus,
+        tokenizer,
+        output,
+        text_column=text_column,
+        document_separator=document_separator,
+        strict=strict,
+        processes=processes,
+    )
+    _print({"output": str(output), **{name: fact for name, fact in manifest.facts.items() if name != "files"}})
+
+
+@app.command
+def pretrain(
+    *fields: Passed,
+    config: str,
+    shards: Path,
+    output: Path,
+    resume: bool = False,
+    tokenizer: Path | None = None,
+) -> None:
+    """Pretrain a generator and a discriminator on shards.
+
+    Parameters
+    ----------
+    config: TOML file, or the name of a preset: demo, tiny, small, base, large.
+    shards: folder that `prepare` wrote.
+    output: new folder for the run.
+    resume: go on from the newest good checkpoint in the output folder.
+    tokenizer: refuse shards that were made with another tokenizer than this.
+    """
+    from electrain.pretrain import pretrain as run
+    from electrain.pretrain_configuration import load_configuration
+
+    configuration = load_configuration(config, parse_overrides(fields))
+    result = run(configuration, shards, output, resume=resume, tokenizer=tokenizer)
+    if result.is_first:
+        _print({"output": str(output), "finished": result.is_finished, **result.metrics})
+    if result.is_failed:
+        raise SystemExit(1)
+
+
+@app.command
+def plan(
+    *fields: Passed,
+    config: str,
+    hardware: str | None = None,
+    devices: Whole = 1,
+    utilisation: float | None = None,
+    price_per_hour: float | None = None,
+    vocab_size: Whole | None = None,
+) -> None:
+    """Say what a configuration costs: parameters, FLOPs, memory, hours, money.
+
+    Parameters
+    ----------
+    config: TOML file, or the name of a preset: demo, tiny, small, base, large.
+    hardware: name of known hardware, or this: measured here.
+    devices: that share the work.
+    utilisation: fraction of the hardware's rate that training reaches.
+    price_per_hour: of one device.
+    vocab_size: of the tokenizer; 30,522 by default.
+    """
+    from electrain.hardware import named_hardware
+    from electrain.plan import PAPER_VOCABULARY_SIZE
+    from electrain.plan import plan as plan_run
+    from electrain.pretrain_configuration import load_configuration
+
+    result = plan_run(
+        load_configuration(config, parse_overrides(fields)),
+        None if hardware is None else named_hardware(hardware),
+        vocabulary_size=vocab_size or PAPER_VOCABULARY_SIZE,
+        devices=devices,
+        utilisation=utilisation,
+        price_per_hour=price_per_hour,
+    )
+    _print(result.to_dict())
+
+
+@app.command
+def report(*, run: Path) -> None:
+    """Write report.html of a run, also while it is running.
+
+    Parameters
+    ----------
+    run: folder that `pretrain` writes.
+    """
+    from electrain.report import write_report
+
+    _print({"report": str(write_report(run))})
+
+
+@app.command
+def evaluate(
+    task: Literal["detection", "blimp"],
+    *,
+    model: str,
+    data: Annotated[list[str], Parameter(consume_multiple=True)],
+    output: Path | None = None,
+    generator: str | None = None,
+    text_column: str = "text",
+    rows: Whole = 512,
+    seed: Whole = 0,
+    limit_pairs_per_set: Whole | None = None,
+) -> None:
+    """Score a model: `detection` on held-out text, `blimp` on minimal pairs.
+
+    Parameters
+    ----------
+    model: run folder, model folder or hub id.
+    data: detection: shards or corpus; blimp: a .jsonl(.gz) file or a folder of them.
+    output: JSON file to write as well.
+    generator: for a model folder or hub id: the generator that belongs to it.
+    text_column: column of the text in tables and JSON lines.
+    rows: detection: rows of text to look at, at most.
+    seed: detection: of masks and samples.
+    limit_pairs_per_set: blimp: the first pairs of each set only.
+    """
+    from electrain.evaluate.blimp import blimp_table, evaluate_blimp
+    from electrain.evaluate.detection import evaluate_detection
+    from electrain.run_directory import write_text_durably
+
+    if task == "detection":
+        result = evaluate_detection(
+            model, data, generator=generator, rows=rows, seed=seed, text_column=text_column
+        )
+    else:
+        if len(data) != 1:
+            raise ConfigurationError("--data: blimp takes one file or folder; give one")
+        result = evaluate_blimp(model, data[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
+        print(blimp_table(result), file=sys.stderr)
+    if output is not None:
+        write_text_durably(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    _print(result)
+
+
+@app.command
+def predict(
+    task: Literal["detect", "fill"],
+    texts: list[str] | None = None,
+    /,
+    *,
+    model: str,
+    input: Path | None = None,
+    output: Path | None = None,
+    candidates: Whole = 5,
+) -> None:
+    """Use a model: `detect` replaced tokens, `fill` each [MASK].
+
+    Parameters
+    ----------
+    model: run folder, model folder or hub id.
+    texts: texts; without them and without --input, lines of standard input.
+    input: file with one text per line, or JSON lines with "text".
+    output: file of JSON lines; standard output by default.
+    candidates: fill: words for each [MASK].
+    """
+    from electrain.predict import predict_detect, predict_fill, read_texts
+
+    given = read_texts(texts or [], input)
+    results = predict_detect(model, given) if task == "detect" else predict_fill(model, given, top_k=candidates)
+    _print_lines(results, output)
+
+
+@app.command
+def demo(*, output: Path | None = None, minutes: float = 5.0) -> None:
+    """The whole road on text already on this machine: its documentation.
+
+    Parameters
+    ----------
+    output: new folder; runs/demo, or the next free name, by default.
+    minutes: of training, about.
+    """
+    from electrain.demo import run_demo
+
+    run_demo(output, minutes=minutes)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command. Exit code 0, or 2 with one line for a user's mistake, or 1 for a failure of ours."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except ElectrainError as error:
+        print(f"electrain: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except CycloptsError as error:
+        message = " ".join(str(error).split())
+        print(f"electrain: {message}; see electrain --help", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+
+
+def pretrain_fields() -> str:
+    """Every field of a pretraining configuration, for people."""
+    from electrain.pretrain_configuration import PretrainConfig
+
+    return describe_fields(PretrainConfig)
+
+
+if __name__ == "__main__":
+    main()
