@@ -102,6 +102,13 @@ def test_entropy_in_nats() -> None:
     assert entropy_of(np.array([5, 5, 0])) == pytest.approx(np.log(2))
 
 
+def test_a_resumed_run_does_not_repeat_its_warnings() -> None:
+    before, after = monitor(), monitor()
+    assert len(told(before, 20, 600, generator_entropy=0.1)) == 1
+    after.restore(before.to_dict())
+    assert told(after, 620, 800, generator_entropy=0.1) == []
+
+
 numbers = st.one_of(st.none(), st.just(float("nan")), st.floats(0, 1), st.floats(0, 20))
 norms = {"gradient_norm": st.sampled_from([0.5, 0.6, 0.7, 30.0])}
 others = {name: numbers for name in HEALTHY if name not in norms}
