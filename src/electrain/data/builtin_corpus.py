@@ -1,7 +1,6 @@
 """Text already on every machine with Python: docstrings of installed packages, the standard library's topics."""
 
 import ast
-import inspect
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -20,34 +19,38 @@ def read_documentation() -> Iterator[RawText]:
     The order is that of file names: standard library first, then the installed packages.
     """
     library = Path(sysconfig.get_path("stdlib"))
-    yield from _read_topics(library / "pydoc_data" / "topics.py")
     packages = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
     seen: set[int] = set()
-    for folder in [library, *sorted(packages)]:
+    for text, source in _texts(library, sorted(packages)):
+        if len(text) >= _MINIMUM_CHARACTERS and hash(text) not in seen:
+            seen.add(hash(text))
+            yield from in_pieces(text, source)
+
+
+def _texts(library: Path, packages: list[Path]) -> Iterator[tuple[str, str]]:
+    yield from _read_topics(library / "pydoc_data" / "topics.py")
+    for folder in [library, *packages]:
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(folder)
             if not _SKIPPED_FOLDERS.intersection(relative.parts):
-                yield from _read_docstrings(path, str(relative), seen)
+                yield _read_docstrings(path), str(relative)
 
 
-def _read_topics(path: Path) -> Iterator[RawText]:
+def _read_topics(path: Path) -> Iterator[tuple[str, str]]:
     tree = _parse(path)
     for statement in tree.body if tree else []:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             for name, text in ast.literal_eval(statement.value).items():
-                yield from in_pieces(text, f"topic {name}")
+                yield text, f"topic {name}"
 
 
-def _read_docstrings(path: Path, name: str, seen: set[int]) -> Iterator[RawText]:
+def _read_docstrings(path: Path) -> str:
     tree = _parse(path)
     if tree is None:
-        return
+        return ""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     parts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)]
-    text = "\n\n".join(inspect.cleandoc(part) for part in parts if part)
-    if len(text) >= _MINIMUM_CHARACTERS and hash(text) not in seen:
-        seen.add(hash(text))
-        yield from in_pieces(text, name)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _parse(path: Path) -> ast.Module | None:

@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,11 +24,9 @@ class EncodingPool:
     def __init__(self, tokenizer_json: str, dtype: str, processes: int) -> None:
         self._children = [_start_child() for _ in range(processes)]
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        for child in self._children:
-            assert child.stdin is not None
-            send(child.stdin, (tokenizer_json, dtype))
-            self._idle.put(child)
         self._threads = ThreadPoolExecutor(processes)
+        for child in self._children:
+            self._threads.submit(self._begin, child, (tokenizer_json, dtype))
 
     def encode(self, batches: Iterable[tuple[list[str], Label]]) -> Iterator[tuple[EncodedBatch, Label]]:
         """Yields the tokens of each batch with the batch's label, in order, holding a bounded number in memory.
@@ -54,7 +52,15 @@ class EncodingPool:
             child.wait()
             for pipe in (child.stdin, child.stdout):
                 assert pipe is not None
-                pipe.close()
+                with suppress(OSError):  # what a dead child did not take
+                    pipe.close()
+
+    def _begin(self, child: "subprocess.Popen[bytes]", first_message: tuple[str, str]) -> None:
+        try:
+            assert child.stdin is not None
+            send(child.stdin, first_message)
+        finally:
+            self._idle.put(child)  # a dead one is reported by the first batch it is given
 
     def _encode_one(self, texts: list[str]) -> EncodedBatch:
         child = self._idle.get()

@@ -9,12 +9,13 @@ from typing import IO
 
 from tokenizers import Tokenizer, normalizers, trainers
 
+from electrain.data.disk_space import one_line_when_full
 from electrain.data.parcels import Document
 from electrain.errors import TokenizerError
 from electrain.run_directory import Manifest, require_empty, write_manifest
 
 DEFAULT_CHARACTER_COVERAGE = 0.9999
-DEFAULT_MAXIMUM_BYTES = 2_000_000_000
+DEFAULT_MAXIMUM_BYTES = 500_000_000
 
 
 def train_tokenizer(
@@ -41,17 +42,20 @@ def train_tokenizer(
     Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
         RunDirectoryError: `output` is not empty.
     """
-    from electrain.data.tokenizer import add_special_tokens, save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
+    from electrain.data.tokenizer import save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
 
     require_empty(output)
     backend = word_piece_tokenizer({}, cased=cased)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output, prefix=".text") as text:
+    prefix = f".{output.name}.text-"
+    with (
+        one_line_when_full(output),
+        tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output.parent, prefix=prefix) as text,
+    ):
         characters, size = _collect(documents, backend.normalizer, text, maximum_bytes)
         alphabet_size = _alphabet_size(characters, character_coverage)
         _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
-        _train(backend, Path(text.name), vocabulary_size, alphabet_size)
-    _require_room(vocabulary_size, backend.get_vocab_size(), alphabet_size)
-    add_special_tokens(backend)
+        vocabulary = _train(backend, Path(text.name), vocabulary_size, alphabet_size)
+    backend = word_piece_tokenizer(vocabulary, cased=cased)
     tokenizer = wrap(backend, model_max_length=model_max_length)
     save_tokenizer(tokenizer, output)
     facts = {
@@ -98,16 +102,31 @@ def _alphabet_size(characters: Counter[str], coverage: float) -> int:
     return len(characters)
 
 
-def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: int) -> None:
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        limit_alphabet=alphabet_size,
-        special_tokens=_SPECIAL_TOKENS,
-        continuing_subword_prefix="##",
-        show_progress=False,
-    )
-    backend.train([str(text)], trainer)
+def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: int) -> dict[str, int]:
+    """Returns the vocabulary, {token: id}; the same text gives the same one.
+
+    The library numbers the pieces "##c" in the order of a hash map, and breaks ties between merges by these numbers
+    (huggingface/tokenizers issue 1794): a first training without merges finds them, a second gets them in order.
+    """
+
+    def train(size: int, first_tokens: list[str]) -> dict[str, int]:
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size,
+            min_frequency=2,
+            limit_alphabet=alphabet_size,
+            special_tokens=first_tokens,
+            continuing_subword_prefix="##",
+            show_progress=False,
+        )
+        trained = Tokenizer.from_str(backend.to_str())
+        trained.train([str(text)], trainer)
+        vocabulary: dict[str, int] = trained.get_vocab()
+        return vocabulary
+
+    characters = train(0, _SPECIAL_TOKENS)
+    _require_room(vocabulary_size, len(characters), alphabet_size)
+    continuing = sorted(token for token in characters if len(token) == 3 and token.startswith("##"))
+    return train(vocabulary_size, _SPECIAL_TOKENS + continuing)
 
 
 def _require_room(vocabulary_size: int, needed: int, alphabet_size: int) -> None:

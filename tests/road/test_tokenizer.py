@@ -1,0 +1,182 @@
+"""A trained or given tokenizer does the same before it is saved and after it is loaded; hashes tell behaviour apart."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, BertTokenizerFast
+
+from electrain.data.parcels import Document
+from electrain.data.tokenizer import (
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_hash,
+    train_tokenizer,
+    word_piece_tokenizer,
+    wrap,
+)
+from electrain.errors import ElectrainError, RunDirectoryError, TokenizerError
+
+TEXTS = [
+    "Hello world, Hello café! The naïve façade was happy; unhappily, the world was not.",
+    "Happy worlds, happier Worlds, happiest WORLDS. 你好世界,你好。",
+    "The quick brown fox jumps over the lazy dog, the dog was not happy.",
+] * 4
+SAMPLES = ["Hello, unhappy café world!", "你好世界 hello", "WORLDS\tof\x00 happiness ☃", "[MASK] the dog [SEP]"]
+
+
+def train(folder: Path, *, size: int = 160, cased: bool = False, texts: Sequence[str] = TEXTS, **options: int) -> Path:
+    """A tokenizer trained on `texts`."""
+    train_tokenizer((Document(text, "test") for text in texts), folder, size, cased, **options)
+    return folder
+
+
+@pytest.mark.parametrize("cased", [True, False])
+def test_same_tokens_after_reloading(tmp_path: Path, cased: bool) -> None:
+    loaded = load_tokenizer(train(tmp_path / "tokenizer", cased=cased))
+    reloaded = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    for sample in SAMPLES:
+        assert reloaded(sample)["input_ids"] == loaded(sample)["input_ids"]
+        assert reloaded(sample, "pair")["token_type_ids"] == loaded(sample, "pair")["token_type_ids"]
+    tokens = reloaded.convert_ids_to_tokens(reloaded("Hello café 你好")["input_ids"])
+    assert tokens[0] == "[CLS]"
+    assert tokens[-3:] == ["你", "好", "[SEP]"]
+    assert tokens[1] == ("Hello" if cased else "hello")
+    assert ("cafe" in "".join(tokens)) != cased
+    assert reloaded.model_input_names == ["input_ids", "token_type_ids", "attention_mask"]
+    assert (
+        json.loads((tmp_path / "tokenizer/tokenizer_config.json").read_text())["tokenizer_class"]
+        == "PreTrainedTokenizerFast"
+    )
+
+
+def test_special_tokens_come_first(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(train(tmp_path / "tokenizer", model_max_length=77))
+    assert tokenizer.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.mask_token_id] == [0, 1, 4]
+    assert len(tokenizer) <= 160
+    assert AutoTokenizer.from_pretrained(tmp_path / "tokenizer").model_max_length == 77
+
+
+def test_training_is_repeatable(tmp_path: Path) -> None:
+    hashes = {tokenizer_hash(train(tmp_path / str(number))) for number in range(4)}
+    assert len(hashes) == 1
+
+
+def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"a vocabulary of 30 is smaller than .* \(at least \d+\)") as caught:
+        train(tmp_path / "tokenizer", size=30)
+    assert "\n" not in str(caught.value)
+    train(tmp_path / "tokenizer")
+
+
+def test_rarest_characters_are_left_to_unknown(tmp_path: Path) -> None:
+    texts = ["common words " * 100, "a rare ☃ ∅ sign"]
+    train(tmp_path / "most", texts=texts, character_coverage=0.99)
+    assert load_tokenizer(tmp_path / "most").tokenize("common ☃") == ["common", "[UNK]"]
+    train(tmp_path / "all", texts=texts, character_coverage=1.0)
+    assert load_tokenizer(tmp_path / "all").tokenize("common ☃") == ["common", "☃"]
+
+
+def test_training_refuses_a_folder_in_use(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("important")
+    with pytest.raises(RunDirectoryError, match="is not empty"):
+        train(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("electrain.data.tokenizer_training._collect", full)
+    with pytest.raises(RunDirectoryError, match="No space left on device"):
+        train(tmp_path / "tokenizer")
+    monkeypatch.undo()
+    train(tmp_path / "tokenizer")
+
+
+VOCABULARY = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world", "##s", "cafe", "你"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "tokens"), [([], ["hello", "[UNK]", "cafe"]), (["World"], ["[UNK]", "World", "[UNK]"])]
+)
+def test_vocabulary_file(tmp_path: Path, extra: list[str], tokens: list[str]) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY + extra) + "\n", "utf-8")
+    text = "hello WORLDx café" if not extra else "Hello World café"
+    assert load_tokenizer(tmp_path / "vocab.txt").tokenize(text) == tokens
+    assert load_tokenizer(tmp_path).tokenize(text) == tokens
+
+
+def test_equals_the_published_class(tmp_path: Path) -> None:
+    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
+    theirs = BertTokenizerFast(vocab=vocabulary)
+    ours = wrap(word_piece_tokenizer(vocabulary, cased=False))
+    for sample in [*SAMPLES, "hello worlds 你 café\u200b"]:
+        assert ours(sample)["input_ids"] == theirs(sample)["input_ids"]
+    theirs.save_pretrained(tmp_path / "theirs")
+    save_tokenizer(load_tokenizer(tmp_path / "theirs"), tmp_path / "copy")
+    assert tokenizer_hash(tmp_path / "copy") == tokenizer_hash(tmp_path / "theirs")
+
+
+def test_hash_follows_behaviour_not_formatting(tmp_path: Path) -> None:
+    original = tokenizer_hash(train(tmp_path / "a"))
+    path = tmp_path / "a" / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(dict(reversed(content.items()))), "utf-8")
+    assert tokenizer_hash(tmp_path / "a") == original
+    assert tokenizer_hash(load_tokenizer(tmp_path / "a")) == original
+    for part, value in (("lowercase", False), ("strip_accents", False), ("handle_chinese_chars", False)):
+        changed = json.loads(json.dumps(content))
+        changed["normalizer"][part] = value
+        path.write_text(json.dumps(changed), "utf-8")
+        assert tokenizer_hash(tmp_path / "a") != original
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[-2:]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    path.write_text(json.dumps(content), "utf-8")
+    assert tokenizer_hash(tmp_path / "a") != original
+
+
+def test_truncation_and_padding_do_not_change_the_hash(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(train(tmp_path / "a"))
+    original = tokenizer_hash(tokenizer)
+    tokenizer(["a", "longer text"], truncation=True, padding="max_length", max_length=4)
+    assert tokenizer_hash(tokenizer) == original
+
+
+def test_without_token_types(tmp_path: Path) -> None:
+    save_tokenizer(load_tokenizer(train(tmp_path / "a")), tmp_path / "b", with_token_types=False)
+    assert set(AutoTokenizer.from_pretrained(tmp_path / "b")("hello")) == {"input_ids", "attention_mask"}
+
+
+BROKEN = {
+    "missing": "no such tokenizer",
+    "empty folder": "holds no tokenizer.json",
+    "broken json": "cannot be read",
+    "vocabulary without specials": r"lacks \[MASK\]",
+    "vocabulary with a repetition": "names a token twice",
+    "no mask token": "has no .*mask.* token",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_tokenizers_are_told_in_one_line(tmp_path: Path, case: str) -> None:
+    folder = tmp_path / "tokenizer"
+    if case != "missing":
+        folder.mkdir()
+    if case == "broken json":
+        (folder / "tokenizer.json").write_text('{"model": ')
+    if case.startswith("vocabulary"):
+        lines = [token for token in VOCABULARY if token != "[MASK]"] if "without" in case else [*VOCABULARY, "hello"]
+        (folder / "vocab.txt").write_text("\n".join(lines))
+    if case == "no mask token":
+        train(folder)
+        path = folder / "tokenizer_config.json"
+        configuration = json.loads(path.read_text())
+        path.write_text(json.dumps({name: value for name, value in configuration.items() if name != "mask_token"}))
+    with pytest.raises(ElectrainError, match=BROKEN[case]) as caught:
+        load_tokenizer(folder)
+    assert "\n" not in str(caught.value)
