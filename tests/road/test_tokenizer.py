@@ -97,7 +97,20 @@ def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     train(tmp_path / "tokenizer")
 
 
-VOCABULARY = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world", "##s", "cafe", "你"]
+VOCABULARY = [
+    "[PAD]",
+    "[unused1]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "hello",
+    "world",
+    "##s",
+    "cafe",
+    "你",
+    "\u2028",
+]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +131,7 @@ def test_equals_the_published_class(tmp_path: Path) -> None:
         assert ours(sample)["input_ids"] == theirs(sample)["input_ids"]
     theirs.save_pretrained(tmp_path / "theirs")
     save_tokenizer(load_tokenizer(tmp_path / "theirs"), tmp_path / "copy")
-    assert tokenizer_hash(tmp_path / "copy") == tokenizer_hash(tmp_path / "theirs")
+    assert tokenizer_hash(tmp_path / "copy") == tokenizer_hash(tmp_path / "theirs") == tokenizer_hash(ours)
 
 
 def test_hash_follows_behaviour_not_formatting(tmp_path: Path) -> None:

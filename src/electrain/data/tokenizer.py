@@ -127,12 +127,22 @@ def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
     Raises: TokenizerError: as `load_tokenizer`.
     """
     tokenizer = load_tokenizer(source) if isinstance(source, Path) else source
-    content = json.loads(plain_backend(tokenizer).to_str())
+    backend = plain_backend(tokenizer)
+    content = json.loads(backend.to_str())
+    if content["normalizer"] and content["normalizer"].get("strip_accents", 0) is None:
+        content["normalizer"]["strip_accents"] = content["normalizer"]["lowercase"]  # what leaving it out means
+    pair = backend.encode("", "")
     behaviour = {
-        part: content[part] for part in ("normalizer", "pre_tokenizer", "post_processor", "model", "added_tokens")
+        **{part: content[part] for part in ("normalizer", "pre_tokenizer", "model")},
+        "added_tokens": sorted(content["added_tokens"], key=lambda token: int(token["id"])),
+        "special_ids": {kind: getattr(tokenizer, f"{kind}_token_id") for kind in SPECIAL_TOKENS},
+        "around_texts": [
+            backend.encode("").ids,
+            pair.ids,
+            pair.type_ids,
+        ],  # the same from either kind of post-processor
     }
-    special = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in SPECIAL_TOKENS}
-    return text_hash(json.dumps([behaviour, special], sort_keys=True))
+    return text_hash(json.dumps(behaviour, sort_keys=True))
 
 
 def _load_folder(path: Path) -> "PreTrainedTokenizerFast":
@@ -155,7 +165,7 @@ def _load_folder(path: Path) -> "PreTrainedTokenizerFast":
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # some vocabularies hold U+2028 as a token
     except (OSError, ValueError) as error:
         raise TokenizerError(f"{path}: cannot be read as a vocabulary, one token per line ({error})") from error
     vocabulary = {token: number for number, token in enumerate(lines)}
