@@ -88,8 +88,9 @@ def named_hardware(name: str) -> Hardware:
     for hardware in _KNOWN:
         if hardware.name == wanted:
             return hardware
-    nearest = difflib.get_close_matches(wanted, hardware_names(), n=1, cutoff=0.4)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    longer = [known for known in hardware_names() if known.startswith(wanted)]
+    nearest = longer or difflib.get_close_matches(wanted, hardware_names(), n=1, cutoff=0.4)
+    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
     raise ConfigurationError(f"--hardware {name}: unknown; {hint}known: {', '.join(hardware_names())}")
 
 

@@ -69,8 +69,10 @@ def test_the_baseline_has_one_network() -> None:
 
 
 def test_mistakes_are_one_line_that_names_the_remedy() -> None:
-    with pytest.raises(ConfigurationError, match="did you mean 'h100'"):
+    with pytest.raises(ConfigurationError, match="did you mean h100"):
         named_hardware("h1000")
+    with pytest.raises(ConfigurationError, match="did you mean a100-40gb or a100-80gb"):
+        named_hardware("A100")
     assert named_hardware("RTX 4090").name == "rtx-4090"
     with pytest.raises(ConfigurationError, match="--utilisation"):
         plan(CONFIG, utilisation=40)
