@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.errors import CheckpointError, DataError, ElectrainError, TokenizerError
 from electrain.loading import load_detector, load_generator, load_masked_language_model
 from electrain.predict import predict_detect, predict_fill, read_texts, write_json_lines
-from electrain.predict_windows import places_in_original, windows_of
+from electrain.predict_windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 
 Runs = Callable[..., Path]
 
@@ -40,6 +41,23 @@ def test_detect_points_into_the_text_as_given(tiny_run: Runs) -> None:
 def test_places_survive_control_characters_that_look_like_space() -> None:
     assert places_in_original("a\x1cb \x1c c", "ab c")[:2] == [0, 2]
     assert places_in_original("a\x1cb \x1c c", "ab c")[3] == 6
+
+
+def test_texts_are_cleaned_as_training_text_is(tiny_run: Runs) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_run() / "model")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    (tokenized,) = tokenize_texts(tokenizer, ["a C\u00adat"])
+    assert tokenizer.convert_ids_to_tokens(tokenized.token_ids) == ["a", "cat"]
+    assert tokenized.spans == [(0, 1), (2, 6)]
+
+
+def test_batches_keep_to_their_tokens() -> None:
+    windows = [window for text, tokens in enumerate([3, 9, 1, 30, 9, 2]) for window in windows_of(text, tokens, 50)]
+    batches = list(batches_by_length(windows, 24))
+    assert sorted(window.text for batch in batches for window in batch) == list(range(6))
+    sizes = [(len(batch), max(window.end for window in batch) + 2) for batch in batches]
+    assert all(rows * length <= 24 or rows == 1 for rows, length in sizes)
+    assert len(batches) == 3
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
@@ -111,6 +129,13 @@ def test_fill_equals_hugging_face_and_says_what_filled(tiny_run: Runs) -> None:
         values, ids = row.topk(3)
         assert [each["token"] for each in mask["candidates"]] == tokenizer.convert_ids_to_tokens(ids.tolist())
         assert [each["probability"] for each in mask["candidates"]] == pytest.approx(values.tolist(), rel=1e-4)
+
+
+def test_special_tokens_are_no_candidates(tiny_run: Runs) -> None:
+    (answer,) = predict_fill(tiny_run(), ["a [MASK]"], top_k=1000)
+    tokens = {each["token"] for each in answer["masks"][0]["candidates"]}
+    vocabulary = set(AutoTokenizer.from_pretrained(tiny_run() / "generator").get_vocab())
+    assert tokens == vocabulary - {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 
 
 def test_fill_takes_the_model_of_a_language_modelling_run(tiny_run: Runs) -> None:
