@@ -272,17 +272,16 @@ def predict(
 
 
 @app.command
-def demo(*, output: Path | None = None, minutes: float = 5.0) -> None:
+def demo(*fields: Passed, output: Path | None = None) -> None:
     """The whole road on text already on this machine: its documentation.
 
     Parameters
     ----------
     output: new folder; runs/demo, or the next free name, by default.
-    minutes: of training, about.
     """
     from electrain.demo import run_demo
 
-    run_demo(output, minutes=minutes)
+    run_demo(output, parse_overrides(fields))
 
 
 def main(arguments: list[str] | None = None) -> None:

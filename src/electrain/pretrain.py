@@ -146,13 +146,7 @@ class _Run:
         self.is_first = runtime.is_first
         special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
         self.objective = build_objective(config, vocabulary_size=shards.vocabulary_size, special_ids=special_ids)
-        self.row_flops = training_flops_per_row(
-            passes_of(
-                self.objective,
-                sequence_length=config.data.sequence_length,
-                masked_positions=most_selected(config.data.sequence_length, config.corruption.masked_fraction),
-            )
-        )
+        self.row_flops = _row_flops(self.objective, config, runtime.processes)
         for module in self.objective.modules():
             if isinstance(module, PreTrainedModel):
                 choose_attention(module, runtime.device, config.data.sequence_length)
@@ -297,6 +291,14 @@ class _Run:
             )
         else:
             say(f"stopped at step {self.state.step} of {steps}; go on with --resume; report: {report}")
+
+
+def _row_flops(objective: PretrainObjective, config: PretrainConfig, processes: int) -> float:
+    length = config.data.sequence_length
+    masked_positions = most_selected(length, config.corruption.masked_fraction)
+    passes = passes_of(objective, sequence_length=length, masked_positions=masked_positions)
+    rows = config.training.micro_batch_rows or config.training.batch_rows // processes
+    return training_flops_per_row(passes, rows)
 
 
 def _device_name(runtime: Runtime) -> str:

@@ -1,0 +1,97 @@
+"""The shape of the code: imports point backwards along the road, files and functions stay small, verbs stay."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import electrain
+
+SOURCE = Path(electrain.__file__).parent
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Earlier stages first; a module imports from its own stage and the ones before it.
+ROAD = (
+    ("__init__", "errors", "configuration", "run_directory", "progress"),
+    ("data",),
+    ("models",),
+    ("objectives",),
+    ("training",),
+    ("pretrain_configuration",),
+    ("pretrain_objective",),
+    ("counting", "hardware"),
+    ("plan", "report", "report_curves", "report_examples"),
+    ("pretrain", "loading"),
+    ("evaluate",),
+    ("predict", "predict_windows"),
+    ("demo",),
+    ("cli",),
+)
+STAGE = {name: number for number, names in enumerate(ROAD) for name in names}
+LONGEST_FILE_LINES = 500
+LONGEST_FUNCTION_LINES = 60
+FROZEN_VERBS = {"demo", "tokenizer", "prepare", "pretrain", "evaluate", "predict", "plan"}
+
+
+def stage_of(path: Path) -> int:
+    return STAGE[path.relative_to(SOURCE).parts[0].removesuffix(".py")]
+
+
+def imported_modules(tree: ast.AST) -> list[str]:
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return [name.split(".")[1] for name in names if name.startswith("electrain.")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_backwards(path):
+    if "presets" in path.parts:
+        return
+    own = stage_of(path)
+    later = [name for name in imported_modules(ast.parse(path.read_text())) if STAGE.get(name, -1) > own]
+    assert not later, f"{path.name} imports from later stages: {later}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= LONGEST_FUNCTION_LINES, f"{path.name}: {node.name} has {lines} lines"
+
+
+def test_the_training_path_imports_nothing_heavy():
+    """DESIGN, decision 7: shards in, checkpoints out needs torch, numpy, transformers, tokenizers, safetensors, rich."""
+    allowed = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "rich", "electrain"}
+    for folder in ("models", "objectives", "training"):
+        for path in (SOURCE / folder).glob("*.py"):
+            for node in ast.parse(path.read_text()).body:
+                names = []
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module or ""]
+                foreign = {name.split(".")[0] for name in names} - allowed - set(__import__("sys").stdlib_module_names)
+                assert not foreign, f"{path.name} imports {foreign}"
+
+
+def test_the_verbs_are_there():
+    from electrain.cli import app
+
+    assert {name for name in app if not name.startswith("-")} >= FROZEN_VERBS
+
+
+def test_nothing_unpickles():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
+                assert "pickle" not in names, f"{path.name} imports pickle"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "torch.save"):
+                pytest.fail(f"{path.name} unpickles with {ast.unparse(node.func)}")
