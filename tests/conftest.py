@@ -1,4 +1,4 @@
-"""Tiny run folders with random weights, made once for all tests that ask trained networks something."""
+"""Tiny run folders with random weights, and shards and configurations that train in a second, for all tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator
 from electrain.models.generators import masked_language_model
+from tiny_pretraining import write_invented_shards
 
 WORDS = "the a cat dog cats dogs see sees saw who is are happy sad quick ##ly ##er un ##hap ##py . , ? ! x ##x"
 VOCABULARY = {
@@ -56,3 +57,18 @@ def _write_run(folder: Path, backbone: str, objective: str) -> None:
         network.save_pretrained(folder / name)
         save_tokenizer(tokenizer, folder / name, with_token_types=backbone == "electra")
     np.save(folder / "unigram_counts.npy", np.arange(len(VOCABULARY), dtype=np.int64)[::-1].copy())
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of 300 invented documents, about 10,000 tokens, with a vocabulary of 106; do not write into them."""
+    folder = tmp_path_factory.mktemp("invented")
+    write_invented_shards(folder)
+    return folder / "shards"
+
+
+@pytest.fixture
+def quick_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretraining without the half second that measures the machine, and without drawing curves."""
+    monkeypatch.setattr("electrain.pretrain.measure_matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr("electrain.report.write_report", lambda folder: folder / "report.html")

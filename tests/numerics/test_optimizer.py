@@ -1,0 +1,148 @@
+"""Optimizers and learning rates against hand-worked values."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from electrain.pretrain_objective import build_objective
+from electrain.training.optimizer import (
+    AdamWithoutBiasCorrection,
+    build_optimizers,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizers,
+)
+from electrain.training.settings import ParityConfig, TrainingConfig
+from tiny_pretraining import tiny_configuration
+
+MULTIPLIED = ParityConfig(multiplied_warmup=True)
+
+
+def test_adam_without_bias_correction_equals_a_scalar_loop() -> None:
+    """Against BERT's optimizer written out: m / (sqrt(v) + 1e-6) + decay x weight, times the rate."""
+    gradients = [[0.5, -2.0], [1.0, 0.0], [-0.25, 3.0], [0.0, 1e-7]]
+    rate, decay = 0.1, 0.01
+    expected, first, second = [1.0, -3.0], [0.0, 0.0], [0.0, 0.0]
+    parameter = nn.Parameter(torch.tensor(expected, dtype=torch.float64))
+    optimizer = AdamWithoutBiasCorrection([{"params": [parameter], "weight_decay": decay}], lr=rate)
+    for pair in gradients:
+        for index, gradient in enumerate(pair):
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.999 * second[index] + 0.001 * gradient**2
+            update = first[index] / (math.sqrt(second[index]) + 1e-6) + decay * expected[index]
+            expected[index] -= rate * update
+        parameter.grad = torch.tensor(pair, dtype=torch.float64)
+        optimizer.step()
+    assert parameter.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_first_update_without_bias_correction_is_three_times_adams() -> None:
+    """0.1 / sqrt(0.001) = 3.16 times the learning rate, where Adam takes the learning rate."""
+    sizes = {}
+    for parity in (ParityConfig(), ParityConfig(no_bias_correction=True)):
+        model = nn.Linear(1, 1)
+        before = model.weight.item()
+        training = TrainingConfig(10, 1, 0.01, 0, weight_decay=0.0)
+        (optimizer,) = build_optimizers(model, training, parity)
+        model.weight.grad = torch.tensor([[7.0]])
+        optimizer.step()
+        sizes[parity.no_bias_correction] = before - model.weight.item()
+    assert sizes[False] == pytest.approx(0.01, rel=1e-4)
+    assert sizes[True] == pytest.approx(0.0316228, rel=1e-4)
+
+
+def test_a_parameter_without_gradient_stays() -> None:
+    parameter = nn.Parameter(torch.ones(2))
+    AdamWithoutBiasCorrection([{"params": [parameter], "weight_decay": 0.5}], lr=0.1).step()
+    assert parameter.tolist() == [1.0, 1.0]
+
+
+def rates(schedule: Any, parity: ParityConfig, warmup: int = 2) -> list[float]:
+    training = TrainingConfig(10, 1, 0.6, warmup, schedule=schedule)
+    return [learning_rate(step, training, parity) for step in range(10)]
+
+
+def test_linear_schedule_by_hand() -> None:
+    by_hand = [0.3, 0.6, 0.6, 0.525, 0.45, 0.375, 0.3, 0.225, 0.15, 0.075]
+    assert rates("linear", ParityConfig()) == pytest.approx(by_hand)
+
+
+def test_multiplied_schedule_by_hand() -> None:
+    """Warm-up (1/2, 1, 1 ...) times decay over all steps (1, 0.9, 0.8 ...): the peak is never quite reached."""
+    by_hand = [0.3, 0.54, 0.48, 0.42, 0.36, 0.3, 0.24, 0.18, 0.12, 0.06]
+    assert rates("linear", MULTIPLIED) == pytest.approx(by_hand)
+
+
+def test_warmup_stable_decay_by_hand() -> None:
+    assert rates("warmup-stable-decay", ParityConfig()) == pytest.approx([0.3] + [0.6] * 8 + [0.3])
+
+
+@pytest.mark.parametrize("schedule", ["linear", "warmup-stable-decay"])
+def test_without_warmup_the_first_rate_is_the_peak(schedule: str) -> None:
+    assert rates(schedule, ParityConfig(), warmup=0)[0] == 0.6
+    assert all(rate > 0 for rate in rates(schedule, ParityConfig(), warmup=0))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+def test_biases_and_layer_norms_are_not_decayed(backbone: str, optimizer: Any) -> None:
+    config = tiny_configuration(encoder={"backbone": backbone}, training={"optimizer": optimizer})
+    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    optimizers = build_optimizers(objective, config.training, config.parity)
+    decays: dict[int, float] = {}
+    for one in optimizers:
+        for group in one.param_groups:
+            for parameter in group["params"]:
+                assert id(parameter) not in decays
+                decays[id(parameter)] = group["weight_decay"]
+    for name, parameter in objective.named_parameters():
+        is_free = name.endswith("bias") or "norm" in name.lower()
+        assert decays.pop(id(parameter)) == (0.0 if is_free else 0.01), name
+    assert not decays
+
+
+def test_muon_takes_the_matrices_inside_the_layers_only() -> None:
+    config = tiny_configuration(training={"optimizer": "muon"})
+    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    _, muon = build_optimizers(objective, config.training, config.parity)
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    taken = [names[id(parameter)] for group in muon.param_groups for parameter in group["params"]]
+    assert len(taken) == 2 * 2 * 6  # two networks, two layers, six matrices in each
+    assert all(".encoder.layer." in name and name.endswith("weight") for name in taken)
+
+
+@pytest.mark.parametrize("parity", [ParityConfig(), ParityConfig(no_bias_correction=True)])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_state_survives_naming(parity: ParityConfig, optimizer: Any) -> None:
+    """Three updates = two, the states written out by name and read into new optimizers, and one more."""
+    training = TrainingConfig(10, 1, 0.01, 0, optimizer=optimizer)
+
+    def model() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.ModuleDict({"body": nn.Sequential(nn.Linear(3, 4)), "layer": nn.Sequential(nn.Linear(4, 4))})
+
+    def update(network: nn.Module, optimizers: list[Any], seed: int) -> None:
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        for one in optimizers:
+            one.step()
+
+    straight = model()
+    optimizers = build_optimizers(straight, training, parity)
+    for seed in range(3):
+        update(straight, optimizers, seed)
+    first = model()
+    optimizers = build_optimizers(first, training, parity)
+    update(first, optimizers, 0)
+    update(first, optimizers, 1)
+    second = model()
+    second.load_state_dict(first.state_dict())
+    restored = build_optimizers(second, training, parity)
+    restore_optimizers(restored, second, optimizer_tensors(optimizers, first))
+    update(second, restored, 2)
+    for one, other in zip(straight.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)

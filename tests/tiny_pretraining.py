@@ -1,0 +1,64 @@
+"""Invented text, shards made of it, and configurations that train on it in a second."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from electrain.configuration import build_configuration, merge_tables
+from electrain.data.shards import prepare
+from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.pretrain_configuration import PretrainConfig
+
+INVENTED_WORDS = [
+    first + second
+    for first in ("ba", "de", "fi", "go", "lu", "ma", "ne", "po", "ri", "su")
+    for second in ("k", "l", "m", "n", "r", "s", "t", "v", "x", "z")
+]
+TINY_TABLES: dict[str, dict[str, Any]] = {
+    "encoder": {"layers": 2, "hidden_size": 32, "feed_forward_size": 64, "heads": 2, "embedding_size": 16},
+    "generator": {"size_fraction": 0.5},
+    "data": {"sequence_length": 24},
+    "training": {
+        "steps": 10,
+        "batch_rows": 8,
+        "peak_learning_rate": 2e-3,
+        "warmup_steps": 2,
+        "checkpoint_every_steps": 5,
+        "log_every_steps": 2,
+        "precision": "float32",
+        "compile": False,
+    },
+}
+
+
+def invented_text(documents: int, seed: int) -> list[str]:
+    """Documents of 3 to 60 invented words, in which each word suggests the next, so that much can be learned."""
+    random = np.random.default_rng(seed)
+    texts = []
+    for length in random.integers(3, 60, documents).tolist():
+        word, words = int(random.integers(100)), []
+        for jump in random.choice([1, 2, 17], size=length, p=[0.6, 0.3, 0.1]).tolist():
+            word = (7 * word + jump) % 100
+            words.append(INVENTED_WORDS[word])
+        texts.append(" ".join(words) + " .")
+    return texts
+
+
+def write_invented_shards(folder: Path) -> None:
+    """Writes `corpus.jsonl`, `tokenizer` and `shards` into a folder; always the same ids."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *INVENTED_WORDS]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    save_tokenizer(wrap(word_piece_tokenizer(vocabulary, cased=False)), folder / "tokenizer")
+    lines = [json.dumps({"text": text}) for text in invented_text(300, seed=7)]
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    prepare([str(folder / "corpus.jsonl")], folder / "tokenizer", folder / "shards", processes=1)
+
+
+def tiny_configuration(**sections: dict[str, Any]) -> PretrainConfig:
+    """`TINY_TABLES` with fields replaced: `tiny_configuration(training={"steps": 20})`."""
+    tables = merge_tables(TINY_TABLES, sections)
+    if tables["encoder"].get("backbone") == "modernbert":
+        tables["encoder"]["embedding_size"] = 0
+    return build_configuration(PretrainConfig, tables, "test")
