@@ -1,5 +1,6 @@
 """The command line: one verb, one stage of the road. Results go to stdout as JSON, everything else to stderr."""
 
+import errno
 import json
 import sys
 from collections.abc import Iterable
@@ -40,7 +41,7 @@ def _whole(_: Any, tokens: Any) -> int:
     """Strict: cyclopts alone takes 1.5 for 2."""
     text = tokens[0].value
     if not text.lstrip("+-").isdigit():
-        raise ConfigurationError(f"--{tokens[0].keyword or 'value'} {text}: must be a whole number".replace("----", "--"))
+        raise ConfigurationError(f"--{tokens[0].keyword or 'value'} {text}: must be a whole number")
     return int(text)
 
 
@@ -121,14 +122,14 @@ def prepare(
 
 @app.command
 def pretrain(
-    *fields: Passed,
+    *overrides: Passed,
     config: str,
     shards: Path,
     output: Path,
     resume: bool = False,
     tokenizer: Path | None = None,
 ) -> None:
-    """Pretrain a generator and a discriminator on shards.
+    """Pretrain a generator and a discriminator on shards. `electrain fields` lists what --SECTION.FIELD can set.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def pretrain(
     from electrain.pretrain import pretrain as run
     from electrain.pretrain_configuration import load_configuration
 
-    configuration = load_configuration(config, parse_overrides(fields))
+    configuration = load_configuration(config, parse_overrides(overrides))
     result = run(configuration, shards, output, resume=resume, tokenizer=tokenizer)
     if result.is_first:
         _print({"output": str(output), "finished": result.is_finished, **result.metrics})
@@ -151,7 +152,7 @@ def pretrain(
 
 @app.command
 def plan(
-    *fields: Passed,
+    *overrides: Passed,
     config: str,
     hardware: str | None = None,
     devices: Whole = 1,
@@ -176,7 +177,7 @@ def plan(
     from electrain.pretrain_configuration import load_configuration
 
     result = plan_run(
-        load_configuration(config, parse_overrides(fields)),
+        load_configuration(config, parse_overrides(overrides)),
         None if hardware is None else named_hardware(hardware),
         vocabulary_size=vocab_size or PAPER_VOCABULARY_SIZE,
         devices=devices,
@@ -230,9 +231,7 @@ def evaluate(
     from electrain.run_directory import write_text_durably
 
     if task == "detection":
-        result = evaluate_detection(
-            model, data, generator=generator, rows=rows, seed=seed, text_column=text_column
-        )
+        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=text_column)
     else:
         if len(data) != 1:
             raise ConfigurationError("--data: blimp takes one file or folder; give one")
@@ -272,7 +271,13 @@ def predict(
 
 
 @app.command
-def demo(*fields: Passed, output: Path | None = None) -> None:
+def fields() -> None:
+    """List every field of a pretraining configuration, as the flag that sets it."""
+    print(pretrain_fields())
+
+
+@app.command
+def demo(*overrides: Passed, output: Path | None = None) -> None:
     """The whole road on text already on this machine: its documentation.
 
     Parameters
@@ -281,7 +286,14 @@ def demo(*fields: Passed, output: Path | None = None) -> None:
     """
     from electrain.demo import run_demo
 
-    run_demo(output, parse_overrides(fields))
+    run_demo(output, parse_overrides(overrides))
+
+
+def pretrain_fields() -> str:
+    """Every field of a pretraining configuration, for people."""
+    from electrain.pretrain_configuration import PretrainConfig
+
+    return describe_fields(PretrainConfig)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -298,13 +310,15 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
-
-
-def pretrain_fields() -> str:
-    """Every field of a pretraining configuration, for people."""
-    from electrain.pretrain_configuration import PretrainConfig
-
-    return describe_fields(PretrainConfig)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"electrain: {where}the disk is full; free some space, then run the command again", file=sys.stderr)
+        raise SystemExit(2) from None
+    except MemoryError as error:
+        print(f"electrain: out of memory ({error}); lower --training.micro-batch-rows", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

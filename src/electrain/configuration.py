@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -29,7 +30,7 @@ def read_toml(path: Path) -> Tables:
         raise ConfigurationError(f"{path}: not a readable TOML file ({error}); mend it") from error
     for section, table in content.items():
         if not isinstance(table, dict):
-            raise ConfigurationError(f"{path}: '{section}' stands outside a section; put it below a line like [training]")
+            raise ConfigurationError(f"{path}: '{section}' stands outside a section; put it below [training], say")
     return content
 
 
@@ -165,14 +166,14 @@ def _to_toml_value(value: Any) -> str:
 
 def require_fraction(name: str, value: float, *, allow_zero: bool = False) -> None:
     """Raises ValueError unless value is a fraction: above 0 (or 0 where allowed) and below 1."""
-    if value > 1 or value < 0 or (value == 0 and not allow_zero) or value == 1:
+    if not (0 < value < 1 or (value == 0 and allow_zero)):
         hint = f"; as a percentage, {value} is written {value / 100}" if 1 < value <= 100 else ""
         raise ValueError(f"{name} = {value}: must be a fraction between 0 and 1{hint}")
 
 
 def require_at_least(name: str, value: float, least: float) -> None:
-    """Raises ValueError when value is below least."""
-    if value < least:
+    """Raises ValueError when value is below least, or no finite number."""
+    if not least <= value < math.inf:
         raise ValueError(f"{name} = {value}: must be at least {least}")
 
 

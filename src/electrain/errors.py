@@ -1,4 +1,4 @@
-"""The family of mistakes that are the user's to mend: each message is one line saying what, where and how to mend it."""
+"""Mistakes that are the user's to mend: each message is one line saying what is wrong, where, and how to mend it."""
 
 
 class ElectrainError(Exception):

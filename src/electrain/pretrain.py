@@ -85,19 +85,22 @@ def pretrain(
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
             )
-        rows = RowSource(
-            shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing
-        )
+        rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
         if runtime.is_first:
             _prepare_run_directory(config, shards, output, resume=resume)
         runtime.sum([0.0])  # the other processes wait for the folder
-        return _Run(config, shards, rows, output, runtime).go()
+        try:
+            return _Run(config, shards, rows, output, runtime).go()
+        except torch.OutOfMemoryError as error:
+            raise ConfigurationError(
+                "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
+            ) from error
 
 
 def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainConfig) -> None:
-    starts = [Path(start) for start in (config.start.discriminator, config.start.generator) if Path(start).is_dir()]
-    for other in [*([tokenizer] if tokenizer else []), *(start for start in starts if start)]:
-        if str(other) != "." and tokenizer_hash(other) != shards.tokenizer_hash:
+    starts = [Path(start) for start in (config.start.discriminator, config.start.generator) if start]
+    for other in [*([tokenizer] if tokenizer else []), *(start for start in starts if start.is_dir())]:
+        if tokenizer_hash(other) != shards.tokenizer_hash:
             raise TokenizerError(
                 f"the shards were made with another tokenizer than {other}; "
                 f"prepare the corpus again with --tokenizer {other}"
@@ -105,17 +108,34 @@ def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainC
 
 
 def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
-    inputs = {"shards": file_hash(shards.tokenizer_directory.parent / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
+    shards_directory = shards.tokenizer_directory.parent
+    inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
     if resume and (output / MANIFEST_NAME).exists():
         _require_same_run(config, inputs, output)
         return
     if not resume and output.is_dir() and any(output.iterdir()):
         raise RunDirectoryError(f"{output}: is not empty; give a new folder, or --resume to go on with the run in it")
+    if resume:
+        _remove_first_files(output)
     require_empty(output)
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     np.save(output / "unigram_counts.npy", shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
-    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards.tokenizer_directory.parent)}))
+    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards_directory)}))
+
+
+def _remove_first_files(output: Path) -> None:
+    """Empties a folder that holds nothing but what a run writes before its manifest, when it was killed there."""
+    ours = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer"}
+    ours |= {f".{name}.writing" for name in (CONFIGURATION_NAME, MANIFEST_NAME)}
+    found = list(output.iterdir()) if output.is_dir() else []
+    if any(path.name not in ours for path in found):
+        return
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Path) -> None:
@@ -139,9 +159,7 @@ def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Pa
 class _Run:
     """One sitting of a run: what is built once and used by every step."""
 
-    def __init__(
-        self, config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime
-    ) -> None:
+    def __init__(self, config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> None:
         self.config, self.shards, self.output, self.runtime = config, shards, output, runtime
         self.is_first = runtime.is_first
         special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
@@ -267,9 +285,7 @@ class _Run:
             "refused_updates": self.state.refused_updates,
         }
         self.metrics.write(self.last)
-        self.progress.update(
-            self.state.step, tokens_per_second=rate, matrix_rate_fraction=fraction, loss=result.loss
-        )
+        self.progress.update(self.state.step, tokens_per_second=rate, matrix_rate_fraction=fraction, loss=result.loss)
         for warning in self.health.observe(self.last):
             self._warn(warning)
 

@@ -55,7 +55,7 @@ def load_configuration(name_or_path: str, overrides: Tables | None = None) -> Pr
 
     Raises: ConfigurationError: see `build_configuration`.
     """
-    if name_or_path in preset_names() and not Path(name_or_path).exists():
+    if name_or_path in preset_names():
         with resources.as_file(_presets() / f"{name_or_path}.toml") as path:
             tables = read_toml(path)
     elif not name_or_path.endswith(".toml"):

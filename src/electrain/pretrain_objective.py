@@ -23,9 +23,7 @@ from electrain.pretrain_configuration import PretrainConfig
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
 
 
-def build_objective(
-    config: PretrainConfig, *, vocabulary_size: int, special_ids: dict[str, int]
-) -> PretrainObjective:
+def build_objective(config: PretrainConfig, *, vocabulary_size: int, special_ids: dict[str, int]) -> PretrainObjective:
     """The networks of a configuration with fresh weights from its seed, on the CPU.
 
     Args:
@@ -62,19 +60,19 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
     Where embeddings are shared, the discriminator's are the ones that stay.
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
-    start = config.start
+    start, length = config.start, config.data.sequence_length
     if isinstance(objective, MaskedLanguageModelling):
         if start.generator:
-            load_starting_generator(start.generator, objective.model.network)
+            load_starting_generator(start.generator, objective.model.network, length)
         elif start.discriminator:
-            load_starting_encoder(start.discriminator, objective.model.body)
+            load_starting_encoder(start.discriminator, objective.model.body, length)
         return
     if start.discriminator:
-        load_starting_discriminator(start.discriminator, objective.discriminator.network)
+        load_starting_discriminator(start.discriminator, objective.discriminator.network, length)
     if start.generator:
         shared = objective.discriminator.body.embeddings.state_dict()
         kept = {name: value.clone() for name, value in shared.items()}
-        objective.generator.load(lambda network: load_starting_generator(start.generator, network))
+        objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
         if start.discriminator:
             objective.discriminator.body.embeddings.load_state_dict(kept)
 

@@ -40,10 +40,13 @@ class TokenStream(Protocol):
     """What rows are made from: `electrain.data.shards.Shards` is one."""
 
     token_count: int
-    document_ends: NDArray[np.int64]
     cls_id: int
     sep_id: int
     pad_id: int
+
+    @property
+    def document_ends(self) -> NDArray[np.int64]:
+        """(documents,) int64: where each document ends in the stream, exclusive."""
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) int64: the tokens from `start` on; every document ends with [SEP]."""

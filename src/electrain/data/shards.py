@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.encoding import encode_texts, make_encoder
+from electrain.data.encoding import Encoder, encode_texts
 from electrain.data.parcels import Document
 from electrain.data.prepare import COUNTS_NAME, TOKENIZER_FOLDER, prepare
 from electrain.data.tokenizer import load_tokenizer, plain_backend, tokenizer_hash
@@ -118,10 +118,10 @@ def shards_in_memory(documents: Iterable[Document], tokenizer_directory: Path) -
     Raises: DataError: no document. TokenizerError: see `load_tokenizer`.
     """
     tokenizer = load_tokenizer(tokenizer_directory)
-    backend = make_encoder(plain_backend(tokenizer).to_str())
+    encoder = Encoder(plain_backend(tokenizer).to_str())
     parts, ends, length = [], [], 0
     for document in documents:
-        tokens = np.frombuffer(encode_texts(backend, [document.text], "<u4").tokens, "<u4").astype(np.int64)
+        tokens = np.frombuffer(encode_texts(encoder, [document.text], "<u4").tokens, "<u4").astype(np.int64)
         if not document.continues:
             tokens = np.append(tokens, tokenizer.sep_token_id)
         parts.append(tokens)

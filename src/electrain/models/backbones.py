@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import ElectraConfig, ModernBertConfig
 
 from electrain.configuration import require_at_least
@@ -127,7 +127,7 @@ def choose_attention(network: Any, device: torch.device, sequence_length: int) -
 
 
 def encode(
-    body: nn.Module,
+    body: Any,
     token_ids: Tensor | None,
     token_type_ids: Tensor | None,
     attention_mask: Tensor | None,

@@ -61,5 +61,5 @@ def replaced_logits(network: Any, hidden: Tensor) -> Tensor:
     if hasattr(network, "discriminator_predictions"):
         logits: Tensor = network.discriminator_predictions(hidden)
         return logits
-    pair = network.classifier(network.drop(network.head(hidden))).float()
+    pair: Tensor = network.classifier(network.drop(network.head(hidden))).float()
     return pair[..., 1] - pair[..., 0]

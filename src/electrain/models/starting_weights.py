@@ -1,7 +1,6 @@
 """Weights to start from: a released ELECTRA, or another encoder of the same shape."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +15,15 @@ from electrain.errors import CheckpointError
 SAME_AS_ELECTRA = ("electra", "bert", "roberta", "xlm-roberta", "camembert")
 
 
-def load_starting_encoder(source: str, body: Any) -> None:
+def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
     """Puts the weights of a folder or hub id into an encoder (`ElectraModel` or `ModernBertModel`).
 
     BERT is ELECTRA's encoder under other names. RoBERTa keeps its first two positions for padding: the others
     move down, and its single token type serves for both. Heads stay fresh unless `source` is of the same kind.
-    Raises: CheckpointError: nothing there, damaged, of an unknown kind, or of another shape.
+
+    Args:
+        sequence_length: of the rows to come; positions beyond those of `source` stay fresh when no row reaches them.
+    Raises: CheckpointError: nothing there, damaged, of an unknown kind, of another shape, or with too few positions.
     """
     configuration = _configuration_of(source)
     kind, wanted = configuration.model_type, body.config.model_type
@@ -32,10 +34,10 @@ def load_starting_encoder(source: str, body: Any) -> None:
     if "roberta" in kind or kind == "camembert":
         padding = configuration.pad_token_id + 1
         state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][padding:]
-    _copy(source, state, body)
+    _copy(source, state, body, sequence_length)
 
 
-def load_starting_generator(source: str, network: Any) -> None:
+def load_starting_generator(source: str, network: Any, sequence_length: int) -> None:
     """Puts the weights of a masked language model, its head too, into a generator network of the same kind.
 
     Raises: CheckpointError: as `load_starting_encoder`.
@@ -45,18 +47,18 @@ def load_starting_generator(source: str, network: Any) -> None:
         raise CheckpointError(
             f"{source}: is a {configuration.model_type}; this generator starts from a {network.config.model_type}"
         )
-    _copy(source, _load(AutoModelForMaskedLM, source).state_dict(), network)
+    _copy(source, _load(AutoModelForMaskedLM, source).state_dict(), network, sequence_length)
 
 
-def load_starting_discriminator(source: str, network: Any) -> None:
+def load_starting_discriminator(source: str, network: Any, sequence_length: int) -> None:
     """Puts the weights of `source` into a discriminator: its head too where `source` has the same head.
 
     Raises: CheckpointError: as `load_starting_encoder`.
     """
-    load_starting_encoder(source, network.base_model)
+    load_starting_encoder(source, network.base_model, sequence_length)
     architectures = _configuration_of(source).architectures or []
     if type(network).__name__ in architectures:
-        _copy(source, _load(type(network), source).state_dict(), network)
+        _copy(source, _load(type(network), source).state_dict(), network, sequence_length)
 
 
 def _configuration_of(source: str) -> Any:
@@ -80,12 +82,16 @@ def _load(kind: Any, source: str) -> Any:
 
 
 @torch.no_grad()
-def _copy(source: str, state: dict[str, Tensor], network: Any) -> None:
+def _copy(source: str, state: dict[str, Tensor], network: Any, sequence_length: int) -> None:
     for name, parameter in network.named_parameters():
         if name not in state:
             raise CheckpointError(f"{source}: has no {name}; its shape is not the configured one: mend [encoder]")
         value = state[name]
         if re.search(r"(position|token_type)_embeddings\.weight$", name) and value.shape[1:] == parameter.shape[1:]:
+            if "position" in name and len(value) < sequence_length:
+                raise CheckpointError(
+                    f"{source}: takes rows of at most {len(value)} tokens; lower data.sequence_length"
+                )
             rows = min(len(value), len(parameter))
             parameter[:rows] = value[:rows]
             if name.endswith("token_type_embeddings.weight") and len(value) == 1:
@@ -97,5 +103,3 @@ def _copy(source: str, state: dict[str, Tensor], network: Any) -> None:
                 "mend [encoder], [generator] or the tokenizer"
             )
         parameter.copy_(value)
-
-

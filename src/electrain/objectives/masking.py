@@ -67,7 +67,7 @@ def choose_positions(
     Positions are drawn without replacement among the tokens that are not special. `with_collisions` draws them with
     replacement, as the reference implementation does (about 17.7 distinct ones of 19 at length 128).
     """
-    rows, length = batch.token_ids.shape
+    length = batch.token_ids.shape[1]
     most = most_selected(length, masked_fraction)
     candidates = ~batch.is_special
     wanted = np.maximum(1, np.round(batch.is_real.sum(1) * masked_fraction)).astype(np.int64)

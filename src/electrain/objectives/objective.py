@@ -14,12 +14,12 @@ class LossTerm(NamedTuple):
 
     Attributes:
         total: () float32: the sum over scored elements, in nats.
-        count: () float32: how many elements were scored.
+        scored: () int64: how many elements were scored.
         weight: of the mean in the step's loss.
     """
 
     total: Tensor
-    count: Tensor
+    scored: Tensor
     weight: float
 
 

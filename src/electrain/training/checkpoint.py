@@ -59,9 +59,9 @@ def save_checkpoint(
             f"{directory}: cannot be written ({error}); free some space, then go on with --resume from the one before"
         ) from error
     for old in _newest_first(root)[KEPT_CHECKPOINTS:]:
-        removed = old.with_name(f".{old.name}.removed")
-        os.replace(old, removed)
-        shutil.rmtree(removed)
+        os.replace(old, old.with_name(f".{old.name}.removed"))
+    for leftover in root.glob(".step-*"):  # also those of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     return directory
 
 
@@ -92,7 +92,7 @@ def find_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None
                 if file_hash(directory / name) != expected:
                     raise ValueError(f"{name} does not have the hash it was written with")
             return Checkpoint(directory, content["step"], content["state"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             say(f"{directory}: damaged ({error}); the checkpoint before it is used")
     if candidates:
         raise CheckpointError(f"{root}: every checkpoint is damaged; start again in a new folder")
@@ -107,7 +107,7 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
     saved = load_file(checkpoint.directory / "model.safetensors")
     parameters = dict(model.named_parameters())
     if saved.keys() != parameters.keys():
-        raise CheckpointError(f"{checkpoint.directory}: belongs to another model; resume with the run's own configuration")
+        raise CheckpointError(f"{checkpoint.directory}: belongs to another model; resume with the run's configuration")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])

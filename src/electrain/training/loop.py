@@ -79,8 +79,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self._ask)
+        for asking in (signal.SIGINT, signal.SIGTERM):
+            self.previous[asking] = signal.signal(asking, self._ask)
         try:
             yield self
         finally:
@@ -141,7 +141,7 @@ def _parallel(model: nn.Module, runtime: Runtime) -> nn.Module:
 
 
 def _take_step(
-    forward: nn.Module,
+    forward: Any,
     parameters: list[nn.Parameter],
     optimizers: list[Optimizer],
     micro_batches: list[MicroBatch],
@@ -175,7 +175,7 @@ def _take_step(
 
 
 def run_micro_batch(
-    forward: nn.Module,
+    forward: Callable[..., Outcome],
     batch: MicroBatch,
     counts: dict[str, float],
     training: TrainingConfig,
@@ -194,7 +194,7 @@ def run_micro_batch(
         for name, tensor in batch.tensors.items()
     }
     with runtime.autocast():
-        outcome: Outcome = forward(**tensors)
+        outcome = forward(**tensors)
     shares = [term.weight * term.total / max(1.0, counts[name]) for name, term in outcome.terms.items()]
     loss = torch.stack(shares).sum() * runtime.processes
     loss.backward()  # type: ignore[no-untyped-call]
@@ -215,9 +215,7 @@ def _update(optimizers: list[Optimizer], rate: float, state: RunState, *, is_fin
     state.step += 1
 
 
-def compile_or_say_why_not(
-    model: nn.Module, batch: MicroBatch, training: TrainingConfig, runtime: Runtime
-) -> bool:
+def compile_or_say_why_not(model: nn.Module, batch: MicroBatch, training: TrainingConfig, runtime: Runtime) -> bool:
     """Compiles the model in place and tries it on one micro-batch; where that fails, says so and undoes it.
 
     Returns whether the model is compiled. The weights are not changed.

@@ -50,8 +50,8 @@ class Runtime:
 def has_bfloat16_instructions(device: torch.device) -> bool:
     """True where bfloat16 matrix products are native, so that autocast to it is faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
