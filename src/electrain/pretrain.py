@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from electrain.configuration import build_configuration, read_toml, to_toml
 from electrain.counting import passes_of, training_flops_per_row
@@ -325,6 +326,7 @@ def _device_name(runtime: Runtime) -> str:
 
 def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
     """Writes `model/` and, where there is a generator, `generator/` as Hugging Face folders with their tokenizer."""
+    logging.disable_progress_bar()
     networks: dict[str, Callable[[], Any]] = {}
     if isinstance(objective, MaskedLanguageModelling):
         networks["model"] = objective.model.export
