@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -79,36 +80,57 @@ def write_corpus(texts: list[str], path: Path, megabytes: float | None = None) -
 
 
 def measure_rate(texts: list[str], tokenizer: Path, folder: Path, processes: int, rounds: int) -> None:
-    """Prints MB/s of both, round by round, and the medians with their ratio."""
+    """Prints MB per second, and processor seconds per MB, of both; then the medians of the rounds' ratios."""
     megabytes = write_corpus(texts, folder / "corpus.jsonl")
     backend = plain_backend(load_tokenizer(tokenizer))
-    ours, bare = [], []
-    for number in range(rounds):
-        started = time.perf_counter()
-        prepare([str(folder / "corpus.jsonl")], tokenizer, folder / f"shards-{number}", processes=processes)
-        ours.append(megabytes / (time.perf_counter() - started))
-        started = time.perf_counter()
+
+    def bare() -> None:
         for first in range(0, len(texts), 1000):
             backend.encode_batch_fast(texts[first : first + 1000], add_special_tokens=False)
-        bare.append(megabytes / (time.perf_counter() - started))
-        print(json.dumps({"round": number, "prepare_mb_per_s": ours[-1], "bare_mb_per_s": bare[-1]}), flush=True)
-    result = {
-        "text_mb": megabytes,
-        "processes": processes,
-        "prepare_mb_per_s": median(ours),
-        "bare_mb_per_s": median(bare),
-        "ratio": median(one / other for one, other in zip(ours, bare, strict=True)),
-    }
-    print(json.dumps(result))
+
+    results = []
+    for number in range(rounds):
+        corpus, output = [str(folder / "corpus.jsonl")], folder / f"shards-{number}"
+        ours = timed(lambda: prepare(corpus, tokenizer, output, processes=processes))  # noqa: B023
+        theirs = timed(bare)
+        results.append((theirs[0] / ours[0], theirs[1] / ours[1]))
+        row = {"prepare_mb_per_s": megabytes / ours[0], "bare_mb_per_s": megabytes / theirs[0]}
+        row |= {"prepare_cpu_s_per_mb": ours[1] / megabytes, "bare_cpu_s_per_mb": theirs[1] / megabytes}
+        print(json.dumps({"round": number} | {name: round(value, 3) for name, value in row.items()}), flush=True)
+    wall, cpu = (median(ratios) for ratios in zip(*results, strict=True))
+    print(json.dumps({"text_mb": megabytes, "processes": processes, "rate_ratio": wall, "cpu_ratio": cpu}))
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds, the latter with finished children's."""
+    started = time.perf_counter(), processor_seconds()
+    run()
+    return time.perf_counter() - started[0], processor_seconds() - started[1]
+
+
+def processor_seconds() -> float:
+    """Used so far by this process, its threads and its finished children."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 MEASURED = """
-import json, resource, sys
+import json, os, sys, threading, time
 from pathlib import Path
 from electrain.data.prepare import prepare
+peaks = {}
+def watch():
+    while True:
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() + ["self"]:
+            try:
+                lines = Path(f"/proc/{child}/status").read_text().splitlines()
+                peaks[child] = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+            except (OSError, StopIteration):
+                continue
+        time.sleep(0.1)
+threading.Thread(target=watch, daemon=True).start()
 prepare([sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]), processes=int(sys.argv[4]))
-parts = [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(json.dumps(parts))
+print(json.dumps([peaks.pop("self"), max(peaks.values())]))
 """
 
 
@@ -131,7 +153,7 @@ def measure_memory(texts: list[str], tokenizer: Path, folder: Path, processes: i
         parent, child = json.loads(done.stdout)
         peaks.append(parent + processes * child)
         print(json.dumps({"text_mb": megabytes, "parent_mib": parent, "largest_child_mib": child}), flush=True)
-    print(json.dumps({"largest_over_smallest": peaks[-1] / peaks[0], "page_bytes": resource.getpagesize()}))
+    print(json.dumps({"largest_over_smallest": peaks[-1] / peaks[0]}))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from electrain.data import readers
 from electrain.data.corpus import CorpusCounts, read_documents
 from electrain.errors import DataError
 
-TEXTS = ["First document, with an é.", "第二篇文章。", 'Third "quoted", with a comma']
+TEXTS = ["First document, with an é.", "第二篇文章。", '"Third is quoted, with a comma']
 
 
 def texts(*sources: object, **options: object) -> list[str]:

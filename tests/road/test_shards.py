@@ -15,7 +15,7 @@ import pytest
 from electrain.data import encoding_pool
 from electrain.data import prepare as preparation
 from electrain.data.corpus import CorpusCounts, read_documents
-from electrain.data.encoding import encode_texts, make_encoder
+from electrain.data.encoding import Encoder, encode_texts
 from electrain.data.shards import Shards, open_shards, prepare, shards_in_memory
 from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
 from electrain.errors import DataError, ElectrainError, RunDirectoryError, TokenizerError
@@ -262,7 +262,7 @@ def test_children_end_with_the_pool(tokenizer: Path) -> None:
         batches = [([f"the cat {number}"] * 3, number) for number in range(9)]
         results = list(pool.encode(batches))
     assert [label for _, label in results] == list(range(9))
-    expected = encode_texts(make_encoder(backend), ["the cat 4"] * 3, "<u2")
+    expected = encode_texts(Encoder(backend), ["the cat 4"] * 3, "<u2")
     assert results[4][0] == expected
     assert all(child.poll() is not None for child in pool._children)
 
