@@ -19,7 +19,7 @@ from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
-from electrain.errors import ConfigurationError, RunDirectoryError, TokenizerError
+from electrain.errors import CheckpointError, ConfigurationError, RunDirectoryError, TokenizerError
 from electrain.models.backbones import choose_attention
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.objectives.masking import most_selected
@@ -126,8 +126,8 @@ def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path,
 
 
 def _remove_first_files(output: Path) -> None:
-    """Empties a folder that holds nothing but what a run writes before its manifest, when it was killed there."""
-    ours = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer"}
+    """Empties a folder that holds nothing but what a run writes before it trains."""
+    ours = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer", MANIFEST_NAME}
     ours |= {f".{name}.writing" for name in (CONFIGURATION_NAME, MANIFEST_NAME)}
     found = list(output.iterdir()) if output.is_dir() else []
     if any(path.name not in ours for path in found):
@@ -213,7 +213,12 @@ class _Run:
     def _restore(self) -> None:
         checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
         if checkpoint is None:
-            load_starting_weights(self.objective, self.config)
+            try:
+                load_starting_weights(self.objective, self.config)
+            except CheckpointError:
+                if self.is_first:
+                    _remove_first_files(self.output)  # or it would be in the way of the mended command
+                raise
         else:
             load_checkpoint(checkpoint, self.objective, self.optimizers)
             self.state = RunState(**checkpoint.state["run"])

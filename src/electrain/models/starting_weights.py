@@ -30,6 +30,7 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
     if kind not in (SAME_AS_ELECTRA if wanted == "electra" else ("modernbert",)):
         known = ", ".join(SAME_AS_ELECTRA) if wanted == "electra" else "modernbert"
         raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
+    _require_same_layers(source, configuration, body.config)
     state = _load(AutoModel, source).state_dict()
     if "roberta" in kind or kind == "camembert":
         padding = configuration.pad_token_id + 1
@@ -47,6 +48,7 @@ def load_starting_generator(source: str, network: Any, sequence_length: int) -> 
         raise CheckpointError(
             f"{source}: is a {configuration.model_type}; this generator starts from a {network.config.model_type}"
         )
+    _require_same_layers(source, configuration, network.config)
     _copy(source, _load(AutoModelForMaskedLM, source).state_dict(), network, sequence_length)
 
 
@@ -69,6 +71,19 @@ def _configuration_of(source: str) -> Any:
         raise CheckpointError(f"{source}: no model folder or hub id ({reason[:120]}); give one") from error
 
 
+def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
+    # Weights of the right shapes that mean something else when depth, heads or positions differ.
+    names = ["num_hidden_layers", "num_attention_heads"]
+    names += ["layer_types", "rope_parameters"] if wanted.model_type == "modernbert" else []
+    for name in names:
+        theirs, ours = getattr(given, name, None), getattr(wanted, name)
+        if theirs != ours:
+            raise CheckpointError(
+                f"{source}: its {name} is {theirs}, the configuration says {ours}; mend [encoder] or [generator], "
+                "or start from another model"
+            )
+
+
 def _load(kind: Any, source: str) -> Any:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -85,7 +100,9 @@ def _load(kind: Any, source: str) -> Any:
 def _copy(source: str, state: dict[str, Tensor], network: Any, sequence_length: int) -> None:
     for name, parameter in network.named_parameters():
         if name not in state:
-            raise CheckpointError(f"{source}: has no {name}; its shape is not the configured one: mend [encoder]")
+            raise CheckpointError(
+                f"{source}: has no {name}; its shape is not the configured one: mend [encoder] or [generator]"
+            )
         value = state[name]
         if re.search(r"(position|token_type)_embeddings\.weight$", name) and value.shape[1:] == parameter.shape[1:]:
             if "position" in name and len(value) < sequence_length:

@@ -1,0 +1,289 @@
+"""Runs that start from given weights: what is taken over exactly, what stays fresh, and what is refused in one line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from electrain.data.shards import open_shards
+from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.models.backbones import encode
+from electrain.pretrain import pretrain
+from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain_objective import build_objective, load_starting_weights
+from tiny_pretraining import tiny_configuration
+
+IDS = torch.randint(5, 106, (3, 20), generator=torch.Generator().manual_seed(1))
+TYPES = (torch.arange(20) > 9).long().expand(3, -1)
+SIZES = {
+    "vocab_size": 106,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "pad_token_id": 0,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture
+def run(tiny_shards: Path, tmp_path: Path, quick_pretraining: None) -> Callable[..., Path]:
+    """`run(sections)`: the folder of a short run with these settings."""
+
+    def make(**sections: Any) -> Path:
+        pretrain(tiny_configuration(**sections), tiny_shards, tmp_path / "source")
+        return tmp_path / "source"
+
+    return make
+
+
+def started(config: PretrainConfig, seed: int = 9) -> Any:
+    """The objective of a configuration with its starting weights, from other fresh ones than the source's."""
+    torch.manual_seed(seed)
+    objective = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    load_starting_weights(objective, config)
+    return objective.eval()
+
+
+def starting(start: dict[str, str], **sections: Any) -> PretrainConfig:
+    sections.setdefault("training", {"seed": 9})
+    return tiny_configuration(start=start, **sections)
+
+
+def hidden(body: Any, *, types: bool = True) -> torch.Tensor:
+    with torch.no_grad():
+        return encode(body.eval(), IDS, TYPES if types else torch.zeros_like(TYPES), None)
+
+
+def logits(network: Any) -> torch.Tensor:
+    extra = {"token_type_ids": TYPES} if network.config.model_type == "electra" else {}
+    with torch.no_grad():
+        result: torch.Tensor = network.eval()(IDS, **extra).logits
+    return result
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+@pytest.mark.parametrize("sharing", ["shared", "separate"])
+def test_both_networks(run: Callable[..., Path], backbone: str, sharing: str) -> None:
+    """The outputs of both, heads included, are exactly those of the run they come from."""
+    same = {"encoder": {"backbone": backbone}, "generator": {"embedding_sharing": sharing}}
+    source = run(**same)
+    start = {"discriminator": str(source / "model"), "generator": str(source / "generator")}
+    objective = started(starting(start, **same))
+    saved = type(objective.discriminator.network).from_pretrained(source / "model")
+    assert torch.equal(logits(objective.discriminator.network), logits(saved))
+    generator = AutoModelForMaskedLM.from_pretrained(source / "generator")
+    ours = logits(objective.generator.export())
+    if (backbone, sharing) == ("modernbert", "shared"):  # the projection is found again by least squares
+        torch.testing.assert_close(ours, logits(generator), rtol=1e-3, atol=1e-4)
+    else:
+        assert torch.equal(ours, logits(generator))
+
+
+def test_discriminator_only(run: Callable[..., Path]) -> None:
+    source = run()
+    config = starting({"discriminator": str(source / "model")})
+    objective = started(config)
+    saved = ElectraForPreTraining.from_pretrained(source / "model")
+    assert torch.equal(logits(objective.discriminator.network), logits(saved))
+    fresh = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    ours, theirs = objective.generator.body.encoder.state_dict(), fresh.generator.body.encoder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert objective.generator.body.embeddings is objective.discriminator.body.embeddings
+
+
+def test_generator_only(run: Callable[..., Path]) -> None:
+    source = run()
+    config = starting({"generator": str(source / "generator")})
+    objective = started(config)
+    saved = ElectraForMaskedLM.from_pretrained(source / "generator")
+    assert torch.equal(logits(objective.generator.network), logits(saved))
+    fresh = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    ours, theirs = objective.discriminator.body.encoder.state_dict(), fresh.discriminator.body.encoder.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_where_shared_the_discriminators_embeddings_stay(run: Callable[..., Path]) -> None:
+    source = run(generator={"embedding_sharing": "separate"})
+    start = {"discriminator": str(source / "model"), "generator": str(source / "generator")}
+    objective = started(starting(start))
+    saved = ElectraForPreTraining.from_pretrained(source / "model")
+    assert torch.equal(logits(objective.discriminator.network), logits(saved))
+    assert objective.generator.body.embeddings is objective.discriminator.body.embeddings
+
+
+def test_a_new_run_begins_at_step_0(run: Callable[..., Path], tiny_shards: Path, tmp_path: Path) -> None:
+    """Through the whole of pretraining: step and schedule anew, the weights not."""
+    source = run()
+    start = {"discriminator": str(source / "model"), "generator": str(source / "generator")}
+    config = starting(start, training={"steps": 3, "peak_learning_rate": 1e-9, "warmup_steps": 0})
+    assert pretrain(config, tiny_shards, tmp_path / "on").step == 3
+    before, after = (ElectraForPreTraining.from_pretrained(path / "model") for path in (source, tmp_path / "on"))
+    torch.testing.assert_close(logits(after), logits(before), rtol=1e-4, atol=1e-5)
+
+
+def write_network(network: Any, folder: Path) -> str:
+    network.save_pretrained(folder)
+    return str(folder)
+
+
+def test_bert(tmp_path: Path) -> None:
+    """Its hidden states exactly; the head is fresh."""
+    torch.manual_seed(2)
+    bert = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
+    source = write_network(bert, tmp_path / "bert")
+    objective = started(starting({"discriminator": source}, encoder={"embedding_size": 0}))
+    with torch.no_grad():
+        expected = bert.eval()(IDS, token_type_ids=TYPES)[0]
+    torch.testing.assert_close(hidden(objective.discriminator.body), expected, rtol=0, atol=0)
+
+
+def test_roberta(tmp_path: Path) -> None:
+    """Its hidden states exactly, although its positions begin after those kept for padding; both types are its one."""
+    torch.manual_seed(2)
+    settings = SIZES | {"pad_token_id": 1, "max_position_embeddings": 514, "type_vocab_size": 1}
+    roberta = RobertaModel(RobertaConfig(**settings), add_pooling_layer=False)
+    source = write_network(roberta, tmp_path / "roberta")
+    objective = started(starting({"discriminator": source}, encoder={"embedding_size": 0}))
+    with torch.no_grad():
+        expected = roberta.eval()(IDS)[0]
+    torch.testing.assert_close(hidden(objective.discriminator.body, types=False), expected, rtol=0, atol=0)
+    torch.testing.assert_close(hidden(objective.discriminator.body), expected, rtol=0, atol=0)
+
+
+def test_the_baseline_starts_from_an_encoder_or_a_whole_model(run: Callable[..., Path]) -> None:
+    baseline: dict[str, Any] = {"training": {"objective": "masked-language-modelling"}}
+    source = run(**baseline)
+    objective = started(starting({"generator": str(source / "model")}, **baseline))
+    assert torch.equal(logits(objective.model.network), logits(ElectraForMaskedLM.from_pretrained(source / "model")))
+    objective = started(starting({"discriminator": str(source / "model")}, **baseline))
+    assert torch.equal(hidden(objective.model.body), hidden(AutoModel.from_pretrained(source / "model")))
+
+
+def refused(config: PretrainConfig, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as raised:
+        started(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_refused_kinds(run: Callable[..., Path], tmp_path: Path) -> None:
+    source = run()
+    sizes = {"vocab_size": 106, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
+    other = write_network(DistilBertModel(DistilBertConfig(**sizes)), tmp_path / "distilbert")
+    refused(starting({"discriminator": other}), "is a distilbert; a electra encoder starts from one of: electra, bert")
+    refused(starting({"generator": other}), "is a distilbert; this generator starts from a electra")
+    modern = {"backbone": "modernbert", "embedding_size": 0}
+    model = str(source / "model")
+    refused(starting({"discriminator": model}, encoder=modern), "is a electra; a modernbert encoder starts from")
+    refused(starting({"generator": model}, encoder=modern), "is a electra; this generator starts from a modernbert")
+
+
+def test_refused_shapes(run: Callable[..., Path]) -> None:
+    source = run()
+    model, generator = str(source / "model"), str(source / "generator")
+    refused(starting({"discriminator": model}, encoder={"hidden_size": 48}), "the configuration says .*; mend")
+    refused(starting({"discriminator": model}, encoder={"layers": 3}), "num_hidden_layers is 2.*says 3; mend")
+    refused(
+        starting({"generator": generator}, generator={"size_fraction": 1.0}), "num_attention_heads is 1.*says 2; mend"
+    )
+    refused(starting({"generator": generator}, encoder={"heads": 4}), "num_attention_heads is 1.*says 2; mend")
+    refused(starting({"discriminator": model}, encoder={"heads": 4}), "num_attention_heads is 2.*says 4; mend")
+    refused(starting({"discriminator": generator}), "the configuration says")
+
+
+def test_a_deeper_source_is_refused(run: Callable[..., Path]) -> None:
+    """Its lower layers alone are not what was trained."""
+    source = run()
+    refused(starting({"discriminator": str(source / "model")}, encoder={"layers": 1}), "num_hidden_layers is 2.*says 1")
+
+
+def test_other_rotary_positions_are_refused(run: Callable[..., Path]) -> None:
+    """The hub's ModernBERT rotates otherwise and looks at a window only: the same weights would mean something else."""
+    modern = {"backbone": "modernbert"}
+    source = run(encoder=modern)
+    for name, value in {"rope_parameters": 160_000.0, "layer_types": "sliding_attention"}.items():
+        content = json.loads((source / "model/config.json").read_text())
+        if name == "layer_types":
+            content[name][0] = value
+        else:
+            content[name]["full_attention"]["rope_theta"] = value
+        folder = source / name
+        shutil.copytree(source / "model", folder)
+        (folder / "config.json").write_text(json.dumps(content))
+        refused(starting({"discriminator": str(folder)}, encoder=modern), f"its {name} is")
+
+
+def test_too_few_positions_are_refused(tmp_path: Path) -> None:
+    bert = BertModel(BertConfig(**SIZES, max_position_embeddings=16), add_pooling_layer=False)
+    config = starting({"discriminator": write_network(bert, tmp_path / "short")}, encoder={"embedding_size": 0})
+    refused(config, "rows of at most 16 tokens; lower data.sequence_length")
+
+
+def test_refused_folders(run: Callable[..., Path], tmp_path: Path) -> None:
+    source = run() / "model"
+    refused(starting({"discriminator": str(tmp_path / "absent")}), "absent: no model folder or hub id")
+    refused(starting({"generator": str(tmp_path / "absent")}), "absent: no model folder or hub id")
+    (tmp_path / "empty").mkdir()
+    refused(starting({"discriminator": str(tmp_path / "empty")}), "empty: no model folder or hub id")
+    for name, damage in {
+        "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        "junk": lambda path: path.write_bytes(b"junk" * 100),
+        "gone": lambda path: path.unlink(),
+    }.items():
+        shutil.copytree(source, tmp_path / name)
+        damage(tmp_path / name / "model.safetensors")
+        refused(starting({"discriminator": str(tmp_path / name)}), f"{name}: its weights cannot be read")
+    shutil.copytree(source, tmp_path / "config")
+    (tmp_path / "config/config.json").write_text("{")
+    refused(starting({"discriminator": str(tmp_path / "config")}), "config: no model folder or hub id")
+
+
+def test_pickled_weights_are_not_opened(run: Callable[..., Path], tmp_path: Path) -> None:
+    source = run() / "model"
+    shutil.copytree(source, tmp_path / "pickled")
+    (tmp_path / "pickled/model.safetensors").unlink()
+    torch.save(ElectraForPreTraining.from_pretrained(source).state_dict(), tmp_path / "pickled/pytorch_model.bin")
+    refused(starting({"discriminator": str(tmp_path / "pickled")}), "its weights cannot be read")
+
+
+def test_another_tokenizer_is_refused(
+    tiny_run: Callable[..., Path], tiny_shards: Path, tmp_path: Path, quick_pretraining: None
+) -> None:
+    """The ids would mean other words."""
+    config = starting({"discriminator": str(tiny_run() / "model")})
+    with pytest.raises(TokenizerError, match=r"another tokenizer than .*model; prepare") as raised:
+        pretrain(config, tiny_shards, tmp_path / "run")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TokenizerError, match="made with another tokenizer"):
+        pretrain(tiny_configuration(), tiny_shards, tmp_path / "run", tokenizer=tiny_run() / "model")
+    tokenizer = open_shards(tiny_shards).tokenizer_directory
+    assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "run", tokenizer=tokenizer).is_finished
+
+
+def test_a_failed_start_can_be_mended(tiny_shards: Path, tmp_path: Path, quick_pretraining: None) -> None:
+    """A wrong name leaves no folder that is in the way of the right one."""
+    with pytest.raises(ElectrainError):
+        pretrain(starting({"discriminator": str(tmp_path / "absent")}), tiny_shards, tmp_path / "run")
+    assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "run").is_finished
+
+
+def test_released_class_reads_what_was_started(run: Callable[..., Path]) -> None:
+    assert isinstance(AutoModelForPreTraining.from_pretrained(run() / "model"), ElectraForPreTraining)
