@@ -1,0 +1,170 @@
+"""What a run leaves behind loads in plain Transformers, and computes exactly what was trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
+
+from electrain.data.shards import open_shards
+from electrain.data.tokenizer import tokenizer_hash
+from electrain.pretrain import pretrain
+from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain_objective import build_objective
+from tiny_pretraining import invented_text, tiny_configuration
+
+SHAPES: dict[str, dict[str, dict[str, Any]]] = {
+    "electra": {},
+    "electra, separate": {"generator": {"embedding_sharing": "separate"}},
+    "modernbert": {"encoder": {"backbone": "modernbert"}},
+    "modernbert, one width": {"encoder": {"backbone": "modernbert"}, "generator": {"size_fraction": 1.0}},
+    "modernbert, separate": {"encoder": {"backbone": "modernbert"}, "generator": {"embedding_sharing": "separate"}},
+}
+BASELINE = {"training": {"objective": "masked-language-modelling"}}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`runs(sections)`: configuration, folder, and the trained objective as the last checkpoint has it."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("electrain.pretrain.measure_matrix_rate", lambda *_: 1e9)
+    patch.setattr("electrain.report.write_report", lambda folder: folder / "report.html")
+    made: dict[str, Any] = {}
+
+    def make(sections: dict[str, Any]) -> tuple[PretrainConfig, Path, Any]:
+        key = json.dumps(sections)
+        if key not in made:
+            config = tiny_configuration(**sections)
+            folder = tmp_path_factory.mktemp("export") / "run"
+            pretrain(config, tiny_shards, folder)
+            stream = open_shards(tiny_shards)
+            ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id}
+            objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=ids)
+            weights = load_file(folder / "checkpoints/step-10/model.safetensors")
+            with torch.no_grad():
+                for name, parameter in objective.named_parameters():
+                    parameter.copy_(weights[name])
+            made[key] = config, folder, objective.eval()
+        return made[key]  # type: ignore[no-any-return]
+
+    yield make
+    patch.undo()
+
+
+def loaded(kind: Any, folder: Path) -> Any:
+    """A network of which nothing was missing and nothing left over."""
+    network, report = kind.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    return network.eval()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_discriminator_computes_exactly_what_was_trained(runs: Any, shape: str) -> None:
+    config, folder, objective = runs(SHAPES[shape])
+    is_electra = config.encoder.backbone == "electra"
+    network = loaded(AutoModelForPreTraining if is_electra else AutoModelForTokenClassification, folder / "model")
+    inputs = texts_as_inputs(folder / "model")
+    assert ("token_type_ids" in inputs) == is_electra
+    with torch.no_grad():
+        answer = network(**inputs).logits
+        ours = objective.discriminator(inputs["input_ids"], inputs.get("token_type_ids"), inputs["attention_mask"])
+    if not is_electra:
+        assert network.config.id2label == {0: "original", 1: "replaced"}
+        answer = answer[..., 1] - answer[..., 0]
+    assert torch.equal(answer, ours)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_generator_computes_exactly_what_was_trained(runs: Any, shape: str) -> None:
+    _, folder, objective = runs(SHAPES[shape])
+    network = loaded(AutoModelForMaskedLM, folder / "generator")
+    inputs = texts_as_inputs(folder / "generator")
+    positions = torch.arange(inputs["input_ids"].shape[1]).expand_as(inputs["input_ids"])
+    with torch.no_grad():
+        ours = objective.generator(
+            inputs["input_ids"], inputs.get("token_type_ids"), inputs["attention_mask"], positions
+        )
+        assert torch.equal(network(**inputs).logits, ours)
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+def test_baseline_computes_exactly_what_was_trained(runs: Any, backbone: str) -> None:
+    _, folder, objective = runs({**BASELINE, "encoder": {"backbone": backbone}})
+    assert not (folder / "generator").exists()
+    network = loaded(AutoModelForMaskedLM, folder / "model")
+    inputs = texts_as_inputs(folder / "model")
+    positions = torch.arange(inputs["input_ids"].shape[1]).expand_as(inputs["input_ids"])
+    with torch.no_grad():
+        ours = objective.model(inputs["input_ids"], inputs.get("token_type_ids"), inputs["attention_mask"], positions)
+        assert torch.equal(network(**inputs).logits, ours)
+
+
+def texts_as_inputs(folder: Path) -> Any:
+    """Three texts of unequal length through the folder's own tokenizer, cut to the length trained on."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return tokenizer(invented_text(3, seed=1), padding=True, truncation=True, max_length=24, return_tensors="pt")
+
+
+@pytest.mark.parametrize("sections", [{}, {"encoder": {"backbone": "modernbert"}}, BASELINE])
+def test_model_is_a_plain_encoder_for_fine_tuning(runs: Any, sections: Any) -> None:
+    """`AutoModel` takes all of the encoder; a classifier gets only its own head fresh."""
+    _, folder, objective = runs(sections)
+    network, report = AutoModel.from_pretrained(folder / "model", output_loading_info=True)
+    assert not report["missing_keys"]
+    inputs = texts_as_inputs(folder / "model")
+    body = objective.model.body if sections == BASELINE else objective.discriminator.body
+    with torch.no_grad():
+        assert torch.equal(network.eval()(**inputs)[0], body(**inputs)[0])
+    classifier, report = AutoModelForSequenceClassification.from_pretrained(
+        folder / "model", num_labels=3, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    fresh = {name.split(".")[0] for name in report["missing_keys"]}
+    assert fresh <= {"classifier", "head"}
+    assert classifier(**inputs).logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["model", "generator"])
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+def test_tokenizer_is_the_one_of_the_shards(runs: Any, tiny_shards: Path, backbone: str, name: str) -> None:
+    _, folder, _ = runs({"encoder": {"backbone": backbone}} if backbone == "modernbert" else {})
+    tokenizer = AutoTokenizer.from_pretrained(folder / name)
+    assert tokenizer_hash(folder / name) == open_shards(tiny_shards).tokenizer_hash
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer("bak BAL .", "dem")["input_ids"])
+    assert tokens == ["[CLS]", "bak", "bal", ".", "[SEP]", "dem", "[SEP]"]
+
+
+def test_folders_hold_no_code_and_nothing_pickled(runs: Any) -> None:
+    _, folder, _ = runs({})
+    for name in ("model", "generator"):
+        files = {path.name for path in (folder / name).iterdir()}
+        assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+        assert "auto_map" not in json.loads((folder / name / "config.json").read_text())
+
+
+def test_weights_are_float32_also_after_bfloat16(runs: Any) -> None:
+    _, folder, _ = runs({"training": {"precision": "bfloat16"}})
+    for name in ("model", "generator"):
+        assert {value.dtype for value in load_file(folder / name / "model.safetensors").values()} == {torch.float32}
+
+
+def test_run_folder(runs: Any) -> None:
+    _, folder, _ = runs({})
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.toml", "manifest.json", "metrics.jsonl", "model", "generator", "checkpoints", "tokenizer"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["finished"] is True
+    assert manifest["kind"] == "run"
+    assert manifest["facts"]["step"] == 10
