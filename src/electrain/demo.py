@@ -70,20 +70,24 @@ def _documents(source: str) -> Iterator[Document]:
 def _collect(folder: Path, characters: int) -> None:
     """Writes `train.jsonl.gz` and `held_out.jsonl.gz`, one document per line."""
     folder.mkdir()
-    documents = enumerate(_at_most(_documents(CORPUS), characters))
+    texts = enumerate(_whole_texts(_documents(CORPUS), characters))
     with gzip.open(folder / "train.jsonl.gz", "wt") as train, gzip.open(folder / "held_out.jsonl.gz", "wt") as held_out:
-        for number, document in documents:
-            line = json.dumps({"text": document.text}) + "\n"
-            (held_out if number % HELD_OUT_EVERY == 0 else train).write(line)
+        for number, text in texts:
+            (held_out if number % HELD_OUT_EVERY == 0 else train).write(json.dumps({"text": text}) + "\n")
 
 
-def _at_most(documents: Iterable[Document], characters: int) -> Iterator[Document]:
+def _whole_texts(documents: Iterable[Document], characters: int) -> Iterator[str]:
+    """The documents' texts, long ones put together again, until there are so many characters."""
+    pieces: list[str] = []
     seen = 0
     for document in documents:
-        yield document
+        pieces.append(document.text)
         seen += len(document.text)
-        if seen >= characters:
-            return
+        if not document.continues:
+            yield " ".join(pieces)
+            pieces = []
+            if seen >= characters:
+                return
 
 
 def _show(folder: Path, scores: dict[str, Any]) -> None:
