@@ -46,12 +46,12 @@ def invented_text(documents: int, seed: int) -> list[str]:
     return texts
 
 
-def write_invented_shards(folder: Path) -> None:
+def write_invented_shards(folder: Path, documents: int = 300) -> None:
     """Writes `corpus.jsonl`, `tokenizer` and `shards` into a folder; always the same ids."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *INVENTED_WORDS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     save_tokenizer(wrap(word_piece_tokenizer(vocabulary, cased=False)), folder / "tokenizer")
-    lines = [json.dumps({"text": text}) for text in invented_text(300, seed=7)]
+    lines = [json.dumps({"text": text}) for text in invented_text(documents, seed=7)]
     (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
     prepare([str(folder / "corpus.jsonl")], folder / "tokenizer", folder / "shards", processes=1)
 

@@ -1,0 +1,51 @@
+"""Writes the losses that the next change is compared with: `python tests/golden/regenerate.py [NAME ...]`.
+
+Run it only for a change that is meant to change losses, and say in the commit why they changed.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+sys.path.insert(0, str(FOLDER.parent))
+
+from electrain.pretrain import pretrain  # noqa: E402
+from tiny_pretraining import tiny_configuration, write_invented_shards  # noqa: E402
+
+STEPS = 50
+PUBLISHED_QUIRKS = ("colliding_positions", "no_bias_correction", "multiplied_warmup", "reference_packing")
+OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
+    "replaced_token_detection_electra": {},
+    "replaced_token_detection_modernbert": {"encoder": {"backbone": "modernbert"}},
+    "replaced_token_detection_parity": {"parity": dict.fromkeys(PUBLISHED_QUIRKS, True)},
+    "masked_language_modelling": {"training": {"objective": "masked-language-modelling"}},
+}
+
+
+def losses_of(name: str, shards: Path, output: Path) -> dict[str, list[float]]:
+    """Every loss, and the gradient's norm, at each of the 50 steps of an objective."""
+    sections = {section: dict(table) for section, table in OBJECTIVES[name].items()}
+    settings = {"steps": STEPS, "warmup_steps": 5, "log_every_steps": 1, "checkpoint_every_steps": STEPS}
+    sections["training"] = {**settings, **sections.get("training", {})}
+    pretrain(tiny_configuration(**sections), shards, output)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if line["event"] == "log"]
+    names = [key for key in logged[0] if key.endswith("loss") or key == "gradient_norm"]
+    return {key: [line[key] for line in logged] for key in names}
+
+
+def main() -> None:
+    """Regenerates the named files, or all."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_invented_shards(Path(folder))
+        for name in sys.argv[1:] or OBJECTIVES:
+            losses = losses_of(name, Path(folder) / "shards", Path(folder) / name)
+            lines = [f"  {json.dumps(key)}: {json.dumps(values)}" for key, values in losses.items()]
+            (FOLDER / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
