@@ -1,0 +1,148 @@
+"""From text to prediction through the real command line, and the demo."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from electrain.demo import run_demo
+
+WORDS = [
+    "the",
+    "a",
+    "small",
+    "big",
+    "red",
+    "old",
+    "cat",
+    "dog",
+    "bird",
+    "house",
+    "tree",
+    "sees",
+    "likes",
+    "finds",
+    "near",
+    "under",
+    "over",
+]
+SMALL = """
+[encoder]
+backbone = "modernbert"
+layers = 1
+hidden_size = 16
+feed_forward_size = 16
+heads = 1
+
+[data]
+sequence_length = 16
+
+[training]
+steps = 6
+batch_rows = 4
+peak_learning_rate = 1e-3
+warmup_steps = 1
+checkpoint_every_steps = 4
+log_every_steps = 2
+compile = false
+"""
+
+
+def electrain(*arguments: object, folder, code: int = 0) -> tuple[str, str]:
+    command = [sys.executable, "-m", "electrain.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the road has been walked from text to a run."""
+    folder = tmp_path_factory.mktemp("road")
+    chance = random.Random(0)
+    with open(folder / "text.jsonl", "w") as file:
+        for _ in range(200):
+            file.write(json.dumps({"text": " ".join(chance.choices(WORDS, k=30)) + "."}) + "\n")
+    (folder / "small.toml").write_text(SMALL)
+    electrain("tokenizer", "text.jsonl", "--output", "tok", "--vocab-size", 60, folder=folder)
+    electrain("prepare", "text.jsonl", "--tokenizer", "tok", "--output", "shards", folder=folder)
+    electrain("pretrain", "--config", "small.toml", "--shards", "shards", "--output", "run", folder=folder)
+    return folder
+
+
+def test_the_run_folder_is_whole(folder):
+    manifest = json.loads((folder / "run" / "manifest.json").read_text())
+    assert manifest["finished"]
+    assert manifest["facts"]["step"] == 6
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert names >= {"model", "generator", "checkpoints", "config.toml", "metrics.jsonl", "report.html"}
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_evaluate_and_predict_take_the_run(folder):
+    output, _ = electrain("evaluate", "detection", "--model", "run", "--data", "text.jsonl", folder=folder)
+    scores = json.loads(output)
+    assert 0 <= scores["discriminator"]["auc"] <= 1
+    assert 0 <= scores["baselines"]["unigram_auc"] <= 1
+    output, _ = electrain("predict", "detect", "--model", "run", "The cat sees a dog.", folder=folder)
+    answer = json.loads(output)
+    assert [answer["text"][token["start"] : token["end"]] for token in answer["tokens"]][:2] == ["The", "cat"]
+    output, _ = electrain("predict", "fill", "--model", "run", "the [MASK] sees a dog.", folder=folder)
+    assert len(json.loads(output)["masks"][0]["candidates"]) == 5
+
+
+def test_progress_without_a_terminal_is_lines_on_stderr(folder):
+    output, errors = electrain(
+        *("pretrain", "--config", "small.toml", "--shards", "shards", "--output", "quiet"), folder=folder
+    )
+    assert "step 6/6" in errors
+    assert "\x1b" not in errors
+    assert "\r" not in errors
+    assert len(output.splitlines()) == 1
+
+
+def test_a_compiler_that_fails_is_said_and_the_run_goes_on(folder, monkeypatch):
+    monkeypatch.setenv("CXX", "/nonexistent/compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder / "no_cache"))
+    _, errors = electrain(
+        *("pretrain", "--config", "small.toml", "--shards", "shards", "--output", "uncompiled"),
+        *("--training.compile", "true"),
+        folder=folder,
+    )
+    assert "torch.compile does not work here" in errors
+    assert (folder / "uncompiled" / "model" / "model.safetensors").exists()
+
+
+def test_mistakes_on_the_way_are_one_line(folder):
+    for arguments, expected in [
+        (("pretrain", "--config", "small.toml", "--shards", "shards", "--output", "run"), "is not empty"),
+        (("pretrain", "--config", "small.toml", "--shards", "tok", "--output", "new"), "holds tokenizer, not shards"),
+        (("report", "--run", "nowhere"), "nowhere"),
+        (("prepare", "text.jsonl", "--tokenizer", "tok", "--output", "new", "--text-column", "body"), "text"),
+        (("predict", "fill", "--model", "run", "no gap"), "[MASK]"),
+    ]:
+        _, errors = electrain(*arguments, folder=folder, code=2)
+        assert len(errors.strip().splitlines()) == 1, errors
+        assert expected in errors
+
+
+def test_another_tokenizer_is_refused(folder):
+    electrain("tokenizer", "text.jsonl", "--output", "tok2", "--vocab-size", 50, folder=folder)
+    _, errors = electrain(
+        *("pretrain", "--config", "small.toml", "--shards", "shards", "--output", "new", "--tokenizer", "tok2"),
+        folder=folder,
+        code=2,
+    )
+    assert "another tokenizer" in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_demo_walks_the_road(tmp_path, capsys):
+    overrides = {"training": {"steps": 12, "warmup_steps": 2, "batch_rows": 4}, "encoder": {"layers": 1}}
+    run_demo(tmp_path / "demo", overrides, characters=400_000)
+    said = capsys.readouterr().out
+    assert "Held-out detection AUC" in said
+    assert "by word frequency alone" in said
+    assert (tmp_path / "demo" / "run" / "report.html").exists()
