@@ -9,25 +9,7 @@ import pytest
 
 from electrain.demo import run_demo
 
-WORDS = [
-    "the",
-    "a",
-    "small",
-    "big",
-    "red",
-    "old",
-    "cat",
-    "dog",
-    "bird",
-    "house",
-    "tree",
-    "sees",
-    "likes",
-    "finds",
-    "near",
-    "under",
-    "over",
-]
+WORDS = ("the", "a", "small", "big", "old", "cat", "dog", "bird", "house", "tree", "sees", "likes", "near", "under")
 SMALL = """
 [encoder]
 backbone = "modernbert"
