@@ -67,7 +67,7 @@ def test_files_and_functions_stay_small(path):
 
 
 def test_the_training_path_imports_nothing_heavy():
-    """DESIGN, decision 7: shards in, checkpoints out needs torch, numpy, transformers, tokenizers, safetensors, rich."""
+    """Shards in, checkpoints out needs torch, numpy, transformers, tokenizers, safetensors and rich alone."""
     allowed = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "rich", "electrain"}
     for folder in ("models", "objectives", "training"):
         for path in (SOURCE / folder).glob("*.py"):
