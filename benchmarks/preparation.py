@@ -123,6 +123,8 @@ def watch():
     while True:
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() + ["self"]:
             try:
+                if child != "self" and b"electrain.data.encoding" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                    continue
                 lines = Path(f"/proc/{child}/status").read_text().splitlines()
                 peaks[child] = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
             except (OSError, StopIteration):

@@ -22,7 +22,7 @@ from electrain.errors import DataError, ElectrainError, RunDirectoryError, Token
 from electrain.run_directory import Manifest, write_manifest
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "mat", "##s", ".", "[", "]", "mask", "sep"]
-DOCUMENTS = ["the cat sat.", "cats", "", "the mats the mats the mats", "sat [SEP] the [MASK] cat"]
+DOCUMENTS = ["the cat sat.", "cats", "", "the mats the mats the mats", "sat [SEP] the [MASK] cat 你"]
 
 
 @pytest.fixture
@@ -54,22 +54,22 @@ def test_stream_by_hand(tmp_path: Path, tokenizer: Path) -> None:
         (tmp_path / f"{number}.txt").write_text(text)
     prepare([str(tmp_path / "?.txt")], tokenizer, tmp_path / "shards", processes=1)
     shards = open_shards(tmp_path / "shards")
-    documents = [[5, 6, 7, 10, 3], [6, 9, 3], [5, 8, 9] * 3 + [3], [7, 11, 14, 12, 5, 11, 13, 12, 6, 3]]
+    documents = [[5, 6, 7, 10, 3], [6, 9, 3], [5, 8, 9] * 3 + [3], [7, 11, 14, 12, 5, 11, 13, 12, 6, 1, 3]]
     assert everything(shards) == [token for document in documents for token in document]
-    assert shards.document_ends.tolist() == [5, 8, 18, 28]
+    assert shards.document_ends.tolist() == [5, 8, 18, 29]
     assert shards.document_ends.dtype == np.int64
     assert shards.read(3, 4).tolist() == [10, 3, 6, 9]
-    assert shards.read(28, 0).tolist() == []
+    assert shards.read(29, 0).tolist() == []
     assert shards.unigram_counts.tolist() == np.bincount(everything(shards), minlength=len(WORDS)).tolist()
     assert (shards.cls_id, shards.sep_id, shards.pad_id, shards.mask_id) == (2, 3, 0, 4)
     assert shards.vocabulary_size == len(WORDS)
     assert shards.tokenizer_hash == tokenizer_hash(tokenizer) == tokenizer_hash(shards.tokenizer_directory)
     facts = shards.manifest.facts
-    assert (facts["tokens"], facts["documents"], facts["longest_document_tokens"]) == (28, 4, 10)
+    assert (facts["tokens"], facts["documents"], facts["longest_document_tokens"]) == (29, 4, 11)
     assert facts["dtype"] == "uint16"
     assert facts["read"]["empty_files"] == 1
     with pytest.raises(IndexError):
-        shards.read(20, 9)
+        shards.read(20, 10)
 
 
 def test_bytes_on_disk_are_datatroves_layout(tmp_path: Path, tokenizer: Path) -> None:

@@ -17,6 +17,7 @@ from electrain.data.tokenizer import (
     wrap,
 )
 from electrain.errors import ElectrainError, RunDirectoryError, TokenizerError
+from electrain.run_directory import read_manifest
 
 TEXTS = [
     "Hello world, Hello café! The naïve façade was happy; unhappily, the world was not.",
@@ -69,6 +70,9 @@ def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
         train(tmp_path / "tokenizer", size=30)
     assert "\n" not in str(caught.value)
     train(tmp_path / "tokenizer")
+    alphabet_size = read_manifest(tmp_path / "tokenizer", "tokenizer").facts["alphabet_size"]
+    with pytest.raises(TokenizerError, match="is smaller than"):  # room for the characters, but not for their "##"
+        train(tmp_path / "other", size=5 + alphabet_size)
 
 
 def test_rarest_characters_are_left_to_unknown(tmp_path: Path) -> None:
@@ -153,11 +157,15 @@ def test_hash_follows_behaviour_not_formatting(tmp_path: Path) -> None:
     assert tokenizer_hash(tmp_path / "a") != original
 
 
-def test_truncation_and_padding_do_not_change_the_hash(tmp_path: Path) -> None:
+def test_truncation_and_padding_are_not_kept(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(train(tmp_path / "a"))
     original = tokenizer_hash(tokenizer)
     tokenizer(["a", "longer text"], truncation=True, padding="max_length", max_length=4)
     assert tokenizer_hash(tokenizer) == original
+    save_tokenizer(tokenizer, tmp_path / "b")
+    content = json.loads((tmp_path / "b" / "tokenizer.json").read_text("utf-8"))
+    assert content["truncation"] is None
+    assert content["padding"] is None
 
 
 def test_without_token_types(tmp_path: Path) -> None:
