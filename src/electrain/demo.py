@@ -25,13 +25,14 @@ CORPUS_CHARACTERS = 16_000_000
 VOCABULARY_SIZE = 4096
 # One document in so many is kept from training, to measure on.
 HELD_OUT_EVERY = 25
-# Sentences of the kind the model has read, each with one word that does not belong there.
-SPOILED_SENTENCES = (
+# Sentences of the kind the model has read, each followed by itself with one word that does not belong there.
+SENTENCES = (
     "returns a new list with the elements in reverse order .",
     "returns a new list with the elements in banana order .",
     "if the file does not exist , an exception is raised .",
     "if the file does not exist , an exception was of .",
 )
+SHOWN_WORDS = 3
 
 
 def run_demo(output: Path | None, overrides: Tables | None = None, *, characters: int = CORPUS_CHARACTERS) -> None:
@@ -92,9 +93,11 @@ def _whole_texts(documents: Iterable[Document], characters: int) -> Iterator[str
 
 def _show(folder: Path, scores: dict[str, Any]) -> None:
     run = folder / "run"
-    print("\nWhat the discriminator says of each word: the chance that it was replaced, where it is above 20%.\n")
-    for prediction in predict_detect(str(run), SPOILED_SENTENCES):
-        print("  " + _marked(prediction["text"], prediction["tokens"]))
+    print(
+        f"\nThe {SHOWN_WORDS} words of each sentence that the discriminator finds most likely to have been replaced:\n"
+    )
+    for prediction in predict_detect(str(run), SENTENCES):
+        print(f"  {prediction['text']}\n      {_most_suspicious(prediction)}")
     auc = scores["discriminator"]["auc"]
     baseline = scores["baselines"]["unigram_auc"]
     verdict = "it reads the context" if auc > baseline + 0.05 else "it has NOT learned to read the context"
@@ -112,14 +115,9 @@ Next, with your own text:
 """)
 
 
-def _marked(text: str, tokens: list[dict[str, Any]]) -> str:
-    marked, end = "", 0
-    for token in tokens:
-        marked += text[end : token["end"]]
-        end = token["end"]
-        if token["probability_replaced"] > 0.2:
-            marked += f" [{token['probability_replaced']:.0%}]"
-    return marked + text[end:]
+def _most_suspicious(prediction: dict[str, Any]) -> str:
+    ranked = sorted(prediction["tokens"], key=lambda token: -token["probability_replaced"])[:SHOWN_WORDS]
+    return ", ".join(f"{token['token']} {token['probability_replaced']:.0%}" for token in ranked)
 
 
 def _say(message: str) -> None:
