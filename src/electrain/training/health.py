@@ -22,9 +22,9 @@ EARLY_FRACTION = 0.1
 # there after 6 of its 96 hours (Clark et al. 2020, table 1).
 LATE_FRACTION = 1 / 3
 # An AUC of 0.5 is guessing; a run that had collapsed showed a recall of 0.048 beside an accuracy of 0.868 (reference
-# implementation's issue tracker).
+# implementation's issue tracker). Recall alone is no sign: one token in eight is replaced, and a young discriminator that
+# ranks well (AUC 0.69) is rarely more than half sure (recall 0.008; docs/results.md, the demo).
 COLLAPSED_AUC = 0.55
-COLLAPSED_RECALL = 0.05
 # The paper's generators restore up to 65% of the words (section 3.3); beyond this little is left to detect.
 STRONG_GENERATOR_ACCURACY = 0.75
 # At 15% masked and 65% restored about 5% of the tokens are replaced; half of that is too few to learn from.
@@ -58,7 +58,7 @@ def _collapsed_discriminator(seen: Reading) -> str | None:
     if seen.progress < LATE_FRACTION or seen.lacks("discriminator_auc", "discriminator_recall"):
         return None
     auc, recall = seen.means["discriminator_auc"], seen.means["discriminator_recall"]
-    if auc >= COLLAPSED_AUC and recall >= COLLAPSED_RECALL:
+    if auc >= COLLAPSED_AUC:
         return None
     return (
         f"the discriminator has collapsed: AUC {auc:.2f} (0.5 is guessing), recall {recall:.3f}; accuracy would not "
