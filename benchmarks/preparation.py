@@ -22,7 +22,8 @@ from statistics import median
 from electrain.data.corpus import CorpusCounts, read_documents
 from electrain.data.parcels import Document
 from electrain.data.prepare import prepare
-from electrain.data.tokenizer import load_tokenizer, plain_backend, train_tokenizer
+from electrain.data.tokenizer import load_tokenizer, plain_backend
+from electrain.data.tokenizer_training import train_tokenizer
 
 DEFAULT_TEXT = "builtin:documentation"
 

@@ -12,10 +12,10 @@ from electrain.data.tokenizer import (
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
-    train_tokenizer,
     word_piece_tokenizer,
     wrap,
 )
+from electrain.data.tokenizer_training import train_tokenizer
 from electrain.errors import ElectrainError, RunDirectoryError, TokenizerError
 from electrain.run_directory import read_manifest
 

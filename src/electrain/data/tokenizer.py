@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from electrain.data.tokenizer_training import train_tokenizer
 from electrain.errors import TokenizerError
 from electrain.run_directory import text_hash, write_text_durably
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
-
-__all__ = ["load_tokenizer", "save_tokenizer", "tokenizer_hash", "train_tokenizer", "word_piece_tokenizer"]
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models

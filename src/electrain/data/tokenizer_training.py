@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, normalizers, trainers
 
 from electrain.data.disk_space import one_line_when_full
 from electrain.data.parcels import Document
+from electrain.data.tokenizer import SPECIAL_TOKENS, save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
 from electrain.errors import TokenizerError
 from electrain.run_directory import Manifest, require_empty, write_manifest
 
@@ -42,8 +43,6 @@ def train_tokenizer(
     Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
         RunDirectoryError: `output` is not empty.
     """
-    from electrain.data.tokenizer import save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
-
     require_empty(output)
     backend = word_piece_tokenizer({}, cased=cased)
     prefix = f".{output.name}.text-"
@@ -70,7 +69,7 @@ def train_tokenizer(
     return manifest
 
 
-_SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 
 
 def _collect(

@@ -22,7 +22,7 @@ EARLY_FRACTION = 0.1
 # there after 6 of its 96 hours (Clark et al. 2020, table 1).
 LATE_FRACTION = 1 / 3
 # An AUC of 0.5 is guessing; a run that had collapsed showed a recall of 0.048 beside an accuracy of 0.868 (reference
-# implementation's issue tracker). Recall alone is no sign: one token in eight is replaced, and a young discriminator that
+# implementation's issue tracker). Recall alone is no sign: one token in eight is replaced, and a discriminator that
 # ranks well (AUC 0.69) is rarely more than half sure (recall 0.008; docs/results.md, the demo).
 COLLAPSED_AUC = 0.55
 # The paper's generators restore up to 65% of the words (section 3.3); beyond this little is left to detect.
