@@ -104,6 +104,8 @@ def test_number_of_processes_changes_nothing(
     for name in names:
         if (tmp_path / "1" / name).is_file():
             assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+    memory = shards_in_memory(read_documents([corpus], counts=CorpusCounts()), tokenizer)
+    assert open_shards(tmp_path / "3").document_ends.tolist() == memory.document_ends.tolist()
 
 
 def test_files_join_into_one_stream(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
