@@ -59,6 +59,7 @@ def tokenizer(
     document_separator: str | None = None,
     strict: bool = False,
     model_max_length: Whole = 512,
+    character_coverage: float = 0.9999,
 ) -> None:
     """Train a WordPiece tokenizer on a corpus.
 
@@ -71,6 +72,7 @@ def tokenizer(
     document_separator: line that separates the documents of a .txt file; without it a file is one document.
     strict: refuse invalid UTF-8 instead of replacing it.
     model_max_length: tokens, written into the tokenizer's configuration.
+    character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
     """
     from electrain.data.corpus import CorpusCounts, read_documents
     from electrain.data.tokenizer_training import train_tokenizer
@@ -79,7 +81,16 @@ def tokenizer(
     documents = read_documents(
         corpus, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
     )
-    manifest = train_tokenizer(documents, output, vocab_size, cased, model_max_length=model_max_length)
+    if not 0 < character_coverage <= 1:
+        raise ConfigurationError(f"--character-coverage {character_coverage}: must be above 0 and at most 1")
+    manifest = train_tokenizer(
+        documents,
+        output,
+        vocab_size,
+        cased,
+        model_max_length=model_max_length,
+        character_coverage=character_coverage,
+    )
     print(counts.describe(), file=sys.stderr)
     _print({"output": str(output), **manifest.facts})
 
