@@ -63,11 +63,36 @@ def test_low_temperature_takes_the_likeliest() -> None:
 
 
 def test_half_precision_logits_are_drawn_in_float32() -> None:
-    """Ten thousand words of equal chance: in bfloat16 the cumulative chance would stop short of most of them."""
-    logits = torch.zeros(512, 10_000, dtype=torch.bfloat16)
-    words = sample_words(logits, torch.linspace(0, LAST_UNIFORM, 512))
-    assert len(set(words.tolist())) == 512
-    assert words.max() > 9900
+    """In bfloat16 the cumulative chance of ten thousand words would stop short of most of them."""
+    logits = torch.randn(512, 10_000, generator=torch.Generator().manual_seed(2)).bfloat16()
+    uniforms = torch.linspace(0, LAST_UNIFORM, 512)
+    words = sample_words(logits, uniforms, 0.7)
+    assert torch.equal(words, sample_words(logits.float(), uniforms, 0.7))
+    assert words[-1] > 9900
+
+
+def test_a_large_vocabulary_follows_the_softmax_too() -> None:
+    """Chi-square of 40,000 draws over 600 words; 599 degrees of freedom, p = 0.001."""
+    draws = 40_000
+    logits = 0.5 * torch.randn(600, generator=torch.Generator().manual_seed(5))
+    words = sample_words(logits.expand(draws, -1), torch.rand(draws, generator=torch.Generator().manual_seed(6)))
+    expected = draws * torch.softmax(logits.double(), dim=-1)
+    counts = torch.bincount(words, minlength=600)
+    assert float(((counts - expected) ** 2 / expected).sum()) < 711
+
+
+@given(st.integers(1, 1100), st.integers(1, 9), st.integers(0, 2**31), st.floats(0, LAST_UNIFORM, width=32))
+def test_large_vocabularies_never_give_a_word_of_probability_zero(
+    vocabulary: int, possible: int, seed: int, uniform: float
+) -> None:
+    """Few words possible among many, anywhere; each of them is drawn by some number."""
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.full((vocabulary,), -torch.inf)
+    chosen = torch.randint(vocabulary, (possible,), generator=random)
+    logits[chosen] = torch.rand(possible, generator=random)
+    numbers = torch.cat([torch.tensor([0.0, uniform, LAST_UNIFORM]), torch.linspace(0, LAST_UNIFORM, 200)])
+    words = sample_words(logits.expand(len(numbers), -1), numbers)
+    assert set(words.tolist()) == set(chosen.tolist())
 
 
 def test_placing_by_hand() -> None:
