@@ -73,11 +73,13 @@ class ReplacedTokenDetection(nn.Module):
         with torch.no_grad():
             log_probabilities = torch.log_softmax(word_logits.float(), dim=-1)
             entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
+            # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
+            is_hit = (word_logits <= word_logits.gather(-1, originals.unsqueeze(-1))).all(-1)
             observations = {
                 "replaced_logits": logits.detach().float(),
                 "is_replaced": is_replaced,
                 "corrupted_ids": corrupted_ids,
-                "generator_hits": ((word_logits.argmax(-1) == originals) & is_selected).sum(),
+                "generator_hits": (is_hit & is_selected).sum(),
                 "generator_entropy": (entropies * is_selected).sum(),
             }
         return Outcome(terms, observations)

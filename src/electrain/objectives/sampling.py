@@ -2,22 +2,44 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+# Words whose chances are summed together before one of them is looked for; see docs/experiments.md, "Sampling".
+BLOCK_WORDS = 256
+LARGEST_UNIFORM = 1 - 2**-24
 
 
 @torch.no_grad()
 def sample_words(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
     """One word per position from softmax(logits / temperature), by inverting its cumulative distribution.
 
+    In two stages, so that no cumulative sum runs over the whole vocabulary: which block of words, then which of it.
+
     Args:
         logits: (..., vocabulary) float; taken to float32.
         uniforms: (...) float32 in [0, 1).
     Returns: (...) int64. No gradient flows. A word of probability 0 is never drawn.
     """
-    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-    cumulative = probabilities.cumsum(-1)
+    vocabulary = logits.shape[-1]
+    padded = functional.pad(logits.float() / temperature, (0, -vocabulary % BLOCK_WORDS), value=-torch.inf)
+    blocks = padded.view(*logits.shape[:-1], -1, BLOCK_WORDS)
+    highest = blocks.amax((-1, -2)).unsqueeze(-1)
+    block, rest = _invert((blocks - highest.unsqueeze(-1)).exp().sum(-1), uniforms)
+    # The chosen block is read from `logits`, so that the chances of all words need not be kept.
+    words = block.unsqueeze(-1) * BLOCK_WORDS + torch.arange(BLOCK_WORDS, device=logits.device)
+    scores = logits.gather(-1, words.clamp(max=vocabulary - 1)).float() / temperature
+    chances = torch.where(words < vocabulary, (scores - highest).exp(), 0.0)
+    return block * BLOCK_WORDS + _invert(chances, rest)[0]
+
+
+def _invert(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """The (...) index drawn from (..., n) weights, none of weight 0, and what is left of the uniform number."""
+    cumulative = weights.cumsum(-1)
     target = uniforms.unsqueeze(-1) * cumulative[..., -1:]
-    words = (cumulative <= target).sum(-1)
-    return words.clamp(max=logits.shape[-1] - 1)
+    index = (cumulative <= target).sum(-1, keepdim=True).clamp(max=weights.shape[-1] - 1)
+    before = functional.pad(cumulative, (1, 0)).gather(-1, index)
+    rest = (target - before) / weights.gather(-1, index)
+    return index.squeeze(-1), rest.squeeze(-1).clamp(0.0, LARGEST_UNIFORM)
 
 
 @torch.no_grad()
