@@ -1,0 +1,293 @@
+"""Tokens per second of our pretraining step, beside a plain Hugging Face loop and the machine's matrix products.
+
+    python benchmarks/throughput.py [--preset small] [--rows N ...] [--repetitions N] [--device cpu]
+
+Ours is the real thing: the loop, objective and optimizers of `electrain pretrain`. The plain loop is what one writes
+with Hugging Face's classes: ElectraForMaskedLM and ElectraForPreTraining with tied embeddings, words predicted at every
+position, float32, dropout 0.1, eager, AdamW. Both train on the same rows, of words drawn by Zipf's law. All contestants
+take turns within one run, so that other work on the machine slows each alike; ratios are taken turn by turn. The best
+contestant of several `--rows` is compared with the rest. A table goes to stderr, one line of JSON to stdout.
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+
+from electrain.counting import passes_of, training_flops_per_row
+from electrain.data.batches import RowSource
+from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
+from electrain.objectives.masking import most_selected
+from electrain.objectives.objective import MicroBatch
+from electrain.pretrain_configuration import PretrainConfig, load_configuration
+from electrain.pretrain_objective import PretrainObjective, build_objective, micro_batches
+from electrain.training.loop import RunState, compile_or_say_why_not, train
+from electrain.training.optimizer import build_optimizers
+from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize
+
+SPECIAL_IDS = {"pad": 0, "cls": 101, "sep": 102}
+MASK_ID = 103
+FIRST_WORD_ID = 999
+PLAIN_DROPOUT = 0.1
+
+
+@dataclass
+class ZipfText:
+    """A stream of words by Zipf's law, in documents of 500, in place of shards."""
+
+    vocabulary_size: int
+    token_count: int = 1_000_000
+    cls_id: int = SPECIAL_IDS["cls"]
+    sep_id: int = SPECIAL_IDS["sep"]
+    pad_id: int = SPECIAL_IDS["pad"]
+
+    def __post_init__(self) -> None:
+        words = np.arange(FIRST_WORD_ID, self.vocabulary_size)
+        chances = 1 / np.arange(1, len(words) + 1)
+        self.tokens = np.random.default_rng(0).choice(words, self.token_count, p=chances / chances.sum())
+        self.document_ends: NDArray[np.int64] = np.arange(500, self.token_count + 1, 500)
+        self.tokens[self.document_ends - 1] = self.sep_id
+
+    def read(self, start: int, count: int) -> NDArray[np.int64]:
+        """(count,) int64: the tokens from `start` on."""
+        return self.tokens[start : start + count]
+
+
+@dataclass
+class Contestant:
+    """Something that trains: its name, how it takes so many steps, and how fast it was in each turn."""
+
+    name: str
+    take_steps: Callable[[int], None]
+    tokens_per_step: int
+    steps_per_turn: int = 1
+    rates: list[float] = field(default_factory=list)
+
+    def warm_up(self, device: torch.device, seconds: float) -> None:
+        """Takes two steps and decides how many make a turn of at least `seconds`."""
+        self.take_steps(1)
+        self.steps_per_turn = math.ceil(seconds / self._seconds_of(1, device))
+
+    def take_turn(self, device: torch.device) -> None:
+        """Notes the tokens per second of one turn."""
+        seconds = self._seconds_of(self.steps_per_turn, device)
+        self.rates.append(self.tokens_per_step * self.steps_per_turn / seconds)
+
+    def _seconds_of(self, steps: int, device: torch.device) -> float:
+        synchronize(device)
+        start = time.perf_counter()
+        self.take_steps(steps)
+        synchronize(device)
+        return time.perf_counter() - start
+
+
+def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime: Runtime) -> tuple[Contestant, float]:
+    """Our step, built as `electrain pretrain` builds it, and its operations per row."""
+    training, length = config.training, config.data.sequence_length
+    objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
+    row_flops = _row_flops(objective, config)
+    for module in objective.modules():
+        if isinstance(module, PreTrainedModel):
+            choose_attention(module, runtime.device, length)
+    objective.to(runtime.device)
+    optimizers = build_optimizers(objective, training, config.parity)
+    batches = micro_batches(rows, config, mask_id=MASK_ID, vocabulary_size=vocabulary_size)
+    if not compile_or_say_why_not(objective, batches(0)[0], training, runtime):
+        raise SystemExit("the step could not be compiled")
+    state = RunState()
+
+    def take_steps(count: int) -> None:
+        until = replace(training, steps=state.step + count, warmup_steps=0)
+        train(objective, optimizers, batches, until, config.parity, runtime, state, lambda result: None)
+
+    name = f"electrain, {training.micro_batch_rows} rows"
+    return Contestant(name, take_steps, training.batch_rows * length), row_flops
+
+
+def _row_flops(objective: PretrainObjective, config: PretrainConfig) -> float:
+    length = config.data.sequence_length
+    masked = most_selected(length, config.corruption.masked_fraction)
+    return training_flops_per_row(passes_of(objective, sequence_length=length, masked_positions=masked))
+
+
+class PlainLoop:
+    """The joint pretraining that one writes in an afternoon with Hugging Face's classes."""
+
+    def __init__(self, config: PretrainConfig, vocabulary_size: int, device: torch.device) -> None:
+        def configuration(encoder: EncoderConfig) -> Any:
+            return encoder_configuration(
+                encoder,
+                vocabulary_size=vocabulary_size,
+                sequence_length=config.data.sequence_length,
+                dropout=PLAIN_DROPOUT,
+                special_ids=SPECIAL_IDS,
+            )
+
+        self.device = device
+        small = configuration(generator_encoder(config.encoder, config.generator.size_fraction))
+        self.discriminator: Any = ElectraForPreTraining(configuration(config.encoder)).to(device).train()
+        self.generator: Any = ElectraForMaskedLM(small).to(device).train()
+        self.generator.electra.embeddings.word_embeddings = self.discriminator.electra.embeddings.word_embeddings
+        self.generator.tie_weights()
+        both = [*self.discriminator.parameters(), *self.generator.parameters()]
+        parameters = list({id(parameter): parameter for parameter in both}.values())
+        self.optimizer = torch.optim.AdamW(parameters, lr=config.training.peak_learning_rate)
+        self.parameters, self.loss_weight = parameters, config.discriminator.loss_weight
+
+    def take_step(self, batches: list[MicroBatch]) -> None:
+        """Forward and backward passes over the micro-batches, clipping, update."""
+        self.optimizer.zero_grad()
+        for batch in batches:
+            loss = self._loss({name: None if t is None else t.to(self.device) for name, t in batch.tensors.items()})
+            (loss / len(batches)).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+
+    def _loss(self, tensors: dict[str, Any]) -> torch.Tensor:
+        ids, positions, is_selected = tensors["token_ids"], tensors["positions"], tensors["is_selected"]
+        types, mask = tensors["token_type_ids"], torch.ones_like(ids)
+        is_masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, positions, is_selected)
+        labels = torch.where(is_masked, ids, -100)
+        words = self.generator(
+            input_ids=tensors["masked_ids"], token_type_ids=types, attention_mask=mask, labels=labels
+        )
+        with torch.no_grad():
+            chances = functional.softmax(words.logits[is_masked], dim=-1)
+            corrupted = ids.clone()
+            corrupted[is_masked] = torch.multinomial(chances, 1).squeeze(-1)
+        is_replaced = (corrupted != ids).long()
+        found = self.discriminator(input_ids=corrupted, token_type_ids=types, attention_mask=mask, labels=is_replaced)
+        loss: torch.Tensor = words.loss + self.loss_weight * found.loss
+        return loss
+
+
+def plain(config: PretrainConfig, rows: RowSource, vocabulary_size: int, device: torch.device) -> Contestant:
+    """The plain loop, on the batches that ours is given."""
+    loop = PlainLoop(config, vocabulary_size, device)
+    batches = micro_batches(rows, config, mask_id=MASK_ID, vocabulary_size=vocabulary_size)(0)
+
+    def take_steps(count: int) -> None:
+        torch.use_deterministic_algorithms(False)
+        for _ in range(count):
+            loop.take_step(batches)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+    training = config.training
+    name = f"plain Hugging Face loop, {training.micro_batch_rows} rows"
+    return Contestant(name, take_steps, training.batch_rows * config.data.sequence_length)
+
+
+def with_rows(config: PretrainConfig, micro_batch_rows: int) -> PretrainConfig:
+    """The configuration with that many rows in a forward pass."""
+    return replace(config, training=replace(config.training, micro_batch_rows=micro_batch_rows))
+
+
+def summary(numbers: list[float]) -> dict[str, float]:
+    """Median, least and greatest of the turns."""
+    return {key: round(f(numbers), 4) for key, f in (("median", median), ("least", min), ("greatest", max))}
+
+
+def measure(arguments: argparse.Namespace, config: PretrainConfig, runtime: Runtime) -> dict[str, Any]:
+    """All contestants in turns."""
+    device, size = runtime.device, arguments.vocabulary_size
+    rows = RowSource(ZipfText(size), config.data, config.training.seed)
+    built = [ours(with_rows(config, count), rows, size, runtime) for count in arguments.rows]
+    row_flops = built[0][1]
+    mine = [contestant for contestant, _ in built]
+    others = [plain(with_rows(config, count), rows, size, device) for count in arguments.plain_rows]
+    rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    loads = [os.getloadavg()[0]]
+    for contestant in [*mine, *others]:
+        contestant.warm_up(device, arguments.seconds)
+        print(f"warm: {contestant.name}, {contestant.steps_per_turn} steps a turn", file=sys.stderr)
+    for _ in range(arguments.repetitions):
+        for name, turns in rates.items():
+            turns.append(measure_matrix_rate(device, getattr(torch, name), arguments.seconds / 2))
+        for contestant in [*mine, *others]:
+            contestant.take_turn(device)
+        loads.append(os.getloadavg()[0])
+    best = max(mine, key=lambda contestant: median(contestant.rates))
+    result = {
+        "preset": arguments.preset,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": str(runtime.dtype).removeprefix("torch."),
+        "rows_per_step": config.training.batch_rows,
+        "sequence_length": config.data.sequence_length,
+        "row_gigaflops": round(row_flops / 1e9, 4),
+        "load_average": [round(load, 2) for load in loads],
+        "matrix_gigaflops_per_second": {name: summary([rate / 1e9 for rate in turns]) for name, turns in rates.items()},
+        "tokens_per_second": {contestant.name: summary(contestant.rates) for contestant in [*mine, *others]},
+        "best": best.name,
+    }
+    if others:
+        fastest = max(others, key=lambda contestant: median(contestant.rates))
+        ratios = [one / other for one, other in zip(best.rates, fastest.rates, strict=True)]
+        result["times_as_fast_as_plain"] = summary(ratios)
+    own_rate = rates[str(runtime.dtype).removeprefix("torch.")]
+    achieved = [rate / config.data.sequence_length * row_flops for rate in best.rates]
+    result["fraction_of_matrix_rate"] = summary([one / other for one, other in zip(achieved, own_rate, strict=True)])
+    return result
+
+
+def print_table(result: dict[str, Any]) -> None:
+    """The same numbers for a person."""
+    lines = [("", "median", "least", "greatest")]
+    for name, numbers in result["matrix_gigaflops_per_second"].items():
+        lines.append((f"matrix products, {name}, GFLOP/s", *(f"{value:,.0f}" for value in numbers.values())))
+    for name, numbers in result["tokens_per_second"].items():
+        lines.append((f"{name}, tokens/s", *(f"{value:,.0f}" for value in numbers.values())))
+    for key in ("times_as_fast_as_plain", "fraction_of_matrix_rate"):
+        if key in result:
+            lines.append((key.replace("_", " "), *(f"{value:.2f}" for value in result[key].values())))
+    print(f"{result['device']}, {result['threads']} threads, load {result['load_average']}", file=sys.stderr)
+    for label, *values in lines:
+        print(f"{label:<45}" + "".join(f"{value:>10}" for value in values), file=sys.stderr)
+
+
+def main() -> None:
+    """Measures what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="small", help="a preset with the electra backbone, or a TOML file")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[32], help="of a forward pass of ours; several to compare"
+    )
+    parser.add_argument(
+        "--plain-rows", type=int, nargs="*", default=[32], help="the same of the plain loop; none: without"
+    )
+    parser.add_argument("--rows-per-step", type=int, help="in place of the preset's batch_rows")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns of every contestant")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, at least one step")
+    parser.add_argument("--vocabulary-size", type=int, default=30_522)
+    parser.add_argument("--precision", default="auto", choices=["auto", "bfloat16", "float32"], help="of ours")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    arguments = parser.parse_args()
+    config = load_configuration(arguments.preset)
+    if config.encoder.backbone != "electra":
+        parser.error(f"--preset {arguments.preset}: the plain loop knows the electra backbone only")
+    batch_rows = arguments.rows_per_step or config.training.batch_rows
+    training = replace(config.training, batch_rows=batch_rows, precision=arguments.precision)
+    config = replace(config, training=training)
+    with started_runtime(arguments.precision) as runtime:
+        device = torch.device(arguments.device)
+        runtime = replace(runtime, device=device, dtype=resolve_dtype(arguments.precision, device))
+        result = measure(arguments, config, runtime)
+    print_table(result)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
