@@ -117,7 +117,7 @@ def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderCo
 
 # On a CPU, attention spelled out as matrix products is faster than the fused kernel's backward pass on short rows; see
 # docs/experiments.md, "Attention on the CPU".
-LONGEST_PLAIN_ATTENTION_TOKENS = 256
+LONGEST_PLAIN_ATTENTION_TOKENS = 512
 
 
 def choose_attention(network: Any, device: torch.device, sequence_length: int) -> None:
