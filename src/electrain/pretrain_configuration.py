@@ -19,7 +19,7 @@ class StartConfig:
     """Weights to start from; a new run, so step and schedule begin anew.
 
     Attributes:
-        discriminator: folder or hub id of an ELECTRA, BERT, RoBERTa or ModernBERT encoder; empty: fresh weights.
+        discriminator: folder or hub id of an ELECTRA, BERT or RoBERTa encoder, or of a ModernBERT that electrain made.
         generator: folder or hub id of a masked language model of the generator's shape; empty: fresh weights.
     """
 
