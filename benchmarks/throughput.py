@@ -110,7 +110,8 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
 
     def take_steps(count: int) -> None:
         until = replace(training, steps=state.step + count, warmup_steps=0)
-        train(objective, optimizers, batches, until, config.parity, runtime, state, lambda result: None)
+        if not train(objective, optimizers, batches, until, config.parity, runtime, state, lambda result: None):
+            raise SystemExit("stopped")
 
     name = f"electrain, {training.micro_batch_rows} rows"
     return Contestant(name, take_steps, training.batch_rows * length), row_flops
