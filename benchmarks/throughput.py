@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from transformers import ElectraForMaskedLM, ElectraForPreTraining, PreTrainedModel
+from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
@@ -98,9 +98,7 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     training, length = config.training, config.data.sequence_length
     objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
     row_flops = _row_flops(objective, config)
-    for module in objective.modules():
-        if isinstance(module, PreTrainedModel):
-            choose_attention(module, runtime.device, length)
+    choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
     optimizers = build_optimizers(objective, training, config.parity)
     batches = micro_batches(rows, config, mask_id=MASK_ID, vocabulary_size=vocabulary_size)

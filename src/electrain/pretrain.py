@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from electrain.configuration import build_configuration, read_toml, to_toml
@@ -166,9 +165,7 @@ class _Run:
         special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
         self.objective = build_objective(config, vocabulary_size=shards.vocabulary_size, special_ids=special_ids)
         self.row_flops = _row_flops(self.objective, config, runtime.processes)
-        for module in self.objective.modules():
-            if isinstance(module, PreTrainedModel):
-                choose_attention(module, runtime.device, config.data.sequence_length)
+        choose_attention(self.objective, runtime.device, config.data.sequence_length)
         self.objective.to(runtime.device)
         self.optimizers = build_optimizers(self.objective, config.training, config.parity)
         self.batches = micro_batches(

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from transformers import ElectraConfig, ModernBertConfig
+from torch import Tensor, nn
+from transformers import ElectraConfig, ModernBertConfig, PreTrainedModel
 
 from electrain.configuration import require_at_least
 
@@ -120,10 +120,12 @@ def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderCo
 LONGEST_PLAIN_ATTENTION_TOKENS = 512
 
 
-def choose_attention(network: Any, device: torch.device, sequence_length: int) -> None:
-    """Sets how a network computes attention to what is fastest on the device; the result is the same."""
+def choose_attention(module: nn.Module, device: torch.device, sequence_length: int) -> None:
+    """Sets how the Hugging Face networks in a module compute attention to what is fastest on the device."""
     is_plain = device.type == "cpu" and sequence_length <= LONGEST_PLAIN_ATTENTION_TOKENS
-    network.set_attn_implementation("eager" if is_plain else "sdpa")
+    for network in module.modules():
+        if isinstance(network, PreTrainedModel):
+            network.set_attn_implementation("eager" if is_plain else "sdpa")
 
 
 def encode(
