@@ -164,9 +164,9 @@ def _to_toml_value(value: Any) -> str:
     return repr(value)
 
 
-def require_fraction(name: str, value: float, *, allow_zero: bool = False) -> None:
-    """Raises ValueError unless value is a fraction: above 0 (or 0 where allowed) and below 1."""
-    if not (0 < value < 1 or (value == 0 and allow_zero)):
+def require_fraction(name: str, value: float, *, may_be_one: bool = False) -> None:
+    """Raises ValueError unless value is a fraction: above 0 and below 1 (or 1 where allowed)."""
+    if not (0 < value < 1 or (value == 1 and may_be_one)):
         hint = f"; as a percentage, {value} is written {value / 100}" if 1 < value <= 100 else ""
         raise ValueError(f"{name} = {value}: must be a fraction between 0 and 1{hint}")
 

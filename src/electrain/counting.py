@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.objectives.replaced_token_detection import ReplacedTokenDetection
 
@@ -76,42 +77,81 @@ PAPER_COSTS: Mapping[Any, Callable[..., int]] = {
 
 @dataclass(frozen=True)
 class NetworkPass:
-    """How one network is run in a training step.
+    """How a network, or one head of it, is run in a training step.
 
     Attributes:
-        module: called with (token ids, token types, no mask), and the positions where words are predicted if any.
-        sequence_length: tokens of a row.
-        predicted_positions: positions of a row that pass through a word-prediction head; 0 for detection, whose head
-            covers every position.
-        trains: False for a frozen generator, which has no backward pass.
+        module: what is run.
+        run: gives the result of `module`, or of a copy of it without data, for a number of rows without padding.
+        trains: False where there is no backward pass, as for a frozen generator.
     """
 
     module: nn.Module
-    sequence_length: int
-    predicted_positions: int = 0
+    run: Callable[[Any, int], Tensor]
     trains: bool = True
 
-    def run(self, module: nn.Module, rows: int) -> Tensor:
-        """The logits that `module`, a copy of this pass's own without data, gives for rows without padding."""
-        ids = torch.zeros(rows, self.sequence_length, dtype=torch.long)
-        if not self.predicted_positions:
-            logits: Tensor = module(ids, ids, None)
-        else:
-            positions = torch.zeros(rows, self.predicted_positions, dtype=torch.long)
-            logits = torch.log_softmax(module(ids, ids, None, positions).float(), dim=-1)
+
+def _detection(length: int) -> Callable[[Any, int], Tensor]:
+    def run(module: Any, rows: int) -> Tensor:
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        logits: Tensor = module(ids, ids, None)
         return logits
+
+    return run
+
+
+def _prediction(length: int, positions: int) -> Callable[[Any, int], Tensor]:
+    """Words at some positions of each row, with their log-probabilities."""
+
+    def run(module: Any, rows: int) -> Tensor:
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        return torch.log_softmax(module(ids, ids, None, ids[:, :positions]).float(), dim=-1)
+
+    return run
+
+
+def _correction(positions: int) -> Callable[[Any, int], Tensor]:
+    """The correction head alone, at some positions of each row."""
+
+    def run(module: Any, rows: int) -> Tensor:
+        hidden = torch.zeros(rows, positions, module.configuration.hidden_size)
+        logits = module.correction(hidden, module.word_embeddings.weight)
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    return run
+
+
+def _relaxation(positions: int) -> Callable[[Any, int], Tensor]:
+    """Relaxed words times the discriminator's table."""
+
+    def run(module: Any, rows: int) -> Tensor:
+        table = module.word_embeddings.weight
+        product: Tensor = torch.zeros(rows, positions, table.shape[0]) @ table
+        return product
+
+    return run
 
 
 def passes_of(
     objective: ReplacedTokenDetection | MaskedLanguageModelling, *, sequence_length: int, masked_positions: int
 ) -> list[NetworkPass]:
-    """How an objective runs its networks on rows of `sequence_length` tokens, `masked_positions` of them masked."""
+    """How an objective runs its networks on rows of `sequence_length` tokens, `masked_positions` of them selected.
+
+    The discriminator first. Writing passages is not among them: it costs about as much as one forward pass of the
+    generator over the rows written.
+    """
+    prediction = _prediction(sequence_length, masked_positions)
     if isinstance(objective, MaskedLanguageModelling):
-        return [NetworkPass(objective.model, sequence_length, masked_positions)]
-    return [
-        NetworkPass(objective.discriminator, sequence_length),
-        NetworkPass(objective.generator, sequence_length, masked_positions),
-    ]
+        return [NetworkPass(objective.model, prediction)]
+    judge, settings = objective.discriminator, objective.settings
+    passes = [NetworkPass(judge, _detection(sequence_length))]
+    if not isinstance(objective.generator, UnigramGenerator):
+        passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
+    if judge.correction is not None:
+        asked = sequence_length if settings.correction_at == "all" else masked_positions
+        passes.append(NetworkPass(judge, _correction(asked)))
+    if settings.training in ("gumbel", "mixture"):
+        passes.append(NetworkPass(judge, _relaxation(masked_positions)))
+    return passes
 
 
 def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:

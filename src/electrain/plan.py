@@ -17,16 +17,15 @@ from electrain.counting import (
 from electrain.errors import ConfigurationError
 from electrain.hardware import Hardware
 from electrain.models.embedding_sharing import count_parameters
-from electrain.objectives.masking import most_selected
 from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import build_objective
+from electrain.pretrain_objective import build_objective, most_masked
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1
 BYTES_PER_WEIGHT = 4  # weights, gradients and each of Adam's two moments are float32
 # Memory left free: the gradients of activations, and what the allocator wastes.
 USABLE_MEMORY_FRACTION = 0.85
-SPECIAL_IDS = {"pad": 0, "cls": 1, "sep": 2}  # any will do
+SPECIAL_IDS = {"pad": 0, "cls": 1, "sep": 2, "mask": 3}  # any will do
 
 
 @dataclass(frozen=True)
@@ -175,15 +174,15 @@ def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int 
     length = config.data.sequence_length
     with torch.device("meta"):
         objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
-    selected = masked_positions or most_selected(length, config.corruption.masked_fraction)
+    selected = masked_positions or most_masked(config)
     return passes_of(objective, sequence_length=length, masked_positions=selected)
 
 
 def _parameters(passes: list[NetworkPass]) -> Parameters:
     modules: list[nn.Module] = [network.module for network in passes]
-    own = [count_parameters(module) for module in modules] + [0]
-    together = count_parameters(*modules)
-    return Parameters(own[0], own[1], own[0] + own[1] - together, together)
+    judge, generators = modules[0], [module for module in modules[1:] if module is not modules[0]]
+    own, others, together = count_parameters(judge), count_parameters(*generators), count_parameters(*modules)
+    return Parameters(own, others, own + others - together, together)
 
 
 def _memory(passes: list[NetworkPass], rows: int, dtype: torch.dtype, hardware: Hardware | None) -> Memory:

@@ -17,13 +17,19 @@ from electrain.configuration import build_configuration, read_toml, to_toml
 from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
-from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash
+from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
 from electrain.errors import CheckpointError, ConfigurationError, RunDirectoryError, TokenizerError
 from electrain.models.backbones import choose_attention
+from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
-from electrain.objectives.masking import most_selected
 from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import PretrainObjective, build_objective, load_starting_weights, micro_batches
+from electrain.pretrain_objective import (
+    PretrainObjective,
+    build_objective,
+    load_starting_weights,
+    micro_batches,
+    most_masked,
+)
 from electrain.run_directory import (
     MANIFEST_NAME,
     Manifest,
@@ -98,7 +104,8 @@ def pretrain(
 
 
 def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainConfig) -> None:
-    starts = [Path(start) for start in (config.start.discriminator, config.start.generator) if start]
+    named = (config.start.discriminator, config.start.generator, config.generator.source)
+    starts = [Path(start) for start in named if start]
     for other in [*([tokenizer] if tokenizer else []), *(start for start in starts if start.is_dir())]:
         if tokenizer_hash(other) != shards.tokenizer_hash:
             raise TokenizerError(
@@ -162,8 +169,14 @@ class _Run:
     def __init__(self, config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> None:
         self.config, self.shards, self.output, self.runtime = config, shards, output, runtime
         self.is_first = runtime.is_first
-        special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id}
-        self.objective = build_objective(config, vocabulary_size=shards.vocabulary_size, special_ids=special_ids)
+        self.tokenizer = load_tokenizer(shards.tokenizer_directory)
+        special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id, "mask": shards.mask_id}
+        self.objective = build_objective(
+            config,
+            vocabulary_size=shards.vocabulary_size,
+            special_ids=special_ids,
+            unigram_counts=shards.unigram_counts,
+        )
         self.row_flops = _row_flops(self.objective, config, runtime.processes)
         choose_attention(self.objective, runtime.device, config.data.sequence_length)
         self.objective.to(runtime.device)
@@ -173,13 +186,13 @@ class _Run:
             config,
             mask_id=shards.mask_id,
             vocabulary_size=shards.vocabulary_size,
+            continues_word=continues_word(self.tokenizer),
             rank=runtime.rank,
             processes=runtime.processes,
         )
         self.state = RunState()
         self.metrics, self.examples = Journal(output / "metrics.jsonl"), Journal(output / "examples.jsonl")
         self.health = HealthMonitor(config.training, shards.unigram_counts)
-        self.tokenizer = load_tokenizer(shards.tokenizer_directory)
         self.since = (0, 0.0)
         self.last: dict[str, Any] = {}
 
@@ -314,7 +327,7 @@ class _Run:
 
 def _row_flops(objective: PretrainObjective, config: PretrainConfig, processes: int) -> float:
     length = config.data.sequence_length
-    masked_positions = most_selected(length, config.corruption.masked_fraction)
+    masked_positions = most_masked(config)
     passes = passes_of(objective, sequence_length=length, masked_positions=masked_positions)
     rows = config.training.micro_batch_rows or config.training.batch_rows // processes
     return training_flops_per_row(passes, rows)
@@ -327,16 +340,21 @@ def _device_name(runtime: Runtime) -> str:
 
 
 def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
-    """Writes `model/` and, where there is a generator, `generator/` as Hugging Face folders with their tokenizer."""
+    """Writes `model/`, a folder for each further head, and `generator/` where there is one.
+
+    Each is a Hugging Face folder with its tokenizer.
+    """
     logging.disable_progress_bar()
-    networks: dict[str, Callable[[], Any]] = {}
+    networks: dict[str, Callable[[], Any]]
     if isinstance(objective, MaskedLanguageModelling):
-        networks["model"] = objective.model.export
+        networks = {"model": objective.model.export}
     else:
-        networks = {"model": lambda: objective.discriminator.network, "generator": objective.generator.export}
+        networks = objective.discriminator.exports()
+        if not isinstance(objective.generator, UnigramGenerator):
+            networks["generator"] = objective.generator.export
     for name, network in networks.items():
         with replaced_directory(output / name) as temporary:
             exported = network()
             exported.save_pretrained(temporary)
-            has_types = exported.config.model_type == "electra"
+            has_types = exported.config.model_type in ("electra", "bert")
             save_tokenizer(tokenizer, temporary, with_token_types=has_types)

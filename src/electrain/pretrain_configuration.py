@@ -11,6 +11,7 @@ from electrain.models.backbones import EncoderConfig
 from electrain.models.discriminator import DiscriminatorConfig
 from electrain.models.generators import GeneratorConfig
 from electrain.objectives.masking import CorruptionConfig
+from electrain.objectives.replaced_token_detection import GameConfig
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 
@@ -39,6 +40,67 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     parity: ParityConfig = field(default_factory=ParityConfig)
     start: StartConfig = field(default_factory=StartConfig)
+    game: GameConfig = field(default_factory=GameConfig)
+
+    def __post_init__(self) -> None:
+        if self.training.objective == "replaced-token-detection":
+            for is_wrong, message in self._contradictions():
+                if is_wrong:
+                    raise ValueError(message)
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        """What no single section can see: (is it so?, what to say)."""
+        generator, corruption, heads = self.generator, self.corruption, self.discriminator.heads
+        is_adversary = generator.training != "likelihood"
+        has_correction = "correction" in heads
+        relaxes = generator.training in ("gumbel", "mixture")
+        depths = self.game.mixture_depths
+        layers = generator.layers or self.encoder.layers
+        return [
+            (
+                corruption.source == "generated" and generator.kind != "causal",
+                f'[corruption] source = "generated": a {generator.kind} generator cannot write passages; '
+                'set [generator] kind = "causal"',
+            ),
+            (
+                is_adversary and "detection" not in heads,
+                f'[generator] training = "{generator.training}": plays against the detection head; add "detection" to '
+                "[discriminator] heads",
+            ),
+            (
+                relaxes and not self.discriminator.loss_weight,
+                f'[generator] training = "{generator.training}": needs [discriminator] loss_weight above 0',
+            ),
+            (
+                has_correction and self.discriminator.correction_at == "missing" and not corruption.missing_fraction,
+                '[discriminator] correction_at = "missing": nothing is missing; set [corruption] missing_fraction',
+            ),
+            (
+                corruption.missing_fraction == 1 and self.discriminator.detection_at == "selected",
+                '[discriminator] detection_at = "selected": all selected tokens are missing; lower [corruption] '
+                "missing_fraction",
+            ),
+            (
+                "electric" in heads and (corruption.missing_fraction > 0 or corruption.source == "generated"),
+                '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] '
+                'missing_fraction = 0 and source = "corpus"',
+            ),
+            (
+                self.parity.colliding_positions
+                and (corruption.noise != "random" or relaxes or "electric" in heads or corruption.missing_fraction > 0),
+                "[parity] colliding_positions: goes with the published recipe only, noise random and every position "
+                "proposed; switch it off",
+            ),
+            (
+                generator.training == "mixture" and bool(depths) and depths[-1] > layers,
+                f"[game] mixture_depths = {list(depths)}: the generator has {layers} layers",
+            ),
+            (
+                generator.own_stage_steps >= self.training.steps,
+                f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps "
+                f"({self.training.steps})",
+            ),
+        ]
 
 
 def preset_names() -> list[str]:

@@ -10,8 +10,8 @@ import torch
 
 from electrain.data.batches import RowSource
 from electrain.data.shards import open_shards
+from electrain.objectives.head_losses import replaced_token_loss
 from electrain.objectives.objective import Outcome, word_loss
-from electrain.objectives.replaced_token_detection import replaced_token_loss
 from electrain.pretrain_configuration import PretrainConfig
 from electrain.pretrain_objective import build_objective, micro_batches
 from electrain.training import loop

@@ -8,8 +8,8 @@ import torch
 from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator, count_parameters
-from electrain.models.generators import ProjectedGenerator, masked_language_model
-from electrain.objectives.replaced_token_detection import ReplacedTokenDetection
+from electrain.models.generators import masked_language_model
+from electrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
 
 SPECIAL_IDS = {"pad": 0, "cls": 2, "sep": 3}
 VOCABULARY = 90
@@ -56,7 +56,6 @@ def test_modernbert_of_equal_width_shares_the_table_and_the_output_layer() -> No
 
 def test_modernbert_of_another_width_projects_the_table() -> None:
     discriminator, generator = networks("modernbert", "shared")
-    assert isinstance(generator, ProjectedGenerator)
     assert generator.table().shape == (VOCABULARY, 16)
     assert not storages(discriminator) & storages(generator)
     before = generator.table()
@@ -78,7 +77,7 @@ def test_shared_parameters_are_counted_once(backbone: str) -> None:
     for sharing in ("shared", "separate"):
         discriminator, generator = networks(backbone, sharing)
         sizes[sharing] = count_parameters(discriminator, generator)
-        objective = ReplacedTokenDetection(discriminator, generator, loss_weight=50.0)
+        objective = ReplacedTokenDetection(discriminator, generator, DetectionSettings())
         assert sizes[sharing] == sum(parameter.numel() for parameter in objective.parameters())
     if backbone == "electra":  # words, positions, types, LayerNorm
         assert sizes["separate"] - sizes["shared"] == 16 * (VOCABULARY + 512 + 2 + 2)

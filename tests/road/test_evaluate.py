@@ -20,8 +20,12 @@ from electrain.evaluate.detection import evaluate_detection
 from electrain.evaluate.judged_tokens import judge_rows
 from electrain.evaluate.sentence_scores import discriminator_scores, tokenize_sentences
 from electrain.loading import load_detector, load_generator
-from electrain.objectives.masking import mask_batch
-from electrain.objectives.replaced_token_detection import ReplacedTokenDetection, detection_micro_batch
+from electrain.models.backbones import encode
+from electrain.models.discriminator import DiscriminatorConfig, replaced_logits
+from electrain.models.generators import take_positions, word_logits
+from electrain.objectives.detection_batches import detection_micro_batch
+from electrain.objectives.masking import CorruptionConfig, mask_batch
+from electrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -44,7 +48,7 @@ def test_detection_equals_the_training_objective(tiny_run: Runs, text: str, back
     stream = shards_in_memory([Document(Path(text).read_text(), "")], Path(detector.source))
     source = RowSource(stream, DataConfig(20, 2), 5)
     masked = mask_batch(source.batch(np.arange(30)), 0.15, 5, mask_id=4)
-    batch = detection_micro_batch(masked, with_padding=False)
+    batch = detection_micro_batch(masked, DiscriminatorConfig(), CorruptionConfig(), 0, with_padding=False)
     with torch.no_grad():
         types, ids = batch.tensors["token_type_ids"], batch.tensors["token_ids"]
         extra = {"token_type_ids": types} if backbone == "electra" else {}
@@ -56,7 +60,7 @@ def test_detection_equals_the_training_objective(tiny_run: Runs, text: str, back
     assert result["generator"]["loss"] == pytest.approx(losses.item(), rel=1e-4)
     assert result["generator"]["accuracy"] == pytest.approx((logits.argmax(-1) == originals).float().mean().item())
     assert result["generator"]["masked_tokens"] == int(chosen.sum())
-    objective = ReplacedTokenDetection(_network(detector), _network(sampler), loss_weight=50.0)  # type: ignore[arg-type]
+    objective = ReplacedTokenDetection(_Judge(detector), _Proposer(sampler), DetectionSettings())  # type: ignore[arg-type]
     with torch.no_grad():
         outcome = objective(**batch.tensors)
     is_scored = ~masked.packed.is_special
@@ -68,20 +72,34 @@ def test_detection_equals_the_training_objective(tiny_run: Runs, text: str, back
     assert result["discriminator"]["log_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def _network(loaded: Any) -> torch.nn.Module:
-    """A loaded model as the objective calls its networks."""
-    from electrain.loading import replaced_logits
-    from electrain.models.backbones import encode
-    from electrain.models.generators import take_positions, word_logits
+class _Judge(torch.nn.Module):
+    """A loaded discriminator as the objective calls its own."""
 
-    class Network(torch.nn.Module):
-        def forward(self, ids: Any, types: Any, mask: Any, positions: Any = None) -> Any:
-            if positions is None:
-                return replaced_logits(loaded, ids, mask, types)
-            hidden = encode(loaded.model.base_model, ids, types, mask)
-            return word_logits(loaded.model, take_positions(hidden, positions))
+    heads, correction, energy = ("detection",), None, None
 
-    return Network()
+    def __init__(self, loaded: Any) -> None:
+        super().__init__()
+        self.loaded = loaded
+
+    def hidden(self, ids: Any, types: Any, mask: Any, _: Any) -> Any:
+        return encode(self.loaded.model.base_model, ids, types, mask)
+
+    def detect(self, hidden: Any) -> Any:
+        return replaced_logits(self.loaded.model, hidden)
+
+
+class _Proposer(torch.nn.Module):
+    """A loaded generator as the objective calls its own."""
+
+    reads_masked_ids = True
+
+    def __init__(self, loaded: Any) -> None:
+        super().__init__()
+        self.loaded = loaded
+
+    def propose(self, ids: Any, types: Any, mask: Any, positions: Any, _: Any) -> Any:
+        hidden = take_positions(encode(self.loaded.model.base_model, ids, types, mask), positions)
+        return hidden, [word_logits(self.loaded.model, hidden)]
 
 
 def test_detection_reports_what_the_issue_asks(tiny_run: Runs, text: str) -> None:

@@ -32,6 +32,7 @@ class PackedBatch:
         is_real: (rows, length) bool; False at padding.
         is_special: (rows, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
         row_numbers: (rows,) int64; the number of each row in the whole run, the key of everything random about it.
+        begins_word: (rows, length) bool; True where a word begins; None: the vocabulary's ## tells.
     """
 
     token_ids: NDArray[np.int64]
@@ -39,3 +40,4 @@ class PackedBatch:
     is_real: NDArray[np.bool_]
     is_special: NDArray[np.bool_]
     row_numbers: NDArray[np.int64]
+    begins_word: NDArray[np.bool_] | None = None

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from electrain.errors import TokenizerError
@@ -176,3 +178,9 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 def _is_cased(path: Path) -> bool:
     words = [token for token in _read_vocabulary(path) if not (token.startswith("[") or token.startswith("<"))]
     return any(word != word.lower() for word in words)
+
+
+def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:
+    """(vocabulary,) bool: True for the pieces that go on with a word, such as ##ing."""
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return np.array([piece.startswith("##") for piece in pieces], np.bool_)

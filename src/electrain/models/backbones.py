@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import ElectraConfig, ModernBertConfig, PreTrainedModel
+from transformers import BertConfig, ElectraConfig, GPT2Config, ModernBertConfig, PreTrainedModel
 
 from electrain.configuration import require_at_least
 
-Backbone = Literal["electra", "modernbert"]
+Backbone = Literal["electra", "modernbert", "bert"]
 
 # Positions a model can take beyond its pretraining length cost an embedding row each (electra) or nothing (modernbert).
 MOST_POSITIONS = 512
@@ -21,12 +21,14 @@ class EncoderConfig:
     """The discriminator's encoder, which is what people fine-tune.
 
     Attributes:
-        backbone: electra (the published architecture) or modernbert (pre-norm, rotary positions, gated feed-forward).
+        backbone: electra (the published architecture), modernbert (pre-norm, rotary positions, gated feed-forward) or
+            bert (electra without a width of its own for the embeddings).
         layers: Transformer layers.
         hidden_size: width of the residual stream.
         feed_forward_size: width inside the feed-forward network; 4 x hidden_size in the paper.
         heads: attention heads; hidden_size must be a multiple of it.
-        embedding_size: width of the embeddings before projection; 0 means hidden_size; modernbert has no other.
+        embedding_size: width of the embeddings before projection; 0 means hidden_size; only electra has
+            another.
     """
 
     layers: int
@@ -42,8 +44,8 @@ class EncoderConfig:
         require_at_least("embedding_size", self.embedding_size, 0)
         if self.hidden_size % self.heads:
             raise ValueError(f"heads = {self.heads}: hidden_size {self.hidden_size} is not a multiple of it")
-        if self.backbone == "modernbert" and self.embedding_size not in (0, self.hidden_size):
-            raise ValueError(f"embedding_size = {self.embedding_size}: modernbert needs 0 or its hidden_size")
+        if self.backbone != "electra" and self.embedding_size not in (0, self.hidden_size):
+            raise ValueError(f"embedding_size = {self.embedding_size}: {self.backbone} needs 0 or its hidden_size")
         if self.backbone == "modernbert" and (self.hidden_size // self.heads) % 2:
             raise ValueError(f"heads = {self.heads}: rotary positions need an even width per head")
 
@@ -69,13 +71,11 @@ def encoder_configuration(
         "label2id": {label: number for number, label in LABELS.items()},
         "attn_implementation": "sdpa",
     }
-    if encoder.backbone == "electra":
-        return ElectraConfig(
-            **common,
-            embedding_size=encoder.embedding_size or encoder.hidden_size,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
+    if encoder.backbone != "modernbert":
+        common |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        if encoder.backbone == "bert":
+            return BertConfig(**common)
+        return ElectraConfig(**common, embedding_size=encoder.embedding_size or encoder.hidden_size)
     return ModernBertConfig(
         **common,
         bos_token_id=special_ids["cls"],
@@ -95,8 +95,29 @@ def encoder_configuration(
     )
 
 
+def causal_configuration(
+    decoder: EncoderConfig, *, vocabulary_size: int, sequence_length: int, dropout: float, special_ids: dict[str, int]
+) -> Any:
+    """The configuration of a GPT-2 with the sizes of `decoder`. Args: as `encoder_configuration`."""
+    return GPT2Config(
+        vocab_size=vocabulary_size,
+        n_positions=max(MOST_POSITIONS, sequence_length),
+        n_embd=decoder.hidden_size,
+        n_layer=decoder.layers,
+        n_head=decoder.heads,
+        n_inner=decoder.feed_forward_size,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        bos_token_id=special_ids["cls"],
+        eos_token_id=special_ids["sep"],
+        pad_token_id=special_ids["pad"],
+        attn_implementation="sdpa",
+    )
+
+
 def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderConfig:
-    """The generator's encoder: the same depth, its width, feed-forward and heads a fraction of the encoder's.
+    """The generator's sizes: the same depth, its width, feed-forward and heads a fraction of the encoder's.
 
     Heads keep the encoder's width where the fraction allows it. Source: Clark et al. 2020, section 3.2 and table 6.
     """
@@ -135,17 +156,44 @@ def encode(
     attention_mask: Tensor | None,
     token_embeddings: Tensor | None = None,
 ) -> Tensor:
-    """Hidden states of the last layer.
+    """(batch, length, hidden) float: hidden states of the last layer. Args: as `encode_depths`."""
+    return encode_depths(body, token_ids, token_type_ids, attention_mask, token_embeddings, ())[0]
+
+
+def encode_depths(
+    body: Any,
+    token_ids: Tensor | None,
+    token_type_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_embeddings: Tensor | None,
+    depths: tuple[int, ...],
+) -> list[Tensor]:
+    """Hidden states after some of the layers.
 
     Args:
-        body: `ElectraModel` or `ModernBertModel`.
-        token_ids: (batch, length) int64, or None where `token_embeddings` are given.
+        body: `ElectraModel`, `BertModel`, `ModernBertModel` or `GPT2Model`.
+        token_ids: (batch, length) int64; not read where `token_embeddings` are given.
         token_type_ids: (batch, length) int64; ignored by a body without token types.
         attention_mask: (batch, length) bool, True at real tokens; None where every token is real, which is faster.
         token_embeddings: (batch, length, embedding) in place of the body's own look-up.
-    Returns: (batch, length, hidden) float.
+        depths: numbers of layers; empty: all layers.
+    Returns: for each depth (batch, length, hidden) float.
     """
-    extra = {"token_type_ids": token_type_ids} if body.config.model_type == "electra" else {}
+    kind = body.config.model_type
+    extra: dict[str, Any] = {"token_type_ids": token_type_ids} if kind in ("electra", "bert") else {}
+    if kind == "gpt2":
+        extra["use_cache"] = False
     mask = None if attention_mask is None else attention_mask.to(torch.int64)
-    hidden: Tensor = body(input_ids=token_ids, inputs_embeds=token_embeddings, attention_mask=mask, **extra)[0]
-    return hidden
+    ids = token_ids if token_embeddings is None else None
+    output = body(
+        input_ids=ids,
+        inputs_embeds=token_embeddings,
+        attention_mask=mask,
+        output_hidden_states=len(depths) > 1,
+        **extra,
+    )
+    if len(depths) <= 1:
+        return [output[0]]
+    last = body.config.num_hidden_layers
+    finish = body.final_norm if kind == "modernbert" else nn.Identity()
+    return [output[0] if depth == last else finish(output.hidden_states[depth]) for depth in depths]

@@ -1,13 +1,19 @@
-"""The discriminator: an encoder and a head that says of each token whether it was replaced."""
+"""The discriminator: an encoder, and the heads that are asked about every token."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
-from transformers import ElectraForPreTraining, ModernBertForTokenClassification
+from torch.nn import functional
+from transformers import BertForTokenClassification, ElectraForPreTraining, ModernBertForTokenClassification
 
 from electrain.configuration import require_at_least
 from electrain.models.backbones import encode
+from electrain.models.generators import masked_language_model, output_layer, word_features
+
+Head = Literal["detection", "correction", "electric"]
 
 
 @dataclass(frozen=True)
@@ -15,30 +21,103 @@ class DiscriminatorConfig:
     """What the discriminator is asked.
 
     Attributes:
-        heads: detection: was this token replaced?
-        loss_weight: weight of the detection loss beside the generator's; 50 in the paper.
+        heads: detection: was this token replaced? correction: which word belongs here? electric: how much energy has
+            this token here, the less the likelier?
+        loss_weight: weight of the detection and electric losses beside the generator's; 50 in the paper.
+        detection_at: all: every token, as published; selected: only where the generator was asked (an ablation).
+        correction_at: missing: where [MASK] was left standing; replaced: where the generator was asked; all: at every
+            token, which is copied with the probability that detection gives it.
+        correction_weight: weight of the correction loss beside the generator's.
     """
 
-    heads: tuple[Literal["detection"], ...] = ("detection",)
+    heads: tuple[Head, ...] = ("detection",)
     loss_weight: float = 50.0
+    detection_at: Literal["all", "selected"] = "all"
+    correction_at: Literal["missing", "replaced", "all"] = "replaced"
+    correction_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.heads != ("detection",):
-            raise ValueError('heads: must be ["detection"]')
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise ValueError('heads: give each of detection, correction and electric at most once, as ["detection"]')
+        if "correction" in self.heads and self.correction_at == "all" and "detection" not in self.heads:
+            raise ValueError('correction_at = "all": a word is copied with the chance that detection gives it; add '
+                             'heads = ["detection", "correction"]')  # fmt: skip
         require_at_least("loss_weight", self.loss_weight, 0.0)
+        require_at_least("correction_weight", self.correction_weight, 0.0)
 
 
-class Discriminator(nn.Module):
-    """A Hugging Face network with a per-token head, as one number per token.
+def token_classifier(configuration: Any) -> Any:
+    """The Hugging Face network with the per-token head original or replaced, for a configuration of any backbone.
 
-    `network` is `ElectraForPreTraining`, or `ModernBertForTokenClassification` with the labels original and replaced:
-    Hugging Face has no pretraining class for it, and the difference of its two logits is the logit of "replaced".
+    Only for ELECTRA has Hugging Face a pretraining class; for the others it is token classification with two labels,
+    and the difference of the two logits is the logit of "replaced".
+    """
+    kinds = {
+        "electra": ElectraForPreTraining,
+        "modernbert": ModernBertForTokenClassification,
+        "bert": BertForTokenClassification,
+    }
+    return kinds[configuration.model_type](configuration)
+
+
+class EnergyHead(nn.Module):
+    """A second per-token head of the same make as detection's; its logit is the energy of the token.
+
+    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.1 (one linear
+    layer there; here the head that Hugging Face gives the backbone, so that it can be saved as one).
     """
 
     def __init__(self, configuration: Any) -> None:
         super().__init__()
-        kind = ElectraForPreTraining if configuration.model_type == "electra" else ModernBertForTokenClassification
-        self.network: Any = kind(configuration)
+        self.config = configuration
+        network = token_classifier(configuration)
+        for name in ("discriminator_predictions", "head", "drop", "dropout", "classifier"):
+            if hasattr(network, name):
+                setattr(self, name, getattr(network, name))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, length) float from (batch, length, hidden)."""
+        return replaced_logits(self, hidden)
+
+
+class CorrectionHead(nn.Module):
+    """Says which word belongs at a position; its output layer is the table of embeddings."""
+
+    def __init__(self, configuration: Any) -> None:
+        super().__init__()
+        network = masked_language_model(configuration)
+        self.config = configuration
+        if configuration.model_type == "electra":
+            self.generator_predictions = network.generator_predictions
+        elif configuration.model_type == "modernbert":
+            self.head = network.head
+        else:
+            self.cls = nn.ModuleDict({"predictions": nn.Module()})
+            self.cls["predictions"].transform = network.cls.predictions.transform
+        self.bias = nn.Parameter(output_layer(network).bias.detach().clone())
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
+        return functional.linear(word_features(self, hidden), table, self.bias)
+
+
+class Discriminator(nn.Module):
+    """A Hugging Face network with the detection head, and the further heads that are asked for.
+
+    Without detection its head stays, untrained and frozen, so that what is exported is a whole network.
+    """
+
+    def __init__(self, configuration: Any, heads: tuple[Head, ...] = ("detection",)) -> None:
+        super().__init__()
+        self.heads = heads
+        self.configuration = configuration
+        self.network: Any = token_classifier(configuration)
+        self.correction = CorrectionHead(configuration) if "correction" in heads else None
+        self.energy = EnergyHead(configuration) if "electric" in heads else None
+        if "detection" not in heads:
+            inside = {id(parameter) for parameter in self.body.parameters()}
+            for parameter in self.network.parameters():
+                parameter.requires_grad_(id(parameter) in inside)
 
     @property
     def body(self) -> Any:
@@ -47,19 +126,91 @@ class Discriminator(nn.Module):
 
     @property
     def word_embeddings(self) -> Any:
-        """The embedding table of the encoder, an `nn.Embedding`."""
+        """The embedding table of the encoder: an `nn.Embedding`, or one with the same `weight`."""
         return self.network.get_input_embeddings()
+
+    def hidden(
+        self,
+        token_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_embeddings: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, length, hidden) float; `token_embeddings` in place of the look-up where given."""
+        return encode(self.body, token_ids, token_type_ids, attention_mask, token_embeddings)
+
+    def detect(self, hidden: Tensor) -> Tensor:
+        """(batch, length) float from (batch, length, hidden): the logit of "this token was replaced"."""
+        return replaced_logits(self.network, hidden)
 
     def forward(self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None) -> Tensor:
         """(batch, length) float: the logit of "this token was replaced"."""
-        hidden = encode(self.body, token_ids, token_type_ids, attention_mask)
-        return replaced_logits(self.network, hidden)
+        return self.detect(self.hidden(token_ids, token_type_ids, attention_mask))
+
+    def exports(self) -> dict[str, Callable[[], Any]]:
+        """What makes the Hugging Face network of each folder: `model`, and one for each further head.
+
+        `model` has the detection head, or the first of the heads where there is none.
+        """
+        makers: dict[Head, Callable[[], Any]] = {
+            "detection": self.export,
+            "correction": self._export_correction,
+            "electric": self._export_energy,
+        }
+        main = "detection" if "detection" in self.heads else self.heads[0]
+        return {"model": makers[main], **{head: makers[head] for head in self.heads if head != main}}
+
+    @torch.no_grad()
+    def export(self) -> Any:
+        """The network as Hugging Face saves and loads it, with one table of embeddings."""
+        if isinstance(self.word_embeddings, nn.Embedding):
+            return self.network
+        return self._filled(token_classifier(self.configuration), self.network.state_dict())
+
+    @torch.no_grad()
+    def load(self, fill: Callable[[Any], None]) -> None:
+        """Lets `fill` put weights into the network as Hugging Face has it."""
+        if isinstance(self.word_embeddings, nn.Embedding):
+            fill(self.network)
+            return
+        network = token_classifier(self.configuration)
+        fill(network)
+        own = self.network.state_dict()
+        state = {name: value for name, value in network.state_dict().items() if name in own}
+        self.network.load_state_dict(state, strict=False)
+        self.word_embeddings.set(network.get_input_embeddings().weight)
+
+    @torch.no_grad()
+    def _export_energy(self) -> Any:
+        assert self.energy is not None
+        network = self._filled(token_classifier(self.configuration), self.network.state_dict())
+        network.load_state_dict(self.energy.state_dict(), strict=False)
+        return network
+
+    @torch.no_grad()
+    def _export_correction(self) -> Any:
+        assert self.correction is not None
+        network = self._filled(masked_language_model(self.configuration), self.network.state_dict())
+        state = {name: value for name, value in self.correction.state_dict().items() if name != "bias"}
+        network.load_state_dict(state, strict=False)
+        output_layer(network).bias.copy_(self.correction.bias)
+        network.tie_weights()
+        return network
+
+    def _filled(self, network: Any, state: dict[str, Tensor]) -> Any:
+        """`network` with this encoder, and with whatever else `state` has for it."""
+        own = network.state_dict()
+        network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
+        network.get_input_embeddings().weight.copy_(self.word_embeddings.weight)
+        return network
 
 
 def replaced_logits(network: Any, hidden: Tensor) -> Tensor:
-    """(batch, length) float from (batch, length, hidden): the head of either kind of network."""
-    if hasattr(network, "discriminator_predictions"):
+    """(batch, length) float from (batch, length, hidden): the per-token head of any of the networks."""
+    kind = network.config.model_type
+    if kind == "electra":
         logits: Tensor = network.discriminator_predictions(hidden)
         return logits
-    pair: Tensor = network.classifier(network.drop(network.head(hidden))).float()
+    features = network.drop(network.head(hidden)) if kind == "modernbert" else network.dropout(hidden)
+    pair: Tensor = network.classifier(features).float()
     return pair[..., 1] - pair[..., 0]

@@ -2,34 +2,67 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from electrain.models.discriminator import Discriminator
-from electrain.models.generators import MaskedGenerator, ProjectedGenerator
-
-Generator = MaskedGenerator | ProjectedGenerator
+from electrain.models.generators import CausalGenerator, MaskedGenerator, ProjectedTable, output_layer
 
 
-def build_generator(configuration: Any, discriminator: Discriminator, embedding_sharing: str) -> Generator:
-    """A generator whose embeddings are the discriminator's (`shared`) or its own (`separate`).
+class DisentangledEmbedding(nn.Module):
+    """The generator's table, without its gradient, plus a difference that the discriminator trains.
 
-    Shared, electra: word, position and type embeddings and their LayerNorm are one module in both networks, and the
-    generator projects them to its width and ties its output layer to the word embeddings (Clark et al. 2020, section
-    3.2; the reference implementation shares the LayerNorm too). Shared, modernbert: the generator's table is the
-    discriminator's times a learned projection, or the same where the widths are equal.
+    The difference starts at zero. Source: He et al. 2021, DeBERTaV3, section 3.2 (gradient-disentangled sharing).
     """
-    same_width = configuration.hidden_size == discriminator.body.config.hidden_size
+
+    def __init__(self, shared: nn.Embedding) -> None:
+        super().__init__()
+        self.shared = [shared]  # in a list: the generator owns it
+        self.padding_idx = shared.padding_idx
+        self.difference = nn.Parameter(torch.zeros_like(shared.weight))
+
+    @property
+    def weight(self) -> Tensor:
+        """(vocabulary, embedding) float: the table that the discriminator uses; it is what export saves."""
+        return self.shared[0].weight.detach() + self.difference
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """(..., embedding) float: the embeddings of (...) token ids."""
+        shared = functional.embedding(token_ids, self.shared[0].weight.detach())
+        return shared + functional.embedding(token_ids, self.difference, self.padding_idx)
+
+    @torch.no_grad()
+    def set(self, table: Tensor) -> None:
+        """Makes the table the given (vocabulary, embedding) one, by the difference."""
+        self.difference.copy_(table - self.shared[0].weight)
+
+
+def build_generator(configuration: Any, discriminator: Discriminator, embedding_sharing: str) -> MaskedGenerator:
+    """A masked or causal generator whose embeddings are tied to the discriminator's as `embedding_sharing` says.
+
+    shared, both electra: word, position and type embeddings and their LayerNorm are one module in both networks, and
+    the generator projects them to its width and ties its output layer to the word embeddings (Clark et al. 2020,
+    section 3.2; the reference implementation shares the LayerNorm too). Otherwise the generator's table is the
+    discriminator's times a learned projection, or the same where the widths are equal. gradient-disentangled: the
+    same table, which the generator then owns; see `DisentangledEmbedding`. separate: nothing is shared.
+    """
+    kind = CausalGenerator if configuration.model_type == "gpt2" else MaskedGenerator
+    generator = kind(configuration)
     if embedding_sharing == "separate":
-        return MaskedGenerator(configuration)
-    if configuration.model_type == "modernbert" and not same_width:
-        return ProjectedGenerator(configuration, discriminator.word_embeddings)
-    generator = MaskedGenerator(configuration)
-    if configuration.model_type == "electra":
-        generator.body.embeddings = discriminator.body.embeddings
-        generator.network.generator_lm_head.weight = discriminator.word_embeddings.weight
+        return generator
+    words = discriminator.word_embeddings
+    is_disentangled = embedding_sharing == "gradient-disentangled"
+    has_projection = configuration.model_type == "electra"
+    if not has_projection and configuration.hidden_size != words.embedding_dim:
+        generator.use(ProjectedTable(words, configuration.hidden_size, owns_table=is_disentangled))
     else:
-        generator.body.embeddings.tok_embeddings = discriminator.word_embeddings
-        generator.network.decoder.weight = discriminator.word_embeddings.weight
+        if has_projection and not is_disentangled:
+            generator.body.embeddings = discriminator.body.embeddings
+        generator.network.set_input_embeddings(words)
+        output_layer(generator.network).weight = words.weight
+    if is_disentangled:
+        discriminator.network.set_input_embeddings(DisentangledEmbedding(words))
     return generator
 
 

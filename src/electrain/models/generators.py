@@ -1,4 +1,4 @@
-"""Generators: small networks that fill the masked positions."""
+"""Generators: small networks that propose words for the selected positions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,134 +7,225 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import ElectraForMaskedLM, ModernBertForMaskedLM
+from transformers import BertForMaskedLM, ElectraForMaskedLM, GPT2LMHeadModel, ModernBertForMaskedLM
 
 from electrain.configuration import require_at_least
-from electrain.models.backbones import encode
+from electrain.models.backbones import encode_depths
+
+GeneratorKind = Literal["masked", "causal", "unigram", "frozen"]
+GeneratorTraining = Literal["likelihood", "policy-gradient", "gumbel", "mixture"]
+EmbeddingSharing = Literal["shared", "gradient-disentangled", "separate"]
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """The network that proposes replacements.
+    """What proposes replacements.
 
     Attributes:
-        kind: masked: a masked language model, as published.
+        kind: masked: a masked language model, as published; causal: a GPT-2 that sees the words before; unigram: word
+            frequencies, no network; frozen: a network that is not trained beside the discriminator.
         size_fraction: its width, feed-forward and heads as a fraction of the encoder's; 1/4 or 1/3 in the paper.
-        training: likelihood: trained to restore the words, never to fool the discriminator.
-        embedding_sharing: shared: one table of embeddings for both networks; separate: one each.
+        layers: of its own; 0: as many as the encoder's.
+        hidden_size: in place of the fraction; 0: by the fraction. Needs feed_forward_size and heads too.
+        feed_forward_size: in place of the fraction, with hidden_size and heads.
+        heads: in place of the fraction, with hidden_size and feed_forward_size.
+        training: likelihood: to restore the words, as published; policy-gradient or gumbel: to mislead the
+            discriminator; mixture: several depths trained by likelihood, only their mixture weights to mislead.
+        embedding_sharing: shared: one table of embeddings for both networks; gradient-disentangled: the
+            discriminator's is the generator's, without its gradient, plus a difference of its own; separate: one each.
         temperature: of the samples; 1 in the paper.
+        last_temperature: reached in a straight line at the last step; 0: the temperature does not change.
+        source: of a frozen generator: folder or hub id of a masked or causal language model with this vocabulary.
+        own_stage_steps: of a frozen generator without a source: the first steps, in which it alone is trained.
+        clusters: of a unigram generator: a word is replaced by one of its own class of frequency; 1: by any word.
     """
 
-    kind: Literal["masked"] = "masked"
+    kind: GeneratorKind = "masked"
     size_fraction: float = 0.25
-    training: Literal["likelihood"] = "likelihood"
-    embedding_sharing: Literal["shared", "separate"] = "shared"
+    layers: int = 0
+    hidden_size: int = 0
+    feed_forward_size: int = 0
+    heads: int = 0
+    training: GeneratorTraining = "likelihood"
+    embedding_sharing: EmbeddingSharing = "shared"
     temperature: float = 1.0
+    last_temperature: float = 0.0
+    source: str = ""
+    own_stage_steps: int = 0
+    clusters: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.size_fraction <= 1:
             hint = f"; as a percentage it is written {self.size_fraction / 100}" if self.size_fraction > 1 else ""
             raise ValueError(f"size_fraction = {self.size_fraction}: must be above 0 and at most 1{hint}")
         require_at_least("temperature", self.temperature, 0.01)
+        require_at_least("clusters", self.clusters, 1)
+        for name in ("layers", "hidden_size", "feed_forward_size", "heads", "own_stage_steps", "last_temperature"):
+            require_at_least(name, getattr(self, name), 0)
+        sizes = [bool(size) for size in (self.hidden_size, self.feed_forward_size, self.heads)]
+        if any(sizes) and not all(sizes):
+            raise ValueError("hidden_size, feed_forward_size and heads: give all three, or size_fraction alone")
+        self._require_no_contradiction()
+
+    def _require_no_contradiction(self) -> None:
+        if self.kind in ("unigram", "frozen") and self.training != "likelihood":
+            raise ValueError(
+                f'training = "{self.training}": a {self.kind} generator cannot be trained against the discriminator; '
+                'use kind = "masked" or "causal"'
+            )
+        if self.training == "mixture" and self.kind != "masked":
+            raise ValueError(f'training = "mixture": mixes depths of a masked generator, not kind = "{self.kind}"')
+        if self.kind == "frozen" and bool(self.source) == bool(self.own_stage_steps):
+            raise ValueError('kind = "frozen": give either source, a pretrained model, or own_stage_steps')
+        if self.kind != "frozen" and (self.source or self.own_stage_steps):
+            name = "source" if self.source else "own_stage_steps"
+            raise ValueError(f'{name}: is for kind = "frozen"; this one is "{self.kind}"')
+        if self.kind != "unigram" and self.clusters > 1:
+            raise ValueError(f'clusters = {self.clusters}: is for kind = "unigram"; this one is "{self.kind}"')
 
 
 def masked_language_model(configuration: Any) -> Any:
-    """The Hugging Face network with a word-prediction head for a configuration of either backbone."""
-    kind = ElectraForMaskedLM if configuration.model_type == "electra" else ModernBertForMaskedLM
-    return kind(configuration)
+    """The Hugging Face network with a word-prediction head for a configuration of any backbone."""
+    kinds = {"electra": ElectraForMaskedLM, "modernbert": ModernBertForMaskedLM, "bert": BertForMaskedLM}
+    return kinds[configuration.model_type](configuration)
+
+
+class ProjectedTable(nn.Module):
+    """The discriminator's table of embeddings, brought to the generator's width by a learned projection.
+
+    Only ELECTRA's encoder has a projection between embeddings and layers. For the others the generator's table is
+    computed as `shared @ projection`, so that it is both input embedding and tied output layer.
+    """
+
+    def __init__(self, shared: nn.Embedding, width: int, *, owns_table: bool = False) -> None:
+        """Args: owns_table: False where the discriminator trains the table, which is then not a parameter of this."""
+        super().__init__()
+        self.owned = shared if owns_table else None
+        self.shared = [shared]  # in a list, which registers nothing
+        self.projection = nn.Parameter(torch.empty(shared.embedding_dim, width))
+        nn.init.normal_(self.projection, std=shared.embedding_dim**-0.5)
+
+    def forward(self) -> Tensor:
+        """(vocabulary, width) float: the generator's word embeddings, in float32 even under autocast."""
+        with torch.autocast(self.projection.device.type, enabled=False):
+            return self.shared[0].weight @ self.projection
+
+    @torch.no_grad()
+    def fit(self, table: Tensor) -> None:
+        """Sets the projection to the one that comes nearest to a (vocabulary, width) table, in least squares."""
+        self.projection.copy_(torch.linalg.lstsq(self.shared[0].weight, table).solution)
 
 
 class MaskedGenerator(nn.Module):
-    """A masked language model whose prediction head runs only where it is asked."""
+    """A masked language model whose prediction head runs only where it is asked.
+
+    Attributes:
+        reads_masked_ids: True: it sees the row with [MASK] in it.
+    """
+
+    reads_masked_ids = True
 
     def __init__(self, configuration: Any) -> None:
         super().__init__()
-        self.network: Any = masked_language_model(configuration)
+        self.configuration = configuration
+        self.network: Any = self.build()
+        self.table: ProjectedTable | None = None
+
+    def use(self, table: ProjectedTable) -> None:
+        """Takes a projected table in place of embeddings and output layer of its own."""
+        self.table = table
+        output_layer(self.network).weight = None
+        self.network.set_input_embeddings(None)
+
+    def build(self) -> Any:
+        """A fresh Hugging Face network of this generator's shape."""
+        return masked_language_model(self.configuration)
 
     @property
     def body(self) -> Any:
         """The encoder without its head."""
         return self.network.base_model
 
-    def forward(
-        self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor
-    ) -> Tensor:
-        """(batch, selected, vocabulary) float: logits of the word at each selected position.
+    def propose(
+        self,
+        token_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        positions: Tensor,
+        depths: tuple[int, ...] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
+        """What it thinks of each selected position.
 
         Args:
             positions: (batch, selected) int64.
+            depths: numbers of layers after which words are predicted; empty: after the last only.
+        Returns: (batch, selected, hidden) float: its last hidden states there; and for each depth
+            (batch, selected, vocabulary) float: word logits.
         """
-        hidden = encode(self.body, token_ids, token_type_ids, attention_mask)
-        return word_logits(self.network, take_positions(hidden, positions))
+        table = None if self.table is None else self.table()
+        embeddings = None if table is None else functional.embedding(token_ids, table)
+        states = encode_depths(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths)
+        hidden = [self.take(state, positions) for state in states]
+        return hidden[-1], [self._words(state, table) for state in hidden]
 
-    def export(self) -> Any:
-        """The network as Hugging Face saves and loads it."""
-        return self.network
+    def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """(batch, selected, hidden) float: the states that predict the words at the positions."""
+        return take_positions(hidden, positions)
 
-    def load(self, fill: Callable[[Any], None]) -> None:
-        """Lets `fill` put weights into the network as Hugging Face has it."""
-        fill(self.network)
-
-
-class ProjectedGenerator(nn.Module):
-    """A ModernBERT generator that shares the discriminator's wider table through a learned projection.
-
-    ModernBERT has no projection between embeddings and layers. The generator's table is computed as `shared @
-    projection`, so that it is both input embedding and tied output layer, and `export` saves the product.
-    """
-
-    def __init__(self, configuration: Any, shared: nn.Embedding) -> None:
-        super().__init__()
-        self.configuration = configuration
-        self.network: Any = masked_language_model(configuration)
-        self.network.decoder.weight = None
-        self.network.model.embeddings.tok_embeddings = None
-        self.shared = [shared]  # in a list: the discriminator owns it
-        self.projection = nn.Parameter(torch.empty(shared.embedding_dim, configuration.hidden_size))
-        nn.init.normal_(self.projection, std=shared.embedding_dim**-0.5)
-
-    @property
-    def body(self) -> Any:
-        """The encoder without its head."""
-        return self.network.model
-
-    def table(self) -> Tensor:
-        """(vocabulary, hidden) float: the generator's word embeddings, in float32 even under autocast."""
-        with torch.autocast(self.projection.device.type, enabled=False):
-            return self.shared[0].weight @ self.projection
+    def _words(self, hidden: Tensor, table: Tensor | None) -> Tensor:
+        if table is None:
+            return word_logits(self.network, hidden)
+        return functional.linear(word_features(self.network, hidden), table, output_layer(self.network).bias)
 
     def forward(
         self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor
     ) -> Tensor:
-        """(batch, selected, vocabulary) float, as `MaskedGenerator`."""
-        table = self.table()
-        embeddings = functional.embedding(token_ids, table)
-        hidden = encode(self.body, None, token_type_ids, attention_mask, token_embeddings=embeddings)
-        selected = self.network.head(take_positions(hidden, positions))
-        return functional.linear(selected, table, self.network.decoder.bias)
-
-    @torch.no_grad()
-    def load(self, fill: Callable[[Any], None]) -> None:
-        """Lets `fill` put weights into the network; the projection is the one that comes nearest to its table.
-
-        Nearest in least squares, given the table that is shared at this moment.
-        """
-        network = masked_language_model(self.configuration)
-        fill(network)
-        table = network.get_input_embeddings().weight
-        self.projection.copy_(torch.linalg.lstsq(self.shared[0].weight, table).solution)
-        state = {name: value for name, value in network.state_dict().items() if name in self.network.state_dict()}
-        self.network.load_state_dict(state)
+        """(batch, selected, vocabulary) float: logits of the word at each selected position."""
+        return self.propose(token_ids, token_type_ids, attention_mask, positions)[1][0]
 
     @torch.no_grad()
     def export(self) -> Any:
-        """The network as Hugging Face saves and loads it, with the product as its own table."""
-        network = masked_language_model(self.configuration)
-        state = dict(self.network.state_dict())
-        state["model.embeddings.tok_embeddings.weight"] = self.table()
-        state["decoder.weight"] = state["model.embeddings.tok_embeddings.weight"]
-        network.load_state_dict(state)
+        """The network as Hugging Face saves and loads it; a projected table is saved as the product."""
+        if self.table is None:
+            return self.network
+        network = self.build()
+        network.load_state_dict(self.network.state_dict(), strict=False)
+        network.get_input_embeddings().weight.copy_(self.table())
+        network.tie_weights()
         return network
+
+    @torch.no_grad()
+    def load(self, fill: Callable[[Any], None]) -> None:
+        """Lets `fill` put weights into the network as Hugging Face has it.
+
+        Of a projected table the projection is the one that comes nearest, given the table shared at this moment.
+        """
+        if self.table is None:
+            fill(self.network)
+            return
+        network = self.build()
+        fill(network)
+        self.table.fit(network.get_input_embeddings().weight)
+        own = self.network.state_dict()
+        self.network.load_state_dict({name: value for name, value in network.state_dict().items() if name in own})
+
+
+class CausalGenerator(MaskedGenerator):
+    """A GPT-2 that proposes each selected word from the words before it, in one pass over the row as it was.
+
+    Attributes:
+        reads_masked_ids: False: nothing it may see is masked.
+    """
+
+    reads_masked_ids = False
+
+    def build(self) -> Any:
+        """A fresh GPT-2 of this generator's shape."""
+        return GPT2LMHeadModel(self.configuration)
+
+    def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        """(batch, selected, hidden) float: the states one place before the positions; place 0 is never selected."""
+        return take_positions(hidden, (positions - 1).clamp(min=0))
 
 
 def take_positions(hidden: Tensor, positions: Tensor) -> Tensor:
@@ -143,9 +234,30 @@ def take_positions(hidden: Tensor, positions: Tensor) -> Tensor:
 
 
 def word_logits(network: Any, hidden: Tensor) -> Tensor:
-    """(..., vocabulary) float from (..., hidden): the prediction head of either kind of network."""
-    if hasattr(network, "generator_lm_head"):
-        logits: Tensor = network.generator_lm_head(network.generator_predictions(hidden))
-    else:
-        logits = network.decoder(network.head(hidden))
+    """(..., vocabulary) float from (..., hidden): the prediction head of any of the networks."""
+    logits: Tensor = output_layer(network)(word_features(network, hidden))
     return logits
+
+
+def word_features(network: Any, hidden: Tensor) -> Tensor:
+    """(..., embedding) float from (..., hidden): the prediction head without its output layer."""
+    features: Tensor
+    if network.config.model_type == "electra":
+        features = network.generator_predictions(hidden)
+    elif network.config.model_type == "modernbert":
+        features = network.head(hidden)
+    elif network.config.model_type == "bert":
+        features = network.cls.predictions.transform(hidden)
+    else:
+        features = hidden  # GPT-2 has nothing between
+    return features
+
+
+def output_layer(network: Any) -> Any:
+    """The `nn.Linear` from features to words."""
+    kind = network.config.model_type
+    if kind == "electra":
+        return network.generator_lm_head
+    if kind == "modernbert":
+        return network.decoder
+    return network.cls.predictions.decoder if kind == "bert" else network.lm_head

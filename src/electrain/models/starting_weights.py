@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging
 
 from electrain.errors import CheckpointError
@@ -25,13 +25,13 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
         sequence_length: of the rows to come; positions beyond those of `source` stay fresh when no row reaches them.
     Raises: CheckpointError: nothing there, damaged, of an unknown kind, of another shape, or with too few positions.
     """
-    configuration = _configuration_of(source)
+    configuration = configuration_of(source)
     kind, wanted = configuration.model_type, body.config.model_type
     if kind not in (SAME_AS_ELECTRA if wanted == "electra" else ("modernbert",)):
         known = ", ".join(SAME_AS_ELECTRA) if wanted == "electra" else "modernbert"
         raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
     _require_same_layers(source, configuration, body.config)
-    state = _load(AutoModel, source).state_dict()
+    state = load_network(AutoModel, source).state_dict()
     if "roberta" in kind or kind == "camembert":
         padding = configuration.pad_token_id + 1
         state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][padding:]
@@ -39,17 +39,18 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
 
 
 def load_starting_generator(source: str, network: Any, sequence_length: int) -> None:
-    """Puts the weights of a masked language model, its head too, into a generator network of the same kind.
+    """Puts the weights of a language model, its head too, into a generator network of the same kind.
 
     Raises: CheckpointError: as `load_starting_encoder`.
     """
-    configuration = _configuration_of(source)
+    configuration = configuration_of(source)
     if configuration.model_type != network.config.model_type:
         raise CheckpointError(
             f"{source}: is a {configuration.model_type}; this generator starts from a {network.config.model_type}"
         )
     _require_same_layers(source, configuration, network.config)
-    _copy(source, _load(AutoModelForMaskedLM, source).state_dict(), network, sequence_length)
+    kind = AutoModelForCausalLM if configuration.model_type == "gpt2" else AutoModelForMaskedLM
+    _copy(source, load_network(kind, source).state_dict(), network, sequence_length)
 
 
 def load_starting_discriminator(source: str, network: Any, sequence_length: int) -> None:
@@ -58,12 +59,13 @@ def load_starting_discriminator(source: str, network: Any, sequence_length: int)
     Raises: CheckpointError: as `load_starting_encoder`.
     """
     load_starting_encoder(source, network.base_model, sequence_length)
-    architectures = _configuration_of(source).architectures or []
+    architectures = configuration_of(source).architectures or []
     if type(network).__name__ in architectures:
-        _copy(source, _load(type(network), source).state_dict(), network, sequence_length)
+        _copy(source, load_network(type(network), source).state_dict(), network, sequence_length)
 
 
-def _configuration_of(source: str) -> Any:
+def configuration_of(source: str) -> Any:
+    """The Hugging Face configuration of a folder or hub id. Raises: CheckpointError: there is none."""
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -84,7 +86,8 @@ def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
             )
 
 
-def _load(kind: Any, source: str) -> Any:
+def load_network(kind: Any, source: str) -> Any:
+    """A network of an `AutoModel` class with its weights. Raises: CheckpointError: they cannot be read."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -52,8 +52,13 @@ class MicroBatch:
     tokens: int
 
 
-def micro_batch(masked: MaskedBatch, *, with_padding: bool, scored: dict[str, int]) -> MicroBatch:
-    """The parcel of arrays as tensors; the mask of real tokens only where rows can be padded."""
+def micro_batch(
+    masked: MaskedBatch, *, with_padding: bool, scored: dict[str, int], **more: Tensor | bool | None
+) -> MicroBatch:
+    """The parcel of arrays as tensors; the mask of real tokens only where rows can be padded.
+
+    Args: scored: see `MicroBatch.counts`; more: further arguments of the objective's forward pass.
+    """
     packed = masked.packed
     tensors = {
         "token_ids": torch.from_numpy(packed.token_ids),
@@ -63,6 +68,7 @@ def micro_batch(masked: MaskedBatch, *, with_padding: bool, scored: dict[str, in
         "positions": torch.from_numpy(masked.positions),
         "is_selected": torch.from_numpy(masked.is_selected),
         "uniforms": torch.from_numpy(masked.uniforms),
+        **more,
     }
     return MicroBatch(tensors, torch.from_numpy(packed.is_special), scored, int(packed.is_real.sum()))
 

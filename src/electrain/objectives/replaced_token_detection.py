@@ -1,50 +1,167 @@
-"""Replaced token detection (Clark et al. 2020): a generator fills the gaps, the discriminator finds which."""
+"""Replaced token detection (Clark et al. 2020) and its relatives: a generator proposes words, the discriminator judges.
+
+Published: the generator fills the gaps, and detection finds which tokens it changed. Other generators, further heads
+and an adversarial generator change a part each; the parts that are not asked for cost nothing.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from electrain.configuration import require_at_least
 from electrain.models.discriminator import Discriminator
-from electrain.models.embedding_sharing import Generator
-from electrain.objectives.masking import MaskedBatch
-from electrain.objectives.objective import LossTerm, MicroBatch, Outcome, micro_batch, word_loss
+from electrain.models.frozen_generator import FrozenGenerator
+from electrain.models.generators import MaskedGenerator, take_positions
+from electrain.models.unigram_generator import UnigramGenerator
+from electrain.objectives.game import (
+    gumbel_noise,
+    mixed_logits,
+    policy_gradient_losses,
+    relaxed_words,
+    reversed_straight_through,
+    rewards,
+)
+from electrain.objectives.head_losses import copied_word_losses, electric_losses, replaced_token_loss
+from electrain.objectives.objective import LossTerm, Outcome, word_loss
 from electrain.objectives.sampling import place_averaged_words, place_words, sample_words
 
+Generator = MaskedGenerator | FrozenGenerator | UnigramGenerator
 
-def replaced_token_loss(logits: Tensor, is_replaced: Tensor, is_scored: Tensor | None) -> Tensor:
-    """() float32: the summed binary cross-entropy of "was this token replaced?", in nats.
 
-    Args:
-        logits: (batch, length) float; before the sigmoid, positive means replaced.
-        is_replaced: (batch, length) bool; False where the generator drew the original token.
-        is_scored: (batch, length) bool, True at real tokens; None where all are.
-    Source: Clark et al. 2020, section 2.
+@dataclass(frozen=True)
+class GameConfig:
+    """How an adversarial generator is trained; not read where generator.training is "likelihood".
+
+    Attributes:
+        likelihood_weight: of restoring the words, beside misleading the discriminator; 0: the pure game.
+        adversarial_weight: of the mean reward of a selected position.
+        gumbel_temperature: of the relaxed words, with generator.training "gumbel" or "mixture".
+        mixture_depths: layers of the generator after which words are proposed, with "mixture"; empty: the last three.
     """
-    losses = functional.binary_cross_entropy_with_logits(logits.float(), is_replaced.float(), reduction="none")
-    return losses.sum() if is_scored is None else (losses * is_scored).sum()
+
+    likelihood_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    gumbel_temperature: float = 0.5
+    mixture_depths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least("likelihood_weight", self.likelihood_weight, 0.0)
+        require_at_least("adversarial_weight", self.adversarial_weight, 0.0)
+        require_at_least("gumbel_temperature", self.gumbel_temperature, 0.01)
+        if list(self.mixture_depths) != sorted(set(self.mixture_depths)) or any(d < 1 for d in self.mixture_depths):
+            raise ValueError(
+                f"mixture_depths = {list(self.mixture_depths)}: must be layer numbers from 1 on, ascending"
+            )
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """The choices of `ReplacedTokenDetection`; see the fields of the same names in the configuration.
+
+    Attributes:
+        reversal: what the discriminator's gradient is multiplied with before it reaches the generator through relaxed
+            words, its sign apart.
+        depths: layers after which the generator proposes words; empty: the last.
+    """
+
+    loss_weight: float = 50.0
+    training: str = "likelihood"
+    detection_at: str = "all"
+    correction_at: str = "replaced"
+    correction_weight: float = 1.0
+    likelihood_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    gumbel_temperature: float = 0.5
+    reversal: float = 0.0
+    depths: tuple[int, ...] = ()
+    averages_collisions: bool = False
+
+
+class Proposal(NamedTuple):
+    """What the generator proposes at the selected positions.
+
+    Attributes:
+        words: (batch, selected) int64; drawn.
+        hidden: (batch, selected, hidden) float; its states; None where there is no network.
+        logits: (batch, selected, vocabulary) float, for each depth; empty where there is no network.
+        relaxed: (batch, selected, vocabulary) float32; stands for the words in the backward pass; None: nothing does.
+    """
+
+    words: Tensor
+    hidden: Tensor | None
+    logits: list[Tensor]
+    relaxed: Tensor | None
+
+
+class Rows(NamedTuple):
+    """The rows of a micro-batch, as `MaskedBatch` has them; what is None does not apply to any row.
+
+    Attributes:
+        base_ids: (batch, length) int64; the text with noise that needs no generator; None: as it was.
+        is_missing: (batch, selected) bool; True where the discriminator sees [MASK] and no proposal.
+        is_kept: (batch, selected) bool; True where it sees the original, though a word was proposed.
+        is_written: (batch, length) bool; True at tokens that the generator wrote before anything was masked.
+    """
+
+    token_ids: Tensor
+    token_type_ids: Tensor
+    attention_mask: Tensor | None
+    masked_ids: Tensor
+    positions: Tensor
+    is_selected: Tensor
+    uniforms: Tensor
+    temperature: Tensor | None = None
+    base_ids: Tensor | None = None
+    is_missing: Tensor | None = None
+    is_kept: Tensor | None = None
+    is_written: Tensor | None = None
 
 
 class ReplacedTokenDetection(nn.Module):
-    """Both networks and their joint loss: generator cross-entropy + weight x discriminator cross-entropy.
+    """Both networks and their joint loss.
 
-    The samples carry no gradient, so the discriminator's loss reaches the generator through shared embeddings only.
+    The samples carry no gradient, so the discriminator's loss reaches the generator through shared embeddings only,
+    unless the generator is trained as an adversary, and then by the chosen estimator only.
     """
 
     def __init__(
         self,
         discriminator: Discriminator,
         generator: Generator,
+        settings: DetectionSettings,
         *,
-        loss_weight: float,
-        temperature: float = 1.0,
-        averages_collisions: bool = False,
+        mask_id: int = 0,
+        own_stage_steps: int = 0,
     ) -> None:
+        """Args: own_stage_steps: the first steps, in which the generator alone is trained; then it is frozen."""
         super().__init__()
+        self.own_stage_steps = own_stage_steps
+        self.trains_generator = any(parameter.requires_grad for parameter in generator.parameters())
         self.discriminator = discriminator
         self.generator = generator
-        self.loss_weight = loss_weight
-        self.temperature = temperature
-        self.place = place_averaged_words if averages_collisions else place_words
+        self.settings = settings
+        self.mask_id = mask_id
+        self.place = place_averaged_words if settings.averages_collisions else place_words
+        self.baseline: nn.Linear | None = None
+        self.mixture: nn.Linear | None = None
+        if settings.training == "policy-gradient":
+            self.baseline = nn.Linear(_width(generator), 1)
+        if settings.training == "mixture":
+            self.mixture = nn.Linear(_width(generator), len(settings.depths))
+
+    def begin_step(self, step: int) -> None:
+        """Ends the generator's own stage when its steps are over: freezes it, and where the discriminator has the same
+        shape, starts that from its weights (Clark et al. 2020, section 3.3, two-stage)."""
+        if not self.own_stage_steps or step < self.own_stage_steps or not self.trains_generator:
+            return
+        self.trains_generator = False
+        self.generator.requires_grad_(False)
+        if step == self.own_stage_steps and isinstance(self.generator, MaskedGenerator):
+            ours, theirs = self.discriminator.body.state_dict(), self.generator.body.state_dict()
+            if {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}:
+                self.discriminator.body.load_state_dict(theirs)
 
     def forward(
         self,
@@ -55,37 +172,215 @@ class ReplacedTokenDetection(nn.Module):
         positions: Tensor,
         is_selected: Tensor,
         uniforms: Tensor,
+        temperature: Tensor | None = None,
+        base_ids: Tensor | None = None,
+        is_missing: Tensor | None = None,
+        is_kept: Tensor | None = None,
+        is_written: Tensor | None = None,
+        generator_alone: bool = False,
     ) -> Outcome:
-        """Losses `generator` and `discriminator` of rows, whose arguments are those of `MaskedBatch`."""
+        """The losses of rows whose tensors are those of `Rows`; `generator_alone` leaves the discriminator out."""
+        rows = Rows(
+            token_ids,
+            token_type_ids,
+            attention_mask,
+            masked_ids,
+            positions,
+            is_selected,
+            uniforms,
+            temperature,
+            base_ids,
+            is_missing,
+            is_kept,
+            is_written,
+        )
         originals = token_ids.gather(1, positions)
-        word_logits = self.generator(masked_ids, token_type_ids, attention_mask, positions)
-        words = sample_words(word_logits, uniforms, self.temperature)
-        corrupted_ids = self.place(token_ids, positions, is_selected, words)
+        proposal = self._propose(rows, originals)
+        terms = self._likelihood_terms(rows, proposal, originals)
+        if generator_alone:
+            return Outcome(terms, self._generator_observations(rows, proposal, originals))
+        corrupted_ids = self._corrupt(rows, proposal)
         is_replaced = corrupted_ids != token_ids
-        logits = self.discriminator(corrupted_ids, token_type_ids, attention_mask)
-        real = token_ids.numel() if attention_mask is None else attention_mask.sum()
-        terms = {
-            "generator": LossTerm(word_loss(word_logits, originals, is_selected), is_selected.sum(), 1.0),
-            "discriminator": LossTerm(
-                replaced_token_loss(logits, is_replaced, attention_mask), torch.as_tensor(real), self.loss_weight
-            ),
-        }
-        with torch.no_grad():
-            log_probabilities = torch.log_softmax(word_logits.float(), dim=-1)
-            entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
-            # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
-            is_hit = (word_logits <= word_logits.gather(-1, originals.unsqueeze(-1))).all(-1)
-            observations = {
-                "replaced_logits": logits.detach().float(),
-                "is_replaced": is_replaced,
-                "corrupted_ids": corrupted_ids,
-                "generator_hits": (is_hit & is_selected).sum(),
-                "generator_entropy": (entropies * is_selected).sum(),
-            }
+        if is_written is not None:
+            is_replaced = is_replaced | is_written
+        hidden = self.discriminator.hidden(
+            corrupted_ids, token_type_ids, attention_mask, self._embeddings(rows, proposal, corrupted_ids)
+        )
+        logits = self.discriminator.detect(hidden)
+        observations = self._generator_observations(rows, proposal, originals)
+        if "detection" in self.discriminator.heads:
+            shown = {"is_replaced": is_replaced, "corrupted_ids": corrupted_ids}
+            observations |= {"replaced_logits": logits.detach().float(), **shown}
+        terms |= self._head_terms(rows, proposal, originals, hidden, logits, corrupted_ids, is_replaced, observations)
+        terms |= self._adversarial_terms(rows, proposal, logits, is_replaced, observations)
         return Outcome(terms, observations)
 
+    def _propose(self, rows: Rows, originals: Tensor) -> Proposal:
+        if isinstance(self.generator, UnigramGenerator):
+            return Proposal(self.generator.draw(originals, rows.uniforms), None, [], None)
+        settings = self.settings
+        seen = rows.masked_ids if self.generator.reads_masked_ids else rows.token_ids
+        hidden, logits = self.generator.propose(
+            seen, rows.token_type_ids, rows.attention_mask, rows.positions, settings.depths
+        )
+        chosen = logits[-1]
+        if self.mixture is not None:
+            chosen = mixed_logits(logits, self.mixture(hidden.detach()))
+        if settings.training in ("gumbel", "mixture"):
+            tempered = chosen if rows.temperature is None else chosen.float() / rows.temperature
+            noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
+            words, relaxed = relaxed_words(tempered, noise, settings.gumbel_temperature)
+            return Proposal(words, hidden, logits, relaxed)
+        words = sample_words(chosen, rows.uniforms, 1.0 if rows.temperature is None else rows.temperature)
+        return Proposal(words, hidden, logits, None)
 
-def detection_micro_batch(masked: MaskedBatch, *, with_padding: bool) -> MicroBatch:
-    """Rows for `ReplacedTokenDetection`, with what its two losses count."""
-    scored = {"generator": int(masked.is_selected.sum()), "discriminator": int(masked.packed.is_real.sum())}
-    return micro_batch(masked, with_padding=with_padding, scored=scored)
+    def _likelihood_terms(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, LossTerm]:
+        weight = 1.0 if self.settings.training in ("likelihood", "mixture") else self.settings.likelihood_weight
+        if not proposal.logits or not self.trains_generator:
+            return {}
+        losses = [word_loss(logits, originals, rows.is_selected) for logits in proposal.logits]
+        total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        return {"generator": LossTerm(total, rows.is_selected.sum(), weight)}
+
+    def _corrupt(self, rows: Rows, proposal: Proposal) -> Tensor:
+        words, base = proposal.words, rows.token_ids if rows.base_ids is None else rows.base_ids
+        if rows.is_missing is not None:
+            words = torch.where(rows.is_missing, self.mask_id, words)
+        is_placed = rows.is_selected if rows.is_kept is None else rows.is_selected & ~rows.is_kept
+        return self.place(base, rows.positions, is_placed, words)
+
+    def _embeddings(self, rows: Rows, proposal: Proposal, corrupted_ids: Tensor) -> Tensor | None:
+        """(batch, length, embedding) float, with the generator's words relaxed; None: the usual look-up."""
+        if proposal.relaxed is None:
+            return None
+        table = self.discriminator.word_embeddings
+        relaxed = reversed_straight_through(proposal.relaxed, table.weight, self.settings.reversal)
+        is_placed = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+        relaxed = relaxed * is_placed.unsqueeze(-1)
+        embeddings: Tensor = table(corrupted_ids)
+        index = rows.positions.unsqueeze(-1).expand_as(relaxed)
+        return embeddings.scatter_add(1, index, relaxed.to(embeddings.dtype))
+
+    def _head_terms(
+        self,
+        rows: Rows,
+        proposal: Proposal,
+        originals: Tensor,
+        hidden: Tensor,
+        logits: Tensor,
+        corrupted_ids: Tensor,
+        is_replaced: Tensor,
+        observations: dict[str, Tensor],
+    ) -> dict[str, LossTerm]:
+        settings, heads = self.settings, self.discriminator.heads
+        terms = {}
+        if "detection" in heads:
+            terms["discriminator"] = self._detection_term(rows, logits, is_replaced)
+        if self.discriminator.correction is not None:
+            total, scored, seen = self._correction(rows, originals, hidden, logits, corrupted_ids)
+            terms["correction"] = LossTerm(total, scored, settings.correction_weight)
+            observations.update(seen)
+        if self.discriminator.energy is not None:
+            assert rows.is_kept is not None
+            log_noise = self._log_noise(rows, proposal, originals, corrupted_ids.gather(1, rows.positions))
+            energies = self.discriminator.energy(hidden).gather(1, rows.positions)
+            losses = electric_losses(energies, log_noise, ~rows.is_kept)
+            total = torch.where(rows.is_selected, losses, 0.0).sum()
+            terms["electric"] = LossTerm(total, rows.is_selected.sum(), settings.loss_weight)
+        return terms
+
+    def _detection_term(self, rows: Rows, logits: Tensor, is_replaced: Tensor) -> LossTerm:
+        weight = self.settings.loss_weight
+        if self.settings.detection_at == "selected":
+            is_asked = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+            asked, truth = logits.gather(1, rows.positions), is_replaced.gather(1, rows.positions)
+            return LossTerm(replaced_token_loss(asked, truth, is_asked), is_asked.sum(), weight)
+        is_scored = self._is_scored(rows)
+        scored = torch.as_tensor(logits.numel()) if is_scored is None else is_scored.sum()
+        return LossTerm(replaced_token_loss(logits, is_replaced, is_scored), scored, weight)
+
+    def _is_scored(self, rows: Rows) -> Tensor | None:
+        """(batch, length) bool: real tokens that are not missing; None where all are."""
+        if rows.is_missing is None:
+            return rows.attention_mask
+        is_shown = torch.ones_like(rows.token_ids, dtype=torch.bool)
+        # Unselected slots write what already stands at position 0.
+        is_shown = is_shown.scatter(1, rows.positions, ~(rows.is_missing & rows.is_selected))
+        return is_shown if rows.attention_mask is None else is_shown & rows.attention_mask
+
+    def _correction(
+        self, rows: Rows, originals: Tensor, hidden: Tensor, logits: Tensor, corrupted_ids: Tensor
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The summed loss of the correction head, how many positions it counts, and what the journal is told."""
+        head, table = self.discriminator.correction, self.discriminator.word_embeddings.weight
+        assert head is not None
+        is_asked = rows.is_selected
+        if self.settings.correction_at == "all":
+            words = head(hidden, table)
+            losses = copied_word_losses(words, logits, corrupted_ids, rows.token_ids)
+            words = take_positions(words, rows.positions)
+            is_scored = (
+                torch.ones_like(losses, dtype=torch.bool) if rows.attention_mask is None else rows.attention_mask
+            )
+            total, scored = torch.where(is_scored, losses, 0.0).sum(), is_scored.sum()
+        else:
+            if self.settings.correction_at == "missing":
+                assert rows.is_missing is not None
+                is_asked = is_asked & rows.is_missing
+            words = head(take_positions(hidden, rows.positions), table)
+            total, scored = word_loss(words, originals, is_asked), is_asked.sum()
+        with torch.no_grad():
+            hits = (words <= words.gather(-1, originals.unsqueeze(-1))).all(-1)
+            no_row = torch.zeros_like(is_asked)
+            is_written = no_row if rows.is_written is None else rows.is_written.gather(1, rows.positions)
+        seen = {"correction_hits": hits, "correction_asked": is_asked, "correction_written": is_written}
+        return total, scored, seen
+
+    @torch.no_grad()
+    def _log_noise(self, rows: Rows, proposal: Proposal, originals: Tensor, words: Tensor) -> Tensor:
+        """(batch, selected) float32: the log-probability that the generator draws `words` there."""
+        if isinstance(self.generator, UnigramGenerator):
+            return self.generator.log_chance(originals, words)
+        logits = proposal.logits[-1].detach().float()
+        chances = torch.log_softmax(logits if rows.temperature is None else logits / rows.temperature, -1)
+        return chances.gather(-1, words.unsqueeze(-1)).squeeze(-1)
+
+    def _adversarial_terms(
+        self, rows: Rows, proposal: Proposal, logits: Tensor, is_replaced: Tensor, observations: dict[str, Tensor]
+    ) -> dict[str, LossTerm]:
+        if self.settings.training == "likelihood":
+            return {}
+        reward = rewards(*(tensor.gather(1, rows.positions) for tensor in (logits, is_replaced)))
+        is_asked = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+        observations.update(generator_rewards=reward, is_asked=is_asked)
+        if self.baseline is None:
+            return {}
+        assert proposal.hidden is not None
+        # The states are the generator's, but its own training must not serve the baseline.
+        baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
+        tempered = proposal.logits[-1] if rows.temperature is None else proposal.logits[-1].float() / rows.temperature
+        policy = policy_gradient_losses(tempered, proposal.words, reward, baseline)
+        scored = is_asked.sum()
+        return {
+            "policy": LossTerm((policy * is_asked).sum(), scored, self.settings.adversarial_weight),
+            "baseline": LossTerm(((reward - baseline).square() * is_asked).sum(), scored, 1.0),
+        }
+
+    @torch.no_grad()
+    def _generator_observations(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, Tensor]:
+        if not proposal.logits:
+            return {}
+        logits, is_selected = proposal.logits[-1], rows.is_selected
+        log_probabilities = torch.log_softmax(logits.float(), dim=-1)
+        entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
+        is_hit = (logits <= logits.gather(-1, originals.unsqueeze(-1))).all(-1)
+        return {
+            "generator_hits": (is_hit & is_selected).sum(),
+            "generator_entropy": (entropies * is_selected).sum(),
+        }
+
+
+def _width(generator: Generator) -> int:
+    assert isinstance(generator, MaskedGenerator)
+    return int(generator.configuration.hidden_size)

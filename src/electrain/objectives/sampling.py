@@ -10,7 +10,7 @@ LARGEST_UNIFORM = 1 - 2**-24
 
 
 @torch.no_grad()
-def sample_words(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> Tensor:
+def sample_words(logits: Tensor, uniforms: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """One word per position from softmax(logits / temperature), by inverting its cumulative distribution.
 
     In two stages, so that no cumulative sum runs over the whole vocabulary: which block of words, then which of it.
@@ -18,6 +18,7 @@ def sample_words(logits: Tensor, uniforms: Tensor, temperature: float = 1.0) -> 
     Args:
         logits: (..., vocabulary) float; taken to float32.
         uniforms: (...) float32 in [0, 1).
+        temperature: a number, or a () float32 tensor.
     Returns: (...) int64. No gradient flows. A word of probability 0 is never drawn.
     """
     vocabulary = logits.shape[-1]

@@ -114,6 +114,7 @@ def train(
     """
     forward = _parallel(model, runtime)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    begin_step: Callable[[int], None] = getattr(model, "begin_step", lambda step: None)
     model.train()
     with StopRequest().listening() as stop, ThreadPoolExecutor(1) as loader:
         ahead = loader.submit(batches, state.step)
@@ -121,6 +122,7 @@ def train(
             started = time.perf_counter()
             micro_batches = ahead.result()
             ahead = loader.submit(batches, state.step + 1)
+            begin_step(state.step)
             rate = learning_rate(state.step, training, parity)
             result = _take_step(
                 forward, parameters, optimizers, micro_batches, rate, training, runtime, state, stop.is_asked
@@ -190,8 +192,8 @@ def run_micro_batch(
     if training.dropout:
         torch.manual_seed(hash((training.seed, step, runtime.rank, number)) & 0x7FFFFFFF)
     tensors = {
-        name: None if tensor is None else tensor.to(runtime.device, non_blocking=True)
-        for name, tensor in batch.tensors.items()
+        name: value.to(runtime.device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.tensors.items()
     }
     with runtime.autocast():
         outcome = forward(**tensors)

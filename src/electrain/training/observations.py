@@ -23,20 +23,56 @@ def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[st
     if "masked_language_model_hits" in seen:
         numbers["masked_language_model_accuracy"] = float(seen["masked_language_model_hits"]) / selected
         return numbers
-    can_be_replaced = ~result.micro_batch.is_special.numpy()
+    if "generator_hits" in seen:
+        numbers["generator_accuracy"] = float(seen["generator_hits"]) / selected
+        numbers["generator_entropy"] = float(seen["generator_entropy"]) / selected
+    if "replaced_logits" in seen:
+        numbers |= _detection_numbers(result, unigram_counts)
+    if "correction_hits" in seen:
+        numbers |= _correction_numbers(result)
+    return numbers
+
+
+def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[str, float]:
+    """Detection, and the game whose stake it is, on the tokens that could have been replaced.
+
+    The value of the game is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the chance
+    that the discriminator gives a token of being original: 0 where it is never wrong, -2 ln 2 where it only guesses.
+    """
+    seen, can_be_replaced = result.observations, ~result.micro_batch.is_special.numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
     is_replaced = seen["is_replaced"].cpu().numpy()[can_be_replaced]
     token_ids = seen["corrupted_ids"].cpu().numpy()[can_be_replaced]
     detection = detection_metrics(scores, is_replaced)
-    numbers |= {
-        "generator_accuracy": float(seen["generator_hits"]) / selected,
-        "generator_entropy": float(seen["generator_entropy"]) / selected,
+    numbers = {
         "discriminator_precision": detection.precision,
         "discriminator_recall": detection.recall,
         "discriminator_auc": detection.auc,
         "unigram_auc": unigram_auc(token_ids, is_replaced, unigram_counts),
         "replaced_fraction": detection.replaced_fraction,
     }
+    if is_replaced.any() and not is_replaced.all():
+        surprise = np.logaddexp(0.0, np.where(is_replaced, -scores, scores).astype(np.float64))
+        numbers["game_value"] = -float(surprise[~is_replaced].mean() + surprise[is_replaced].mean())
+    if "generator_rewards" in seen:
+        is_asked = seen["is_asked"].cpu().numpy()
+        numbers["generator_reward"] = float(seen["generator_rewards"].cpu().numpy()[is_asked].mean())
+    return numbers
+
+
+def _correction_numbers(result: StepResult) -> dict[str, float]:
+    """How often the correction head's likeliest word is the one that belongs there; passages written apart."""
+    seen = result.observations
+    hits, is_asked, is_written = (
+        seen[name].cpu().numpy() for name in ("correction_hits", "correction_asked", "correction_written")
+    )
+    numbers = {}
+    for name, is_counted in {
+        "correction_accuracy": is_asked & ~is_written,
+        "correction_accuracy_written": is_asked & is_written,
+    }.items():
+        if is_counted.any():
+            numbers[name] = float(hits[is_counted].mean())
     return numbers
 
 

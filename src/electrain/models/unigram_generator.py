@@ -1,0 +1,60 @@
+"""A generator without a network: words by how often they occur."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class UnigramGenerator(nn.Module):
+    """Draws words by their frequency in the corpus; with clusters, from the original's own class of frequency.
+
+    The classes divide the words, from the most frequent on, so that each holds about the same number of occurrences.
+    Source: Di Liello et al. 2022, arXiv 2210.13536 (random token substitution; clusters of alike tokens).
+    """
+
+    def __init__(self, counts: NDArray[np.int64], clusters: int, temperature: float, special_ids: list[int]) -> None:
+        """Args: counts: (vocabulary,) occurrences; temperature: counts are raised to its inverse."""
+        super().__init__()
+        weights = counts.astype(np.float64)
+        weights[special_ids] = 0.0
+        weights = np.where(weights > 0, weights ** (1 / temperature), 0.0)
+        share = weights / max(weights.sum(), 1.0)
+        order = np.argsort(-share, kind="stable")
+        cumulative = share[order].cumsum()
+        # A word belongs to the class in which the middle of its own share lies.
+        middle = cumulative - share[order] / 2
+        class_of_rank = np.minimum((middle * clusters).astype(np.int64), clusters - 1)
+        first = np.searchsorted(class_of_rank, class_of_rank, side="left")
+        last = np.searchsorted(class_of_rank, class_of_rank, side="right") - 1
+        rank = np.argsort(order, kind="stable")
+        low = np.where(first > 0, cumulative[first - 1], 0.0)
+        self.last_rank = int((share > 0).sum()) - 1
+        for name, values in {
+            "order": order,
+            "cumulative": cumulative,
+            "low": low[rank],
+            "high": cumulative[last][rank],
+            "share": share,
+        }.items():
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+        self.order: Tensor
+        self.cumulative: Tensor
+        self.low: Tensor
+        self.high: Tensor
+        self.share: Tensor
+
+    @torch.no_grad()
+    def draw(self, originals: Tensor, uniforms: Tensor) -> Tensor:
+        """(...) int64: a word for each of the (...) original words, by (...) uniform numbers in [0, 1)."""
+        low, high = self.low[originals], self.high[originals]
+        target = low + uniforms.double() * (high - low)
+        ranks = torch.searchsorted(self.cumulative, target, right=True)
+        return self.order[ranks.clamp(max=self.last_rank)]
+
+    @torch.no_grad()
+    def log_chance(self, originals: Tensor, words: Tensor) -> Tensor:
+        """(...) float32: the log-probability, in nats, of drawing `words` in place of `originals`."""
+        mass = self.high[originals] - self.low[originals]
+        is_inside = (self.low[words] == self.low[originals]) & (self.share[words] > 0)
+        return torch.where(is_inside, (self.share[words] / mass).log(), -torch.inf).float()

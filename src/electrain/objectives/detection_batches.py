@@ -1,0 +1,78 @@
+"""Rows for `ReplacedTokenDetection`: what the discriminator sees at each selected position, what each loss counts."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from electrain.data.randomness import random_uniforms
+from electrain.models.discriminator import DiscriminatorConfig
+from electrain.objectives.masking import CorruptionConfig, MaskedBatch
+from electrain.objectives.objective import MicroBatch, micro_batch
+
+# As much text as noise (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2).
+KEPT_FRACTION = 0.5
+
+
+def detection_micro_batch(
+    masked: MaskedBatch,
+    judge: DiscriminatorConfig,
+    corruption: CorruptionConfig,
+    seed: int,
+    *,
+    with_padding: bool,
+    temperature: float | None = None,
+    generator: str | None = "likelihood",
+    generator_alone: bool = False,
+) -> MicroBatch:
+    """The parcel as tensors, with what its losses count.
+
+    Args:
+        temperature: of the generator's samples; None: 1.
+        generator: how it is trained; None: not at all.
+        generator_alone: the discriminator is left out of this step.
+    """
+    is_missing = _chosen(masked, "missing", corruption.missing_fraction, seed)
+    is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
+    counts = {}
+    if generator is not None:
+        counts["generator"] = int(masked.is_selected.sum())
+    if not generator_alone:
+        counts |= _discriminator_counts(masked, judge, is_missing)
+    if generator == "policy-gradient":
+        counts |= dict.fromkeys(("policy", "baseline"), int(_shown(masked, is_missing).sum()))
+    more: dict[str, torch.Tensor | bool | None] = {
+        "temperature": None if temperature is None else torch.tensor(temperature),
+        "base_ids": None if masked.base_ids is None else torch.from_numpy(masked.base_ids),
+        "is_missing": None if is_missing is None else torch.from_numpy(is_missing),
+        "is_kept": None if is_kept is None else torch.from_numpy(is_kept),
+    }
+    if generator_alone:
+        more["generator_alone"] = True
+    return micro_batch(masked, with_padding=with_padding, scored=counts, **more)
+
+
+def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> NDArray[np.bool_] | None:
+    """(rows, selected) bool: a random fraction of the selected positions; None where it is 0."""
+    if not fraction:
+        return None
+    draws = random_uniforms(seed, purpose, masked.packed.row_numbers, masked.positions.shape[1])
+    return (draws < fraction) & masked.is_selected
+
+
+def _shown(masked: MaskedBatch, is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return masked.is_selected if is_missing is None else masked.is_selected & ~is_missing
+
+
+def _discriminator_counts(
+    masked: MaskedBatch, judge: DiscriminatorConfig, is_missing: NDArray[np.bool_] | None
+) -> dict[str, int]:
+    real, selected = int(masked.packed.is_real.sum()), int(masked.is_selected.sum())
+    missing = 0 if is_missing is None else int(is_missing.sum())
+    counts = {}
+    if "detection" in judge.heads:
+        counts["discriminator"] = (real if judge.detection_at == "all" else selected) - missing
+    if "correction" in judge.heads:
+        counts["correction"] = {"missing": missing, "replaced": selected, "all": real}[judge.correction_at]
+    if "electric" in judge.heads:
+        counts["electric"] = selected
+    return counts
