@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from electrain.configuration import build_configuration, merge_tables
-from electrain.data.shards import prepare
-from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.data.batches import RowSource
+from electrain.data.shards import open_shards, prepare
+from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain_objective import build_objective, micro_batches
 
 INVENTED_WORDS = [
     first + second
@@ -62,3 +65,29 @@ def tiny_configuration(**sections: dict[str, Any]) -> PretrainConfig:
     if tables["encoder"].get("backbone") == "modernbert":
         tables["encoder"]["embedding_size"] = 0
     return build_configuration(PretrainConfig, tables, "test")
+
+
+def objective_of(config: PretrainConfig, shards: Path, *, spread: float = 0.15) -> Any:
+    """A fresh objective whose weights are `spread` further out, so that its outputs differ clearly."""
+    stream = open_shards(shards)
+    ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id, "mask": stream.mask_id}
+    objective = build_objective(
+        config, vocabulary_size=stream.vocabulary_size, special_ids=ids, unigram_counts=stream.unigram_counts
+    )
+    with torch.no_grad():
+        for parameter in objective.parameters():
+            parameter.add_(spread * torch.randn_like(parameter))
+    return objective
+
+
+def batches_of(config: PretrainConfig, shards: Path) -> Any:
+    """The function from a step to its micro-batches."""
+    stream = open_shards(shards)
+    rows = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
+    return micro_batches(
+        rows,
+        config,
+        mask_id=stream.mask_id,
+        vocabulary_size=stream.vocabulary_size,
+        continues_word=continues_word(load_tokenizer(stream.tokenizer_directory)),
+    )

@@ -63,6 +63,11 @@ class PretrainConfig:
                 'set [generator] kind = "causal"',
             ),
             (
+                corruption.source == "generated" and corruption.noise in ("deletion", "shuffle"),
+                f'[corruption] noise = "{corruption.noise}": moves words of the text, which written passages replace; '
+                "use random, whole-word or span",
+            ),
+            (
                 is_adversary and "detection" not in heads,
                 f'[generator] training = "{generator.training}": plays against the detection head; add "detection" to '
                 "[discriminator] heads",

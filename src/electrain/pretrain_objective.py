@@ -118,6 +118,7 @@ def _settings(config: PretrainConfig) -> DetectionSettings:
         reversal=game.adversarial_weight / weight if relaxes else 0.0,
         depths=(game.mixture_depths or last) if is_mixture else (),
         averages_collisions=config.parity.colliding_positions,
+        top_p=config.corruption.top_p,
     )
 
 

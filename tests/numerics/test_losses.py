@@ -8,37 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from electrain.data.batches import RowSource
-from electrain.data.shards import open_shards
 from electrain.objectives.head_losses import replaced_token_loss
 from electrain.objectives.objective import Outcome, word_loss
 from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import build_objective, micro_batches
 from electrain.training import loop
 from electrain.training.loop import RunState, StepResult, train
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime
-from tiny_pretraining import tiny_configuration
+from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 CPU = Runtime(torch.device("cpu"), 0, 1, torch.float32)
 PADDED = {"reference_packing": True}
-
-
-def objective_of(config: PretrainConfig, shards: Path, *, spread: float = 0.15) -> Any:
-    """A fresh objective whose weights are `spread` further out, so that its outputs differ clearly."""
-    stream = open_shards(shards)
-    ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id}
-    objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=ids)
-    with torch.no_grad():
-        for parameter in objective.parameters():
-            parameter.add_(spread * torch.randn_like(parameter))
-    return objective
-
-
-def batches_of(config: PretrainConfig, shards: Path) -> Any:
-    stream = open_shards(shards)
-    rows = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
-    return micro_batches(rows, config, mask_id=stream.mask_id, vocabulary_size=stream.vocabulary_size)
 
 
 def labels_of(tensors: dict[str, Any]) -> torch.Tensor:

@@ -183,6 +183,8 @@ def encode_depths(
     extra: dict[str, Any] = {"token_type_ids": token_type_ids} if kind in ("electra", "bert") else {}
     if kind == "gpt2":
         extra["use_cache"] = False
+        if token_embeddings is None:  # given ids, it would look for padding, and speak
+            token_embeddings = body.wte(token_ids)
     mask = None if attention_mask is None else attention_mask.to(torch.int64)
     ids = token_ids if token_embeddings is None else None
     output = body(

@@ -33,9 +33,11 @@ def detection_micro_batch(
     """
     is_missing = _chosen(masked, "missing", corruption.missing_fraction, seed)
     is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
+    is_written = _written(masked, corruption, seed) if corruption.source == "generated" else None
     counts = {}
     if generator is not None:
-        counts["generator"] = int(masked.is_selected.sum())
+        own = 0 if is_written is None else int((_at(masked, is_written) & masked.is_selected).sum())
+        counts["generator"] = int(masked.is_selected.sum()) - own
     if not generator_alone:
         counts |= _discriminator_counts(masked, judge, is_missing)
     if generator == "policy-gradient":
@@ -48,6 +50,10 @@ def detection_micro_batch(
     }
     if generator_alone:
         more["generator_alone"] = True
+    if is_written is not None:
+        draws = random_uniforms(seed, "writing", masked.packed.row_numbers, is_written.shape[1]).astype(np.float32)
+        more["is_written"] = torch.from_numpy(is_written)
+        more["writing_uniforms"] = torch.from_numpy(np.minimum(draws, np.float32(1 - 2**-24)))
     return micro_batch(masked, with_padding=with_padding, scored=counts, **more)
 
 
@@ -57,6 +63,19 @@ def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> ND
         return None
     draws = random_uniforms(seed, purpose, masked.packed.row_numbers, masked.positions.shape[1])
     return (draws < fraction) & masked.is_selected
+
+
+def _written(masked: MaskedBatch, corruption: CorruptionConfig, seed: int) -> NDArray[np.bool_]:
+    """(rows, length) bool: every word behind the prompt, in the rows that the generator is to write."""
+    packed = masked.packed
+    draws = random_uniforms(seed, "written", packed.row_numbers, 1)
+    is_behind = np.arange(packed.token_ids.shape[1]) > packed.is_real.sum(1, keepdims=True) * corruption.prompt_fraction
+    is_row_written: NDArray[np.bool_] = draws < corruption.generated_fraction
+    return is_row_written & is_behind & ~packed.is_special
+
+
+def _at(masked: MaskedBatch, is_true: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.take_along_axis(is_true, masked.positions, 1)
 
 
 def _shown(masked: MaskedBatch, is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

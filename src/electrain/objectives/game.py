@@ -49,7 +49,8 @@ def gumbel_noise(uniforms: Tensor, vocabulary_size: int) -> Tensor:
     slots = torch.arange(uniforms.shape[1], device=uniforms.device)
     key = (uniforms.view(torch.int32).to(torch.int64) + 0x9E3779B1 * (slots + 1)).unsqueeze(-1)
     mixed = (_mixed(key) + 0x85EBCA6B * torch.arange(vocabulary_size, device=uniforms.device)) & _WORD_BITS
-    chance = ((_mixed(mixed) >> 8).float() + 0.5) * 2.0**-24
+    # 23 bits and a half: with one bit more, float32 rounds the largest to 1, whose noise is infinite.
+    chance = ((_mixed(mixed) >> 9).float() + 0.5) * 2.0**-23
     return -torch.log(-torch.log(chance))
 
 

@@ -5,7 +5,7 @@ and an adversarial generator change a part each; the parts that are not asked fo
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from electrain.configuration import require_at_least
 from electrain.models.discriminator import Discriminator
 from electrain.models.frozen_generator import FrozenGenerator
-from electrain.models.generators import MaskedGenerator, take_positions
+from electrain.models.generators import CausalGenerator, MaskedGenerator, take_positions
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.game import (
     gumbel_noise,
@@ -26,6 +26,7 @@ from electrain.objectives.game import (
 from electrain.objectives.head_losses import copied_word_losses, electric_losses, replaced_token_loss
 from electrain.objectives.objective import LossTerm, Outcome, word_loss
 from electrain.objectives.sampling import place_averaged_words, place_words, sample_words
+from electrain.objectives.writing import write_passages
 
 Generator = MaskedGenerator | FrozenGenerator | UnigramGenerator
 
@@ -77,6 +78,7 @@ class DetectionSettings:
     reversal: float = 0.0
     depths: tuple[int, ...] = ()
     averages_collisions: bool = False
+    top_p: float = 1.0
 
 
 class Proposal(NamedTuple):
@@ -163,6 +165,30 @@ class ReplacedTokenDetection(nn.Module):
             if {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}:
                 self.discriminator.body.load_state_dict(theirs)
 
+    @torch.no_grad()
+    def prepare(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of the forward pass, after the generator has written the rows that it is to write."""
+        if "writing_uniforms" not in tensors:
+            return tensors
+        tensors = dict(tensors)
+        uniforms, is_written, before = tensors.pop("writing_uniforms"), tensors["is_written"], tensors["token_ids"]
+        rows = torch.nonzero(is_written.any(1)).flatten()
+        if len(rows):
+            assert isinstance(self.generator, CausalGenerator)
+            temperature = 1.0 if tensors["temperature"] is None else float(tensors["temperature"])
+            passages = write_passages(
+                self.generator,
+                before[rows],
+                is_written[rows],
+                uniforms[rows],
+                temperature=temperature,
+                top_p=self.settings.top_p,
+            )
+            after = before.index_copy(0, rows, passages)
+            masked = tensors["masked_ids"]
+            tensors |= {"token_ids": after, "masked_ids": torch.where(masked == before, after, masked)}
+        return tensors
+
     def forward(
         self,
         token_ids: Tensor,
@@ -238,9 +264,12 @@ class ReplacedTokenDetection(nn.Module):
         weight = 1.0 if self.settings.training in ("likelihood", "mixture") else self.settings.likelihood_weight
         if not proposal.logits or not self.trains_generator:
             return {}
-        losses = [word_loss(logits, originals, rows.is_selected) for logits in proposal.logits]
+        is_real = rows.is_selected  # trained on what it wrote itself, the generator would drift
+        if rows.is_written is not None:
+            is_real = is_real & ~rows.is_written.gather(1, rows.positions)
+        losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        return {"generator": LossTerm(total, rows.is_selected.sum(), weight)}
+        return {"generator": LossTerm(total, is_real.sum(), weight)}
 
     def _corrupt(self, rows: Rows, proposal: Proposal) -> Tensor:
         words, base = proposal.words, rows.token_ids if rows.base_ids is None else rows.base_ids

@@ -195,8 +195,9 @@ def run_micro_batch(
         name: value.to(runtime.device, non_blocking=True) if isinstance(value, Tensor) else value
         for name, value in batch.tensors.items()
     }
+    prepare = getattr(getattr(forward, "module", forward), "prepare", None)
     with runtime.autocast():
-        outcome = forward(**tensors)
+        outcome = forward(**(prepare(tensors) if prepare else tensors))
     shares = [term.weight * term.total / max(1.0, counts[name]) for name, term in outcome.terms.items()]
     loss = torch.stack(shares).sum() * runtime.processes
     loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,71 @@
+"""Passages that a causal generator writes: real words to begin with, then its own, one after another."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from electrain.models.generators import CausalGenerator, output_layer
+from electrain.objectives.sampling import sample_words
+
+
+@torch.no_grad()
+def write_passages(
+    generator: CausalGenerator,
+    token_ids: Tensor,
+    can_write: Tensor,
+    uniforms: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> Tensor:
+    """(rows, length) int64: the rows with every token where `can_write` drawn anew, from left to right.
+
+    Each token is drawn knowing all before it, the newly written ones included; keys and values are kept between
+    tokens, so that each costs one step.
+
+    Args:
+        token_ids: (rows, length) int64; the prompt stands where `can_write` is False, and so may later tokens.
+        can_write: (rows, length) bool; never at the first place.
+        uniforms: (rows, length) float32 in [0, 1); decides each token, so that a passage can be written again.
+        temperature, top_p: of the sampling; see `nucleus`.
+    """
+    written = token_ids.clone()
+    places = torch.nonzero(can_write.any(0)).flatten().tolist()
+    if not places:
+        return written
+    table = None if generator.table is None else generator.table()
+    cache = None
+    read = 0
+    for place in range(places[0], places[-1] + 1):
+        states, cache = _read(generator, written[:, read:place], table, cache)
+        read = place
+        logits = _logits(generator, states, table)
+        words = sample_words(nucleus(logits, top_p, temperature), uniforms[:, place], temperature)
+        written[:, place] = torch.where(can_write[:, place], words, written[:, place])
+    return written
+
+
+def _read(generator: CausalGenerator, ids: Tensor, table: Tensor | None, cache: Any) -> tuple[Tensor, Any]:
+    """(rows, hidden) float: the state after the last of (rows, new) ids; and the grown cache."""
+    embeddings = generator.body.wte(ids) if table is None else functional.embedding(ids, table)
+    output = generator.body(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+    return output.last_hidden_state[:, -1], output.past_key_values
+
+
+def _logits(generator: CausalGenerator, states: Tensor, table: Tensor | None) -> Tensor:
+    weight = output_layer(generator.network).weight if table is None else table
+    return functional.linear(states, weight)
+
+
+def nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tensor:
+    """(..., vocabulary) float: the logits, minus infinity but for the likeliest words that hold `top_p` of the chance.
+
+    The word with which the share is reached is kept. Source: Holtzman et al. 2020, section 3.1 (top-p sampling).
+    """
+    if top_p >= 1:
+        return logits
+    ordered, order = (logits.float() / temperature).softmax(-1).sort(-1, descending=True)
+    is_over = ordered.cumsum(-1) - ordered >= top_p
+    return logits.masked_fill(is_over.gather(-1, order.argsort(-1)), -torch.inf)
