@@ -255,7 +255,7 @@ def evaluate(
 
 @app.command
 def predict(
-    task: Literal["detect", "fill"],
+    task: Literal["detect", "fill", "generate", "corrupt"],
     texts: list[str] | None = None,
     /,
     *,
@@ -263,8 +263,13 @@ def predict(
     input: Path | None = None,
     output: Path | None = None,
     candidates: Whole = 5,
+    by: Literal["generator", "correction"] | None = None,
+    tokens: Whole = 40,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    seed: Whole = 0,
 ) -> None:
-    """Use a model: `detect` replaced tokens, `fill` each [MASK].
+    """Use a model: `detect` replaced tokens, `fill` each [MASK], `generate` what follows, show how it `corrupt`s.
 
     Parameters
     ----------
@@ -273,11 +278,24 @@ def predict(
     input: file with one text per line, or JSON lines with "text".
     output: file of JSON lines; standard output by default.
     candidates: fill: words for each [MASK].
+    by: fill: what fills; by default what the model has, the generator first.
+    tokens: generate: so many.
+    temperature: generate: of the sampling.
+    top_p: generate: the likeliest words that hold so much of the chance.
+    seed: generate and corrupt: of what is drawn.
     """
     from electrain.predict import predict_detect, predict_fill, read_texts
+    from electrain.predict_generator import predict_corrupt, predict_generate
 
     given = read_texts(texts or [], input)
-    results = predict_detect(model, given) if task == "detect" else predict_fill(model, given, top_k=candidates)
+    if task == "detect":
+        results = predict_detect(model, given)
+    elif task == "fill":
+        results = predict_fill(model, given, by=by, top_k=candidates)
+    elif task == "generate":
+        results = predict_generate(model, given, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+    else:
+        results = predict_corrupt(model, given, seed=seed)
     _print_lines(results, output)
 
 

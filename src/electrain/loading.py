@@ -14,8 +14,11 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    BertForMaskedLM,
+    BertForTokenClassification,
     ElectraForMaskedLM,
     ElectraForPreTraining,
+    GPT2LMHeadModel,
     ModernBertForMaskedLM,
     ModernBertForTokenClassification,
 )
@@ -28,15 +31,25 @@ from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode
 from electrain.models.generators import word_logits
 
-Kind = Literal["detection", "masked-language-model"]
+Kind = Literal["detection", "masked-language-model", "causal-language-model"]
 
 _CLASSES: dict[tuple[str, Kind], Any] = {
     ("electra", "detection"): ElectraForPreTraining,
     ("electra", "masked-language-model"): ElectraForMaskedLM,
     ("modernbert", "detection"): ModernBertForTokenClassification,
     ("modernbert", "masked-language-model"): ModernBertForMaskedLM,
+    ("bert", "detection"): BertForTokenClassification,
+    ("bert", "masked-language-model"): BertForMaskedLM,
+    ("gpt2", "causal-language-model"): GPT2LMHeadModel,
 }
-_ROLES: dict[Kind, str] = {"detection": "discriminator", "masked-language-model": "generator or masked language model"}
+_ROLES: dict[Kind, str] = {
+    "detection": "discriminator",
+    "masked-language-model": "generator or masked language model",
+    "causal-language-model": "causal generator",
+}
+_KNOWN = {"causal-language-model": "gpt2"}
+# Further heads of a discriminator, each in a folder of its own, with the class that holds it.
+HEAD_FOLDERS: dict[str, Kind] = {"correction": "masked-language-model", "electric": "detection"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -45,9 +58,10 @@ class LoadedModel:
     """A network that is ready to be asked: in evaluation mode, in float32.
 
     Attributes:
-        model: `ElectraForPreTraining`, `ElectraForMaskedLM` or their ModernBERT counterparts.
+        model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, or a GPT-2.
         tokenizer: the fast tokenizer from the same folder.
-        kind: detection (was each token replaced?) or masked-language-model (which word stands at [MASK]?).
+        kind: detection (was each token replaced? or, of an electric head, its energy), masked-language-model (which
+            word stands at [MASK]?) or causal-language-model (which word comes next?).
         source: the folder or hub name it was read from.
         longest_row: the most tokens, special ones counted, that it can be asked at once: no more than it was trained
             on, where a run folder says so, because later positions are then random.
@@ -95,6 +109,21 @@ def masked_word_logits(
     return word_logits(language_model.model, hidden[is_asked]).float()
 
 
+def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: Tensor) -> Tensor:
+    """(asked, vocabulary) float32: a causal model's word logits at the positions where is_asked, in row order.
+
+    Each is predicted from the tokens before it; the first position of a row cannot be asked.
+
+    Args:
+        input_ids: (batch, length) int64; padding, if any, at the end.
+        is_asked: (batch, length) bool.
+    """
+    hidden = encode(language_model.model.base_model, input_ids, None, None)
+    before = torch.zeros_like(is_asked)
+    before[:, :-1] = is_asked[:, 1:]
+    return word_logits(language_model.model, hidden[before]).float()
+
+
 def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     """The discriminator in a run folder, a model folder, or on the hub.
 
@@ -104,21 +133,60 @@ def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedMod
     return _load(_model_folder(folder), "detection", device, _trained_length(folder))
 
 
-def load_masked_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
-    """The masked language model in a model folder, on the hub, or in the run folder of the baseline.
+def load_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """The masked or causal language model in a model folder, on the hub, or in the run folder of the baseline.
 
-    Of a run folder with a generator, that generator. Raises: as `load_detector`.
+    Of a run folder with a generator, that generator; with a correction head and no generator, that head. Raises: as
+    `load_detector`.
     """
-    inside = Path(folder) / "generator"
+    inside = [Path(folder) / name for name in ("generator", "correction")]
+    source = next((str(path) for path in inside if path.is_dir()), None) or _model_folder(folder)
+    is_causal = _configuration(source).model_type == "gpt2"
+    kind: Kind = "causal-language-model" if is_causal else "masked-language-model"
+    return _load(source, kind, device, _trained_length(folder))
+
+
+def load_head(folder: Path | str, head: str, *, device: str | None = None) -> LoadedModel:
+    """A further head of a run's discriminator: correction or electric.
+
+    Raises: CheckpointError: the run has no such head; otherwise as `load_detector`.
+    """
+    if head not in heads_of(folder):
+        raise CheckpointError(
+            f"{folder}: has no {head} head, only {', '.join(heads_of(folder)) or 'what its model/ is'}; "
+            f'pretrain with [discriminator] heads = ["detection", "{head}"]'
+        )
+    inside = Path(folder) / head
     source = str(inside) if inside.is_dir() else _model_folder(folder)
-    return _load(source, "masked-language-model", device, _trained_length(folder))
+    return _load(source, HEAD_FOLDERS[head], device, _trained_length(folder))
+
+
+def restores_missing_words(folder: Path | str) -> bool:
+    """True for a run whose correction head was trained at [MASK] only."""
+    judge = read_toml(Path(folder) / "config.toml").get("discriminator", {})
+    return bool(judge.get("correction_at") == "missing")
+
+
+def heads_of(folder: Path | str) -> tuple[str, ...]:
+    """The heads that the discriminator of a run was trained with; empty where `folder` is no run of that kind."""
+    path = Path(folder) / "config.toml"
+    if not path.is_file():
+        return ()
+    tables = read_toml(path)
+    if tables.get("training", {}).get("objective") == "masked-language-modelling":
+        return ()
+    return tuple(tables.get("discriminator", {}).get("heads", ["detection"]))
 
 
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
-    """A discriminator or a masked language model, whichever the folder holds. Raises: as `load_detector`."""
+    """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
     source = _model_folder(folder)
     architectures = getattr(_configuration(source), "architectures", None) or [""]
-    kind: Kind = "masked-language-model" if architectures[0].endswith("ForMaskedLM") else "detection"
+    kind: Kind = "detection"
+    if architectures[0].endswith("ForMaskedLM"):
+        kind = "masked-language-model"
+    elif architectures[0].endswith("LMHeadModel"):
+        kind = "causal-language-model"
     return _load(source, kind, device, _trained_length(folder))
 
 
@@ -131,7 +199,7 @@ def load_generator(folder: Path | str, generator: Path | str | None, *, device: 
         raise CheckpointError(
             f"{folder}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
         )
-    return load_masked_language_model(folder if generator is None else generator, device=device)
+    return load_language_model(folder if generator is None else generator, device=device)
 
 
 def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
@@ -168,9 +236,10 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
     model_class = _CLASSES.get((configuration.model_type, kind))
     if model_class is None:
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be electra or modernbert"
+            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be "
+            f"{_KNOWN.get(kind, 'electra, modernbert or bert')}"
         )
-    if kind == "detection" and configuration.model_type == "modernbert" and configuration.id2label != LABELS:
+    if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
         )

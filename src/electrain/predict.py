@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from electrain.data.compression import open_stream, uncompressed_suffix
-from electrain.errors import DataError
+from electrain.errors import CheckpointError, DataError
 from electrain.loading import (
     LoadedModel,
+    heads_of,
     load_detector,
-    load_masked_language_model,
+    load_head,
+    load_language_model,
     masked_word_logits,
     replaced_logits,
 )
@@ -78,6 +80,7 @@ def predict_fill(
     model: Path | str | LoadedModel,
     texts: Iterable[str],
     *,
+    by: str | None = None,
     top_k: int = 5,
     batch_tokens: int = 8192,
     device: str | None = None,
@@ -85,14 +88,16 @@ def predict_fill(
     """For each text, in order, the words most likely to stand at each [MASK].
 
     Args:
-        model: a run folder (its generator fills, or the model itself in a run of masked language modelling), a masked
-            language model's folder, its name on the hub, or one already loaded.
+        model: a run folder (its generator fills; its correction head where there is no masked generator; the model
+            itself in a run of masked language modelling), a masked language model's folder, its name on the hub, or one
+            already loaded.
+        by: generator or correction: which of them fills; None: as said.
         top_k: candidates for each [MASK]; special tokens are none.
     Yields: {"text", "model", "masks": [{"start", "end", "candidates": [{"token", "probability"}]}]}; `model` is what
         filled; start and end count the characters of the text as given.
-    Raises: DataError: a text holds no [MASK]. CheckpointError, TokenizerError: see `load_masked_language_model`.
+    Raises: DataError: a text holds no [MASK]. CheckpointError, TokenizerError: see `load_language_model`.
     """
-    language_model = model if isinstance(model, LoadedModel) else load_masked_language_model(model, device=device)
+    language_model = model if isinstance(model, LoadedModel) else _filler(model, by, device)
     if top_k < 1:
         raise DataError(f"top_k = {top_k}: must be at least 1")
     mask = language_model.tokenizer.mask_token
@@ -110,6 +115,21 @@ def predict_fill(
                 "model": language_model.source,
                 "masks": [masks[place] for place in sorted(masks)],
             }
+
+
+def _filler(model: Path | str, by: str | None, device: str | None) -> LoadedModel:
+    """What fills: the one asked for, or the first that sees both sides of a gap."""
+    if by == "correction":
+        return load_head(model, "correction", device=device)
+    found = load_language_model(model, device=device)
+    if found.kind == "causal-language-model":
+        if by is None and "correction" in heads_of(model):
+            return load_head(model, "correction", device=device)
+        raise CheckpointError(
+            f"{found.source}: is a causal generator, which sees only what stands before a gap; "
+            "let it write on by predict generate"
+        )
+    return found
 
 
 @torch.inference_mode()

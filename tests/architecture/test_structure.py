@@ -23,7 +23,7 @@ ROAD = (
     ("plan", "report", "report_curves", "report_examples"),
     ("pretrain", "loading"),
     ("evaluate",),
-    ("predict", "predict_windows"),
+    ("predict", "predict_windows", "predict_generator"),
     ("demo",),
     ("cli",),
 )

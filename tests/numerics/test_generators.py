@@ -63,7 +63,9 @@ def test_written_passages_follow_the_network_word_by_word(tiny_shards: Path, bac
     can_write[2, :] = False
     can_write[3, 9] = False
     uniforms = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0))
-    written = write_passages(generator, ids, can_write, uniforms, temperature=0.8, top_p=0.9)
+    table = None if generator.table is None else generator.table()
+    settings = {"table": table, "temperature": 0.8, "top_p": 0.9}
+    written = write_passages(generator.network, ids, can_write, uniforms, **settings)
     assert torch.equal(written[~can_write], ids[~can_write])
     assert not torch.equal(written[can_write], ids[can_write])
     network = generator.export().eval()

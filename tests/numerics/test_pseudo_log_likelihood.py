@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from electrain.errors import DataError
-from electrain.evaluate.sentence_scores import discriminator_scores, pseudo_log_likelihoods, tokenize_sentences
-from electrain.loading import load_detector, load_masked_language_model
+from electrain.evaluate.sentence_scores import one_pass_scores, pseudo_log_likelihoods, tokenize_sentences
+from electrain.loading import load_detector, load_language_model
 
 SENTENCES = [
     "The cats see the dogs.",
@@ -43,7 +43,9 @@ def test_discriminator_score_equals_one_sentence_at_a_time(
         is_original = torch.sigmoid(-logits) if backbone == "electra" else torch.softmax(logits, -1)[:, 0]
         expected.append(is_original[1:-1].log().double().numpy())
     detector = load_detector(tiny_run(backbone))
-    scores = discriminator_scores(detector, tokenize_sentences(detector, SENTENCES), batch_tokens=batch_tokens)
+    scores = one_pass_scores(
+        detector, tokenize_sentences(detector, SENTENCES), "discriminator", batch_tokens=batch_tokens
+    )
     np.testing.assert_allclose(scores["discriminator"], [each.sum() for each in expected], rtol=1e-4)
     np.testing.assert_allclose(scores["discriminator_mean"], [each.mean() for each in expected], rtol=1e-4)
 
@@ -68,7 +70,7 @@ def test_pseudo_log_likelihood_equals_one_mask_at_a_time(
             rest = {other for other in range(place, len(ids)) if words[other] == words[place]}
             total += _log_probability(network, ids, place, rest)
         within_word.append(total)
-    language_model = load_masked_language_model(tiny_run(backbone))
+    language_model = load_language_model(tiny_run(backbone))
     sentences = tokenize_sentences(language_model, SENTENCES)
     scores = pseudo_log_likelihoods(language_model, sentences, batch_tokens=batch_tokens)
     np.testing.assert_allclose(scores["pseudo_log_likelihood"], sums, rtol=1e-4)
@@ -88,7 +90,7 @@ def test_sentences_of_the_same_tokens_score_exactly_alike(tiny_run: Callable[...
     detector = load_detector(tiny_run())
     sentences = tokenize_sentences(detector, SENTENCES)
     assert len(sentences.token_ids) == len(SENTENCES) - 1
-    scores = discriminator_scores(detector, sentences)["discriminator"]
+    scores = one_pass_scores(detector, sentences, "discriminator")["discriminator"]
     assert scores[0] == scores[4]
 
 

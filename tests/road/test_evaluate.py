@@ -18,7 +18,7 @@ from electrain.errors import CheckpointError, ConfigurationError, DataError, Ele
 from electrain.evaluate.blimp import blimp_table, evaluate_blimp
 from electrain.evaluate.detection import evaluate_detection
 from electrain.evaluate.judged_tokens import judge_rows
-from electrain.evaluate.sentence_scores import discriminator_scores, tokenize_sentences
+from electrain.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
 from electrain.loading import load_detector, load_generator
 from electrain.models.backbones import encode
 from electrain.models.discriminator import DiscriminatorConfig, replaced_logits
@@ -240,7 +240,7 @@ def test_blimp_counts_pairs_and_ties(tiny_run: Runs, tmp_path: Path, backbone: s
     ]
     detector = load_detector(tiny_run(backbone))
     sentences = tokenize_sentences(detector, [sentence for pair in PAIRS for sentence in pair[:2]])
-    good, bad = discriminator_scores(detector, sentences)["discriminator"].reshape(-1, 2).T
+    good, bad = one_pass_scores(detector, sentences, "discriminator")["discriminator"].reshape(-1, 2).T
     is_right = [float(good[number] > bad[number]) for number in range(4)] + [0.5]
     groups = result["scorers"]["discriminator"]
     assert groups["overall"]["accuracy"] == pytest.approx(np.mean(is_right))

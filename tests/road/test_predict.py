@@ -13,7 +13,7 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.errors import CheckpointError, DataError, ElectrainError, TokenizerError
-from electrain.loading import load_detector, load_generator, load_masked_language_model
+from electrain.loading import load_detector, load_generator, load_language_model
 from electrain.predict import predict_detect, predict_fill, read_texts, write_json_lines
 from electrain.predict_windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 
@@ -260,7 +260,7 @@ def test_one_network_is_not_taken_for_the_other(tiny_run: Runs) -> None:
     with pytest.raises(CheckpointError, match="is no discriminator"):
         load_detector(tiny_run() / "generator")
     with pytest.raises(CheckpointError, match="is no generator or masked language model"):
-        load_masked_language_model(tiny_run() / "model")
+        load_language_model(tiny_run() / "model")
     with pytest.raises(CheckpointError, match="--generator"):
         load_generator(tiny_run() / "model", None)
 

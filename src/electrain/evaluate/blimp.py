@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,11 @@ from electrain.errors import DataError
 from electrain.evaluate.sentence_scores import (
     Scores,
     TokenizedSentences,
-    discriminator_scores,
+    one_pass_scores,
     pseudo_log_likelihoods,
     tokenize_sentences,
 )
-from electrain.loading import LoadedModel, load_masked_language_model, load_model
+from electrain.loading import LoadedModel, heads_of, load_head, load_language_model, load_model, restores_missing_words
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ def evaluate_blimp(
 ) -> dict[str, Any]:
     """Accuracy on minimal pairs by every scorer that the model has.
 
-    A discriminator scores by log P(original); its generator, where there is one, and a masked language model score by
-    pseudo-log-likelihood. A tie counts half.
+    A discriminator scores by each head it has: detection by log P(original), electric by energy, correction by the
+    chance of the words that stand there; its generator, where there is one, and a masked language model score by
+    pseudo-log-likelihood, a causal generator by log-likelihood. A tie counts half.
 
     Args:
         model: a run folder, a model folder or a name on the hub.
@@ -62,28 +63,34 @@ def evaluate_blimp(
         generator: a masked language model of the same tokenizer, where `model` is not a run folder.
         batch_tokens: tokens in one forward pass.
         limit_pairs_per_set: the first pairs of each set only, for a quick look.
-    Returns: JSON-ready; `scorers` has for each scorer `overall`, `by_field`, `by_phenomenon` and `by_set`, each with
-        accuracy, its standard error over pairs, and the number of pairs.
+    Returns: JSON-ready; `settings.scored_by` says which folder each scorer is; `scorers` has for each scorer
+        `overall`, `by_field`, `by_phenomenon` and `by_set`, each with accuracy, its standard error over pairs, and the
+        number of pairs.
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     Source: Warstadt et al. 2020.
     """
     pairs = read_minimal_pairs(Path(data), limit_pairs_per_set)
-    asked = load_model(model, device=device)
-    word_model = _word_model(asked, model, generator, device)
     sentences = [pair.good for pair in pairs] + [pair.bad for pair in pairs]
-    tokenized = tokenize_sentences(asked, sentences)
+    scorers = _scorers(model, generator, device)
     scores: Scores = {}
-    if asked.kind == "detection":
-        scores |= discriminator_scores(asked, tokenized, batch_tokens=batch_tokens, bfloat16=bfloat16)
-    if word_model is not None:
-        if word_model.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
-            tokenized = tokenize_sentences(word_model, sentences)
-        scores |= pseudo_log_likelihoods(word_model, tokenized, batch_tokens=batch_tokens, bfloat16=bfloat16)
+    asked = next(iter(scorers.values()))
+    tokenized = tokenize_sentences(asked, sentences)
+    for name, scorer in scorers.items():
+        own = tokenized
+        if scorer.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
+            own = tokenize_sentences(scorer, sentences)
+        if name == "correction" and restores_missing_words(model):  # it has only ever been asked at [MASK]
+            masked = pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
+            scores |= {f"correction_{kind}": values for kind, values in masked.items()}
+        elif name == "pseudo_log_likelihood":
+            scores |= pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
+        else:
+            scores |= one_pass_scores(scorer, own, name, batch_tokens=batch_tokens, bfloat16=bfloat16)
     return {
         "task": "blimp",
         "settings": {
             "model": str(model),
-            "generator": None if word_model is None else word_model.source,
+            "scored_by": {name: scorer.source for name, scorer in scorers.items()},
             "data": str(data),
             "limit_pairs_per_set": limit_pairs_per_set,
             "batch_tokens": batch_tokens,
@@ -95,15 +102,30 @@ def evaluate_blimp(
     }
 
 
-def _word_model(
-    asked: LoadedModel, model: Path | str, generator: Path | str | None, device: str | None
-) -> LoadedModel | None:
-    """What gives pseudo-log-likelihoods: the named generator, the run's own, the model itself, or nothing."""
-    if generator is None and asked.kind == "masked-language-model":
-        return asked
-    if generator is None and not (Path(model) / "generator").is_dir():
-        return None
-    return load_masked_language_model(model if generator is None else generator, device=device)
+ScorerName = Literal["discriminator", "electric", "correction", "generator", "pseudo_log_likelihood"]
+
+
+def _scorers(model: Path | str, generator: Path | str | None, device: str | None) -> dict[ScorerName, LoadedModel]:
+    """Everything in `model` that can score a sentence, by name; the discriminator's heads first."""
+    heads = heads_of(model)
+    asked = load_model(model, device=device)
+    scorers: dict[ScorerName, LoadedModel] = {}
+    if asked.kind == "detection" and (not heads or "detection" in heads):
+        scorers["discriminator"] = asked
+    if "electric" in heads:
+        scorers["electric"] = load_head(model, "electric", device=device)
+    if "correction" in heads:
+        scorers["correction"] = load_head(model, "correction", device=device)
+    named = generator or (model if (Path(model) / "generator").is_dir() else None)
+    if named is not None:
+        words = load_language_model(named, device=device)
+    elif asked.kind != "detection" and not heads:
+        words = asked
+    else:
+        return scorers
+    is_causal = words.kind == "causal-language-model"
+    scorers["generator" if is_causal else "pseudo_log_likelihood"] = words
+    return scorers
 
 
 def _indistinguishable(tokenized: TokenizedSentences) -> int:

@@ -82,8 +82,10 @@ def _judge_batch(detector: LoadedModel, sampler: LoadedModel, masked: MaskedBatc
         )
     )
     is_real = None if packed.is_real.all() else torch.from_numpy(packed.is_real).to(device)
-    hidden = encode(sampler.model.base_model, masked_ids, types, is_real)
-    words_of = word_logits(sampler.model, take_positions(hidden, positions)).float()
+    is_causal = sampler.kind == "causal-language-model"  # it sees the real words before each position
+    hidden = encode(sampler.model.base_model, token_ids if is_causal else masked_ids, types, is_real)
+    places = (positions - 1).clamp(min=0) if is_causal else positions
+    words_of = word_logits(sampler.model, take_positions(hidden, places)).float()
     drawn = sample_words(words_of, uniforms, temperature)
     corrupted = place_words(token_ids, positions, is_selected, drawn)
     logits = replaced_logits(detector, corrupted, is_real, types)

@@ -1,8 +1,9 @@
-"""How acceptable a sentence is to a network: by a discriminator in one pass, by a masked language model in many."""
+"""How acceptable a sentence is to a network: to most in one pass, to a masked language model in many."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from electrain.errors import DataError
-from electrain.loading import LoadedModel, masked_word_logits, replaced_logits
+from electrain.loading import LoadedModel, masked_word_logits, next_word_logits, replaced_logits
 from electrain.progress import Progress
 
 Scores = dict[str, NDArray[np.float64]]
+# A word's logits take so many times the memory of a token's hidden states, about.
+WORDS_COST = 8
 
 
 @dataclass(frozen=True)
@@ -69,28 +72,56 @@ def tokenize_sentences(model: LoadedModel, sentences: Sequence[str]) -> Tokenize
     return TokenizedSentences(list(numbers), words, np.array(place, np.int64))
 
 
-@torch.inference_mode()
-def discriminator_scores(
-    detector: LoadedModel, sentences: TokenizedSentences, *, batch_tokens: int = 8192, bfloat16: bool = False
-) -> Scores:
-    """For every sentence the sum, and the mean, over its tokens of log P(original); special tokens are left out.
+OnePass = Literal["discriminator", "electric", "correction", "generator"]
 
-    Returns: `discriminator` and `discriminator_mean`, each (sentences,) float64, in nats; larger is more acceptable.
+
+@torch.inference_mode()
+def one_pass_scores(
+    model: LoadedModel,
+    sentences: TokenizedSentences,
+    scorer: OnePass,
+    *,
+    batch_tokens: int = 8192,
+    bfloat16: bool = False,
+) -> Scores:
+    """For every sentence the sum, and the mean, over its tokens of what the model says of each.
+
+    Args:
+        scorer: discriminator: log P(original); electric: minus the energy; correction: log P(the word that stands
+            there | the sentence as it stands); generator, a causal one: log P(token | the tokens before it). Special
+            tokens are left out.
+    Returns: the scorer's name, and that with `_mean`, each (sentences,) float64, in nats; larger is more acceptable.
     """
-    progress = Progress("discriminator score", len(sentences.token_ids), "sentences")
+    progress = Progress(f"{scorer} score", len(sentences.token_ids), "sentences")
     sums, counts = np.zeros((2, len(sentences.token_ids)))
+    tokens = batch_tokens if scorer in ("discriminator", "electric") else max(1, batch_tokens // WORDS_COST)
     for rows in _equal_length_rows(sentences):
-        size = _rows_per_batch(rows, batch_tokens)
+        size = _rows_per_batch(rows, tokens)
         for start in range(0, len(rows.numbers), size):
             part = slice(start, start + size)
-            with torch.autocast(detector.device.type, torch.bfloat16, enabled=bfloat16):
-                logits = replaced_logits(detector, rows.token_ids[part].to(detector.device), None)
-            is_scored = (rows.words[part] >= 0).to(detector.device)
-            log_original = functional.logsigmoid(-logits).double() * is_scored
-            sums[rows.numbers[part]] = log_original.sum(1).cpu().numpy()
+            ids = rows.token_ids[part].to(model.device)
+            is_scored = (rows.words[part] >= 0).to(model.device)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+                of_token = _token_scores(model, ids, is_scored, scorer)
+            sums[rows.numbers[part]] = of_token.sum(1).cpu().numpy()
             counts[rows.numbers[part]] = is_scored.sum(1).cpu().numpy()
-            progress.advance(len(logits))
-    return {"discriminator": sums[sentences.place], "discriminator_mean": (sums / counts)[sentences.place]}
+            progress.advance(len(ids))
+    return {scorer: sums[sentences.place], f"{scorer}_mean": (sums / counts)[sentences.place]}
+
+
+def _token_scores(model: LoadedModel, ids: Tensor, is_scored: Tensor, scorer: OnePass) -> Tensor:
+    """(batch, length) float64, in nats; 0 where not scored."""
+    if scorer in ("discriminator", "electric"):
+        logits = replaced_logits(model, ids, None)
+        scores = functional.logsigmoid(-logits) if scorer == "discriminator" else -logits
+        return scores.double() * is_scored
+    if scorer == "generator":
+        words = next_word_logits(model, ids, is_scored)
+    else:
+        words = masked_word_logits(model, ids, None, is_scored)
+    result = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
+    result[is_scored] = -functional.cross_entropy(words, ids[is_scored], reduction="none").double()
+    return result
 
 
 @torch.inference_mode()

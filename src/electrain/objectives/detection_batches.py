@@ -70,12 +70,13 @@ def _written(masked: MaskedBatch, corruption: CorruptionConfig, seed: int) -> ND
     packed = masked.packed
     draws = random_uniforms(seed, "written", packed.row_numbers, 1)
     is_behind = np.arange(packed.token_ids.shape[1]) > packed.is_real.sum(1, keepdims=True) * corruption.prompt_fraction
-    is_row_written: NDArray[np.bool_] = draws < corruption.generated_fraction
-    return is_row_written & is_behind & ~packed.is_special
+    result: NDArray[np.bool_] = (draws < corruption.generated_fraction) & is_behind & ~packed.is_special
+    return result
 
 
 def _at(masked: MaskedBatch, is_true: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.take_along_axis(is_true, masked.positions, 1)
+    result: NDArray[np.bool_] = np.take_along_axis(is_true, masked.positions, 1)
+    return result
 
 
 def _shown(masked: MaskedBatch, is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -177,10 +177,11 @@ class ReplacedTokenDetection(nn.Module):
             assert isinstance(self.generator, CausalGenerator)
             temperature = 1.0 if tensors["temperature"] is None else float(tensors["temperature"])
             passages = write_passages(
-                self.generator,
+                self.generator.network,
                 before[rows],
                 is_written[rows],
                 uniforms[rows],
+                table=None if self.generator.table is None else self.generator.table(),
                 temperature=temperature,
                 top_p=self.settings.top_p,
             )

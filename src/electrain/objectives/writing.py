@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from electrain.models.generators import CausalGenerator, output_layer
 from electrain.objectives.sampling import sample_words
 
 
 @torch.no_grad()
 def write_passages(
-    generator: CausalGenerator,
+    network: Any,
     token_ids: Tensor,
     can_write: Tensor,
     uniforms: Tensor,
     *,
+    table: Tensor | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> Tensor:
@@ -26,37 +26,27 @@ def write_passages(
     tokens, so that each costs one step.
 
     Args:
+        network: a `GPT2LMHeadModel`.
         token_ids: (rows, length) int64; the prompt stands where `can_write` is False, and so may later tokens.
         can_write: (rows, length) bool; never at the first place.
         uniforms: (rows, length) float32 in [0, 1); decides each token, so that a passage can be written again.
+        table: (vocabulary, hidden) float; in place of the network's own embeddings and output layer.
         temperature, top_p: of the sampling; see `nucleus`.
     """
     written = token_ids.clone()
     places = torch.nonzero(can_write.any(0)).flatten().tolist()
     if not places:
         return written
-    table = None if generator.table is None else generator.table()
-    cache = None
-    read = 0
+    words_table = network.lm_head.weight if table is None else table
+    cache, read = None, 0
     for place in range(places[0], places[-1] + 1):
-        states, cache = _read(generator, written[:, read:place], table, cache)
-        read = place
-        logits = _logits(generator, states, table)
+        embeddings = functional.embedding(written[:, read:place], words_table)
+        output = network.transformer(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        cache, read = output.past_key_values, place
+        logits = functional.linear(output.last_hidden_state[:, -1], words_table)
         words = sample_words(nucleus(logits, top_p, temperature), uniforms[:, place], temperature)
         written[:, place] = torch.where(can_write[:, place], words, written[:, place])
     return written
-
-
-def _read(generator: CausalGenerator, ids: Tensor, table: Tensor | None, cache: Any) -> tuple[Tensor, Any]:
-    """(rows, hidden) float: the state after the last of (rows, new) ids; and the grown cache."""
-    embeddings = generator.body.wte(ids) if table is None else functional.embedding(ids, table)
-    output = generator.body(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-    return output.last_hidden_state[:, -1], output.past_key_values
-
-
-def _logits(generator: CausalGenerator, states: Tensor, table: Tensor | None) -> Tensor:
-    weight = output_layer(generator.network).weight if table is None else table
-    return functional.linear(states, weight)
 
 
 def nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tensor:

@@ -1,0 +1,225 @@
+"""What the generator does: writing on from a text, and, step by step, what corruption makes of one."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from electrain.configuration import require_at_least, require_fraction
+from electrain.data.parcels import PackedBatch
+from electrain.data.randomness import random_uniforms
+from electrain.data.tokenizer import continues_word
+from electrain.errors import CheckpointError, ConfigurationError, DataError
+from electrain.loading import LoadedModel, load_language_model
+from electrain.models.backbones import encode
+from electrain.models.generators import take_positions, word_logits
+from electrain.models.unigram_generator import UnigramGenerator
+from electrain.objectives.detection_batches import detection_micro_batch
+from electrain.objectives.masking import CorruptionConfig, mask_batch
+from electrain.objectives.objective import MicroBatch
+from electrain.objectives.sampling import place_words, sample_words
+from electrain.objectives.writing import write_passages
+from electrain.pretrain_configuration import PretrainConfig, load_configuration
+
+
+def predict_generate(
+    model: Path | str,
+    texts: Iterable[str],
+    *,
+    tokens: int = 40,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    seed: int = 0,
+    device: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """For each text, in order, how the causal generator writes on.
+
+    Args:
+        model: a run folder with a causal generator, or the folder of one.
+        tokens: to write; fewer where the model's longest row is reached.
+        temperature, top_p: see `electrain.objectives.writing`.
+        seed: of the words drawn; the number of the text decides too.
+    Yields: {"text", "written", "tokens"}: the text, what follows it, and the tokens of that.
+    Raises: CheckpointError: no causal generator. DataError: a text leaves no room. ConfigurationError: a number is off.
+    """
+    writer = _load_writer(model, device)
+    _require("tokens", tokens, 1)
+    _require("temperature", temperature, 0.01)
+    try:
+        require_fraction("top_p", top_p, may_be_one=True)
+    except ValueError as error:
+        raise ConfigurationError(f"predict generate: {error}") from error
+    for number, text in enumerate(texts):
+        ids = writer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        room = min(tokens, writer.longest_row - 1 - len(ids))
+        if room < 1:
+            raise DataError(
+                f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens, the model takes rows of "
+                f"{writer.longest_row}; give a shorter beginning"
+            )
+        row = torch.tensor([[writer.tokenizer.cls_token_id, *ids, *[0] * room]], device=writer.device)
+        can_write = torch.zeros_like(row, dtype=torch.bool)
+        can_write[:, 1 + len(ids) :] = True
+        draws = random_uniforms(seed, "predict generate", np.array([number]), row.shape[1])
+        written = write_passages(
+            writer.model, row, can_write, _uniforms(draws, writer), temperature=temperature, top_p=top_p
+        )[0, 1 + len(ids) :].tolist()
+        yield {
+            "text": text,
+            "written": writer.tokenizer.decode(written, skip_special_tokens=True),
+            "tokens": writer.tokenizer.convert_ids_to_tokens(written),
+        }
+
+
+def predict_corrupt(
+    model: Path | str, texts: Iterable[str], *, seed: int = 0, device: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """For each text, in order, every step of what pretraining did to the run's rows.
+
+    Args:
+        model: a run folder.
+        seed: of masks and samples; the number of the text decides too.
+    Yields: {"text", "steps": [{"step", "tokens", "changed"}], "is_replaced"}; `changed` numbers the tokens that the
+        step changed; `is_replaced` is what the discriminator is to find out of each token of the last step. Special
+        tokens are left out.
+    Raises: CheckpointError: not a run of replaced token detection. DataError: a text without a word, or too long.
+    """
+    if not (Path(model) / "config.toml").is_file():
+        raise CheckpointError(
+            f"{model}: is no run folder; give the folder that pretrain wrote, which says how it did it"
+        )
+    config = load_configuration(str(Path(model) / "config.toml"))
+    if config.training.objective != "replaced-token-detection":
+        raise CheckpointError(
+            f"{model}: a run of {config.training.objective}, which has no generator; give another run"
+        )
+    generator = None if config.generator.kind == "unigram" else load_language_model(model, device=device)
+    tokenizer = _tokenizer_of(model, generator)
+    for number, text in enumerate(texts):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        longest = config.data.sequence_length - 2
+        if not 0 < len(ids) <= longest:
+            raise DataError(
+                f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens; give one with 1 to {longest}"
+            )
+        packed = _packed(ids, tokenizer, number)
+        yield {"text": text, **_steps(packed, config, generator, tokenizer, Path(model), seed)}
+
+
+def _steps(
+    packed: PackedBatch, config: PretrainConfig, generator: LoadedModel | None, tokenizer: Any, run: Path, seed: int
+) -> dict[str, Any]:
+    """The corruption of one row, as tokens after each step."""
+    corruption = config.corruption
+    batch = _micro_batch(packed, config, tokenizer, seed)
+    rows, written = batch.tensors, batch.tensors.get("is_written")
+    shown: list[tuple[str, torch.Tensor]] = [("the text", rows["token_ids"])]
+    if written is not None and bool(written.any()):
+        assert generator is not None
+        given = (rows["token_ids"], written, rows["writing_uniforms"])
+        passage = write_passages(
+            generator.model, *given, temperature=config.generator.temperature, top_p=corruption.top_p
+        )
+        packed = replace(packed, token_ids=passage.numpy())
+        batch = _micro_batch(packed, config, tokenizer, seed)
+        rows = batch.tensors
+        shown.append(("written on by the generator", rows["token_ids"]))
+    base = rows["token_ids"] if rows["base_ids"] is None else rows["base_ids"]
+    if rows["base_ids"] is not None:
+        shown.append(("words moved", base))
+    positions, chosen = rows["positions"], rows["is_selected"]
+    if config.generator.kind in ("masked", "frozen"):
+        shown.append(("what the generator reads", rows["masked_ids"]))
+    words = _proposals(rows, config, generator, run, tokenizer)
+    if rows["is_missing"] is not None:
+        words = torch.where(rows["is_missing"], tokenizer.mask_token_id, words)
+    placed = chosen if rows["is_kept"] is None else chosen & ~rows["is_kept"]
+    seen = place_words(base, positions, placed, words)
+    shown.append(("what the discriminator reads", seen))
+    is_replaced = seen != rows["token_ids"]
+    if rows.get("is_written") is not None:
+        is_replaced |= rows["is_written"]
+    steps = [
+        {
+            "step": name,
+            "tokens": tokenizer.convert_ids_to_tokens(ids[0, 1:-1].tolist()),
+            "changed": torch.nonzero(ids[0, 1:-1] != before[0, 1:-1]).flatten().tolist(),
+        }
+        for (name, ids), (_, before) in zip(shown, [shown[0], *shown[:-1]], strict=True)
+    ]
+    return {"steps": steps, "is_replaced": is_replaced[0, 1:-1].tolist()}
+
+
+def _micro_batch(packed: PackedBatch, config: PretrainConfig, tokenizer: Any, seed: int) -> MicroBatch:
+    corruption: CorruptionConfig = config.corruption
+    masked = mask_batch(
+        packed,
+        corruption.masked_fraction,
+        seed,
+        mask_id=tokenizer.mask_token_id,
+        noise=corruption.noise,
+        span_words=corruption.span_words,
+        continues_word=continues_word(tokenizer),
+    )
+    return detection_micro_batch(masked, config.discriminator, corruption, seed, with_padding=False)
+
+
+@torch.inference_mode()
+def _proposals(
+    rows: dict[str, Any], config: PretrainConfig, generator: LoadedModel | None, run: Path, tokenizer: Any
+) -> torch.Tensor:
+    """(1, selected) int64: the words drawn."""
+    positions, choice = rows["positions"], config.generator
+    if generator is None:
+        counts = np.load(run / "unigram_counts.npy", allow_pickle=False)
+        special = sorted(tokenizer.all_special_ids)
+        drawer = UnigramGenerator(counts, choice.clusters, choice.temperature, special)
+        return drawer.draw(rows["token_ids"].gather(1, positions), rows["uniforms"])
+    is_causal = generator.kind == "causal-language-model"
+    ids = (rows["token_ids"] if is_causal else rows["masked_ids"]).to(generator.device)
+    types = rows["token_type_ids"].to(generator.device)
+    places = ((positions - 1).clamp(min=0) if is_causal else positions).to(generator.device)
+    hidden = encode(generator.model.base_model, ids, types, None)
+    logits = word_logits(generator.model, take_positions(hidden, places)).cpu()
+    return sample_words(logits, rows["uniforms"], choice.temperature)
+
+
+def _load_writer(model: Path | str, device: str | None) -> LoadedModel:
+    found = load_language_model(model, device=device)
+    if found.kind != "causal-language-model":
+        raise CheckpointError(
+            f'{found.source}: fills gaps and cannot write on; pretrain with [generator] kind = "causal"'
+        )
+    return found
+
+
+def _tokenizer_of(model: Path | str, generator: LoadedModel | None) -> Any:
+    if generator is not None:
+        return generator.tokenizer
+    from electrain.data.tokenizer import load_tokenizer
+
+    return load_tokenizer(Path(model) / "tokenizer")
+
+
+def _packed(ids: list[int], tokenizer: Any, number: int) -> PackedBatch:
+    row = np.array([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]], np.int64)
+    is_special = np.zeros(row.shape, np.bool_)
+    is_special[:, [0, -1]] = True
+    is_real = np.ones(row.shape, np.bool_)
+    return PackedBatch(row, np.zeros_like(row), is_real, is_special, np.array([number], np.int64))
+
+
+def _uniforms(draws: NDArray[np.float64], model: LoadedModel) -> torch.Tensor:
+    largest = np.float32(1 - 2**-24)
+    return torch.from_numpy(np.minimum(draws.astype(np.float32), largest)).to(model.device)
+
+
+def _require(name: str, value: float, least: float) -> None:
+    try:
+        require_at_least(name, value, least)
+    except ValueError as error:
+        raise ConfigurationError(f"predict generate: {error}") from error

@@ -1,0 +1,213 @@
+"""Every choice of generator, noise, heads and training runs in the one loop, comes out as Hugging Face folders, and is
+refused in one line where choices contradict each other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModel, AutoTokenizer
+
+from electrain.cli import main
+from electrain.errors import ConfigurationError, ElectrainError
+from electrain.evaluate.blimp import evaluate_blimp
+from electrain.predict import predict_fill
+from electrain.predict_generator import predict_corrupt, predict_generate
+from electrain.pretrain import pretrain
+from tiny_pretraining import INVENTED_WORDS, batches_of, objective_of, tiny_configuration
+
+BOTH = ["detection", "correction"]
+ARTICLE: dict[str, dict[str, Any]] = {
+    "generator": {"kind": "causal"},
+    "corruption": {"source": "generated", "missing_fraction": 1.0},
+    "discriminator": {"heads": BOTH, "correction_at": "missing"},
+}
+CHOICES: dict[str, dict[str, dict[str, Any]]] = {
+    "causal": {"generator": {"kind": "causal"}},
+    "unigram": {"generator": {"kind": "unigram"}},
+    "clustered": {"generator": {"kind": "unigram", "clusters": 4}},
+    "two-stage": {"generator": {"kind": "frozen", "own_stage_steps": 4, "size_fraction": 1.0}},
+    "article": ARTICLE,
+    "article modernbert": {**ARTICLE, "encoder": {"backbone": "modernbert"}},
+    "whole-word": {"corruption": {"noise": "whole-word"}},
+    "span": {"corruption": {"noise": "span"}},
+    "deletion": {"corruption": {"noise": "deletion", "masked_fraction": 0.3}},
+    "shuffle": {"corruption": {"noise": "shuffle", "masked_fraction": 0.3}},
+    "correction of replaced": {"discriminator": {"heads": BOTH}},
+    "correction of all": {"discriminator": {"heads": BOTH, "correction_at": "all"}},
+    "correction alone": {"discriminator": {"heads": ["correction"]}},
+    "electric": {"discriminator": {"heads": ["electric"]}},
+    "electric unigram": {"discriminator": {"heads": ["electric"]}, "generator": {"kind": "unigram"}},
+    "detection at selected": {"discriminator": {"detection_at": "selected"}},
+    "policy gradient": {"generator": {"training": "policy-gradient"}},
+    "gumbel": {"generator": {"training": "gumbel"}},
+    "gumbel causal": {"generator": {"training": "gumbel", "kind": "causal"}},
+    "mixture": {"generator": {"training": "mixture"}, "encoder": {"backbone": "modernbert"}},
+    "disentangled": {"generator": {"embedding_sharing": "gradient-disentangled"}},
+    "bert": {
+        "encoder": {"backbone": "bert", "embedding_size": 0},
+        "discriminator": {"heads": ["detection", "correction", "electric"]},
+    },
+    "padding": {**ARTICLE, "parity": {"reference_packing": True}},
+}
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_trains_and_comes_out(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+    result = pretrain(tiny_configuration(**CHOICES[name]), tiny_shards, tmp_path / "run")
+    assert result.is_finished
+    assert all(abs(value) < 1e4 for key, value in result.metrics.items() if key.endswith("loss"))
+    warnings = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert not [line for line in warnings if "not finite" in line.get("message", "")]
+    for folder in ("model", "generator", "correction", "electric"):
+        path = tmp_path / "run" / folder
+        if path.is_dir():
+            AutoTokenizer.from_pretrained(path)
+            _, report = AutoModel.from_pretrained(path, output_loading_info=True)
+            # BERT's pooler, which nothing but its own sentence task trains, is not saved
+            assert not [key for key in report["missing_keys"] if not key.startswith("pooler.")], folder
+    assert (tmp_path / "run/generator").is_dir() == ("unigram" not in name and name != "clustered")
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_losses_count_what_the_batch_says(tiny_shards: Path, name: str) -> None:
+    """The numbers of scored elements that the loop divides by are those that each loss was summed over."""
+    config = tiny_configuration(**CHOICES[name])
+    objective = objective_of(config, tiny_shards)
+    for step in (0, 6):
+        objective.begin_step(step)
+        batch = batches_of(config, tiny_shards)(step)[0]
+        outcome = objective(**objective.prepare(batch.tensors))
+        assert {key: int(term.scored) for key, term in outcome.terms.items()} == batch.counts
+
+
+CONTRADICTIONS = [
+    ({"generator": {"kind": "unigram", "training": "gumbel"}}, "unigram generator cannot be trained against"),
+    ({"generator": {"kind": "frozen"}}, "give either source, a pretrained model, or own_stage_steps"),
+    ({"generator": {"kind": "frozen", "own_stage_steps": 10}}, "must be below steps"),
+    ({"generator": {"source": "somewhere"}}, 'source: is for kind = "frozen"'),
+    ({"generator": {"clusters": 3}}, 'clusters = 3: is for kind = "unigram"'),
+    ({"generator": {"kind": "causal", "training": "mixture"}}, "mixes depths of a masked generator"),
+    ({"generator": {"hidden_size": 20}}, "give all three, or size_fraction alone"),
+    ({"generator": {"hidden_size": 20, "feed_forward_size": 20, "heads": 3}}, "not a multiple"),
+    ({"corruption": {"source": "generated"}}, "a masked generator cannot write passages"),
+    ({"corruption": {"masked_fraction": 15}}, "as a percentage, 15.0 is written 0.15"),
+    ({"corruption": {"missing_fraction": 1.5}}, "must be a fraction"),
+    ({"corruption": {"top_p": 0}}, "must be a fraction"),
+    ({"discriminator": {"heads": ["correction"], "correction_at": "all"}}, "add heads ="),
+    ({"discriminator": {"heads": BOTH, "correction_at": "missing"}}, "nothing is missing"),
+    ({"discriminator": {"heads": ["detection", "detection"]}}, "at most once"),
+    ({"discriminator": {"heads": []}}, "at most once"),
+    ({"discriminator": {"heads": ["electric"]}, "corruption": {"missing_fraction": 0.5}}, "compares tokens"),
+    ({"discriminator": {"heads": ["correction"]}, "generator": {"training": "gumbel"}}, "plays against the detection"),
+    ({"discriminator": {"loss_weight": 0}, "generator": {"training": "gumbel"}}, "needs [discriminator] loss_weight"),
+    ({"game": {"mixture_depths": [2, 1]}}, "ascending"),
+    ({"game": {"mixture_depths": [1, 5]}, "generator": {"training": "mixture"}}, "the generator has 2 layers"),
+    ({"corruption": {"noise": "span"}, "parity": {"colliding_positions": True}}, "published recipe only"),
+    ({**ARTICLE, "corruption": {"source": "generated", "missing_fraction": 1.0, "noise": "shuffle"}}, "moves words"),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), CONTRADICTIONS, ids=[message for _, message in CONTRADICTIONS])
+def test_contradictions_get_one_line(tiny_shards: Path, sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        objective_of(tiny_configuration(**sections), tiny_shards)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_says_it_in_one_line(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", "--config", "tiny", "--shards", str(tiny_shards), "--output", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--generator.kind", "unigram", "--generator.training", "policy-gradient"])
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Finished runs by the name of their choice."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("article", "electric", "correction of replaced", "unigram", "shuffle"):
+        pretrain(tiny_configuration(**CHOICES[name]), tiny_shards, folder / name)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def sentence(count: int) -> str:
+    return " ".join(INVENTED_WORDS[:count])
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_generate_writes_on(runs: dict[str, Path]) -> None:
+    text = sentence(4)
+    one, two = predict_generate(runs["article"], [text, text], tokens=8)
+    assert one["text"] == text
+    assert len(one["tokens"]) == 8
+    assert one != two
+    assert next(iter(predict_generate(runs["article"], [text], tokens=8))) == one
+    short = next(iter(predict_generate(runs["article"], [sentence(20)], tokens=50)))
+    assert len(short["tokens"]) == 3  # rows of 24 with [CLS]
+    for bad, message in (
+        ({"model": runs["shuffle"]}, "cannot write on"),
+        ({"texts": [sentence(30)]}, "give a shorter beginning"),
+        ({"top_p": 0.0}, "must be a fraction"),
+        ({"tokens": 0}, "must be at least 1"),
+    ):
+        arguments = {"model": runs["article"], "texts": [text], **bad}
+        with pytest.raises(ElectrainError, match=message):
+            list(predict_generate(**arguments))
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_corrupt_shows_every_step(runs: dict[str, Path]) -> None:
+    text = sentence(20)
+    for name in ("article", "unigram", "shuffle", "electric"):
+        shown = list(predict_corrupt(runs[name], [text] * 12))
+        steps = [[step["step"] for step in record["steps"]] for record in shown]
+        assert all(names[0] == "the text" and names[-1] == "what the discriminator reads" for names in steps)
+        for record in shown:
+            first, last = record["steps"][0]["tokens"], record["steps"][-1]["tokens"]
+            assert first == text.split()
+            assert len(last) == len(record["is_replaced"]) == 20
+            if name != "article":
+                assert record["is_replaced"] == [a != b for a, b in zip(first, last, strict=True)]
+        assert any(any(record["is_replaced"]) for record in shown)
+        wanted = {"article": "written on by the generator", "shuffle": "words moved"}.get(name, "the text")
+        assert any(wanted in names for names in steps)
+    assert any("[MASK]" in record["steps"][-1]["tokens"] for record in predict_corrupt(runs["article"], [text] * 3))
+    with pytest.raises(ElectrainError, match="give one with 1 to 22"):
+        list(predict_corrupt(runs["unigram"], [sentence(40)]))
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_fill_and_blimp_use_the_heads_there_are(runs: dict[str, Path], tmp_path: Path) -> None:
+    text = "[MASK] " + sentence(3)
+    for name, by, wanted in (
+        ("article", None, "correction"),
+        ("correction of replaced", None, "generator"),
+        ("correction of replaced", "correction", "correction"),
+    ):
+        filled = next(iter(predict_fill(runs[name], [text], by=by)))
+        assert filled["model"] == str(runs[name] / wanted)
+    with pytest.raises(ElectrainError, match="has no correction head, only electric"):
+        list(predict_fill(runs["electric"], [text], by="correction"))
+    with pytest.raises(ElectrainError, match="sees only what stands before a gap"):
+        list(predict_fill(runs["article"], [text], by="generator"))
+    pairs = tmp_path / "pairs.jsonl"
+    fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
+    record = {"sentence_good": sentence(5), "sentence_bad": sentence(6), **fields}
+    pairs.write_text(json.dumps(record) + "\n")
+    expected = {
+        "article": {"discriminator", "correction_pseudo_log_likelihood", "generator"},
+        "electric": {"electric", "pseudo_log_likelihood"},
+        "correction of replaced": {"discriminator", "correction", "pseudo_log_likelihood"},
+        "unigram": {"discriminator"},
+    }
+    for name, scorers in expected.items():
+        result = evaluate_blimp(runs[name], pairs)
+        assert scorers <= set(result["scorers"])
+        assert not {"discriminator", "electric", "correction"} & (set(result["scorers"]) - scorers)
