@@ -115,6 +115,39 @@ FIGURES = (
         "fraction",
         (Curve("replaced_fraction", "replaced", GREEN),),
     ),
+    FigurePlan(
+        "Words corrected",
+        "Fraction of the words that the correction head's first choice restores: in real text, and in text that the "
+        "generator wrote.",
+        "fraction",
+        (
+            Curve("correction_accuracy", "real text"),
+            Curve("correction_accuracy_written", "written text", VERMILION, "--"),
+        ),
+        is_fraction=True,
+    ),
+    FigurePlan(
+        "Correction loss", "Cross-entropy of the words to restore.", "nats", (Curve("correction_loss", "correction"),)
+    ),
+    FigurePlan(
+        "Energy loss",
+        "Cross-entropy of telling text from as much noise.",
+        "nats",
+        (Curve("electric_loss", "electric"),),
+    ),
+    FigurePlan(
+        "Value of the game",
+        "E[log D(original)] + E[log(1 - D(replaced))]: 0 is a discriminator that is never wrong, -1.39 one that only "
+        "guesses.",
+        "nats",
+        (Curve("game_value", "value", BLACK),),
+    ),
+    FigurePlan(
+        "The generator's reward",
+        "The discriminator's cross-entropy at the words drawn, which an adversarial generator raises.",
+        "nats",
+        (Curve("generator_reward", "reward"),),
+    ),
     FigurePlan("Learning rate", "Of each update.", "", (Curve("learning_rate", "learning rate", BLACK),)),
     FigurePlan("Gradient norm", "Before clipping, over all parameters.", "", (Curve("gradient_norm", "norm", BLACK),)),
     FigurePlan("Speed", "Real tokens.", "tokens/s", (Curve("tokens_per_second", "tokens/s", GREEN),)),

@@ -1,6 +1,7 @@
 """Optimizers and learning rates against hand-worked values."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,15 @@ from electrain.pretrain_objective import build_objective
 from electrain.training.optimizer import (
     AdamWithoutBiasCorrection,
     build_optimizers,
+    clip_gradients,
     learning_rate,
+    networks_of,
     optimizer_tensors,
     restore_optimizers,
+    set_learning_rate,
 )
 from electrain.training.settings import ParityConfig, TrainingConfig
-from tiny_pretraining import tiny_configuration
+from tiny_pretraining import objective_of, tiny_configuration
 
 MULTIPLIED = ParityConfig(multiplied_warmup=True)
 
@@ -146,3 +150,25 @@ def test_state_survives_naming(parity: ParityConfig, optimizer: Any) -> None:
     update(second, restored, 2)
     for one, other in zip(straight.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_generator_with_its_own_rate_is_another_networks_affair(tiny_shards: Path) -> None:
+    """Two sets of optimizers, each clipped by itself; shared embeddings belong to the discriminator."""
+    config = tiny_configuration(training={"generator_peak_learning_rate": 5e-4, "optimizer": "muon"})
+    objective = objective_of(config, tiny_shards)
+    judge, generator = networks_of(objective, config.training)
+    assert {name.split(".")[0] for name, _ in judge} == {"discriminator"}
+    assert {name.split(".")[0] for name, _ in generator} == {"generator"}
+    assert any("word_embeddings" in name for name, _ in judge)
+    optimizers = build_optimizers(objective, config.training, config.parity)
+    set_learning_rate(optimizers, 1e-3)
+    rates = {group["lr"] for optimizer in optimizers[:2] for group in optimizer.param_groups}
+    assert rates == {1e-3}
+    rates = {group["lr"] for optimizer in optimizers[2:] for group in optimizer.param_groups}
+    assert list(rates) == [pytest.approx(1e-3 * 5e-4 / 2e-3)]
+    for number, (_, parameter) in enumerate([*judge, *generator]):
+        parameter.grad = torch.full_like(parameter, 1e-6 if number >= len(judge) else 10.0)
+    before = [parameter.grad.clone() for _, parameter in generator]  # type: ignore[union-attr]
+    clip_gradients([judge, generator])
+    assert float(torch.cat([p.grad.flatten() for _, p in judge]).norm()) == pytest.approx(1.0, rel=1e-3)  # type: ignore[union-attr]
+    assert all(torch.equal(p.grad, old) for (_, p), old in zip(generator, before, strict=True))  # type: ignore[arg-type]

@@ -33,6 +33,13 @@ FEWEST_REPLACED_FRACTION = 0.025
 PLATEAU_FRACTION = 0.95
 # In nats: about 97% of the chance lies on one word.
 COLLAPSED_ENTROPY = 0.3
+# Entropy of an adversary's choices against the likelihood-trained usual: below this, in nats, few words are left (e^1).
+NARROW_ENTROPY = 1.0
+# A discriminator that is never wrong (value near 0) gives an adversary nothing to learn from; -2 ln 2 is guessing.
+WON_GAME_VALUE = -0.1
+# Written text is told apart by its style alone when it is nearly always, and its words are far easier to restore.
+STYLE_AUC = 0.98
+STYLE_ACCURACY_RATIO = 2.0
 # Against the median of the last lines; smaller jumps are ordinary, and clipping deals with them.
 GRADIENT_JUMP = 10.0
 GRADIENT_HISTORY_LINES = 20
@@ -111,12 +118,50 @@ def _collapsed_entropy(seen: Reading) -> str | None:
     )
 
 
+def _narrow_adversary(seen: Reading) -> str | None:
+    if not seen.is_warm or seen.lacks("generator_reward", "generator_entropy"):
+        return None
+    entropy = seen.means["generator_entropy"]
+    if entropy >= NARROW_ENTROPY:
+        return None
+    return (
+        f"the adversarial generator is losing its variety (entropy {entropy:.2f} nats): it repeats the few words that "
+        "mislead the discriminator; raise game.likelihood_weight or lower game.adversarial_weight"
+    )
+
+
+def _won_game(seen: Reading) -> str | None:
+    if not seen.is_warm or seen.lacks("generator_reward", "game_value") or seen.means["game_value"] <= WON_GAME_VALUE:
+        return None
+    return (
+        f"the discriminator has won the game (value {seen.means['game_value']:.2f}, 0 is never wrong): the generator's "
+        "words are no longer plausible and teach nothing; raise game.likelihood_weight"
+    )
+
+
+def _style_alone(seen: Reading) -> str | None:
+    names = ("discriminator_auc", "correction_accuracy", "correction_accuracy_written")
+    if not seen.is_warm or seen.lacks(*names):
+        return None
+    auc, real, written = (seen.means[name] for name in names)
+    if auc < STYLE_AUC or written < STYLE_ACCURACY_RATIO * real:
+        return None
+    return (
+        f"the discriminator learns the generator's style rather than the language: it tells written text nearly always "
+        f"(AUC {auc:.3f}) and restores {written:.0%} of its words against {real:.0%} in real text; lower "
+        "corruption.generated_fraction, or raise corruption.top_p and generator.temperature"
+    )
+
+
 _CHECKS: dict[str, Callable[[Reading], str | None]] = {
     "collapsed discriminator": _collapsed_discriminator,
     "no better than frequency": _no_better_than_frequency,
     "strong generator": _strong_generator,
     "generator on plateau": _generator_on_plateau,
     "collapsed entropy": _collapsed_entropy,
+    "narrow adversary": _narrow_adversary,
+    "won game": _won_game,
+    "style alone": _style_alone,
 }
 _READ = (
     "discriminator_auc",
@@ -127,6 +172,10 @@ _READ = (
     "generator_loss",
     "masked_language_model_loss",
     "replaced_fraction",
+    "generator_reward",
+    "game_value",
+    "correction_accuracy",
+    "correction_accuracy_written",
 )
 
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from electrain.objectives.objective import MicroBatch, Outcome
 from electrain.training.journal import say
-from electrain.training.optimizer import GRADIENT_NORM_LIMIT, learning_rate, set_learning_rate
+from electrain.training.optimizer import clip_gradients, learning_rate, networks_of, set_learning_rate
 from electrain.training.runtime import Runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
 
@@ -113,7 +113,7 @@ def train(
         after_step: called after every step, with `state.step` counting it; logs and writes checkpoints.
     """
     forward = _parallel(model, runtime)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    networks = networks_of(model, training)
     begin_step: Callable[[int], None] = getattr(model, "begin_step", lambda step: None)
     model.train()
     with StopRequest().listening() as stop, ThreadPoolExecutor(1) as loader:
@@ -125,7 +125,7 @@ def train(
             begin_step(state.step)
             rate = learning_rate(state.step, training, parity)
             result = _take_step(
-                forward, parameters, optimizers, micro_batches, rate, training, runtime, state, stop.is_asked
+                forward, networks, optimizers, micro_batches, rate, training, runtime, state, stop.is_asked
             )
             state.seconds += time.perf_counter() - started
             after_step(result)
@@ -144,7 +144,7 @@ def _parallel(model: nn.Module, runtime: Runtime) -> nn.Module:
 
 def _take_step(
     forward: Any,
-    parameters: list[nn.Parameter],
+    networks: list[list[tuple[str, nn.Parameter]]],
     optimizers: list[Optimizer],
     micro_batches: list[MicroBatch],
     rate: float,
@@ -170,7 +170,7 @@ def _take_step(
     summed = runtime.sum([totals[name] for name in names])
     losses = {name: total / max(1.0, counts[name]) for name, total in zip(names, summed, strict=True)}
     loss = sum(weights[name] * value for name, value in losses.items())
-    norm = float(nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM_LIMIT))
+    norm = clip_gradients(networks)
     _update(optimizers, rate, state, is_finite=abs(loss) < float("inf") and norm < float("inf"))
     state.tokens += int(tokens)
     return StepResult(loss, losses, norm, rate, micro_batches[-1], outcome.observations, stop_votes > 0)

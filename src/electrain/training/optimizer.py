@@ -1,5 +1,6 @@
 """Optimizers and the learning-rate schedule."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -46,12 +47,34 @@ class AdamWithoutBiasCorrection(Optimizer):
             torch._foreach_addcdiv_(parameters, first, denominators, -group["lr"])
 
 
+def networks_of(model: nn.Module, training: TrainingConfig) -> list[list[tuple[str, nn.Parameter]]]:
+    """The trainable parameters by name, in one list; in two where the generator has a learning rate of its own.
+
+    Embeddings that both networks share belong to the discriminator's list.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not training.generator_peak_learning_rate:
+        return [named]
+    judge = [(name, parameter) for name, parameter in named if name.startswith("discriminator.")]
+    return [judge, [(name, parameter) for name, parameter in named if not name.startswith("discriminator.")]]
+
+
 def build_optimizers(model: nn.Module, training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
-    """One optimizer, or two with muon: matrices inside the layers, and everything else.
+    """For each network one optimizer, or two with muon: matrices inside the layers, and everything else.
 
     Biases and LayerNorm are not decayed; they are the parameters with fewer than two dimensions.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
+    optimizers: list[Optimizer] = []
+    for named, rate in zip(networks_of(model, training), rates, strict=False):
+        if named:
+            optimizers += _optimizers_of(named, rate, training, parity)
+    return optimizers
+
+
+def _optimizers_of(
+    named: list[tuple[str, nn.Parameter]], rate: float, training: TrainingConfig, parity: ParityConfig
+) -> list[Optimizer]:
     inner = [parameter for name, parameter in named if _is_inner_matrix(name, parameter)]
     inner = inner if training.optimizer == "muon" else []
     chosen = {id(parameter) for parameter in inner}
@@ -60,7 +83,6 @@ def build_optimizers(model: nn.Module, training: TrainingConfig, parity: ParityC
         {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
     ]
-    rate = training.peak_learning_rate
     optimizers: list[Optimizer] = []
     if parity.no_bias_correction:
         optimizers.append(AdamWithoutBiasCorrection(groups, lr=rate))
@@ -71,7 +93,20 @@ def build_optimizers(model: nn.Module, training: TrainingConfig, parity: ParityC
         optimizers.append(
             torch.optim.Muon(inner, lr=rate, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["rate_ratio"] = rate / training.peak_learning_rate
     return optimizers
+
+
+def clip_gradients(networks: list[list[tuple[str, nn.Parameter]]]) -> float:
+    """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`; returns the norm over all of them before."""
+    norms = [
+        float(nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT))
+        for named in networks
+        if named
+    ]
+    return math.hypot(*norms)
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
@@ -95,10 +130,10 @@ def learning_rate(step: int, training: TrainingConfig, parity: ParityConfig) -> 
 
 
 def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
-    """Gives every group of every optimizer the same learning rate."""
+    """Gives every group of every optimizer the learning rate, or its own multiple of it."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("rate_ratio", 1.0)
 
 
 def optimizer_tensors(optimizers: list[Optimizer], model: nn.Module) -> dict[str, Tensor]:

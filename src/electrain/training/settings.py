@@ -18,6 +18,8 @@ class TrainingConfig:
         batch_rows: rows per step, over all processes.
         micro_batch_rows: rows per forward pass of one process; 0 means all of its rows; less saves memory.
         peak_learning_rate: reached after the warm-up; 5e-4 (small) or 2e-4 (base, large) in the paper.
+        generator_peak_learning_rate: above 0 gives the generator's own weights optimizers, a rate and a gradient norm
+            of their own; 0: one for both networks, as published.
         warmup_steps: steps over which the learning rate rises from 0; 10,000 in the paper.
         schedule: linear decays to 0 from the warm-up on; warmup-stable-decay only over the last fifth of the steps.
         optimizer: adamw, or muon for the matrices inside the layers (adamw for all else).
@@ -36,6 +38,7 @@ class TrainingConfig:
     peak_learning_rate: float
     warmup_steps: int
     micro_batch_rows: int = 0
+    generator_peak_learning_rate: float = 0.0
     schedule: Literal["linear", "warmup-stable-decay"] = "linear"
     optimizer: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.01
@@ -54,6 +57,10 @@ class TrainingConfig:
             require_at_least(name, getattr(self, name), 0)
         if not 0 < self.peak_learning_rate < 1:
             raise ValueError(f"peak_learning_rate = {self.peak_learning_rate}: must be above 0 and below 1")
+        if not 0 <= self.generator_peak_learning_rate < 1:
+            raise ValueError(
+                f"generator_peak_learning_rate = {self.generator_peak_learning_rate}: must be 0, or below 1"
+            )
         if not 0 <= self.dropout < 1:
             hint = f"; as a percentage it is written {self.dropout / 100}" if 1 <= self.dropout <= 100 else ""
             raise ValueError(f"dropout = {self.dropout}: must be a fraction from 0 to 1{hint}")
