@@ -59,7 +59,14 @@ def _dense_look_up(table: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> 
     return int(2 * table[0] * prod(out_shape))
 
 
+def _recurrent_layer(
+    rows: Sequence[int], from_input: Sequence[int], from_state: Sequence[int], *_: Any, **__: Any
+) -> int:
+    return 2 * rows[0] * rows[1] * from_input[0] * (from_input[1] + from_state[1])
+
+
 _aten = torch.ops.aten
+RECURRENT_COSTS: Mapping[Any, Callable[..., int]] = {_aten.mkldnn_rnn_layer: _recurrent_layer}
 PAPER_COSTS: Mapping[Any, Callable[..., int]] = {
     _aten.addmm: _product_and_bias,
     _aten.embedding: _dense_look_up,
@@ -188,7 +195,7 @@ def training_flops_per_row(passes: Sequence[NetworkPass], micro_batch_rows: int 
     with FakeTensorMode(allow_non_fake_inputs=True):
         for network, module in zip(passes, _without_data(n.module for n in passes), strict=True):
             backward = TRUE_BACKWARD_PER_FORWARD if network.trains else 0
-            total += _forward_flops(network, module.eval(), micro_batch_rows, {}) * (1 + backward)
+            total += _forward_flops(network, module.eval(), micro_batch_rows, RECURRENT_COSTS) * (1 + backward)
     return total / micro_batch_rows
 
 

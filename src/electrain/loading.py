@@ -30,6 +30,7 @@ from electrain.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode
 from electrain.models.generators import word_logits
+from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
 
 Kind = Literal["detection", "masked-language-model", "causal-language-model"]
 
@@ -41,6 +42,8 @@ _CLASSES: dict[tuple[str, Kind], Any] = {
     ("bert", "detection"): BertForTokenClassification,
     ("bert", "masked-language-model"): BertForMaskedLM,
     ("gpt2", "causal-language-model"): GPT2LMHeadModel,
+    (MODEL_TYPE, "detection"): RecurrentForTokenClassification,
+    (MODEL_TYPE, "masked-language-model"): RecurrentForMaskedLM,
 }
 _ROLES: dict[Kind, str] = {
     "detection": "discriminator",

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers import BertConfig, ElectraConfig, GPT2Config, ModernBertConfig, PreTrainedModel
 
 from electrain.configuration import require_at_least
+from electrain.models.recurrent import MODEL_TYPE, RecurrentConfig
 
-Backbone = Literal["electra", "modernbert", "bert"]
+Backbone = Literal["electra", "modernbert", "bert", "lstm"]
 
 # Positions a model can take beyond its pretraining length cost an embedding row each (electra) or nothing (modernbert).
 MOST_POSITIONS = 512
@@ -21,8 +22,9 @@ class EncoderConfig:
     """The discriminator's encoder, which is what people fine-tune.
 
     Attributes:
-        backbone: electra (the published architecture), modernbert (pre-norm, rotary positions, gated feed-forward) or
-            bert (electra without a width of its own for the embeddings).
+        backbone: electra (the published architecture), modernbert (pre-norm, rotary positions, gated feed-forward),
+            bert (electra without a width of its own for the embeddings), or lstm (the article's recurrent network; no
+            feed-forward network and no heads, which then size its generator only).
         layers: Transformer layers.
         hidden_size: width of the residual stream.
         feed_forward_size: width inside the feed-forward network; 4 x hidden_size in the paper.
@@ -59,7 +61,7 @@ def encoder_configuration(
         special_ids: the ids of `pad`, `cls` and `sep` in the vocabulary.
     Source: Clark et al. 2020, table 6 (initialiser 0.02, GELU, LayerNorm epsilon 1e-12), for electra.
     """
-    common = {
+    common: dict[str, Any] = {
         "vocab_size": vocabulary_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.layers,
@@ -71,6 +73,9 @@ def encoder_configuration(
         "label2id": {label: number for number, label in LABELS.items()},
         "attn_implementation": "sdpa",
     }
+    if encoder.backbone == "lstm":
+        common.pop("attn_implementation")
+        return RecurrentConfig(**common, dropout=dropout)
     if encoder.backbone != "modernbert":
         common |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
         if encoder.backbone == "bert":
@@ -127,7 +132,7 @@ def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderCo
     if abs(heads * head_width - hidden_size) < 2 * heads:
         hidden_size = heads * head_width
     return EncoderConfig(
-        backbone=encoder.backbone,
+        backbone="bert" if encoder.backbone == "lstm" else encoder.backbone,
         layers=encoder.layers,
         hidden_size=hidden_size,
         feed_forward_size=max(1, round(encoder.feed_forward_size * size_fraction)),
@@ -145,7 +150,7 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
     """Sets how the Hugging Face networks in a module compute attention to what is fastest on the device."""
     is_plain = device.type == "cpu" and sequence_length <= LONGEST_PLAIN_ATTENTION_TOKENS
     for network in module.modules():
-        if isinstance(network, PreTrainedModel):
+        if isinstance(network, PreTrainedModel) and network.config.model_type != MODEL_TYPE:
             network.set_attn_implementation("eager" if is_plain else "sdpa")
 
 

@@ -12,6 +12,7 @@ from transformers import BertForTokenClassification, ElectraForPreTraining, Mode
 from electrain.configuration import require_at_least
 from electrain.models.backbones import encode
 from electrain.models.generators import masked_language_model, output_layer, word_features
+from electrain.models.recurrent import MODEL_TYPE, RecurrentForTokenClassification
 
 Head = Literal["detection", "correction", "electric"]
 
@@ -56,6 +57,7 @@ def token_classifier(configuration: Any) -> Any:
         "electra": ElectraForPreTraining,
         "modernbert": ModernBertForTokenClassification,
         "bert": BertForTokenClassification,
+        MODEL_TYPE: RecurrentForTokenClassification,
     }
     return kinds[configuration.model_type](configuration)
 
@@ -81,7 +83,10 @@ class EnergyHead(nn.Module):
 
 
 class CorrectionHead(nn.Module):
-    """Says which word belongs at a position; its output layer is the table of embeddings."""
+    """Says which word belongs at a position; its output layer is the table of embeddings.
+
+    Of the recurrent network it is the linear layer that the article gives it.
+    """
 
     def __init__(self, configuration: Any) -> None:
         super().__init__()
@@ -91,13 +96,18 @@ class CorrectionHead(nn.Module):
             self.generator_predictions = network.generator_predictions
         elif configuration.model_type == "modernbert":
             self.head = network.head
-        else:
+        elif configuration.model_type == "bert":
             self.cls = nn.ModuleDict({"predictions": nn.Module()})
             self.cls["predictions"].transform = network.cls.predictions.transform
         self.bias = nn.Parameter(output_layer(network).bias.detach().clone())
+        self.weight: nn.Parameter | None = None
+        if configuration.model_type == MODEL_TYPE:
+            self.weight = nn.Parameter(output_layer(network).weight.detach().clone())
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
+        if self.weight is not None:
+            table = self.weight
         return functional.linear(word_features(self, hidden), table, self.bias)
 
 
@@ -114,10 +124,12 @@ class Discriminator(nn.Module):
         self.network: Any = token_classifier(configuration)
         self.correction = CorrectionHead(configuration) if "correction" in heads else None
         self.energy = EnergyHead(configuration) if "electric" in heads else None
+        if configuration.model_type == MODEL_TYPE:
+            self.body.network.fc.requires_grad_(False)  # it is the correction head's, or nobody's
         if "detection" not in heads:
             inside = {id(parameter) for parameter in self.body.parameters()}
             for parameter in self.network.parameters():
-                parameter.requires_grad_(id(parameter) in inside)
+                parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
 
     @property
     def body(self) -> Any:
@@ -191,9 +203,11 @@ class Discriminator(nn.Module):
     def _export_correction(self) -> Any:
         assert self.correction is not None
         network = self._filled(masked_language_model(self.configuration), self.network.state_dict())
-        state = {name: value for name, value in self.correction.state_dict().items() if name != "bias"}
+        state = {name: x for name, x in self.correction.state_dict().items() if name not in ("bias", "weight")}
         network.load_state_dict(state, strict=False)
         output_layer(network).bias.copy_(self.correction.bias)
+        if self.correction.weight is not None:
+            output_layer(network).weight.copy_(self.correction.weight)
         network.tie_weights()
         return network
 

@@ -11,6 +11,7 @@ from transformers import BertForMaskedLM, ElectraForMaskedLM, GPT2LMHeadModel, M
 
 from electrain.configuration import require_at_least
 from electrain.models.backbones import encode_depths
+from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM
 
 GeneratorKind = Literal["masked", "causal", "unigram", "frozen"]
 GeneratorTraining = Literal["likelihood", "policy-gradient", "gumbel", "mixture"]
@@ -86,7 +87,12 @@ class GeneratorConfig:
 
 def masked_language_model(configuration: Any) -> Any:
     """The Hugging Face network with a word-prediction head for a configuration of any backbone."""
-    kinds = {"electra": ElectraForMaskedLM, "modernbert": ModernBertForMaskedLM, "bert": BertForMaskedLM}
+    kinds = {
+        "electra": ElectraForMaskedLM,
+        "modernbert": ModernBertForMaskedLM,
+        "bert": BertForMaskedLM,
+        MODEL_TYPE: RecurrentForMaskedLM,
+    }
     return kinds[configuration.model_type](configuration)
 
 
@@ -249,7 +255,7 @@ def word_features(network: Any, hidden: Tensor) -> Tensor:
     elif network.config.model_type == "bert":
         features = network.cls.predictions.transform(hidden)
     else:
-        features = hidden  # GPT-2 has nothing between
+        features = hidden  # GPT-2 and the LSTM have nothing between
     return features
 
 
@@ -260,4 +266,6 @@ def output_layer(network: Any) -> Any:
         return network.generator_lm_head
     if kind == "modernbert":
         return network.decoder
+    if kind == MODEL_TYPE:
+        return network.recurrent.network.fc
     return network.cls.predictions.decoder if kind == "bert" else network.lm_head
