@@ -39,7 +39,9 @@ def test_it_reads_from_left_to_right() -> None:
 
 @pytest.mark.usefixtures("quick_pretraining")
 def test_it_trains_in_the_loop_and_comes_out(tiny_shards: Path, tmp_path: Path) -> None:
-    config = tiny_configuration(**RECURRENT, training={"steps": 60, "warmup_steps": 5, "peak_learning_rate": 1e-2})
+    training = {"steps": 200, "batch_rows": 32, "peak_learning_rate": 1e-2, "log_every_steps": 50}
+    sections = {"generator": {"kind": "unigram"}, "corruption": {"masked_fraction": 0.3}, "training": training}
+    config = tiny_configuration(**RECURRENT, **sections)
     result = pretrain(config, tiny_shards, tmp_path / "run")
     # 106 words: guessing costs 4.66 nats; each word suggests the next
     assert result.metrics["correction_loss"] < 4.3
