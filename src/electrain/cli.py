@@ -105,6 +105,7 @@ def prepare(
     document_separator: str | None = None,
     strict: bool = False,
     processes: Whole | None = None,
+    chinese_words: bool = False,
 ) -> None:
     """Turn a corpus into token shards.
 
@@ -116,6 +117,7 @@ def prepare(
     document_separator: line that separates the documents of a .txt file; without it a file is one document.
     strict: refuse invalid UTF-8 instead of replacing it.
     processes: that tokenise; one for each core by default.
+    chinese_words: store where Chinese words begin, for noise that takes whole words; needs rjieba.
     """
     from electrain.data.prepare import prepare as prepare_shards
 
@@ -127,6 +129,7 @@ def prepare(
         document_separator=document_separator,
         strict=strict,
         processes=processes,
+        chinese_words=chinese_words,
     )
     _print({"output": str(output), **{name: fact for name, fact in manifest.facts.items() if name != "files"}})
 

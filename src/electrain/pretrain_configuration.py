@@ -109,7 +109,7 @@ class PretrainConfig:
 
 
 def preset_names() -> list[str]:
-    """The configurations that come with electrain: demo, tiny, small, base, large, article, and the paper's ablations."""
+    """The configurations that come with electrain: demo, tiny, small, base, large, article, the paper's ablations."""
     return sorted(path.name.removesuffix(".toml") for path in _presets().iterdir() if path.name.endswith(".toml"))
 
 

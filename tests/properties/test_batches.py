@@ -24,6 +24,7 @@ class Numbers:
     cls_id: int = CLS
     sep_id: int = SEP
     pad_id: int = PAD
+    has_words: bool = False
 
     def __post_init__(self) -> None:
         self.token_count = int(self.document_ends[-1])

@@ -16,6 +16,8 @@ ONE_SEGMENT_FRACTION = 0.1
 # The same: one row in twenty is cut to a random shorter length (reference packing only).
 SHORT_ROW_FRACTION = 0.05
 SHORTEST_ROW_TOKENS = 5
+# A row is cut and joined with a mark at each token that begins a word; ids lie below it.
+_IDS = (1 << 40) - 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class TokenStream(Protocol):
     cls_id: int
     sep_id: int
     pad_id: int
+    has_words: bool
 
     @property
     def document_ends(self) -> NDArray[np.int64]:
@@ -50,6 +53,9 @@ class TokenStream(Protocol):
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) int64: the tokens from `start` on; every document ends with [SEP]."""
+
+    def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
+        """(count,) bool: whether a word begins with each of them; only where `has_words`."""
 
 
 class RowSource:
@@ -86,6 +92,7 @@ class RowSource:
         token_ids = np.full(shape, self.stream.pad_id, np.int64)
         token_type_ids = np.zeros(shape, np.int64)
         is_real = np.zeros(shape, np.bool_)
+        begins_word = np.ones(shape, np.bool_)
         epochs = row_numbers // self.rows_per_epoch
         chances = random_uniforms(self.seed, "packing", row_numbers, 4)
         places = np.empty_like(row_numbers)
@@ -98,11 +105,20 @@ class RowSource:
             if len(second):
                 ids = np.append(ids, self.stream.sep_id)
                 token_type_ids[row, len(first) + 2 : len(ids)] = 1
-            token_ids[row, : len(ids)] = ids
+            token_ids[row, : len(ids)] = ids & _IDS
+            begins_word[row, 1 : len(ids)] = ids[1:] > _IDS
             is_real[row, : len(ids)] = True
         stream = self.stream
         is_special = (token_ids == stream.cls_id) | (token_ids == stream.sep_id) | (token_ids == stream.pad_id)
-        return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers)
+        known = begins_word if stream.has_words else None
+        return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers, known)
+
+    def _read(self, start: int, count: int) -> NDArray[np.int64]:
+        """The tokens from `start` on; a high bit marks those with which a word begins, where the stream knows them."""
+        tokens = self.stream.read(start, count)
+        if not self.stream.has_words:
+            return tokens
+        return tokens + np.where(self.stream.read_begins(start, count), _IDS + 1, 0)
 
     def _segments_of(
         self, place: int, epoch: int, chances: NDArray[np.float64]
@@ -111,10 +127,10 @@ class RowSource:
             return self._document_row(place, chances)
         shift = int(random_uniforms(self.seed, "shift", np.array([epoch]), 1)[0, 0] * self.window) if epoch else 0
         start = min(place * self.window + shift, self.stream.token_count - self.length + 2)
-        tokens = self.stream.read(start, self.length - 2)
+        tokens = self._read(start, self.length - 2)
         if self.segments == 1 or chances[0] < ONE_SEGMENT_FRACTION:
             return tokens, tokens[:0]
-        ends = np.flatnonzero(tokens[1:-1] == self.stream.sep_id) + 1
+        ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.sep_id) + 1
         if len(ends):
             end = int(ends[np.argmin(np.abs(ends - len(tokens) // 2))])
             return tokens[:end], tokens[end + 1 :]
@@ -131,7 +147,7 @@ class RowSource:
         if chances[2] < SHORT_ROW_FRACTION:
             shortest = min(count, SHORTEST_ROW_TOKENS)
             count = shortest + int(chances[3] * (count - shortest + 1))
-        tokens = self.stream.read(start, count)
+        tokens = self._read(start, count)
         if self.segments == 1 or count < 2 or chances[0] < ONE_SEGMENT_FRACTION:
             return tokens, tokens[:0]
         middle = min(count - 1, self.window // 2)

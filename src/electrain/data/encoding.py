@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from electrain.data.chinese_words import word_beginnings
 from electrain.data.cleaning import clean
 
 _PART_CHARACTERS = 512  # a cut every 80 words; see benchmarks/preparation.py
+
+
+Bytes = bytes  # the batch has a field of that name
 
 
 class EncodedBatch(NamedTuple):
@@ -25,6 +30,7 @@ class EncodedBatch(NamedTuple):
         bytes: of cleaned text in UTF-8.
         dropped_characters: see CorpusCounts.
         invalid_bytes: see CorpusCounts.
+        begins_word: one byte for each token, 1 where a word begins; empty where words were not asked for.
     """
 
     tokens: bytes
@@ -32,6 +38,7 @@ class EncodedBatch(NamedTuple):
     bytes: int
     dropped_characters: int
     invalid_bytes: int
+    begins_word: Bytes = b""
 
 
 class Encoder:
@@ -68,6 +75,13 @@ class Encoder:
             for parts in cuts
         ]
 
+    def encode_words(self, texts: Sequence[str]) -> list[tuple[list[int], NDArray[np.bool_]]]:
+        """The token ids of each cleaned text, and for each token whether a word begins with it."""
+        return [
+            (encoding.ids, word_beginnings(text, encoding.tokens, [start for start, _ in encoding.offsets]))
+            for text, encoding in zip(texts, self._whole.encode_batch(texts, add_special_tokens=False), strict=True)
+        ]
+
 
 def _backend(tokenizer_json: str) -> Tokenizer:
     backend = Tokenizer.from_str(tokenizer_json)
@@ -89,20 +103,28 @@ def _cut_at_spaces(text: str) -> list[str]:
     return parts
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str) -> EncodedBatch:
+def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_words: bool = False) -> EncodedBatch:
     """Cleans and encodes texts, without [CLS] and [SEP].
 
     Args:
         dtype: "<u2" or "<u4".
+        with_words: find where words begin, which costs as much again.
     """
     cleaned = [clean(text) for text in texts]
-    ids = [np.array(one, dtype) for one in encoder.encode([one.text for one in cleaned])]
+    begins = b""
+    if with_words:
+        pairs = encoder.encode_words([one.text for one in cleaned])
+        begins = b"".join(begin.tobytes() for _, begin in pairs)
+        ids = [np.array(one, dtype) for one, _ in pairs]
+    else:
+        ids = [np.array(one, dtype) for one in encoder.encode([one.text for one in cleaned])]
     return EncodedBatch(
         b"".join(one.tobytes() for one in ids),
         np.array([len(one) for one in ids], "<i8").tobytes(),
         sum(len(one.text.encode()) for one in cleaned),
         sum(one.dropped_characters for one in cleaned),
         sum(one.invalid_bytes for one in cleaned),
+        begins,
     )
 
 
@@ -127,10 +149,13 @@ def receive(stream: IO[bytes]) -> object:
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answers each batch of texts with its tokens, until the parent closes the pipe. First message: (json, dtype)."""
+    """Answers each batch of texts with its tokens, until the parent closes the pipe.
+
+    First message: (content of tokenizer.json, dtype, with_words).
+    """
     first = receive(requests)
     assert isinstance(first, tuple)
-    tokenizer_json, dtype = first
+    tokenizer_json, dtype, with_words = first
     encoder = Encoder(tokenizer_json)
     while True:
         try:
@@ -138,7 +163,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         except EOFError:
             return
         assert isinstance(texts, list)
-        send(replies, tuple(encode_texts(encoder, texts, dtype)))
+        send(replies, tuple(encode_texts(encoder, texts, dtype, with_words=with_words)))
 
 
 if __name__ == "__main__":

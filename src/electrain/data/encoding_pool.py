@@ -21,12 +21,12 @@ _AHEAD = 2  # batches that wait for each process, so that none idles while the p
 class EncodingPool:
     """Child processes, each with a tokenizer. They end when the parent does, however it ends."""
 
-    def __init__(self, tokenizer_json: str, dtype: str, processes: int) -> None:
+    def __init__(self, tokenizer_json: str, dtype: str, processes: int, with_words: bool) -> None:
         self._children = [_start_child() for _ in range(processes)]
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(processes)
         for child in self._children:
-            self._threads.submit(self._begin, child, (tokenizer_json, dtype))
+            self._threads.submit(self._begin, child, (tokenizer_json, dtype, with_words))
 
     def encode(self, batches: Iterable[tuple[list[str], Label]]) -> Iterator[tuple[EncodedBatch, Label]]:
         """Yields the tokens of each batch with the batch's label, in order, holding a bounded number in memory.
@@ -55,7 +55,7 @@ class EncodingPool:
                 with suppress(OSError):  # what a dead child did not take
                     pipe.close()
 
-    def _begin(self, child: "subprocess.Popen[bytes]", first_message: tuple[str, str]) -> None:
+    def _begin(self, child: "subprocess.Popen[bytes]", first_message: tuple[str, str, bool]) -> None:
         try:
             assert child.stdin is not None
             send(child.stdin, first_message)
@@ -81,9 +81,11 @@ class EncodingPool:
 
 
 @contextmanager
-def encoding_pool(tokenizer_json: str, dtype: str, processes: int) -> Iterator[EncodingPool]:
+def encoding_pool(
+    tokenizer_json: str, dtype: str, processes: int, *, with_words: bool = False
+) -> Iterator[EncodingPool]:
     """An `EncodingPool` that is closed when the block ends."""
-    pool = EncodingPool(tokenizer_json, dtype, processes)
+    pool = EncodingPool(tokenizer_json, dtype, processes, with_words)
     try:
         yield pool
     finally:

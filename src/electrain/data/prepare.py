@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from electrain.data.adoption import adopt_files, is_tokenised
+from electrain.data.chinese_words import require_segmenter
 from electrain.data.corpus import CorpusCounts, no_document, read_raw
 from electrain.data.disk_space import one_line_when_full
 from electrain.data.encoding_pool import available_cores, encoding_pool
@@ -17,7 +18,7 @@ from electrain.data.progress import text_progress
 from electrain.data.readers import RawText
 from electrain.data.shard_writer import ShardWriter
 from electrain.data.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
-from electrain.errors import RunDirectoryError
+from electrain.errors import ConfigurationError, RunDirectoryError
 from electrain.run_directory import MANIFEST_NAME, Manifest, read_manifest, require_empty, write_manifest
 
 COUNTS_NAME = "unigram_counts.npy"
@@ -36,6 +37,7 @@ def prepare(
     strict: bool = False,
     processes: int | None = None,
     tokens_per_file: int = TOKENS_PER_FILE,
+    chinese_words: bool = False,
 ) -> Manifest:
     """Tokenises `sources` into the folder `output`; the result does not depend on the number of processes.
 
@@ -46,15 +48,22 @@ def prepare(
         output: a new or empty folder, or one that an interrupted preparation left, which is begun anew.
         processes: that tokenise; None: one for each core.
         tokens_per_file: a new file is begun at the first document end after so many.
+        chinese_words: store where words begin, Chinese ones as rjieba cuts them, for noise that takes whole words.
     Returns: the manifest written.
     Raises: DataError, TokenizerError, RunDirectoryError: one line each.
     """
     loaded = load_tokenizer(tokenizer)
+    if chinese_words:
+        require_segmenter()
+        if is_tokenised(sources):
+            raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
     begin_output(output)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
         name = f"{TOKENIZER_FOLDER}/tokenizer.json"
-        writer = ShardWriter(output, len(loaded), int(loaded.sep_token_id), tokens_per_file, name)
+        writer = ShardWriter(
+            output, len(loaded), int(loaded.sep_token_id), tokens_per_file, name, with_words=chinese_words
+        )
         if is_tokenised(sources):
             hashes = adopt_files(Path(sources[0]), writer, loaded)
         else:
@@ -67,7 +76,10 @@ def prepare(
 def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int) -> None:
     counts = writer.counts
     try:
-        with text_progress() as progress, encoding_pool(tokenizer_json, writer.dtype, processes) as pool:
+        with (
+            text_progress() as progress,
+            encoding_pool(tokenizer_json, writer.dtype, processes, with_words=writer.with_words) as pool,
+        ):
             for encoded, continues in pool.encode(_batches(corpus)):
                 writer.add(encoded, continues)
                 progress.update(counts.documents, counts.bytes, writer.tokens)
@@ -94,7 +106,14 @@ def begin_output(output: Path) -> None:
 
 
 def _remove_unfinished(output: Path) -> None:
-    ours = ("corpus_*.ds", "corpus_*.ds.index", "corpus_*.ds.metadata", f"{COUNTS_NAME}", ".*.writing")
+    ours = (
+        "corpus_*.ds",
+        "corpus_*.ds.index",
+        "corpus_*.ds.words",
+        "corpus_*.ds.metadata",
+        f"{COUNTS_NAME}",
+        ".*.writing",
+    )
     for path in [path for pattern in ours for path in output.glob(pattern)]:
         path.unlink()
     shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)

@@ -21,11 +21,20 @@ class ShardWriter:
         unigram_counts: (vocabulary_size,) int64; how often each id was written.
         tokens: written so far.
         longest_document_tokens: with its [SEP].
+        with_words: the batches say where words begin.
     """
 
     def __init__(
-        self, directory: Path, vocabulary_size: int, sep_id: int, tokens_per_file: int, tokenizer_name: str
+        self,
+        directory: Path,
+        vocabulary_size: int,
+        sep_id: int,
+        tokens_per_file: int,
+        tokenizer_name: str,
+        *,
+        with_words: bool = False,
     ) -> None:
+        self.with_words = with_words
         self.dtype = token_dtype(vocabulary_size)
         self.counts = CorpusCounts()
         self.unigram_counts: NDArray[np.int64] = np.zeros(vocabulary_size, np.int64)
@@ -43,20 +52,27 @@ class ShardWriter:
         self.counts.dropped_characters += encoded.dropped_characters
         self.counts.invalid_bytes += encoded.invalid_bytes
         tokens = np.frombuffer(encoded.tokens, self.dtype)
-        parts, ends, place, written = [], [], 0, 0
+        begins = np.frombuffer(encoded.begins_word, np.bool_) if self.with_words else None
+        parts, begin_parts, ends, place, written = [], [], [], 0, 0
         for length, goes_on in zip(np.frombuffer(encoded.lengths, "<i8").tolist(), continues, strict=True):
             parts.append(tokens[place : place + length])
+            if begins is not None:
+                begin_parts.append(begins[place : place + length])
             place, written = place + length, written + length
             self._open_tokens += length
             if not goes_on and self._end_document():
                 parts.append(self._sep)
+                begin_parts.append(np.ones(1, np.bool_))
                 written += 1
                 ends.append(written)
         if written:
-            self.write(np.concatenate(parts), ends)
+            self.write(np.concatenate(parts), ends, None if begins is None else np.concatenate(begin_parts))
 
-    def write(self, tokens: NDArray[Any], ends: list[int]) -> None:
-        """Appends ids that hold their [SEP] already; `ends` are counted from the first of them, exclusive."""
+    def write(self, tokens: NDArray[Any], ends: list[int], begins: NDArray[np.bool_] | None = None) -> None:
+        """Appends ids that hold their [SEP] already; `ends` are counted from the first of them, exclusive.
+
+        Args: begins: (tokens,) bool; True where a word begins; None: the files do not say.
+        """
         self.unigram_counts += np.bincount(tokens, minlength=len(self.unigram_counts))
         self.tokens += len(tokens)
         while len(tokens):
@@ -64,8 +80,11 @@ class ShardWriter:
                 self._file = TokenFileWriter(self._directory, f"corpus_{len(self._finished):05d}.ds", self.dtype)
             room = self._tokens_per_file - self._file.tokens
             cut = next((end for end in ends if end >= room), len(tokens))
-            self._file.write(tokens[:cut], [end for end in ends if end <= cut])
+            self._file.write(
+                tokens[:cut], [end for end in ends if end <= cut], None if begins is None else begins[:cut]
+            )
             tokens, ends = tokens[cut:], [end - cut for end in ends if end > cut]
+            begins = None if begins is None else begins[cut:]
             if len(tokens):
                 self.close()
 

@@ -29,6 +29,7 @@ class Shards:
         tokenizer_directory: a folder with the tokenizer that made the ids.
         tokenizer_hash: see `electrain.data.tokenizer.tokenizer_hash`.
         cls_id, sep_id, pad_id, mask_id: ids of the special tokens.
+        has_words: `read_begins` tells where words begin.
     """
 
     def __init__(
@@ -38,8 +39,14 @@ class Shards:
         parts: Sequence[NDArray[Any]],
         ends: Sequence[NDArray[Any]],
         unigram_counts: NDArray[np.int64],
+        begins: Sequence[NDArray[Any]] = (),
     ) -> None:
-        """Args: parts: the token ids of each file; ends: the document ends of each file, counted from its start."""
+        """
+        Args:
+            parts: the token ids of each file.
+            ends: the document ends of each file, counted from its start.
+            begins: for each token of each file whether a word begins there; empty: the files do not say.
+        """
         tokenizer = load_tokenizer(tokenizer_directory)
         self.manifest = manifest
         self.tokenizer_directory = tokenizer_directory
@@ -48,7 +55,8 @@ class Shards:
         self.cls_id, self.sep_id = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
         self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)
         self.unigram_counts = unigram_counts
-        self._parts, self._part_ends = parts, ends
+        self._parts, self._part_ends, self._begins = parts, ends, begins
+        self.has_words = len(begins) > 0
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self.token_count = int(self._starts[-1])
 
@@ -65,6 +73,16 @@ class Shards:
 
         Raises: IndexError: some of them lie outside the stream.
         """
+        return self._read(self._parts, start, count)
+
+    def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
+        """Returns (count,) bool: whether a word begins with each of the ids from `start` on; only where `has_words`.
+
+        Raises: IndexError: as `read`.
+        """
+        return self._read(self._begins, start, count).astype(np.bool_)
+
+    def _read(self, parts: Sequence[NDArray[Any]], start: int, count: int) -> NDArray[np.int64]:
         if start < 0 or count < 0 or start + count > self.token_count:
             raise IndexError(f"tokens {start} to {start + count} of a stream of {self.token_count}")
         result = np.empty(count, np.int64)
@@ -72,7 +90,7 @@ class Shards:
         part = int(np.searchsorted(self._starts, start, side="right")) - 1
         while filled < count:
             offset = start + filled - int(self._starts[part])
-            ids = self._parts[part][offset : offset + count - filled]
+            ids = parts[part][offset : offset + count - filled]
             result[filled : filled + len(ids)] = ids
             filled += len(ids)
             part += 1
@@ -98,13 +116,17 @@ def open_shards(directory: Path, *, verify: bool = True) -> Shards:
     manifest = read_manifest(directory, "shards")
     if not manifest.finished:
         raise RunDirectoryError(f"{directory}: the preparation was interrupted; run `electrain prepare` again")
-    parts, ends = [], []
+    parts, ends, begins = [], [], []
     for file in manifest.facts["files"]:
         dtype = np.dtype(manifest.facts["dtype"]).newbyteorder("<")
         parts.append(_open_file(directory / file["name"], dtype, file["tokens"], file["sha256"] if verify else None))
         index = directory / f"{file['name']}.index"
         ends.append(_open_file(index, np.dtype("<u8"), file["documents"], file["index_sha256"] if verify else None))
-    shards = Shards(manifest, directory / TOKENIZER_FOLDER, parts, ends, _read_counts(directory, manifest))
+        if file.get("words_sha256"):
+            words = directory / f"{file['name']}.words"
+            begins.append(_open_file(words, np.dtype("u1"), file["tokens"], file["words_sha256"] if verify else None))
+    counts = _read_counts(directory, manifest)
+    shards = Shards(manifest, directory / TOKENIZER_FOLDER, parts, ends, counts, begins)
     if shards.tokenizer_hash != manifest.inputs["tokenizer"]:
         raise TokenizerError(
             f"{shards.tokenizer_directory}: not the tokenizer that the shards were made with; prepare them again"

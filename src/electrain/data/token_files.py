@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class TokenFile:
         documents: number of document ends.
         sha256: of the `.ds` file.
         index_sha256: of the `.ds.index` file.
+        words_sha256: of the `.ds.words` file, which is ours: a byte for each token, 1 where a word begins; empty: none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TokenFile:
     documents: int
     sha256: str
     index_sha256: str
+    words_sha256: str = ""
 
 
 def token_dtype(vocabulary_size: int) -> str:
@@ -46,12 +48,23 @@ class TokenFileWriter:
         self._dtype = np.dtype(dtype)
         self._tokens_file = open(self._path, "wb")  # noqa: SIM115
         self._index_file = open(f"{self._path}.index", "wb")  # noqa: SIM115
-        self._tokens_hash, self._index_hash = hashlib.sha256(), hashlib.sha256()
+        self._words_file: IO[bytes] | None = None
+        self._tokens_hash, self._index_hash, self._words_hash = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         self.tokens = 0
         self.documents = 0
 
-    def write(self, tokens: NDArray[Any], document_ends: Sequence[int]) -> None:
-        """Appends token ids; `document_ends` are counted from the first of these ids, exclusive."""
+    def write(
+        self, tokens: NDArray[Any], document_ends: Sequence[int], begins: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Appends token ids; `document_ends` are counted from the first of these ids, exclusive.
+
+        Args: begins: (tokens,) bool; True where a word begins; given with every call, or with none.
+        """
+        if begins is not None:
+            if self._words_file is None:
+                self._words_file = open(f"{self._path}.words", "wb")  # noqa: SIM115
+            self._words_file.write(begins.tobytes())
+            self._words_hash.update(begins.tobytes())
         content = tokens.astype(self._dtype, copy=False).tobytes()
         ends = (np.array(document_ends, np.uint64) + np.uint64(self.tokens)).astype("<u8").tobytes()
         self._tokens_file.write(content)
@@ -63,19 +76,23 @@ class TokenFileWriter:
 
     def finish(self, tokenizer_name: str) -> TokenFile:
         """Syncs and closes the files, and writes the metadata file."""
-        for file in (self._tokens_file, self._index_file):
+        for file in self._files():
             file.flush()
             os.fsync(file.fileno())
             file.close()
         size = self._dtype.itemsize
         lines = [f"{tokenizer_name}|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
         Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
-        hashes = self._tokens_hash.hexdigest(), self._index_hash.hexdigest()
+        words = self._words_hash.hexdigest() if self._words_file else ""
+        hashes = self._tokens_hash.hexdigest(), self._index_hash.hexdigest(), words
         return TokenFile(self._path.name, self.tokens, self.documents, *hashes)
+
+    def _files(self) -> list[IO[bytes]]:
+        return [self._tokens_file, self._index_file, *([self._words_file] if self._words_file else [])]
 
     def abandon(self) -> None:
         """Closes the files as they are."""
-        for file in (self._tokens_file, self._index_file):
+        for file in self._files():
             try:
                 file.close()
             except OSError:  # the disk is full: the buffer cannot be written, which was reported already
