@@ -11,6 +11,7 @@ from transformers import AutoModel, AutoTokenizer
 from electrain.cli import main
 from electrain.errors import ConfigurationError, ElectrainError
 from electrain.evaluate.blimp import evaluate_blimp
+from electrain.evaluate.detection import evaluate_detection
 from electrain.predict import predict_fill
 from electrain.predict_generator import predict_corrupt, predict_generate
 from electrain.pretrain import pretrain
@@ -211,3 +212,18 @@ def test_fill_and_blimp_use_the_heads_there_are(runs: dict[str, Path], tmp_path:
         result = evaluate_blimp(runs[name], pairs)
         assert scorers <= set(result["scorers"])
         assert not {"discriminator", "electric", "correction"} & (set(result["scorers"]) - scorers)
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_detection_reports_the_correction_head(runs: dict[str, Path], tmp_path: Path) -> None:
+    """At missing or replaced positions, as it was trained; a causal generator proposes as well as a masked one."""
+    corpus = tmp_path / "held_out.txt"
+    corpus.write_text(" ".join(INVENTED_WORDS * 20))
+    for name in ("article", "correction of replaced"):
+        result = evaluate_detection(runs[name], [str(corpus)], rows=20)
+        assert 0 <= result["correction"]["accuracy"] < 0.5
+        assert result["correction"]["loss"] == pytest.approx(4.66, abs=0.5)  # ln 106: hardly trained
+        assert result["generator"]["loss"] == pytest.approx(4.66, abs=0.5)
+    assert evaluate_detection(runs["shuffle"], [str(corpus)], rows=20)["correction"] is None
+    with pytest.raises(ElectrainError, match="holds no generator"):
+        evaluate_detection(runs["unigram"], [str(corpus)], rows=20)

@@ -18,8 +18,16 @@ from electrain.data.parcels import Document
 from electrain.data.shards import Shards, open_shards, shards_in_memory
 from electrain.data.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.errors import CheckpointError, ConfigurationError, TokenizerError
-from electrain.evaluate.judged_tokens import JudgedTokens, judge_rows
-from electrain.loading import LoadedModel, load_detector, load_generator, require_same_vocabulary
+from electrain.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
+from electrain.loading import (
+    LoadedModel,
+    heads_of,
+    load_detector,
+    load_generator,
+    load_head,
+    require_same_vocabulary,
+    restores_missing_words,
+)
 from electrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
 from electrain.run_directory import MANIFEST_NAME
 
@@ -110,6 +118,7 @@ def evaluate_detection(
         masked_fraction=settings.masked_fraction,
         temperature=settings.temperature,
         seed=seed,
+        corrector=_corrector(model, device),
     )
     return {
         "task": "detection",
@@ -126,8 +135,15 @@ def evaluate_detection(
         "discriminator": _discriminator_results(judged),
         "baselines": _baselines(judged, counts),
         "generator": _generator_results(judged),
+        "correction": _correction_results(judged),
         "intervals_95": _intervals(judged, counts, seed),
     }
+
+
+def _corrector(model: Path | str, device: str | None) -> Corrector | None:
+    if "correction" not in heads_of(model):
+        return None
+    return Corrector(load_head(model, "correction", device=device), restores_missing_words(model))
 
 
 def _settings(run: Path, asked: dict[str, Any], rows: int, batch_rows: int) -> DetectionSettings:
@@ -230,6 +246,13 @@ def _generator_results(judged: JudgedTokens) -> dict[str, Any]:
         "entropy": float(judged.entropies.mean()),
         "drew_the_original_fraction": float(judged.is_same.mean()),
     }
+
+
+def _correction_results(judged: JudgedTokens) -> dict[str, float] | None:
+    """Of the correction head, at the positions that the generator was asked about; None without that head."""
+    if not len(judged.is_corrected):
+        return None
+    return {"accuracy": float(judged.is_corrected.mean()), "loss": float(judged.correction_losses.mean())}
 
 
 def _intervals(judged: JudgedTokens, counts: NDArray[np.int64] | None, seed: int) -> dict[str, list[float]]:

@@ -29,6 +29,8 @@ class JudgedTokens:
         entropies: (masked,) float32; of its distribution there, in nats.
         is_hit: (masked,) bool; its likeliest word is the original.
         is_same: (masked,) bool; the word it drew is the original.
+        is_corrected: (masked,) bool; the correction head's likeliest word is the original; empty without that head.
+        correction_losses: (masked,) float32; its cross-entropy there, in nats; empty without that head.
     """
 
     logits: NDArray[np.float32]
@@ -39,6 +41,16 @@ class JudgedTokens:
     entropies: NDArray[np.float32]
     is_hit: NDArray[np.bool_]
     is_same: NDArray[np.bool_]
+    is_corrected: NDArray[np.bool_]
+    correction_losses: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Corrector:
+    """A correction head; `restores_missing`: it was trained at [MASK], and is shown that instead of proposed words."""
+
+    model: LoadedModel
+    restores_missing: bool
 
 
 def judge_rows(
@@ -51,6 +63,7 @@ def judge_rows(
     masked_fraction: float,
     temperature: float,
     seed: int,
+    corrector: Corrector | None = None,
 ) -> JudgedTokens:
     """Masks rows 0 to `rows` of the source, fills them with samples of `sampler`, and asks `detector` which those are.
 
@@ -61,14 +74,20 @@ def judge_rows(
     for start in range(0, rows, batch_rows):
         packed = source.batch(np.arange(start, min(start + batch_rows, rows), dtype=np.int64))
         masked = mask_batch(packed, masked_fraction, seed, mask_id=int(detector.tokenizer.mask_token_id))
-        parts.append(_judge_batch(detector, sampler, masked, temperature))
+        parts.append(_judge_batch(detector, sampler, corrector, masked, temperature))
         progress.advance(len(packed.row_numbers))
     columns = [np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(JudgedTokens)]
     return JudgedTokens(*columns)
 
 
 @torch.inference_mode()
-def _judge_batch(detector: LoadedModel, sampler: LoadedModel, masked: MaskedBatch, temperature: float) -> JudgedTokens:
+def _judge_batch(
+    detector: LoadedModel,
+    sampler: LoadedModel,
+    corrector: Corrector | None,
+    masked: MaskedBatch,
+    temperature: float,
+) -> JudgedTokens:
     packed, device = masked.packed, detector.device
     token_ids, masked_ids, positions, is_selected, uniforms, types = (
         torch.from_numpy(array).to(device)
@@ -93,6 +112,15 @@ def _judge_batch(detector: LoadedModel, sampler: LoadedModel, masked: MaskedBatc
     words_of, drawn = words_of[is_selected], drawn[is_selected]
     log_probabilities = words_of.log_softmax(-1)
     is_scored = ~packed.is_special
+    corrections = torch.zeros(0, words_of.shape[-1])
+    if corrector is not None:
+        shown = corrupted
+        if corrector.restores_missing:
+            mask_ids = torch.full_like(positions, detector.tokenizer.mask_token_id)
+            shown = place_words(token_ids, positions, is_selected, mask_ids)
+        hidden = encode(corrector.model.model.base_model, shown, types, is_real)
+        corrections = word_logits(corrector.model.model, take_positions(hidden, positions)[is_selected]).float()
+    asked = originals[: len(corrections)]
     return JudgedTokens(
         logits=logits.cpu().numpy()[is_scored],
         is_replaced=(corrupted != token_ids).cpu().numpy()[is_scored],
@@ -102,4 +130,6 @@ def _judge_batch(detector: LoadedModel, sampler: LoadedModel, masked: MaskedBatc
         entropies=-(log_probabilities.exp() * log_probabilities).sum(-1).cpu().numpy(),
         is_hit=(words_of.argmax(-1) == originals).cpu().numpy(),
         is_same=(drawn == originals).cpu().numpy(),
+        is_corrected=(corrections.argmax(-1) == asked).cpu().numpy(),
+        correction_losses=functional.cross_entropy(corrections, asked, reduction="none").cpu().numpy(),
     )
