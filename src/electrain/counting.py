@@ -106,12 +106,13 @@ def _detection(length: int) -> Callable[[Any, int], Tensor]:
     return run
 
 
-def _prediction(length: int, positions: int) -> Callable[[Any, int], Tensor]:
-    """Words at some positions of each row, with their log-probabilities."""
+def _prediction(length: int, positions: int, depths: tuple[int, ...] = ()) -> Callable[[Any, int], Tensor]:
+    """Words at some positions of each row, after each of the depths, with their log-probabilities."""
 
     def run(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
-        return torch.log_softmax(module(ids, ids, None, ids[:, :positions]).float(), dim=-1)
+        logits = module.propose(ids, ids, None, ids[:, :positions], depths)[1]
+        return torch.stack([torch.log_softmax(one.float(), dim=-1) for one in logits])
 
     return run
 
@@ -152,6 +153,7 @@ def passes_of(
     judge, settings = objective.discriminator, objective.settings
     passes = [NetworkPass(judge, _detection(sequence_length))]
     if not isinstance(objective.generator, UnigramGenerator):
+        prediction = _prediction(sequence_length, masked_positions, settings.depths)
         passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
     if judge.correction is not None:
         asked = sequence_length if settings.correction_at == "all" else masked_positions

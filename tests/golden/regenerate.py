@@ -17,11 +17,40 @@ from tiny_pretraining import tiny_configuration, write_invented_shards  # noqa: 
 
 STEPS = 50
 PUBLISHED_QUIRKS = ("colliding_positions", "no_bias_correction", "multiplied_warmup", "reference_packing")
+BOTH = ["detection", "correction"]
 OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
     "replaced_token_detection_electra": {},
     "replaced_token_detection_modernbert": {"encoder": {"backbone": "modernbert"}},
     "replaced_token_detection_parity": {"parity": dict.fromkeys(PUBLISHED_QUIRKS, True)},
     "masked_language_modelling": {"training": {"objective": "masked-language-modelling"}},
+    "causal": {"generator": {"kind": "causal"}},
+    "unigram": {"generator": {"kind": "unigram", "clusters": 4}},
+    "two_stage": {"generator": {"kind": "frozen", "own_stage_steps": 25, "size_fraction": 1.0}},
+    "article": {
+        "encoder": {"backbone": "modernbert"},
+        "generator": {"kind": "causal"},
+        "corruption": {"source": "generated", "missing_fraction": 1.0},
+        "discriminator": {"heads": BOTH, "correction_at": "missing"},
+    },
+    "replace_mlm": {"discriminator": {"heads": ["correction"]}},
+    "all_tokens": {"discriminator": {"heads": BOTH, "correction_at": "all"}},
+    "electra_15_percent": {"discriminator": {"detection_at": "selected"}},
+    "electric": {"discriminator": {"heads": ["detection", "electric"]}},
+    "policy_gradient": {"generator": {"training": "policy-gradient"}},
+    "gumbel": {"generator": {"training": "gumbel"}},
+    "mixture": {"generator": {"training": "mixture"}, "encoder": {"backbone": "modernbert"}},
+    "disentangled": {
+        "generator": {"embedding_sharing": "gradient-disentangled"},
+        "training": {"generator_peak_learning_rate": 1e-3},
+    },
+    "span": {"corruption": {"noise": "span"}},
+    "shuffle": {"corruption": {"noise": "shuffle", "masked_fraction": 0.3}},
+    "recurrent": {
+        "encoder": {"backbone": "lstm", "embedding_size": 0},
+        "discriminator": {"heads": ["correction"]},
+        "generator": {"kind": "unigram"},
+    },
+    "bert": {"encoder": {"backbone": "bert", "embedding_size": 0}},
 }
 
 
