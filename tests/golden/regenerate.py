@@ -55,15 +55,16 @@ OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def losses_of(name: str, shards: Path, output: Path) -> dict[str, list[float]]:
-    """Every loss, and the gradient's norm, at each of the 50 steps of an objective."""
+    """Every loss, and the gradient's norm, at each of the 50 steps of an objective that has it."""
     sections = {section: dict(table) for section, table in OBJECTIVES[name].items()}
     settings = {"steps": STEPS, "warmup_steps": 5, "log_every_steps": 1, "checkpoint_every_steps": STEPS}
     sections["training"] = {**settings, **sections.get("training", {})}
     pretrain(tiny_configuration(**sections), shards, output)
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if line["event"] == "log"]
-    names = [key for key in logged[0] if key.endswith("loss") or key == "gradient_norm"]
-    return {key: [line[key] for line in logged] for key in names}
+    keys = dict.fromkeys(key for line in logged for key in line)
+    names = [key for key in keys if key.endswith("loss") or key == "gradient_norm"]
+    return {key: [line[key] for line in logged if key in line] for key in names}
 
 
 def main() -> None:
