@@ -49,6 +49,8 @@ OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
         "encoder": {"backbone": "lstm", "embedding_size": 0},
         "discriminator": {"heads": ["correction"]},
         "generator": {"kind": "unigram"},
+        "corruption": {"masked_fraction": 0.4},
+        "training": {"peak_learning_rate": 2e-2, "batch_rows": 32},
     },
     "bert": {"encoder": {"backbone": "bert", "embedding_size": 0}},
 }
