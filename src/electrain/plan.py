@@ -1,5 +1,6 @@
 """What a configuration costs before it is run: parameters, operations, memory, hours and money."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -172,7 +173,8 @@ def _dtype(config: PretrainConfig, hardware: Hardware | None) -> torch.dtype:
 def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int | None = None) -> list[NetworkPass]:
     """The networks of a configuration, without data, as a step runs them."""
     length = config.data.sequence_length
-    with torch.device("meta"):
+    # A generator from a folder is read from there, with its data.
+    with nullcontext() if config.generator.source else torch.device("meta"):
         objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
     selected = masked_positions or most_masked(config)
     return passes_of(objective, sequence_length=length, masked_positions=selected)

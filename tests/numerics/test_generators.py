@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import ElectraConfig, ElectraForCausalLM
 
 from electrain.data.tokenizer import load_tokenizer
 from electrain.errors import CheckpointError
 from electrain.models.frozen_generator import FrozenGenerator
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.writing import nucleus, write_passages
+from electrain.plan import plan
 from electrain.pretrain import export_models
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
@@ -154,6 +156,19 @@ def test_a_frozen_generator_is_the_network_it_was(tiny_shards: Path, tmp_path: P
         FrozenGenerator(str(tmp_path / "generator"), 200, 24)
     with pytest.raises(CheckpointError, match="no masked or causal language model"):
         FrozenGenerator(str(tmp_path / "model"), 106, 24)
+    frozen_config = tiny_configuration(generator={"kind": "frozen", "source": str(tmp_path / "generator")})
+    planned = plan(frozen_config, vocabulary_size=106).flops.per_row
+    assert planned < plan(config, vocabulary_size=106).flops.per_row
+
+
+def test_a_causal_generator_must_not_see_both_sides(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 106, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    for is_decoder in (False, True):
+        path = tmp_path / str(is_decoder)
+        ElectraForCausalLM(ElectraConfig(**sizes, embedding_size=16, is_decoder=is_decoder)).save_pretrained(path)
+    with pytest.raises(CheckpointError, match="attention sees both sides"):
+        FrozenGenerator(str(tmp_path / "False"), 106, 24)
+    assert not FrozenGenerator(str(tmp_path / "True"), 106, 24).reads_masked_ids
 
 
 def test_two_stages(tiny_shards: Path) -> None:

@@ -98,6 +98,12 @@ def is_masked_language_model(configuration: Any) -> bool:
     if names[0].endswith("ForMaskedLM"):
         return True
     if names[0].endswith(("ForCausalLM", "LMHeadModel")):
+        sees_both_sides = configuration.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        if sees_both_sides and not getattr(configuration, "is_decoder", False):
+            raise CheckpointError(
+                f"{configuration.name_or_path}: is a {names[0]} whose attention sees both sides (is_decoder is not "
+                "set), so it would see the words it is to propose; give a GPT-2, or a masked language model"
+            )
         return False
     if names == [""] and configuration.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return True

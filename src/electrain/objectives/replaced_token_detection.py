@@ -265,9 +265,7 @@ class ReplacedTokenDetection(nn.Module):
         weight = 1.0 if self.settings.training in ("likelihood", "mixture") else self.settings.likelihood_weight
         if not proposal.logits or not self.trains_generator:
             return {}
-        is_real = rows.is_selected  # trained on what it wrote itself, the generator would drift
-        if rows.is_written is not None:
-            is_real = is_real & ~rows.is_written.gather(1, rows.positions)
+        is_real = _selected_in_text(rows)  # trained on what it wrote itself, the generator would drift
         losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         return {"generator": LossTerm(total, is_real.sum(), weight)}
@@ -400,7 +398,7 @@ class ReplacedTokenDetection(nn.Module):
     def _generator_observations(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, Tensor]:
         if not proposal.logits:
             return {}
-        logits, is_selected = proposal.logits[-1], rows.is_selected
+        logits, is_selected = proposal.logits[-1], _selected_in_text(rows)
         log_probabilities = torch.log_softmax(logits.float(), dim=-1)
         entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
         # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
@@ -408,7 +406,15 @@ class ReplacedTokenDetection(nn.Module):
         return {
             "generator_hits": (is_hit & is_selected).sum(),
             "generator_entropy": (entropies * is_selected).sum(),
+            "generator_asked": is_selected.sum(),
         }
+
+
+def _selected_in_text(rows: Rows) -> Tensor:
+    """(batch, selected) bool: the selected positions that the generator did not write itself."""
+    if rows.is_written is None:
+        return rows.is_selected
+    return rows.is_selected & ~rows.is_written.gather(1, rows.positions)
 
 
 def _width(generator: Generator) -> int:

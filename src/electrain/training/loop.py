@@ -139,7 +139,11 @@ def _parallel(model: nn.Module, runtime: Runtime) -> nn.Module:
     if runtime.processes == 1:
         return model
     devices = [runtime.device] if runtime.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+    # In a stage of its own the generator leaves the discriminator without gradients, and later the other way round.
+    has_stages = bool(getattr(model, "own_stage_steps", 0))
+    return DistributedDataParallel(
+        model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=has_stages
+    )
 
 
 def _take_step(

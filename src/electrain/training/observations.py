@@ -24,8 +24,9 @@ def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[st
         numbers["masked_language_model_accuracy"] = float(seen["masked_language_model_hits"]) / selected
         return numbers
     if "generator_hits" in seen:
-        numbers["generator_accuracy"] = float(seen["generator_hits"]) / selected
-        numbers["generator_entropy"] = float(seen["generator_entropy"]) / selected
+        asked = max(1, int(seen["generator_asked"]))
+        numbers["generator_accuracy"] = float(seen["generator_hits"]) / asked
+        numbers["generator_entropy"] = float(seen["generator_entropy"]) / asked
     if "replaced_logits" in seen:
         numbers |= _detection_numbers(result, unigram_counts)
     if "correction_hits" in seen:
