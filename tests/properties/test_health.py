@@ -60,6 +60,29 @@ def test_each_trouble_is_told_once_until_it_is_over(changes: dict[str, Any], wor
         assert len(told(health, 820, 1000, **changes)) == 1
 
 
+GAME = {"generator_reward": 0.5, "game_value": -1.0}
+WRITTEN = {"correction_accuracy": 0.2, "correction_accuracy_written": 0.3, "discriminator_auc": 0.99}
+
+
+@pytest.mark.parametrize(
+    ("usual", "changes", "words"),
+    [
+        (GAME, {"generator_entropy": 0.7}, "losing its variety (entropy 0.70 nats)"),
+        (GAME, {"game_value": -0.05}, "has won the game (value -0.05"),
+        (WRITTEN, {"correction_accuracy_written": 0.5}, "learns the generator's style"),
+    ],
+)
+def test_troubles_of_the_game(usual: dict[str, Any], changes: dict[str, Any], words: str) -> None:
+    health = monitor()
+    assert told(health, 20, 400, **usual) == []
+    first = told(health, 420, 600, **{**usual, **changes})
+    assert len(first) == 1
+    assert words in first[0]
+    # without a game, or without written text, the same numbers are nobody's trouble
+    kept = {key: value for key, value in changes.items() if key == "generator_entropy"}
+    assert told(monitor(), 20, 600, **kept) == []
+
+
 def test_a_low_recall_alone_is_no_collapse() -> None:
     assert told(monitor(), 20, 800, discriminator_recall=0.008, discriminator_auc=0.69) == []
 
