@@ -3,7 +3,6 @@
 import errno
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,16 +24,6 @@ Passed = Annotated[str, Parameter(allow_leading_hyphen=True, help="--SECTION.FIE
 
 def _print(result: Any) -> None:
     print(json.dumps(result, ensure_ascii=False), flush=True)
-
-
-def _print_lines(results: Iterable[Any], output: Path | None) -> None:
-    if output is None:
-        for result in results:
-            _print(result)
-        return
-    with open(output, "w", encoding="utf-8") as file:
-        for result in results:
-            file.write(json.dumps(result, ensure_ascii=False) + "\n")
 
 
 def _whole(_: Any, tokens: Any) -> int:
@@ -69,8 +58,8 @@ def tokenizer(
     vocab_size: tokens, at most; 30,522 in the paper.
     cased: keep capital letters and accents.
     text_column: column of the text in tables and JSON lines.
-    document_separator: line that separates the documents of a .txt file; without it a file is one document.
-    strict: refuse invalid UTF-8 instead of replacing it.
+    document_separator: text between the documents of a .txt file, such as "\\n===\\n"; without it a file is one.
+    strict: refuse invalid UTF-8 instead of leaving it out and counting it.
     model_max_length: tokens, written into the tokenizer's configuration.
     character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
     """
@@ -114,8 +103,8 @@ def prepare(
     tokenizer: folder or vocabulary file.
     output: new folder; one that an interrupted preparation left is begun anew.
     text_column: column of the text in tables and JSON lines.
-    document_separator: line that separates the documents of a .txt file; without it a file is one document.
-    strict: refuse invalid UTF-8 instead of replacing it.
+    document_separator: text between the documents of a .txt file, such as "\\n===\\n"; without it a file is one.
+    strict: refuse invalid UTF-8 instead of leaving it out and counting it.
     processes: that tokenise; one for each core by default.
     chinese_words: store where Chinese words begin, for noise that takes whole words; needs rjieba.
     """
@@ -147,7 +136,7 @@ def pretrain(
 
     Parameters
     ----------
-    config: TOML file, or the name of a preset: demo, tiny, small, base, large.
+    config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
     shards: folder that `prepare` wrote.
     output: new folder for the run.
     resume: go on from the newest good checkpoint in the output folder.
@@ -178,7 +167,7 @@ def plan(
 
     Parameters
     ----------
-    config: TOML file, or the name of a preset: demo, tiny, small, base, large.
+    config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
     hardware: name of known hardware, or this: measured here.
     devices: that share the work.
     utilisation: fraction of the hardware's rate that training reaches.
@@ -242,8 +231,10 @@ def evaluate(
     """
     from electrain.evaluate.blimp import blimp_table, evaluate_blimp
     from electrain.evaluate.detection import evaluate_detection
+    from electrain.predict import require_writable
     from electrain.run_directory import write_text_durably
 
+    require_writable(output)
     if task == "detection":
         result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=text_column)
     else:
@@ -287,9 +278,10 @@ def predict(
     top_p: generate: the likeliest words that hold so much of the chance.
     seed: generate and corrupt: of what is drawn.
     """
-    from electrain.predict import predict_detect, predict_fill, read_texts
+    from electrain.predict import predict_detect, predict_fill, read_texts, require_writable, write_json_lines
     from electrain.predict_generator import predict_corrupt, predict_generate
 
+    require_writable(output)
     given = read_texts(texts or [], input)
     if task == "detect":
         results = predict_detect(model, given)
@@ -299,7 +291,7 @@ def predict(
         results = predict_generate(model, given, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
     else:
         results = predict_corrupt(model, given, seed=seed)
-    _print_lines(results, output)
+    write_json_lines(results, output)
 
 
 @app.command
@@ -343,6 +335,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
+            print(f"electrain: {error.filename}: {error.strerror}; give another path", file=sys.stderr)
+            raise SystemExit(2) from None
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f"{error.filename}: " if error.filename else ""

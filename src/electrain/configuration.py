@@ -114,7 +114,7 @@ def _build_section(kind: Any, table: Mapping[str, Any], where: str) -> Any:
 def _require_known(given: Mapping[str, Any], known: Mapping[str, Any], what: str, where: str) -> None:
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
             raise ConfigurationError(f"{where}: unknown {what} '{name}'; {hint}")
 

@@ -99,7 +99,7 @@ def predict_fill(
     """
     language_model = model if isinstance(model, LoadedModel) else _filler(model, by, device)
     if top_k < 1:
-        raise DataError(f"top_k = {top_k}: must be at least 1")
+        raise DataError(f"--candidates {top_k}: must be at least 1")
     mask = language_model.tokenizer.mask_token
     number = 0
     for chunk in chunks_of(texts):
@@ -222,12 +222,34 @@ def _text_field(line: str, where: str) -> str:
     return text
 
 
+def require_writable(output: Path | None) -> None:
+    """Raises DataError when a file cannot be written there, before any work is done for it."""
+    if output is None:
+        return
+    if output.is_dir() or not output.parent.is_dir():
+        reason = "is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        raise DataError(f"{output}: {reason}; give the path of a file in a folder that exists")
+
+
 def write_json_lines(records: Iterable[dict[str, Any]], output: Path | None = None) -> None:
-    """Writes each record, as soon as it is there, as a line of JSON into a file, or to standard output."""
+    """Writes each record, as soon as it is there, as a line of JSON to standard output or into a file.
+
+    A file stands under a temporary name until the last record is there: what it held before is kept when something
+    fails, and it may be the file that the records are made from.
+    """
+    require_writable(output)
+    partial = None if output is None else output.with_name(f".{output.name}.writing")
     try:
-        with contextlib.nullcontext(sys.stdout) if output is None else open(output, "w", encoding="utf-8") as file:
+        with contextlib.nullcontext(sys.stdout) if partial is None else open(partial, "w", encoding="utf-8") as file:
             for record in records:
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 file.flush()
+        if partial is not None and output is not None:
+            partial.replace(output)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise DataError(f"{output or 'standard output'}: cannot be written ({error.strerror}); give another") from error
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)

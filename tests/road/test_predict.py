@@ -188,7 +188,7 @@ def test_answers_are_lines_of_json(tmp_path: Path, capsys: pytest.CaptureFixture
     write_json_lines(records)
     for written in ((tmp_path / "out.jsonl").read_text("utf-8"), capsys.readouterr().out):
         assert [json.loads(line) for line in written.splitlines()] == records
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="there is no folder"):
         write_json_lines(records, tmp_path / "absent" / "out.jsonl")
 
 
@@ -280,3 +280,35 @@ def test_a_name_that_the_hub_does_not_know_is_one_line(monkeypatch: pytest.Monke
     with pytest.raises(CheckpointError, match="nobody/nothing: no such folder, and from the hub") as caught:
         load_detector("nobody/nothing")
     assert "\n" not in str(caught.value)
+
+
+def test_an_output_is_replaced_only_when_all_is_well(tiny_run: Runs, tmp_path: Path) -> None:
+    """What stood there stays when something fails; and the input may be the output."""
+    from electrain.cli import main
+
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("precious\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", "generate", "the cat", "--model", str(tiny_run()), "--output", str(kept)])
+    assert caught.value.code == 2
+    assert kept.read_text() == "precious\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.jsonl"]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the cat\na dog\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", "detect", "--model", str(tiny_run()), "--input", str(lines), "--output", str(lines)])
+    assert not caught.value.code
+    assert [json.loads(line)["text"] for line in lines.read_text().splitlines()] == ["the cat", "a dog"]
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_an_output_that_cannot_be_is_refused_at_once(
+    tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    from electrain.cli import main
+
+    task = ["predict", "detect", "the cat"] if verb == "predict" else ["evaluate", "blimp", "--data", "absent"]
+    with pytest.raises(SystemExit) as caught:
+        main([*task, "--model", str(tiny_run()), "--output", str(tmp_path / "absent" / "x.json")])
+    assert caught.value.code == 2
+    assert "there is no folder" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from electrain.data.progress import text_progress
 from electrain.data.readers import RawText
 from electrain.data.shard_writer import ShardWriter
 from electrain.data.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
-from electrain.errors import ConfigurationError, RunDirectoryError
+from electrain.errors import ConfigurationError, ElectrainError, RunDirectoryError
 from electrain.run_directory import MANIFEST_NAME, Manifest, read_manifest, require_empty, write_manifest
 
 COUNTS_NAME = "unigram_counts.npy"
@@ -57,6 +57,7 @@ def prepare(
         require_segmenter()
         if is_tokenised(sources):
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
+    existed = output.is_dir()
     begin_output(output)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
@@ -64,12 +65,20 @@ def prepare(
         writer = ShardWriter(
             output, len(loaded), int(loaded.sep_token_id), tokens_per_file, name, with_words=chinese_words
         )
-        if is_tokenised(sources):
-            hashes = adopt_files(Path(sources[0]), writer, loaded)
-        else:
-            corpus = _HashedCorpus(sources, text_column, document_separator, strict, writer.counts)
-            _encode(corpus, writer, plain_backend(loaded).to_str(), processes or available_cores())
-            hashes = corpus.hashes
+        try:
+            if is_tokenised(sources):
+                hashes = adopt_files(Path(sources[0]), writer, loaded)
+            else:
+                corpus = _HashedCorpus(sources, text_column, document_separator, strict, writer.counts)
+                _encode(corpus, writer, plain_backend(loaded).to_str(), processes or available_cores())
+                hashes = corpus.hashes
+        except ElectrainError:
+            if not writer.tokens:  # nothing was prepared: leave nothing that looks like an interrupted preparation
+                _remove_ours(output)
+                (output / MANIFEST_NAME).unlink()
+                if not existed:
+                    output.rmdir()
+            raise
         return _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
 
 
@@ -105,7 +114,7 @@ def begin_output(output: Path) -> None:
     write_manifest(output, Manifest("shards", False, {}, {}))
 
 
-def _remove_unfinished(output: Path) -> None:
+def _remove_ours(output: Path) -> None:
     ours = (
         "corpus_*.ds",
         "corpus_*.ds.index",
@@ -117,6 +126,10 @@ def _remove_unfinished(output: Path) -> None:
     for path in [path for pattern in ours for path in output.glob(pattern)]:
         path.unlink()
     shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)
+
+
+def _remove_unfinished(output: Path) -> None:
+    _remove_ours(output)
     left = [path.name for path in output.iterdir() if path.name != MANIFEST_NAME]
     if left:
         raise RunDirectoryError(f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere")

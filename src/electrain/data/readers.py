@@ -82,7 +82,8 @@ def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
     csv.field_size_limit(1 << 31)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with _open_text(path, newline="") as file:
-        rows = csv.reader(file, delimiter=delimiter, quoting=quoting)
+        # strict: a quote that is never closed would swallow the rest of the file
+        rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             header = next(rows, [])
             if column not in header:

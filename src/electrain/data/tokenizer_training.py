@@ -3,7 +3,8 @@
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -43,11 +44,15 @@ def train_tokenizer(
     Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
         RunDirectoryError: `output` is not empty.
     """
+    if vocabulary_size < 1:
+        raise TokenizerError(f"--vocab-size {vocabulary_size}: must be at least 1")
+    existed = output.is_dir()
     require_empty(output)
     backend = word_piece_tokenizer({}, cased=cased)
     prefix = f".{output.name}.text-"
     with (
         one_line_when_full(output),
+        _removed_on_failure(output, existed),
         tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output.parent, prefix=prefix) as text,
     ):
         characters, size = _collect(documents, backend.normalizer, text, maximum_bytes)
@@ -70,6 +75,18 @@ def train_tokenizer(
 
 
 _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
+
+
+@contextmanager
+def _removed_on_failure(output: Path, existed: bool) -> Iterator[None]:
+    """Removes the folder again, still empty, when it was made for nothing."""
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                output.rmdir()
+        raise
 
 
 def _collect(

@@ -69,6 +69,8 @@ def evaluate_blimp(
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     Source: Warstadt et al. 2020.
     """
+    if limit_pairs_per_set is not None and limit_pairs_per_set < 1:
+        raise DataError(f"--limit-pairs-per-set {limit_pairs_per_set}: must be at least 1")
     pairs = read_minimal_pairs(Path(data), limit_pairs_per_set)
     sentences = [pair.good for pair in pairs] + [pair.bad for pair in pairs]
     scorers = _scorers(model, generator, device)
