@@ -133,6 +133,12 @@ def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedMod
     Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
         tokenizer, or one that is not the model's.
     """
+    heads = heads_of(folder)
+    if heads and "detection" not in heads:
+        raise CheckpointError(
+            f"{folder}: has no detection head, only {', '.join(heads)}; "
+            'pretrain with "detection" among the [discriminator] heads'
+        )
     return _load(_model_folder(folder), "detection", device, _trained_length(folder))
 
 

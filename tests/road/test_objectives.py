@@ -12,7 +12,7 @@ from electrain.cli import main
 from electrain.errors import ConfigurationError, ElectrainError
 from electrain.evaluate.blimp import evaluate_blimp
 from electrain.evaluate.detection import evaluate_detection
-from electrain.predict import predict_fill
+from electrain.predict import predict_detect, predict_fill
 from electrain.predict_generator import predict_corrupt, predict_generate
 from electrain.pretrain import pretrain
 from tiny_pretraining import INVENTED_WORDS, batches_of, objective_of, tiny_configuration
@@ -194,6 +194,8 @@ def test_fill_and_blimp_use_the_heads_there_are(runs: dict[str, Path], tmp_path:
     ):
         filled = next(iter(predict_fill(runs[name], [text], by=by)))
         assert filled["model"] == str(runs[name] / wanted)
+    with pytest.raises(ElectrainError, match="has no detection head, only electric"):
+        list(predict_detect(runs["electric"], [text]))
     with pytest.raises(ElectrainError, match="has no correction head, only electric"):
         list(predict_fill(runs["electric"], [text], by="correction"))
     with pytest.raises(ElectrainError, match="sees only what stands before a gap"):

@@ -56,7 +56,8 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(directory.with_name(f".{directory.name}.writing"), ignore_errors=True)
         raise CheckpointError(
-            f"{directory}: cannot be written ({error}); free some space, then go on with --resume from the one before"
+            f"{directory}: cannot be written ({error}); free some space, or mend its permissions, then go on with "
+            "--resume from the one before"
         ) from error
     for old in _newest_first(root)[KEPT_CHECKPOINTS:]:
         os.replace(old, old.with_name(f".{old.name}.removed"))
