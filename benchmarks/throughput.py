@@ -52,6 +52,7 @@ class ZipfText:
     cls_id: int = SPECIAL_IDS["cls"]
     sep_id: int = SPECIAL_IDS["sep"]
     pad_id: int = SPECIAL_IDS["pad"]
+    has_words: bool = False
 
     def __post_init__(self) -> None:
         words = np.arange(FIRST_WORD_ID, self.vocabulary_size)
