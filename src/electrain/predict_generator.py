@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from electrain.configuration import require_at_least, require_fraction
 from electrain.data.parcels import PackedBatch
-from electrain.data.randomness import random_uniforms
-from electrain.data.tokenizer import continues_word
+from electrain.data.randomness import below_one, random_uniforms
+from electrain.data.tokenizer import continues_word, load_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError, DataError
 from electrain.loading import LoadedModel, load_language_model
 from electrain.models.backbones import encode
-from electrain.models.generators import take_positions, word_logits
+from electrain.models.generators import places_before, take_positions, word_logits
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.detection_batches import detection_micro_batch
 from electrain.objectives.masking import CorruptionConfig, mask_batch
@@ -182,7 +182,7 @@ def _proposals(
     is_causal = generator.kind == "causal-language-model"
     ids = (rows["token_ids"] if is_causal else rows["masked_ids"]).to(generator.device)
     types = rows["token_type_ids"].to(generator.device)
-    places = ((positions - 1).clamp(min=0) if is_causal else positions).to(generator.device)
+    places = (places_before(positions) if is_causal else positions).to(generator.device)
     hidden = encode(generator.model.base_model, ids, types, None)
     logits = word_logits(generator.model, take_positions(hidden, places)).cpu()
     return sample_words(logits, rows["uniforms"], choice.temperature)
@@ -200,8 +200,6 @@ def _load_writer(model: Path | str, device: str | None) -> LoadedModel:
 def _tokenizer_of(model: Path | str, generator: LoadedModel | None) -> Any:
     if generator is not None:
         return generator.tokenizer
-    from electrain.data.tokenizer import load_tokenizer
-
     return load_tokenizer(Path(model) / "tokenizer")
 
 
@@ -214,8 +212,7 @@ def _packed(ids: list[int], tokenizer: Any, number: int) -> PackedBatch:
 
 
 def _uniforms(draws: NDArray[np.float64], model: LoadedModel) -> torch.Tensor:
-    largest = np.float32(1 - 2**-24)
-    return torch.from_numpy(np.minimum(draws.astype(np.float32), largest)).to(model.device)
+    return torch.from_numpy(below_one(draws)).to(model.device)
 
 
 def _require(name: str, value: float, least: float) -> None:

@@ -37,6 +37,11 @@ def random_uniforms(seed: int, purpose: str, numbers: NDArray[np.int64], count: 
     return bits.astype(np.float64) * 2.0**-53
 
 
+def below_one(uniforms: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The numbers in [0, 1) as float32; the few that rounding would make 1 stay just below it."""
+    return np.minimum(uniforms.astype(np.float32), np.float32(1 - 2**-24))
+
+
 def permuted(seed: int, purpose: str, numbers: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """The places of `numbers`, each below `size`, in a random permutation of `range(size)`, in constant memory.
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from electrain.errors import CheckpointError
-from electrain.models.generators import take_positions, word_logits
+from electrain.models.generators import places_before, take_positions, word_logits
 from electrain.models.starting_weights import configuration_of, load_network
 
 # The prediction head of these can be run at the selected positions alone; of others the whole network is run.
@@ -69,7 +69,7 @@ class FrozenGenerator(nn.Module):
             given["attention_mask"] = attention_mask.to(torch.int64)
         if self.has_token_types:
             given["token_type_ids"] = token_type_ids
-        places = positions if self.reads_masked_ids else (positions - 1).clamp(min=0)
+        places = positions if self.reads_masked_ids else places_before(positions)
         if self.network.config.model_type in KNOWN_HEADS:
             hidden = take_positions(self.network.base_model(**given)[0], places)
             logits = word_logits(self.network, hidden)

@@ -230,8 +230,13 @@ class CausalGenerator(MaskedGenerator):
         return GPT2LMHeadModel(self.configuration)
 
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
-        """(batch, selected, hidden) float: the states one place before the positions; place 0 is never selected."""
-        return take_positions(hidden, (positions - 1).clamp(min=0))
+        """(batch, selected, hidden) float: the states one place before the positions."""
+        return take_positions(hidden, places_before(positions))
+
+
+def places_before(positions: Tensor) -> Tensor:
+    """(...) int64: where a causal network predicts the words at the positions; place 0 is never selected."""
+    return (positions - 1).clamp(min=0)
 
 
 def take_positions(hidden: Tensor, positions: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from electrain.data.randomness import random_uniforms
+from electrain.data.randomness import below_one, random_uniforms
 from electrain.models.discriminator import DiscriminatorConfig
 from electrain.objectives.masking import CorruptionConfig, MaskedBatch
 from electrain.objectives.objective import MicroBatch, micro_batch
@@ -51,9 +51,9 @@ def detection_micro_batch(
     if generator_alone:
         more["generator_alone"] = True
     if is_written is not None:
-        draws = random_uniforms(seed, "writing", masked.packed.row_numbers, is_written.shape[1]).astype(np.float32)
+        draws = random_uniforms(seed, "writing", masked.packed.row_numbers, is_written.shape[1])
         more["is_written"] = torch.from_numpy(is_written)
-        more["writing_uniforms"] = torch.from_numpy(np.minimum(draws, np.float32(1 - 2**-24)))
+        more["writing_uniforms"] = torch.from_numpy(below_one(draws))
     return micro_batch(masked, with_padding=with_padding, scored=counts, **more)
 
 

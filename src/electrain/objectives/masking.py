@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from electrain.configuration import require_at_least, require_fraction
 from electrain.data.parcels import PackedBatch
-from electrain.data.randomness import random_uniforms
+from electrain.data.randomness import below_one, random_uniforms
 from electrain.objectives.noise import choose_groups, moved_words, span_numbers, word_numbers
 
 # ELECTRA: of the selected positions 85% become [MASK], the others stay as they are (Clark et al. 2020, reference code).
@@ -184,9 +184,7 @@ def mask_batch(
         order = np.argsort(~kept, kind="stable")
         row_of, slot = row_of[order], slot[order]
     masked_ids[row_of, positions[row_of, slot]] = replacement[row_of, slot]
-    uniforms = random_uniforms(seed, "samples", batch.row_numbers, positions.shape[1]).astype(np.float32)
-    # rounding to float32 may give 1.0
-    uniforms = np.minimum(uniforms, np.float32(1 - 2**-24))
+    uniforms = below_one(random_uniforms(seed, "samples", batch.row_numbers, positions.shape[1]))
     return MaskedBatch(batch, masked_ids, positions, is_selected, uniforms, base_ids)
 
 

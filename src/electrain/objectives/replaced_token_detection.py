@@ -254,9 +254,8 @@ class ReplacedTokenDetection(nn.Module):
         if self.mixture is not None:
             chosen = mixed_logits(logits, self.mixture(hidden.detach()))
         if settings.training in ("gumbel", "mixture"):
-            tempered = chosen if rows.temperature is None else chosen.float() / rows.temperature
             noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
-            words, relaxed = relaxed_words(tempered, noise, settings.gumbel_temperature)
+            words, relaxed = relaxed_words(_tempered(rows, chosen), noise, settings.gumbel_temperature)
             return Proposal(words, hidden, logits, relaxed)
         words = sample_words(chosen, rows.uniforms, 1.0 if rows.temperature is None else rows.temperature)
         return Proposal(words, hidden, logits, None)
@@ -283,8 +282,7 @@ class ReplacedTokenDetection(nn.Module):
             return None
         table = self.discriminator.word_embeddings
         relaxed = reversed_straight_through(proposal.relaxed, table.weight, self.settings.reversal)
-        is_placed = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
-        relaxed = relaxed * is_placed.unsqueeze(-1)
+        relaxed = relaxed * _shown(rows).unsqueeze(-1)
         embeddings: Tensor = table(corrupted_ids)
         index = rows.positions.unsqueeze(-1).expand_as(relaxed)
         return embeddings.scatter_add(1, index, relaxed.to(embeddings.dtype))
@@ -320,7 +318,7 @@ class ReplacedTokenDetection(nn.Module):
     def _detection_term(self, rows: Rows, logits: Tensor, is_replaced: Tensor) -> LossTerm:
         weight = self.settings.loss_weight
         if self.settings.detection_at == "selected":
-            is_asked = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+            is_asked = _shown(rows)
             asked, truth = logits.gather(1, rows.positions), is_replaced.gather(1, rows.positions)
             return LossTerm(replaced_token_loss(asked, truth, is_asked), is_asked.sum(), weight)
         is_scored = self._is_scored(rows)
@@ -369,8 +367,7 @@ class ReplacedTokenDetection(nn.Module):
         """(batch, selected) float32: the log-probability that the generator draws `words` there."""
         if isinstance(self.generator, UnigramGenerator):
             return self.generator.log_chance(originals, words)
-        logits = proposal.logits[-1].detach().float()
-        chances = torch.log_softmax(logits if rows.temperature is None else logits / rows.temperature, -1)
+        chances = torch.log_softmax(_tempered(rows, proposal.logits[-1].detach()).float(), -1)
         return chances.gather(-1, words.unsqueeze(-1)).squeeze(-1)
 
     def _adversarial_terms(
@@ -379,14 +376,14 @@ class ReplacedTokenDetection(nn.Module):
         if self.settings.training == "likelihood":
             return {}
         reward = rewards(*(tensor.gather(1, rows.positions) for tensor in (logits, is_replaced)))
-        is_asked = rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+        is_asked = _shown(rows)
         observations.update(generator_rewards=reward, is_asked=is_asked)
         if self.baseline is None:
             return {}
         assert proposal.hidden is not None
         # The states are the generator's, but its own training must not serve the baseline.
         baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
-        tempered = proposal.logits[-1] if rows.temperature is None else proposal.logits[-1].float() / rows.temperature
+        tempered = _tempered(rows, proposal.logits[-1])
         policy = policy_gradient_losses(tempered, proposal.words, reward, baseline)
         scored = is_asked.sum()
         return {
@@ -415,6 +412,16 @@ def _selected_in_text(rows: Rows) -> Tensor:
     if rows.is_written is None:
         return rows.is_selected
     return rows.is_selected & ~rows.is_written.gather(1, rows.positions)
+
+
+def _shown(rows: Rows) -> Tensor:
+    """(batch, selected) bool: the selected positions at which the discriminator is not shown [MASK]."""
+    return rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+
+
+def _tempered(rows: Rows, logits: Tensor) -> Tensor:
+    """The logits of the distribution that words are drawn from."""
+    return logits if rows.temperature is None else logits.float() / rows.temperature
 
 
 def _width(generator: Generator) -> int:
