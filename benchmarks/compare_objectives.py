@@ -4,16 +4,20 @@
         --tagging-test FILE --sentiment-train FILE --sentiment-test FILE --output FOLDER --minutes 20
 
 Each row of FOLDER/results.jsonl is one variant and seed; what is there is not done again, and a run that was stopped
-goes on, so that the table can be filled over several sittings. `--minutes` sets the budget the first time: what the
-published objective would do in so many minutes at this machine's measured speed. It is kept in FOLDER/budget.json.
+goes on, so that the table can be filled over several sittings, and by several of these commands at once. `--minutes`
+sets the budget the first time: what the published objective would do in so many minutes of one core of this machine.
+It is kept in FOLDER/budget.json; these two files are all that a later sitting needs.
 
 Detection is scored on real held-out text, whose words the same generator replaces for all variants (that of the
 published objective, seed 0, which is therefore trained first), and by each variant's own. Tagging and sentiment are
-linear probes of the frozen encoder (`benchmarks/probes.py`). Runs come one after another, alone on the machine.
+linear probes of the frozen encoder (`benchmarks/probes.py`). Words are corrected at masked positions of the same
+text, shown as each variant was trained: [MASK], or the common generator's words. Every run has one thread; its
+tokens/s are those of a second of processor time, which other work on the machine hardly changes.
 """
 
 import argparse
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -21,8 +25,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from electrain.configuration import parse_overrides
 from electrain.data.shards import open_shards
@@ -75,7 +84,7 @@ COLUMNS = {
     "blimp_generator": "BLiMP, generator, %",
     "tagging_accuracy": "tagging probe, %",
     "sentiment_accuracy": "sentiment probe, %",
-    "tokens_per_second": "tokens/s",
+    "tokens_per_second": "tokens a second of one core",
     "peak_memory_mib": "peak memory, MiB",
 }
 
@@ -127,8 +136,7 @@ def budget(options: argparse.Namespace, vocabulary_size: int) -> float:
         return float(json.loads(path.read_text())["flops"])
     config, arguments = configuration(options, PUBLISHED, 0, 60)
     run_pretraining(options, arguments, options.output / "runs" / "speed")
-    lines = journal(options.output / "runs" / "speed")
-    rate = statistics.median(line["tokens_per_second"] for line in lines)
+    rate = tokens_per_processor_second(options.output / "runs" / "speed")
     per_token = plan(config, vocabulary_size=vocabulary_size).flops.per_row / config.data.sequence_length
     flops = options.minutes * 60 * rate * per_token
     settings = {"flops": flops, "minutes": options.minutes, "tokens_per_second": rate, "config": options.config}
@@ -136,35 +144,37 @@ def budget(options: argparse.Namespace, vocabulary_size: int) -> float:
     return flops
 
 
-def journal(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's journal that show steps."""
+def tokens_per_processor_second(run: Path) -> float:
+    """Median over the lines of a run's journal, those of another sitting left out."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == "log"]
+    logged = [(line["tokens"], line["processor_seconds"]) for line in lines if line["event"] == "log"]
+    pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(logged)]
+    return statistics.median(tokens / seconds for tokens, seconds in pairs if seconds > 0)
 
 
 def run_pretraining(options: argparse.Namespace, arguments: list[str], output: Path) -> float:
     """Trains, or goes on training; returns the peak memory of the process in MiB."""
     command = [sys.executable, "-m", "electrain.cli", "pretrain", "--config", options.config, "--shards"]
     command += [str(options.shards), "--output", str(output), "--resume", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{output}: pretraining ended with {os.waitstatus_to_exitcode(status)}")
     return usage.ru_maxrss / 1024
 
 
-def measure(options: argparse.Namespace, variant: str, run: Path) -> dict[str, float | None]:
+def measure(options: argparse.Namespace, run: Path) -> dict[str, float | None]:
     """The scores of a finished run."""
     scores: dict[str, float | None] = dict.fromkeys(COLUMNS)
     common = options.output / "runs" / f"{PUBLISHED}-0" / "generator"
-    if variant not in ("masked-language-modelling", "lstm", "replace-mlm"):  # these have no detection head
-        judged = evaluate_detection(run, [options.held_out], generator=common, masked_fraction=0.15)
+    judged = evaluate_detection(run, [options.held_out], generator=common, masked_fraction=0.15)
+    if judged["correction"]:
+        scores["correction_accuracy"] = 100 * judged["correction"]["accuracy"]
+    if judged["discriminator"]:
         scores["detection_auc"] = judged["discriminator"]["auc"]
         if (run / "generator").is_dir():
             scores["own_detection_auc"] = evaluate_detection(run, [options.held_out])["discriminator"]["auc"]
-        if judged["correction"]:
-            scores["correction_accuracy"] = 100 * judged["correction"]["accuracy"]
-    blimp = evaluate_blimp(run, options.blimp, limit_pairs_per_set=options.pairs_per_set)["scorers"]
+    blimp = evaluate_blimp(run, options.blimp, limit_pairs_per_set=options.pairs_per_set, bfloat16=True)["scorers"]
     of_judge = ("discriminator", "electric", "correction")
     of_generator = ("pseudo_log_likelihood", "generator")
     for column, names in (("blimp_discriminator", of_judge), ("blimp_generator", of_generator)):
@@ -175,35 +185,56 @@ def measure(options: argparse.Namespace, variant: str, run: Path) -> dict[str, f
     sentiment = (read_labelled(options.sentiment_train, 2000), read_labelled(options.sentiment_test, 10_000))
     scores["tagging_accuracy"] = probe(encoder, *tagging, is_pooled=False)
     scores["sentiment_accuracy"] = probe(encoder, *sentiment, is_pooled=True)
-    scores["tokens_per_second"] = statistics.median(line["tokens_per_second"] for line in journal(run))
+    scores["tokens_per_second"] = tokens_per_processor_second(run)
     return scores
 
 
-def fill(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Does every run that is missing, appending a row for each; returns all rows."""
-    path = options.output / "results.jsonl"
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows that are there, in the order of `VARIANTS` and seeds."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return sorted(rows, key=lambda row: (list(VARIANTS).index(row["variant"]), row["seed"]))
+
+
+@contextmanager
+def claimed(path: Path, *, waits: bool) -> Iterator[bool]:
+    """Whether this process may do a run: False while another one does it, unless it `waits` for that to end."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def fill(options: argparse.Namespace) -> None:
+    """Does every run that is missing, appending a row for each."""
+    path = options.output / "results.jsonl"
     vocabulary_size = open_shards(options.shards, verify=False).vocabulary_size
-    flops = budget(options, vocabulary_size)
+    with claimed(options.output / "runs" / "budget.lock", waits=True):
+        flops = budget(options, vocabulary_size)
     deadline = time.monotonic() + 60 * options.stop_after_minutes
     wanted = [PUBLISHED, *(variant for variant in options.variants if variant != PUBLISHED)]
     for seed in options.seeds:
         for variant in wanted:
-            if any(row["variant"] == variant and row["seed"] == seed for row in rows):
-                continue
-            if time.monotonic() > deadline:
-                return rows
-            steps = steps_for(options, variant, flops, vocabulary_size)
+            is_common = (variant, seed) == (PUBLISHED, 0)  # its generator is asked by all others
             run = options.output / "runs" / f"{variant}-{seed}"
-            _, arguments = configuration(options, variant, seed, steps)
-            memory = run_pretraining(options, arguments, run)
-            row = {"variant": variant, "seed": seed, "steps": steps, "flops": flops}
-            row |= measure(options, variant, run) | {"peak_memory_mib": memory}
-            rows.append(row)
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
-    return rows
+            with claimed(run.with_suffix(".lock"), waits=is_common) as is_mine:
+                is_done = any((row["variant"], row["seed"]) == (variant, seed) for row in read_rows(path))
+                if not is_mine or (is_done and not (is_common and not (run / "generator").is_dir())):
+                    continue
+                if time.monotonic() > deadline:
+                    return
+                steps = steps_for(options, variant, flops, vocabulary_size)
+                _, arguments = configuration(options, variant, seed, steps)
+                memory = run_pretraining(options, arguments, run)
+                if is_done:  # in another sitting, which left its rows only
+                    continue
+                row = {"variant": variant, "seed": seed, "steps": steps, "flops": flops}
+                row |= measure(options, run) | {"peak_memory_mib": memory}
+                with path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(json.dumps(row), flush=True)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -259,11 +290,11 @@ def parse() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--config", default="tiny")
     parser.add_argument("--common", default="", help="flags for every variant, in one word")
-    parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run after so long")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of one core, for each run")
+    parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run later")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--pairs-per-set", type=int, default=100)
+    parser.add_argument("--pairs-per-set", type=int, default=30)
     return parser.parse_args()
 
 
@@ -271,10 +302,12 @@ def main() -> None:
     """Fills what is missing, then writes the table and the plot."""
     options = parse()
     (options.output / "runs").mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     try:
-        rows = fill(options)
+        fill(options)
     except ElectrainError as error:
         raise SystemExit(f"compare_objectives: {error}") from None
+    rows = read_rows(options.output / "results.jsonl")
     (options.output / "table.md").write_text(table(rows) + "\n")
     plot(rows, options.output / "table.svg")
     print(table(rows))

@@ -181,10 +181,13 @@ def heads_of(folder: Path | str) -> tuple[str, ...]:
     path = Path(folder) / "config.toml"
     if not path.is_file():
         return ()
-    tables = read_toml(path)
-    if tables.get("training", {}).get("objective") == "masked-language-modelling":
-        return ()
-    return tuple(tables.get("discriminator", {}).get("heads", ["detection"]))
+    return () if is_baseline(folder) else tuple(read_toml(path).get("discriminator", {}).get("heads", ["detection"]))
+
+
+def is_baseline(folder: Path | str) -> bool:
+    """True for a run of the masked-language-modelling baseline."""
+    path = Path(folder) / "config.toml"
+    return path.is_file() and read_toml(path).get("training", {}).get("objective") == "masked-language-modelling"
 
 
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:

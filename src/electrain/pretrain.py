@@ -295,6 +295,7 @@ class _Run:
             "step": self.state.step,
             "tokens": self.state.tokens,
             "seconds": round(self.state.seconds, 3),
+            "processor_seconds": round(time.process_time(), 3),
             **metrics_of(result, self.shards.unigram_counts),
             "tokens_per_second": round(rate, 1),
             "matrix_rate_fraction": round(fraction, 4),

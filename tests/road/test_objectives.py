@@ -229,3 +229,22 @@ def test_detection_reports_the_correction_head(runs: dict[str, Path], tmp_path: 
     assert evaluate_detection(runs["shuffle"], [str(corpus)], rows=20)["correction"] is None
     with pytest.raises(ElectrainError, match="holds no generator"):
         evaluate_detection(runs["unigram"], [str(corpus)], rows=20)
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize(
+    "sections",
+    [{"discriminator": {"heads": ["correction"]}}, {"training": {"objective": "masked-language-modelling"}}],
+    ids=["correction alone", "the baseline"],
+)
+def test_what_only_restores_words_is_asked_for_those(
+    runs: dict[str, Path], tiny_shards: Path, tmp_path: Path, sections: dict[str, dict[str, Any]]
+) -> None:
+    corpus = tmp_path / "held_out.txt"
+    corpus.write_text(" ".join(INVENTED_WORDS * 20))
+    pretrain(tiny_configuration(**sections), tiny_shards, tmp_path / "run")
+    result = evaluate_detection(tmp_path / "run", [str(corpus)], generator=runs["shuffle"], rows=20)
+    assert result["discriminator"] is None
+    assert "auc" not in result["intervals_95"]
+    assert result["correction"]["loss"] == pytest.approx(4.66, abs=0.5)  # ln 106: hardly trained
+    assert result["scored_tokens"] == evaluate_detection(runs["shuffle"], [str(corpus)], rows=20)["scored_tokens"]

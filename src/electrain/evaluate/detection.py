@@ -22,9 +22,11 @@ from electrain.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.loading import (
     LoadedModel,
     heads_of,
+    is_baseline,
     load_detector,
     load_generator,
     load_head,
+    load_model,
     require_same_vocabulary,
     restores_missing_words,
 )
@@ -85,6 +87,9 @@ def evaluate_detection(
     The text is packed, masked and sampled by the code that pretraining uses. Every real token counts except [CLS]
     and [SEP], which are never replaced.
 
+    A correction head, or the masked-language-modelling baseline, is asked for the words at the same positions; a model
+    that has nothing but that gets no "discriminator" in the result.
+
     Args:
         model: a run folder; or a model folder or hub name, and then `generator` must be given.
         data: one folder of shards, or corpora as `electrain prepare` takes them, read from their beginning as far as
@@ -102,12 +107,14 @@ def evaluate_detection(
         "segments": segments,
     }
     settings = _settings(Path(model), asked, rows, batch_rows)
-    detector = load_detector(model, device=device)
+    corrector = _corrector(model, device)
+    detector = None if corrector and "detection" not in heads_of(model) else load_detector(model, device=device)
+    asked_model = detector or corrector.model  # type: ignore[union-attr]
     sampler = load_generator(model, generator, device=device)
-    require_same_vocabulary(detector, sampler)
-    _require_short_enough(settings, detector, sampler)
-    counts = _unigram_counts(Path(model), detector)
-    stream = _stream(data, detector, rows * settings.sequence_length * _CHARACTERS_PER_TOKEN, text_column)
+    require_same_vocabulary(asked_model, sampler)
+    _require_short_enough(settings, asked_model, sampler)
+    counts = _unigram_counts(Path(model), asked_model)
+    stream = _stream(data, asked_model, rows * settings.sequence_length * _CHARACTERS_PER_TOKEN, text_column)
     source = RowSource(stream, DataConfig(settings.sequence_length, settings.segments), seed)
     judged = judge_rows(
         detector,
@@ -118,7 +125,7 @@ def evaluate_detection(
         masked_fraction=settings.masked_fraction,
         temperature=settings.temperature,
         seed=seed,
-        corrector=_corrector(model, device),
+        corrector=corrector,
     )
     return {
         "task": "detection",
@@ -130,9 +137,9 @@ def evaluate_detection(
             "seed": seed,
         },
         "rows": int(judged.row.max()) + 1,
-        "scored_tokens": len(judged.logits),
+        "scored_tokens": len(judged.is_replaced),
         "replaced_fraction": float(judged.is_replaced.mean()),
-        "discriminator": _discriminator_results(judged),
+        "discriminator": _discriminator_results(judged) if detector else None,
         "baselines": _baselines(judged, counts),
         "generator": _generator_results(judged),
         "correction": _correction_results(judged),
@@ -141,9 +148,11 @@ def evaluate_detection(
 
 
 def _corrector(model: Path | str, device: str | None) -> Corrector | None:
-    if "correction" not in heads_of(model):
-        return None
-    return Corrector(load_head(model, "correction", device=device), restores_missing_words(model))
+    if "correction" in heads_of(model):
+        return Corrector(load_head(model, "correction", device=device), restores_missing_words(model))
+    if is_baseline(model):
+        return Corrector(load_model(model, device=device), restores_missing=True)
+    return None
 
 
 def _settings(run: Path, asked: dict[str, Any], rows: int, batch_rows: int) -> DetectionSettings:
@@ -249,7 +258,7 @@ def _generator_results(judged: JudgedTokens) -> dict[str, Any]:
 
 
 def _correction_results(judged: JudgedTokens) -> dict[str, float] | None:
-    """Of the correction head, at the positions that the generator was asked about; None without that head."""
+    """Of what restores words, at the positions that the generator was asked about; None where nothing does."""
     if not len(judged.is_corrected):
         return None
     return {"accuracy": float(judged.is_corrected.mean()), "loss": float(judged.correction_losses.mean())}
@@ -264,11 +273,14 @@ def _intervals(judged: JudgedTokens, counts: NDArray[np.int64] | None, seed: int
     for _ in range(_BOOTSTRAP_SAMPLES):
         drawn = random.integers(len(tokens_of_row), size=len(tokens_of_row))
         tokens = np.concatenate([tokens_of_row[row] for row in drawn])
-        metrics = detection_metrics(judged.logits[tokens], judged.is_replaced[tokens])
-        figures = {"precision": metrics.precision, "recall": metrics.recall, "auc": metrics.auc}
+        figures = {}
+        if len(judged.logits):
+            metrics = detection_metrics(judged.logits[tokens], judged.is_replaced[tokens])
+            figures = {"precision": metrics.precision, "recall": metrics.recall, "auc": metrics.auc}
         if counts is not None:
             figures["unigram_auc"] = unigram_auc(judged.token_ids[tokens], judged.is_replaced[tokens], counts)
-            figures["auc_above_unigram"] = figures["auc"] - figures["unigram_auc"]
+            if "auc" in figures:
+                figures["auc_above_unigram"] = figures["auc"] - figures["unigram_auc"]
         for name, value in figures.items():
             if not math.isnan(value):
                 samples.setdefault(name, []).append(value)

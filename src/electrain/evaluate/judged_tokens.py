@@ -21,7 +21,8 @@ class JudgedTokens:
     """The answers of both networks.
 
     Attributes:
-        logits: (tokens,) float32; positive means replaced; tokens that could have been replaced only.
+        logits: (tokens,) float32; positive means replaced; tokens that could have been replaced only; empty without
+            a detection head.
         is_replaced: (tokens,) bool.
         token_ids: (tokens,) int64; what the discriminator saw.
         row: (tokens,) int64; which row each token stands in, from 0.
@@ -47,14 +48,18 @@ class JudgedTokens:
 
 @dataclass(frozen=True)
 class Corrector:
-    """A correction head; `restores_missing`: it was trained at [MASK], and is shown that instead of proposed words."""
+    """What restores words: a correction head, or the masked-language-modelling baseline.
+
+    Attributes:
+        restores_missing: it was trained at [MASK], and is shown that instead of proposed words.
+    """
 
     model: LoadedModel
     restores_missing: bool
 
 
 def judge_rows(
-    detector: LoadedModel,
+    detector: LoadedModel | None,
     sampler: LoadedModel,
     source: RowSource,
     *,
@@ -67,13 +72,14 @@ def judge_rows(
 ) -> JudgedTokens:
     """Masks rows 0 to `rows` of the source, fills them with samples of `sampler`, and asks `detector` which those are.
 
+    Without a detection head only the corrector is asked.
     Masks and samples are functions of (seed, row), so `batch_rows` does not change them.
     """
     progress = Progress("detection", rows, "rows")
     parts = []
     for start in range(0, rows, batch_rows):
         packed = source.batch(np.arange(start, min(start + batch_rows, rows), dtype=np.int64))
-        masked = mask_batch(packed, masked_fraction, seed, mask_id=int(detector.tokenizer.mask_token_id))
+        masked = mask_batch(packed, masked_fraction, seed, mask_id=int(sampler.tokenizer.mask_token_id))
         parts.append(_judge_batch(detector, sampler, corrector, masked, temperature))
         progress.advance(len(packed.row_numbers))
     columns = [np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(JudgedTokens)]
@@ -82,13 +88,13 @@ def judge_rows(
 
 @torch.inference_mode()
 def _judge_batch(
-    detector: LoadedModel,
+    detector: LoadedModel | None,
     sampler: LoadedModel,
     corrector: Corrector | None,
     masked: MaskedBatch,
     temperature: float,
 ) -> JudgedTokens:
-    packed, device = masked.packed, detector.device
+    packed, device = masked.packed, sampler.device
     token_ids, masked_ids, positions, is_selected, uniforms, types = (
         torch.from_numpy(array).to(device)
         for array in (
@@ -107,22 +113,24 @@ def _judge_batch(
     words_of = word_logits(sampler.model, take_positions(hidden, places)).float()
     drawn = sample_words(words_of, uniforms, temperature)
     corrupted = place_words(token_ids, positions, is_selected, drawn)
-    logits = replaced_logits(detector, corrupted, is_real, types)
+    is_scored = ~packed.is_special
+    logits = np.zeros(0, np.float32)
+    if detector is not None:
+        logits = replaced_logits(detector, corrupted, is_real, types).cpu().numpy()[is_scored]
     originals = token_ids.gather(1, positions)[is_selected]
     words_of, drawn = words_of[is_selected], drawn[is_selected]
     log_probabilities = words_of.log_softmax(-1)
-    is_scored = ~packed.is_special
     corrections = torch.zeros(0, words_of.shape[-1])
     if corrector is not None:
         shown = corrupted
         if corrector.restores_missing:
-            mask_ids = torch.full_like(positions, detector.tokenizer.mask_token_id)
+            mask_ids = torch.full_like(positions, sampler.tokenizer.mask_token_id)
             shown = place_words(token_ids, positions, is_selected, mask_ids)
         hidden = encode(corrector.model.model.base_model, shown, types, is_real)
         corrections = word_logits(corrector.model.model, take_positions(hidden, positions)[is_selected]).float()
     asked = originals[: len(corrections)]
     return JudgedTokens(
-        logits=logits.cpu().numpy()[is_scored],
+        logits=logits,
         is_replaced=(corrupted != token_ids).cpu().numpy()[is_scored],
         token_ids=corrupted.cpu().numpy()[is_scored],
         row=np.broadcast_to(packed.row_numbers[:, None], is_scored.shape)[is_scored],
