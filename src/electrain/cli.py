@@ -3,6 +3,7 @@
 import errno
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,8 @@ def _whole(_: Any, tokens: Any) -> int:
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]
+Files = Annotated[list[str], Parameter(consume_multiple=True)]
+TaskChoice = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
 
 
 @app.command
@@ -204,44 +207,110 @@ def report(*, run: Path) -> None:
 
 
 @app.command
+def finetune(
+    task: TaskChoice,
+    *overrides: Passed,
+    model: str,
+    train: Files,
+    validation: Files,
+    output: Path,
+    config: str | None = None,
+    decoder: str | None = None,
+    seeds: Whole | None = None,
+    resume: bool = False,
+) -> None:
+    """Train a pretrained encoder on labelled examples. `electrain fields finetune` lists what --SECTION.FIELD can set.
+
+    Parameters
+    ----------
+    model: run folder, model folder or hub id of an encoder.
+    train: files (.tsv .csv .jsonl .parquet, CoNLL columns, SQuAD json), folders, globs or hub:NAME data sets.
+    validation: as train; the model with the best score there is kept.
+    output: new folder for the run; output/model is what comes out.
+    config: TOML file, or the name of a recipe: sst2, brown_pos, squad, multi30k_en_de, ...
+    decoder: summarization and translation: generator, encoder, fresh, or the folder of a language model.
+    seeds: run so many, each in output/seed-N, and report median and spread.
+    resume: go on from the newest good checkpoint in the output folder.
+    """
+    from electrain.finetune import finetune as run
+    from electrain.finetune import finetune_seeds
+    from electrain.finetune_configuration import load_finetune_configuration
+
+    tables = parse_overrides(overrides)
+    if decoder is not None:
+        is_kind = decoder in ("generator", "encoder", "fresh")
+        chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
+        tables["decoder"] = chosen | tables.get("decoder", {})
+    configuration = load_finetune_configuration(config, tables)
+    if seeds is not None:
+        _print(finetune_seeds(task, configuration, model, train, validation, output, seeds=seeds, resume=resume))
+        return
+    result = run(task, configuration, model, train, validation, output, resume=resume)
+    if result.is_first:
+        facts = {"output": str(output), "task": task, "finished": result.is_finished, "best_step": result.best_step}
+        _print({**facts, "scores": result.scores})
+    if not result.is_finished and result.is_diverged:
+        raise SystemExit(1)
+
+
+@app.command
 def evaluate(
-    task: Literal["detection", "blimp"],
+    task: Literal["detection", "blimp"] | TaskChoice,
     *,
     model: str,
-    data: Annotated[list[str], Parameter(consume_multiple=True)],
+    data: Files,
     output: Path | None = None,
+    predictions: Path | None = None,
     generator: str | None = None,
-    text_column: str = "text",
+    text_column: str = "",
+    pair_column: str = "",
+    label_column: str = "",
+    references_column: str = "",
+    skip_broken: bool = False,
     rows: Whole = 512,
     seed: Whole = 0,
     limit_pairs_per_set: Whole | None = None,
 ) -> None:
-    """Score a model: `detection` on held-out text, `blimp` on minimal pairs.
+    """Score a model: `detection` on held-out text, `blimp` on minimal pairs, a fine-tuned one on labelled examples.
 
     Parameters
     ----------
     model: run folder, model folder or hub id.
-    data: detection: shards or corpus; blimp: a .jsonl(.gz) file or a folder of them.
+    data: detection: shards or corpus; blimp: a .jsonl(.gz) file or a folder of them; a task: as for finetune.
     output: JSON file to write as well.
-    generator: for a model folder or hub id: the generator that belongs to it.
-    text_column: column of the text in tables and JSON lines.
+    predictions: a task: file of JSON lines, one for each example, to write as well.
+    generator: detection and blimp, for a model folder or hub id: the generator that belongs to it.
+    text_column: column of the text; detection: "text" by default; a task: as the model was trained.
+    pair_column: a task: of the second text.
+    label_column: a task: of the label, number, tags, or target text.
+    references_column: summarization and translation: of further good outputs.
+    skip_broken: a task: leave broken rows out, and say how many.
     rows: detection: rows of text to look at, at most.
     seed: detection: of masks and samples.
     limit_pairs_per_set: blimp: the first pairs of each set only.
     """
     from electrain.evaluate.blimp import blimp_table, evaluate_blimp
     from electrain.evaluate.detection import evaluate_detection
-    from electrain.predict import require_writable
+    from electrain.predict import require_writable, write_json_lines
     from electrain.run_directory import write_text_durably
 
     require_writable(output)
+    require_writable(predictions)
     if task == "detection":
-        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=text_column)
-    else:
+        column = text_column or "text"
+        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
+    elif task == "blimp":
         if len(data) != 1:
             raise ConfigurationError("--data: blimp takes one file or folder; give one")
         result = evaluate_blimp(model, data[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
         print(blimp_table(result), file=sys.stderr)
+    else:
+        from electrain.evaluate.tasks import evaluate_task
+
+        columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
+        result, answers = evaluate_task(task, model, data, columns=columns, skip_broken=skip_broken)
+        if predictions is not None:
+            write_json_lines(answers, predictions)
     if output is not None:
         write_text_durably(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     _print(result)
@@ -249,7 +318,19 @@ def evaluate(
 
 @app.command
 def predict(
-    task: Literal["detect", "fill", "generate", "corrupt"],
+    task: Literal[
+        "detect",
+        "fill",
+        "generate",
+        "corrupt",
+        "embed",
+        "classify",
+        "regress",
+        "tag",
+        "answer",
+        "summarize",
+        "translate",
+    ],
     texts: list[str] | None = None,
     /,
     *,
@@ -263,13 +344,17 @@ def predict(
     top_p: float = 0.95,
     seed: Whole = 0,
 ) -> None:
-    """Use a model: `detect` replaced tokens, `fill` each [MASK], `generate` what follows, show how it `corrupt`s.
+    """Use a model.
+
+    A pretrained one: `detect` replaced tokens, `fill` each [MASK], `generate` what follows, show how it `corrupt`s,
+    `embed` texts as vectors. A fine-tuned one: `classify`, `regress`, `tag`, `answer`, `summarize`, `translate`.
 
     Parameters
     ----------
     model: run folder, model folder or hub id.
-    texts: texts; without them and without --input, lines of standard input.
-    input: file with one text per line, or JSON lines with "text".
+    texts: texts; without them and without --input, lines of standard input. A tab stands between the two texts of a
+        pair, and between question and context.
+    input: file with one text per line, JSON lines, or examples as for finetune (.tsv, .csv, CoNLL, SQuAD ...).
     output: file of JSON lines; standard output by default.
     candidates: fill: words for each [MASK].
     by: fill: what fills; by default what the model has, the generator first.
@@ -278,15 +363,27 @@ def predict(
     top_p: generate: the likeliest words that hold so much of the chance.
     seed: generate and corrupt: of what is drawn.
     """
+    from electrain import predict_tasks
     from electrain.predict import predict_detect, predict_fill, read_texts, require_writable, write_json_lines
     from electrain.predict_generator import predict_corrupt, predict_generate
 
     require_writable(output)
+    results: Iterator[dict[str, Any]]
+    if task in predict_tasks.TASK_OF_VERB:
+        if not texts and predict_tasks.holds_examples(input):
+            results = predict_tasks.predict_examples(task, model, [str(input)])
+        else:
+            lines = read_texts(texts or [], input, keeps_json=True)
+            results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input))
+        write_json_lines(results, output)
+        return
     given = read_texts(texts or [], input)
     if task == "detect":
         results = predict_detect(model, given)
     elif task == "fill":
         results = predict_fill(model, given, by=by, top_k=candidates)
+    elif task == "embed":
+        results = predict_tasks.predict_embed(model, given)
     elif task == "generate":
         results = predict_generate(model, given, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
     else:
@@ -295,9 +392,14 @@ def predict(
 
 
 @app.command
-def fields() -> None:
-    """List every field of a pretraining configuration, as the flag that sets it."""
-    print(pretrain_fields())
+def fields(of: Literal["pretrain", "finetune"] = "pretrain") -> None:
+    """List every field of a pretraining or fine-tuning configuration, as the flag that sets it.
+
+    Parameters
+    ----------
+    of: pretrain or finetune.
+    """
+    print(pretrain_fields() if of == "pretrain" else finetune_fields())
 
 
 @app.command
@@ -318,6 +420,13 @@ def pretrain_fields() -> str:
     from electrain.pretrain_configuration import PretrainConfig
 
     return describe_fields(PretrainConfig)
+
+
+def finetune_fields() -> str:
+    """Every field of a fine-tuning configuration, for people."""
+    from electrain.finetune_configuration import FinetuneConfig
+
+    return describe_fields(FinetuneConfig)
 
 
 def main(arguments: list[str] | None = None) -> None:

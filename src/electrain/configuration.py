@@ -164,6 +164,18 @@ def _to_toml_value(value: Any) -> str:
     return repr(value)
 
 
+def differences(earlier: Any, now: Any) -> list[str]:
+    """Where two configurations of the same kind differ: one phrase for each field."""
+    found = []
+    for section in dataclasses.fields(earlier):
+        old, new = getattr(earlier, section.name), getattr(now, section.name)
+        for field in dataclasses.fields(old):
+            was, is_now = getattr(old, field.name), getattr(new, field.name)
+            if was != is_now:
+                found.append(f"[{section.name}] {field.name} was {was} and is now {is_now}")
+    return found
+
+
 def require_fraction(name: str, value: float, *, may_be_one: bool = False) -> None:
     """Raises ValueError unless value is a fraction: above 0 and below 1 (or 1 where allowed)."""
     if not (0 < value < 1 or (value == 1 and may_be_one)):

@@ -139,7 +139,7 @@ def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedMod
             f"{folder}: has no detection head, only {', '.join(heads)}; "
             'pretrain with "detection" among the [discriminator] heads'
         )
-    return _load(_model_folder(folder), "detection", device, _trained_length(folder))
+    return _load(model_folder(folder), "detection", device, _trained_length(folder))
 
 
 def load_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
@@ -149,8 +149,8 @@ def load_language_model(folder: Path | str, *, device: str | None = None) -> Loa
     `load_detector`.
     """
     inside = [Path(folder) / name for name in ("generator", "correction")]
-    source = next((str(path) for path in inside if path.is_dir()), None) or _model_folder(folder)
-    is_causal = _configuration(source).model_type == "gpt2"
+    source = next((str(path) for path in inside if path.is_dir()), None) or model_folder(folder)
+    is_causal = configuration_of(source).model_type == "gpt2"
     kind: Kind = "causal-language-model" if is_causal else "masked-language-model"
     return _load(source, kind, device, _trained_length(folder))
 
@@ -166,7 +166,7 @@ def load_head(folder: Path | str, head: str, *, device: str | None = None) -> Lo
             f'pretrain with [discriminator] heads = ["detection", "{head}"]'
         )
     inside = Path(folder) / head
-    source = str(inside) if inside.is_dir() else _model_folder(folder)
+    source = str(inside) if inside.is_dir() else model_folder(folder)
     return _load(source, HEAD_FOLDERS[head], device, _trained_length(folder))
 
 
@@ -192,8 +192,8 @@ def is_baseline(folder: Path | str) -> bool:
 
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
-    source = _model_folder(folder)
-    architectures = getattr(_configuration(source), "architectures", None) or [""]
+    source = model_folder(folder)
+    architectures = getattr(configuration_of(source), "architectures", None) or [""]
     kind: Kind = "detection"
     if architectures[0].endswith("ForMaskedLM"):
         kind = "masked-language-model"
@@ -220,7 +220,7 @@ def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
         raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
 
 
-def _model_folder(folder: Path | str) -> str:
+def model_folder(folder: Path | str) -> str:
     """The Hugging Face folder in a run folder, the folder itself, or the hub's name for a model."""
     path = Path(folder)
     if (path / "model").is_dir():
@@ -244,7 +244,7 @@ def _trained_length(folder: Path | str) -> int | None:
 
 
 def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
-    configuration = _configuration(source)
+    configuration = configuration_of(source)
     model_class = _CLASSES.get((configuration.model_type, kind))
     if model_class is None:
         raise CheckpointError(
@@ -256,21 +256,22 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
         )
     model = _weights(source, model_class, kind)
-    tokenizer = _tokenizer(source, configuration.vocab_size)
+    tokenizer = tokenizer_of(source, configuration.vocab_size)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     longest = min(configuration.max_position_embeddings, tokenizer.model_max_length, trained_length or math.inf)
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest))
 
 
-def _configuration(source: str) -> Any:
-    with _one_line(source, "its config.json cannot be used"):
+def configuration_of(source: str) -> Any:
+    """The Hugging Face configuration of a model's folder, or of the hub's model. Raises: CheckpointError: none."""
+    with one_line(source, "its config.json cannot be used"):
         return AutoConfig.from_pretrained(source)
 
 
 def _weights(source: str, model_class: Any, kind: Kind) -> Any:
     if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
-    with _one_line(source, "its weights cannot be used"):
+    with one_line(source, "its weights cannot be used"):
         model, report = model_class.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
@@ -288,11 +289,12 @@ def _weights(source: str, model_class: Any, kind: Kind) -> Any:
     return model
 
 
-def _tokenizer(source: str, vocabulary_size: int) -> Any:
+def tokenizer_of(source: str, vocabulary_size: int) -> Any:
+    """The fast tokenizer in a model's folder, or of the hub's model. Raises: TokenizerError: not the model's own."""
     if Path(source).is_dir():
         tokenizer: Any = load_tokenizer(Path(source))
     else:
-        with _one_line(source, "its tokenizer cannot be used", TokenizerError):
+        with one_line(source, "its tokenizer cannot be used", TokenizerError):
             tokenizer = AutoTokenizer.from_pretrained(source)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary_size:
@@ -308,7 +310,7 @@ def _tokenizer(source: str, vocabulary_size: int) -> Any:
 
 
 @contextmanager
-def _one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
+def one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
     """Silences transformers, and turns any failure to read `source` into one line."""
     verbosity = transformers_logging.get_verbosity()
     had_progress_bar = transformers_logging.is_progress_bar_enabled()

@@ -181,10 +181,13 @@ def _all_windows(model: LoadedModel, texts: Sequence[TokenizedText]) -> list[Win
     return [window for number, text in enumerate(texts) for window in windows_of(number, len(text.token_ids), room)]
 
 
-def read_texts(texts: Sequence[str], input_path: Path | str | None = None) -> Iterator[str]:
+def read_texts(
+    texts: Sequence[str], input_path: Path | str | None = None, *, keeps_json: bool = False
+) -> Iterator[str]:
     """The texts given; or the lines of a file, or the field "text" of a .jsonl file; or the lines of standard input.
 
     Args:
+        keeps_json: give the lines of a .jsonl file as they are.
         input_path: may be compressed; "-", or None where no texts are given, is standard input.
     Yields: one text per line, blank ones too, so that output lines answer input lines.
     Raises: DataError: both are given, or neither; a file cannot be read; a line is not UTF-8, or not such JSON.
@@ -200,7 +203,7 @@ def read_texts(texts: Sequence[str], input_path: Path | str | None = None) -> It
     else:
         path = Path(input_path)
         with open_stream(path) as file:
-            yield from _read_lines(file, str(path), is_jsonl=uncompressed_suffix(path) == ".jsonl")
+            yield from _read_lines(file, str(path), is_jsonl=not keeps_json and uncompressed_suffix(path) == ".jsonl")
 
 
 def _read_lines(file: IO[bytes], name: str, *, is_jsonl: bool) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from electrain.data.cleaning import clean_text
 from electrain.loading import LoadedModel
 
+T = TypeVar("T")
 # A quarter of a window is shared with the next one; each token is judged where it has more context.
 OVERLAP_FRACTION = 0.25
 # So many texts are read before any is answered, so that texts of like length are asked together.
@@ -48,9 +49,9 @@ class Window:
     answers_to: int
 
 
-def chunks_of(texts: Iterable[str], size: int = TEXTS_PER_CHUNK) -> Iterator[list[str]]:
+def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[T]]:
     """Lists of at most `size` texts, as they arrive."""
-    chunk: list[str] = []
+    chunk: list[T] = []
     for text in texts:
         chunk.append(text)
         if len(chunk) == size:

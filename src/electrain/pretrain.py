@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from electrain.configuration import build_configuration, read_toml, to_toml
+from electrain.configuration import build_configuration, differences, read_toml, to_toml
 from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
@@ -152,15 +152,8 @@ def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Pa
             raise RunDirectoryError(f"{output}: was trained with other {name}; resume with the same {name}")
     path = output / CONFIGURATION_NAME
     earlier = build_configuration(PretrainConfig, read_toml(path), str(path))
-    for section in dataclasses.fields(PretrainConfig):
-        old, new = getattr(earlier, section.name), getattr(config, section.name)
-        for field in dataclasses.fields(old):
-            was, now = getattr(old, field.name), getattr(new, field.name)
-            if was != now:
-                raise RunDirectoryError(
-                    f"{output}: [{section.name}] {field.name} was {was} and is now {now}; "
-                    f"resume with the run's own configuration, {path}"
-                )
+    for difference in differences(earlier, config):
+        raise RunDirectoryError(f"{output}: {difference}; resume with the run's own configuration, {path}")
 
 
 class _Run:
@@ -269,7 +262,7 @@ class _Run:
         say(f"warning: {message}")
         self.metrics.write({"event": "warning", "step": self.state.step, "message": message})
 
-    def _after_step(self, result: StepResult) -> None:
+    def _after_step(self, result: StepResult) -> bool:
         training, step = self.config.training, self.state.step
         is_last = step == training.steps or result.is_stop_asked or self.health.must_stop(self.state)
         if self.is_first and (step % training.log_every_steps == 0 or is_last):
@@ -283,6 +276,7 @@ class _Run:
                 state = {"run": dataclasses.asdict(self.state), "health": self.health.to_dict()}
                 save_checkpoint(self.output / "checkpoints", step, self.objective, self.optimizers, state)
             self.runtime.sum([0.0])
+        return False
 
     def _log(self, result: StepResult) -> None:
         tokens, seconds = self.state.tokens - self.since[0], self.state.seconds - self.since[1]

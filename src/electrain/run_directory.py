@@ -22,7 +22,7 @@ class Manifest:
     """The content of `manifest.json`.
 
     Attributes:
-        kind: what the folder holds: tokenizer | shards | run.
+        kind: what the folder holds: tokenizer | shards | run | fine-tuning.
         finished: False while the stage is still writing.
         inputs: hashes of what the folder was made from, by name.
         facts: numbers and settings worth knowing, by name.

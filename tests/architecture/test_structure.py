@@ -21,16 +21,18 @@ ROAD = (
     ("pretrain_objective",),
     ("counting", "hardware"),
     ("plan", "report", "report_curves", "report_examples"),
-    ("pretrain", "loading"),
+    ("pretrain", "loading", "predict_windows"),
+    ("tasks",),
+    ("finetune_configuration", "finetune_setup", "finetune_model", "finetune", "fine_tuned"),
     ("evaluate",),
-    ("predict", "predict_windows", "predict_generator"),
+    ("predict", "predict_generator", "predict_tasks"),
     ("demo",),
     ("cli",),
 )
 STAGE = {name: number for number, names in enumerate(ROAD) for name in names}
 LONGEST_FILE_LINES = 500
 LONGEST_FUNCTION_LINES = 60
-FROZEN_VERBS = {"demo", "tokenizer", "prepare", "pretrain", "evaluate", "predict", "plan"}
+FROZEN_VERBS = {"demo", "tokenizer", "prepare", "pretrain", "finetune", "evaluate", "predict", "plan"}
 
 
 def stage_of(path: Path) -> int:

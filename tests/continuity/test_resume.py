@@ -54,7 +54,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"generator_peak_learning_rate": 1e-3, "optimizer": "muon"},
     },
 }
-TIMINGS = ("seconds", "tokens_per_second", "matrix_rate_fraction", "started")
+TIMINGS = ("seconds", "processor_seconds", "tokens_per_second", "matrix_rate_fraction", "started")
 
 
 class Killed(BaseException):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from electrain.data.compression import open_stream
 from electrain.errors import DataError
@@ -36,7 +36,7 @@ class RawText(NamedTuple):
 def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
     """One document per file, or one between each two occurrences of `separator`; long ones in pieces."""
     number, held = 1, ""
-    with _open_text(path, newline=None) as file:
+    with open_text(path, newline=None) as file:
         while block := file.read(_BLOCK_CHARACTERS):
             held += block
             if separator:
@@ -58,20 +58,31 @@ def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
 
     Raises: DataError: a line is not a JSON object, or lacks the field.
     """
-    with _open_text(path, newline="\n") as file:
+    with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
             if line.isspace():
                 continue
             source = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{source}: not valid JSON ({error}); mend or remove this line") from error
-            if not isinstance(record, dict):
-                raise DataError(f'{source}: not a JSON object; each line must look like {{"{column}": "..."}}')
+            record = parse_object(line, source, column)
             if column not in record:
                 raise missing_column(source, column, record)
             yield from in_pieces(as_text(record[column], source, column), source)
+
+
+def parse_object(line: str, source: str, field: str) -> dict[str, Any]:
+    """The JSON object on a line.
+
+    Args:
+        field: the name of one that it should hold, for the message.
+    Raises: DataError: not valid JSON, or not an object.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{source}: not valid JSON ({error}); mend or remove this line") from error
+    if not isinstance(record, dict):
+        raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
+    return record
 
 
 def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
@@ -79,22 +90,34 @@ def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
 
     Raises: DataError: no such column, or the file breaks the rules of CSV.
     """
+    rows = csv_rows(path, delimiter)
+    _, header = next(rows, (1, []))
+    if column not in header:
+        raise missing_column(str(path), column, header)
+    place = header.index(column)
+    for number, row in rows:
+        if row:
+            source = f"{path}:{number}"
+            if place >= len(row):
+                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row")
+            yield from in_pieces(row[place], source)
+
+
+def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its first line, the header among them; no quoting where tabs separate.
+
+    Raises: DataError: the file breaks the rules of CSV.
+    """
     csv.field_size_limit(1 << 31)
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with _open_text(path, newline="") as file:
+    with open_text(path, newline="") as file:
         # strict: a quote that is never closed would swallow the rest of the file
         rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        number = 1
         try:
-            header = next(rows, [])
-            if column not in header:
-                raise missing_column(str(path), column, header)
-            place = header.index(column)
             for row in rows:
-                if row:
-                    source = f"{path}:{rows.line_num}"
-                    if place >= len(row):
-                        raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row")
-                    yield from in_pieces(row[place], source)
+                yield number, row
+                number = rows.line_num + 1
         except csv.Error as error:
             raise DataError(f"{path}:{rows.line_num}: {error}; mend this row") from error
 
@@ -136,11 +159,15 @@ def missing_column(source: str, column: str, existing: object) -> DataError:
 
 
 @contextmanager
-def _open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
+def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    """Opens `path`, compressed or not, as UTF-8; other bytes become lone surrogates (Python's "surrogateescape").
+
+    Raises: DataError: the file is empty, binary, in another encoding, or cannot be read.
+    """
     with open_stream(path) as stream:
         probe = stream.read(_PROBE_BYTES)
         if not probe:
-            raise DataError(f"{path}: is empty; remove it from the corpus")
+            raise DataError(f"{path}: is empty; remove it, or give another")
         _refuse_binary(path, probe)
     with open_stream(path) as stream:
         yield io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)

@@ -16,6 +16,22 @@ def read_parquet(path: Path, column: str) -> Iterator[RawText]:
 
     Raises: DataError: damaged file, or no such column.
     """
+    return _rows(parquet_batches(path, column), path, column)
+
+
+def read_arrow(path: Path, column: str) -> Iterator[RawText]:
+    """One document per row of an Arrow file, in the file format or in the stream format that `datasets` writes.
+
+    Raises: DataError: damaged file, or no such column.
+    """
+    return _rows(arrow_batches(path), path, column)
+
+
+def parquet_batches(path: Path, column: str | None = None) -> Iterator[Any]:
+    """pyarrow record batches, in order, of one column or of all.
+
+    Raises: DataError: damaged file, or no such column.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -23,17 +39,17 @@ def read_parquet(path: Path, column: str) -> Iterator[RawText]:
         try:
             table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
             names = table.schema_arrow.names
-            if column not in names:
+            if column is not None and column not in names:
                 raise missing_column(str(path), column, names)
-            yield from _rows(table.iter_batches(_BATCH_ROWS, columns=[column]), path, column)
+            yield from table.iter_batches(_BATCH_ROWS, columns=None if column is None else [column])
         except pyarrow.ArrowException as error:
             raise _damaged(path, error) from error
 
 
-def read_arrow(path: Path, column: str) -> Iterator[RawText]:
-    """One document per row of an Arrow file, in the file format or in the stream format that `datasets` writes.
+def arrow_batches(path: Path) -> Iterator[Any]:
+    """pyarrow record batches, in order, of a file in either Arrow format.
 
-    Raises: DataError: damaged file, or no such column.
+    Raises: DataError: damaged file.
     """
     import pyarrow
 
@@ -42,9 +58,7 @@ def read_arrow(path: Path, column: str) -> Iterator[RawText]:
         file.seek(0)
         try:
             reader: Any = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
-            if column not in reader.schema.names:
-                raise missing_column(str(path), column, reader.schema.names)
-            yield from _rows(_file_batches(reader) if is_file else reader, path, column)
+            yield from _file_batches(reader) if is_file else reader
         except pyarrow.ArrowException as error:
             raise _damaged(path, error) from error
 
@@ -56,16 +70,25 @@ def read_hub(source: str, column: str) -> Iterator[RawText]:
         source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the split is "train" unless given.
     Raises: DataError: no such data set, configuration, split or column.
     """
-    location, _, split = source.removeprefix("hub:").partition(":")
-    try:
-        rows = _load(location, split or "train")
-    except (ValueError, OSError, KeyError, ImportError) as error:
-        raise DataError(f"{source}: cannot be opened ({_line(error)}); check name, configuration and split") from error
-    for number, row in enumerate(rows):
+    for number, row in enumerate(hub_rows(source)):
         place = f"{source}: row {number}"
         if column not in row:
             raise missing_column(place, column, list(row))
         yield from in_pieces(as_text(row[column], place, column), place)
+
+
+def hub_rows(source: str) -> Any:
+    """The rows of a Hugging Face data set as dicts; an iterable whose `features` may be None.
+
+    Args:
+        source: as `read_hub` has it.
+    Raises: DataError: no such data set, configuration or split.
+    """
+    location, _, split = source.removeprefix("hub:").partition(":")
+    try:
+        return _load(location, split or "train")
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise DataError(f"{source}: cannot be opened ({_line(error)}); check name, configuration and split") from error
 
 
 def _load(location: str, split: str) -> Iterable[dict[str, Any]]:

@@ -41,13 +41,13 @@ class MicroBatch:
 
     Attributes:
         tensors: the keyword arguments of the objective's forward pass, without the device.
-        is_special: (batch, length) bool; True at [CLS], [SEP] and [PAD].
+        is_special: (batch, length) bool; True at [CLS], [SEP] and [PAD]; None where nothing is detected (fine-tuning).
         counts: elements scored by each loss term, by its name.
         tokens: real tokens, padding left out.
     """
 
     tensors: dict[str, Any]
-    is_special: Tensor
+    is_special: Tensor | None
     counts: dict[str, int]
     tokens: int
 

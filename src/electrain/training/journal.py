@@ -76,16 +76,16 @@ class ProgressDisplay:
         if self.bar is not None:
             self.bar.stop()
 
-    def update(self, step: int, *, tokens_per_second: float, matrix_rate_fraction: float, loss: float) -> None:
+    def update(
+        self, step: int, *, tokens_per_second: float, loss: float, matrix_rate_fraction: float | None = None
+    ) -> None:
         """Shows that `step` steps are finished."""
         if self.is_silent:
             return
         elapsed = time.monotonic() - self.started
         left = elapsed / max(1, step - self.first_step) * (self.total_steps - step)
-        text = (
-            f"{tokens_per_second:,.0f} tokens/s  {matrix_rate_fraction:.0%} of the matrix rate  "
-            f"loss {loss:.3f}  {format_seconds(left)} left"
-        )
+        fraction = "" if matrix_rate_fraction is None else f"{matrix_rate_fraction:.0%} of the matrix rate  "
+        text = f"{tokens_per_second:,.0f} tokens/s  {fraction}loss {loss:.3f}  {format_seconds(left)} left"
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=step, description=text)
         elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or step == self.total_steps:

@@ -102,15 +102,16 @@ def train(
     parity: ParityConfig,
     runtime: Runtime,
     state: RunState,
-    after_step: Callable[[StepResult], None],
+    after_step: Callable[[StepResult], bool],
 ) -> bool:
-    """Takes the steps that are left. Returns True when all are taken, False when stopped before.
+    """Takes the steps that are left. Returns True when all are taken, False when it ended before.
 
     Args:
         model: an objective; called with the tensors of a micro-batch it returns an `Outcome`.
         batches: the micro-batches of this process for a step; a pure function, called ahead in a thread.
         state: updated in place.
-        after_step: called after every step, with `state.step` counting it; logs and writes checkpoints.
+        after_step: called after every step, with `state.step` counting it; logs and writes checkpoints. Where it
+            returns True the run ends early.
     """
     forward = _parallel(model, runtime)
     networks = networks_of(model, training)
@@ -128,8 +129,8 @@ def train(
                 forward, networks, optimizers, micro_batches, rate, training, runtime, state, stop.is_asked
             )
             state.seconds += time.perf_counter() - started
-            after_step(result)
-            if result.is_stop_asked or state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
+            is_over = after_step(result)
+            if is_over or result.is_stop_asked or state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
                 ahead.cancel()
                 return False
     return True

@@ -40,6 +40,7 @@ def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) ->
     The value of the game is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the chance
     that the discriminator gives a token of being original: 0 where it is never wrong, -2 ln 2 where it only guesses.
     """
+    assert result.micro_batch.is_special is not None
     seen, can_be_replaced = result.observations, ~result.micro_batch.is_special.numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
     is_replaced = seen["is_replaced"].cpu().numpy()[can_be_replaced]
@@ -79,7 +80,7 @@ def _correction_numbers(result: StepResult) -> dict[str, float]:
 
 def example_of(result: StepResult, tokenizer: Any) -> dict[str, Any] | None:
     """The first row of the last micro-batch, with the discriminator's marks; None where nothing is detected."""
-    if "replaced_logits" not in result.observations:
+    if "replaced_logits" not in result.observations or result.micro_batch.is_special is None:
         return None
     is_special = result.micro_batch.is_special[0]
     places = torch.nonzero(~is_special).flatten()

@@ -1,6 +1,7 @@
 """Optimizers and the learning-rate schedule."""
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -97,6 +98,46 @@ def _optimizers_of(
         for group in optimizer.param_groups:
             group["rate_ratio"] = rate / training.peak_learning_rate
     return optimizers
+
+
+def build_layered_optimizer(
+    model: nn.Module, rate: float, *, layer_decay: float, weight_decay: float, doubles_top_decay: bool
+) -> Optimizer:
+    """AdamW in which each layer of an encoder learns so much slower than the one above it; the head at the full rate.
+
+    Args:
+        layer_decay: of the learning rate from layer to layer; 1: all alike.
+        doubles_top_decay: the reference implementation's count, in which the top layer is decayed twice.
+    Source: google-research/electra, model/optimization.py, `_get_layer_lrs`; Clark et al. 2020, table 7.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    top = max((depth for name, _ in named if (depth := _layer_number(name)) is not None), default=0)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        depth = _layer_number(name)
+        below = 0 if depth is None else top - depth + 1 + doubles_top_decay
+        decay = weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((layer_decay**below, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": rate * ratio}
+            for (ratio, decay), parameters in groups.items()
+        ],
+        lr=rate,
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
+
+
+def _layer_number(name: str) -> int | None:
+    """Of an encoder's parameter: 0 for the embeddings, then 1 for the lowest layer; None for everything above."""
+    if name.startswith("model.decoder.") or ".decoder." in name:
+        return None
+    if "embeddings" in name:
+        return 0
+    found = re.search(r"\.layers?\.(\d+)\.", name)
+    return int(found.group(1)) + 1 if found else None
 
 
 def clip_gradients(networks: list[list[tuple[str, nn.Parameter]]]) -> float:

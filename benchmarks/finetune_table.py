@@ -1,0 +1,416 @@
+"""What pretraining gives on public data sets: a trivial baseline, the same network not pretrained, and pretrained.
+
+    python benchmarks/finetune_table.py --data FOLDER --english RUN --chinese RUN --output FOLDER
+
+Each line of OUTPUT/results.jsonl is one data set, system, seed and number of training examples; what is there is not
+done again, and a run that was stopped goes on, so that the table can be filled over several sittings, and by several
+of these commands at once. FOLDER has a folder for each set, as `SETS` below names its files. Sets that are too large
+for two cores are trained and tested on the slices stated there; examples are drawn by seed. Scores are those of the
+test file, of the model that was best on validation.
+"""
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import math
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electrain.configuration import parse_overrides
+from electrain.errors import ElectrainError
+from electrain.fine_tuned import load_fine_tuned
+from electrain.finetune import finetune
+from electrain.finetune_configuration import load_finetune_configuration
+from electrain.finetune_setup import drawn
+from electrain.tasks.examples import Columns, read_examples
+from electrain.tasks.metrics import (
+    answer_scores,
+    classification_scores,
+    looks_chinese,
+    regression_scores,
+    summary_scores,
+    tagging_scores,
+    translation_scores,
+)
+from electrain.tasks.task import TaskName
+
+SYSTEMS = ("trivial", "fresh", "pretrained")
+FEW_LABELS = (500, 2000)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set.
+
+    Attributes:
+        task: of electrain.
+        language: of the encoder: english or chinese.
+        train, validation: file names in its folder.
+        tests: names of test files, by what they show.
+        shown: the score in the table.
+        folder: where the files are, if not in a folder of the set's own name.
+        train_examples, validation_examples, test_examples: slices; 0: all.
+        few: trained on few labels as well.
+        epochs: other than the recipe's, for two cores; 0: the recipe's.
+        references: column of further references.
+    """
+
+    task: TaskName
+    language: str
+    train: str
+    validation: str
+    tests: dict[str, str]
+    shown: str
+    folder: str = ""
+    train_examples: int = 0
+    validation_examples: int = 0
+    test_examples: int = 0
+    few: bool = False
+    epochs: float = 0.0
+    references: str = ""
+
+
+def _tables(language: str, task: TaskName, shown: str, suffix: str, **more: Any) -> DataSet:
+    files = {"train": f"train.{suffix}", "validation": f"validation.{suffix}", "tests": {"test": f"test.{suffix}"}}
+    return DataSet(task, language, **{**files, "shown": shown, **more})
+
+
+SETS: dict[str, DataSet] = {
+    "sst2": _tables("english", "classification", "accuracy", "tsv", few=True, train_examples=20_000),
+    "cola": _tables(
+        "english",
+        "classification",
+        "matthews",
+        "tsv",
+        tests={"in domain": "validation.tsv", "out of domain": "validation_out_of_domain.tsv"},
+    ),
+    "stsb": _tables("english", "regression", "spearman", "tsv"),
+    "rte": _tables("english", "classification", "accuracy", "tsv", tests={"validation": "validation.tsv"}),
+    "brown_pos": _tables("english", "tagging", "accuracy", "conll.gz", few=True, train_examples=20_000),
+    "squad": _tables(
+        "english",
+        "question-answering",
+        "f1",
+        "json.gz",
+        tests={"validation": "validation.json.gz"},
+        train_examples=8_000,
+        validation_examples=500,
+        test_examples=2_000,
+    ),
+    "chnsenticorp": _tables("chinese", "classification", "accuracy", "tsv", few=True, validation_examples=600),
+    "people_daily_ner": _tables(
+        "chinese", "tagging", "f1", "conll.gz", few=True, train_examples=10_000, validation_examples=1_000
+    ),
+    "cmrc2018": _tables(
+        "chinese",
+        "question-answering",
+        "f1",
+        "json.gz",
+        tests={"validation": "validation.json.gz"},
+        train_examples=4_000,
+        validation_examples=300,
+        test_examples=1_000,
+    ),
+    "aeslc": _tables(
+        "english",
+        "summarization",
+        "rougeL",
+        "jsonl.gz",
+        validation_examples=200,
+        test_examples=500,
+        references="reference_subjects",
+    ),
+    "csl_titles": _tables(
+        "chinese", "summarization", "rougeL", "jsonl.gz", validation="test.jsonl.gz", validation_examples=100
+    ),
+    "multi30k_en_de": _tables("english", "translation", "bleu", "jsonl.gz", validation_examples=200),
+    "multi30k_de_en": _tables(
+        "english", "translation", "bleu", "jsonl.gz", folder="multi30k_en_de", validation_examples=200
+    ),
+    "tatoeba_en_zh": _tables("english", "translation", "bleu", "jsonl.gz", validation_examples=200),
+    "tatoeba_zh_en": _tables(
+        "chinese", "translation", "bleu", "jsonl.gz", folder="tatoeba_en_zh", validation_examples=200
+    ),
+    "classical_modern_zh": _tables(
+        "chinese", "translation", "bleu", "jsonl.gz", train_examples=20_000, validation_examples=200
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the results: a set, a system, a seed, and how many training examples (0: the set's slice)."""
+
+    name: str
+    system: str
+    seed: int
+    few: int = 0
+
+    @property
+    def folder(self) -> str:
+        """Of its run."""
+        return f"{self.name}-{self.system}-{self.few or 'all'}-{self.seed}"
+
+    def is_in(self, rows: list[dict[str, Any]]) -> bool:
+        """Whether its line is there."""
+        return any(all(row[field] == value for field, value in dataclasses.asdict(self).items()) for row in rows)
+
+
+def jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """All lines of the table: whole slices of every set before further seeds and few labels."""
+    for name in options.sets:
+        yield Job(name, "trivial", 0)
+    for number, seed in enumerate(options.seeds):
+        for name in options.sets:
+            for system in ("pretrained", "fresh"):
+                if number == 0 or seed < options.seeds_of_large or SETS[name].few:
+                    yield Job(name, system, seed)
+        for name in options.sets:
+            if SETS[name].few:
+                for few in FEW_LABELS:
+                    for system in ("pretrained", "fresh"):
+                        yield Job(name, system, seed, few)
+
+
+def files_of(options: argparse.Namespace, name: str) -> Path:
+    """The folder of a set's files."""
+    return Path(options.data) / (SETS[name].folder or name)
+
+
+def columns_of(name: str) -> Columns:
+    """The columns that the set's recipe names."""
+    data = load_finetune_configuration(name).data
+    return Columns(data.text_column, data.pair_column, data.label_column, SETS[name].references)
+
+
+def read(options: argparse.Namespace, name: str, file: str) -> list[Any]:
+    """The examples of one of the set's files."""
+    found = read_examples(SETS[name].task, [str(files_of(options, name) / file)], columns_of(name), skip_broken=True)
+    return found.examples
+
+
+def test_sets(options: argparse.Namespace, name: str) -> dict[str, list[Any]]:
+    """The examples that are scored, by what they show."""
+    chosen = SETS[name]
+    count = chosen.test_examples
+    return {what: drawn(read(options, name, file), count, 0, "test") for what, file in chosen.tests.items()}
+
+
+def trivial(options: argparse.Namespace, name: str) -> dict[str, dict[str, float]]:
+    """Scores of what needs no network; see `TRIVIAL`."""
+    answer, score = TRIVIAL[SETS[name].task]
+    told = answer(read(options, name, SETS[name].train))
+    return {what: score(examples, told(examples)) for what, examples in test_sets(options, name).items()}
+
+
+def _majority(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    label = Counter(example.labels[0] for example in train).most_common(1)[0][0]
+    return lambda examples: [label] * len(examples)
+
+
+def _mean(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    mean = statistics.fmean(example.value for example in train)
+    return lambda examples: [mean] * len(examples)
+
+
+def _unigram_tagger(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    """Each word's commonest tag; the commonest of words seen once for unknown ones."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for example in train:
+        for word, tag in zip(example.words, example.tags, strict=True):
+            counts[word][tag] += 1
+    best = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
+    rare: Counter[str] = Counter(best[word] for word, tags in counts.items() if tags.total() == 1)
+    unknown = rare.most_common(1)[0][0] if rare else next(iter(best.values()))
+    return lambda examples: [[best.get(word, unknown) for word in example.words] for example in examples]
+
+
+def _first_words_of_context(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    length = round(statistics.median(len(example.answers[0][0]) for example in train))
+    return lambda examples: [_beginning(example.context, length) for example in examples]
+
+
+def _first_words(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    length = round(statistics.median(len(example.target) for example in train))
+    return lambda examples: [_beginning(example.text, length) for example in examples]
+
+
+def _beginning(text: str, characters: int) -> str:
+    """About so many characters from the start, to the end of a word."""
+    end = text.find(" ", characters)
+    return text[:characters] if looks_chinese([text]) or end < 0 else text[:end]
+
+
+def _copy(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    del train
+    return lambda examples: [example.text for example in examples]
+
+
+def _references(examples: list[Any]) -> list[list[str]]:
+    return [[example.target, *example.references] for example in examples]
+
+
+def _is_chinese(examples: list[Any]) -> bool:
+    return looks_chinese([example.target for example in examples])
+
+
+TRIVIAL: dict[str, tuple[Callable[[list[Any]], Any], Callable[[list[Any], list[Any]], dict[str, float]]]] = {
+    "classification": (_majority, lambda x, told: classification_scores([one.labels[0] for one in x], told)),
+    "regression": (_mean, lambda x, told: regression_scores([one.value for one in x], told)),
+    "tagging": (_unigram_tagger, lambda x, told: tagging_scores([list(one.tags) for one in x], told)),
+    "question-answering": (
+        _first_words_of_context,
+        lambda x, told: answer_scores(
+            [[text for text, _ in one.answers] for one in x],
+            told,
+            by_characters=looks_chinese([one.context for one in x]),
+        ),
+    ),
+    "summarization": (
+        _first_words,
+        lambda x, told: summary_scores(_references(x), told, by_characters=_is_chinese(x)),
+    ),
+    "translation": (
+        _copy,
+        lambda x, told: translation_scores(_references(x), told, tokenize="zh" if _is_chinese(x) else "13a"),
+    ),
+}
+
+
+def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path) -> dict[str, dict[str, float]]:
+    """Fine-tunes, or goes on, then scores every test file with the model that was best on validation."""
+    chosen, folder = SETS[job.name], files_of(options, job.name)
+    changes = {
+        "training.seed": job.seed,
+        "training.weights": "fresh" if job.system == "fresh" else "pretrained",
+        "data.train_examples": job.few or chosen.train_examples,
+        "data.validation_examples": chosen.validation_examples,
+        "data.skip_broken": "true",
+    }
+    if chosen.epochs:
+        changes["training.epochs"] = chosen.epochs
+    flags = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+    config = load_finetune_configuration(job.name, parse_overrides(flags + options.common.split()))
+    files = ([str(folder / chosen.train)], [str(folder / chosen.validation)])
+    result = finetune(chosen.task, config, model, *files, run, resume=True)
+    if not result.is_finished:
+        raise SystemExit(f"{run}: was stopped; run the command again to go on")
+    tuned = load_fine_tuned(run, (chosen.task,))
+    scores, samples = {}, []
+    for what, examples in test_sets(options, job.name).items():
+        answers = tuned.task.answer(tuned.model, examples)
+        scores[what] = tuned.task.score(examples, answers)
+        samples += answers[:20]
+    with (run / "samples.jsonl").open("w") as file:
+        file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    return scores
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may do a job: False while another one does it."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines that are there."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def fill(options: argparse.Namespace) -> None:
+    """Does every job that is missing, appending a line for each."""
+    path = options.output / "results.jsonl"
+    deadline = time.monotonic() + 60 * options.stop_after_minutes
+    for job in jobs(options):
+        model = getattr(options, SETS[job.name].language)
+        if job.is_in(read_rows(path)) or (model is None and job.system != "trivial"):
+            continue
+        with claimed(options.output / "runs" / f"{job.folder}.lock") as is_mine:
+            if not is_mine or job.is_in(read_rows(path)):
+                continue
+            if time.monotonic() > deadline:
+                return
+            started, used = time.monotonic(), time.process_time()
+            if job.system == "trivial":
+                scores = trivial(options, job.name)
+            else:
+                scores = train_and_score(options, job, model, options.output / "runs" / job.folder)
+            row = {
+                **dataclasses.asdict(job),
+                "scores": scores,
+                "seconds": round(time.monotonic() - started, 1),
+                "processor_seconds": round(time.process_time() - used, 1),
+            }
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Medians over seeds (least to greatest) as Markdown, one line for each set, number of examples and test."""
+    lines = ["| set | training examples | test | score | trivial | not pretrained | pretrained |", "|---" * 7 + "|"]
+    for name, chosen in SETS.items():
+        for few in (*FEW_LABELS, 0):
+            own = [row for row in rows if row["name"] == name and row["few"] == few]
+            for what in chosen.tests if own else ():
+                by_system = dict.fromkeys(SYSTEMS, "-")
+                for system in SYSTEMS:
+                    found = [row["scores"][what] for row in rows if row["name"] == name and row["system"] == system
+                             and row["few"] == (0 if system == "trivial" else few)]  # fmt: skip
+                    by_system[system] = _cell([scores[chosen.shown] for scores in found])
+                count = few or chosen.train_examples or "all"
+                cells = " | ".join(by_system[system] for system in ("trivial", "fresh", "pretrained"))
+                lines.append(f"| {name} | {count} | {what} | {chosen.shown} | {cells} |")
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    if not values:
+        return "-"
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.1f}{spread}"
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--english", help="run of an English encoder")
+    parser.add_argument("--chinese", help="run of a Chinese encoder")
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds-of-large", type=int, default=1, help="seeds of the sets without few labels")
+    parser.add_argument("--common", default="", help="flags for every run, in one word")
+    parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run later")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fills what is missing, then writes the table."""
+    options = parse()
+    (options.output / "runs").mkdir(parents=True, exist_ok=True)
+    try:
+        fill(options)
+    except ElectrainError as error:
+        raise SystemExit(f"finetune_table: {error}") from None
+    text = table(read_rows(options.output / "results.jsonl"))
+    (options.output / "table.md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

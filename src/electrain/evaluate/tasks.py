@@ -1,0 +1,77 @@
+"""The score of a fine-tuned model on labelled examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from electrain.fine_tuned import FineTuned, load_fine_tuned
+from electrain.finetune_setup import checked
+from electrain.progress import Progress
+from electrain.tasks.examples import Columns, read_examples, require_known_labels
+from electrain.tasks.metrics import translation_signature
+from electrain.tasks.task import Answer, TaskName
+
+EXAMPLES_PER_ROUND = 512  # between two lines of progress
+
+
+def evaluate_task(
+    task: TaskName,
+    model: Path | str,
+    data: Sequence[str],
+    *,
+    columns: dict[str, str] | None = None,
+    skip_broken: bool = False,
+    device: str | None = None,
+) -> tuple[dict[str, Any], list[Answer]]:
+    """Scores of a model, ready for JSON with the settings that produced them, and its answers, in the examples' order.
+
+    Args:
+        model: a fine-tuning run, a model's folder, or a hub id.
+        data: files, folders, globs or hub data sets.
+        columns: text, pair, label, references; where not given, as the model was trained, or by the usual names.
+        skip_broken: leave broken rows out, and say how many; sentences with broken BIO tags are scored as they are.
+    Raises: DataError, CheckpointError, TokenizerError: with one line.
+    """
+    tuned = load_fine_tuned(model, (task,), device=device)
+    given = {name: column for name, column in (columns or {}).items() if column}
+    examples, chosen = _examples(tuned, data, given, skip_broken)
+    progress = Progress(f"evaluate {task}", len(examples), "examples")
+    answers: list[Answer] = []
+    for start in range(0, len(examples), EXAMPLES_PER_ROUND):
+        part = examples[start : start + EXAMPLES_PER_ROUND]
+        answers += tuned.task.answer(tuned.model, part)
+        progress.advance(len(part))
+    settings: dict[str, Any] = {
+        "model": tuned.source,
+        "data": list(data),
+        "columns": chosen,
+        "longest_tokens": tuned.settings.longest_tokens,
+    }
+    if tuned.settings.generation:
+        settings |= {"generation": tuned.settings.generation}
+    if task == "translation":
+        references = [list(example.references) or [example.target] for example in examples]
+        settings |= translation_signature(references, tokenize=tuned.task.tokenize_for(examples))  # type: ignore[attr-defined]
+    scores = tuned.task.score(examples, answers)
+    result = {
+        "task": task,
+        "settings": settings,
+        "examples": len(examples),
+        "main_score": tuned.task.main_score,
+        "scores": scores,
+    }
+    return result, answers
+
+
+def _examples(
+    tuned: FineTuned, data: Sequence[str], given: dict[str, str], skip_broken: bool
+) -> tuple[list[Any], dict[str, str]]:
+    """The examples, and the columns that they stand in: those asked for, else the model's own, else the usual ones."""
+    task = tuned.settings.task
+    own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
+    read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
+    # Where broken rows are let pass, a sentence with broken BIO tags stays: the scorer reads it as published scores do.
+    examples = read.examples if skip_broken else checked(task, read.examples, skip_broken=False)
+    if tuned.settings.labels:
+        require_known_labels(examples, tuned.settings.labels, what="evaluation")
+    return examples, {name: column for name, column in vars(read.columns).items() if column}

@@ -1,0 +1,455 @@
+"""Fine-tuning: a pretrained folder and labelled examples in, a run folder with the best model out. Wiring only."""
+
+import dataclasses
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from electrain.configuration import build_configuration, differences, read_toml, to_toml
+from electrain.errors import ConfigurationError, RunDirectoryError
+from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig, resolved
+from electrain.finetune_model import (
+    FineTuning,
+    Pretrained,
+    build_model,
+    open_pretrained,
+    save_task_model,
+    target_tokenizer_for,
+)
+from electrain.finetune_setup import Examples, read_all, settings_for, training_batches
+from electrain.models.backbones import choose_attention
+from electrain.run_directory import (
+    MANIFEST_NAME,
+    Manifest,
+    file_hash,
+    read_manifest,
+    replaced_directory,
+    require_empty,
+    text_hash,
+    write_manifest,
+    write_text_durably,
+)
+from electrain.tasks.task import Answer, TaskName, was_cut
+from electrain.tasks.task_folder import TaskSettings, build_task, takes_token_types
+from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
+from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState, StepResult, train
+from electrain.training.optimizer import build_layered_optimizer
+from electrain.training.runtime import Runtime, started_runtime
+from electrain.training.settings import ParityConfig, TrainingConfig
+
+CONFIGURATION_NAME = "config.toml"
+SCORES_NAME = "scores.json"
+KIND = "fine-tuning"
+LOG_EVERY_STEPS = 20
+# Between evaluations a checkpoint is written every so many steps.
+CHECKPOINT_EVERY_STEPS = 500
+# A seed that diverged is tried again with this added to it, so often at most.
+RESTARTED_SEED_OFFSET = 1000
+MOST_RESTARTS = 2
+# What an answer says, by task; a model that says the same of every example has learned nothing.
+_SAID = {"classification": ("label", "labels"), "regression": ("value",), "tagging": ("tags",)}
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """How a run ended.
+
+    Attributes:
+        directory: of the run.
+        is_finished: False when it was stopped before its end.
+        is_diverged: updates were not finite, or the best model says the same of every validation example.
+        is_first: True in the process that speaks.
+        best_step: after which the model that was kept had its score.
+        scores: of that model, on the validation examples.
+    """
+
+    directory: Path
+    is_finished: bool
+    is_diverged: bool
+    is_first: bool
+    best_step: int
+    scores: dict[str, float]
+
+
+@dataclass
+class Progress:
+    """What a checkpoint keeps beside the tensors.
+
+    Attributes:
+        best_step, scores: of the best model so far; its step is -1 before the first evaluation.
+        evaluations_since_best: without a better score.
+        is_constant: the best model says the same of every validation example.
+    """
+
+    best_step: int = -1
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+    evaluations_since_best: int = 0
+    is_constant: bool = False
+
+
+def finetune(
+    task: TaskName,
+    config: FinetuneConfig,
+    model: Path | str,
+    train_sources: Sequence[str],
+    validation_sources: Sequence[str],
+    output: Path,
+    *,
+    resume: bool = False,
+) -> FinetuneResult:
+    """Trains on the examples and writes the run folder `output`; the model with the best validation score is kept.
+
+    Args:
+        model: a run folder, a model's folder, or a hub id.
+        train_sources, validation_sources: files, folders, globs or hub data sets.
+        resume: go on from the newest good checkpoint of `output`; where there is none, begin.
+    Raises: ElectrainError: whatever the user has to mend.
+    """
+    pretrained = open_pretrained(model)
+    config = resolved(config, task, int(pretrained.configuration.hidden_size))
+    examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
+    settings = settings_for(task, config, examples, pretrained.longest_row)
+    with started_runtime(config.training.precision) as runtime:
+        if runtime.is_first:
+            _prepare_run_directory(config, settings, pretrained, examples, output, resume=resume)
+        runtime.sum([0.0])  # the other processes wait for the folder
+        try:
+            return _Run(config, settings, pretrained, examples, output, runtime).go()
+        except torch.OutOfMemoryError as error:
+            raise ConfigurationError(
+                "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
+            ) from error
+
+
+def _prepare_run_directory(
+    config: FinetuneConfig,
+    settings: TaskSettings,
+    pretrained: Pretrained,
+    examples: Examples,
+    output: Path,
+    *,
+    resume: bool,
+) -> None:
+    inputs = {
+        "task": settings.task,
+        "train": text_hash(repr(examples.train)),
+        "validation": text_hash(repr(examples.validation)),
+        "model": _model_hash(pretrained.source),
+    }
+    if resume and (output / MANIFEST_NAME).exists():
+        manifest = read_manifest(output, KIND)
+        for name, value in inputs.items():
+            if manifest.inputs.get(name) != value:
+                raise RunDirectoryError(f"{output}: was trained with another {name}; resume with the same {name}")
+        path = output / CONFIGURATION_NAME
+        for difference in differences(build_configuration(FinetuneConfig, read_toml(path), str(path)), config):
+            raise RunDirectoryError(f"{output}: {difference}; resume with the run's own configuration, {path}")
+        return
+    if not resume and output.is_dir() and any(output.iterdir()):
+        raise RunDirectoryError(f"{output}: is not empty; give a new folder, or --resume to go on with the run in it")
+    if resume and (output / CONFIGURATION_NAME).is_file():  # killed before its manifest stood
+        (output / CONFIGURATION_NAME).unlink()
+    require_empty(output)
+    write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
+    facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
+    write_manifest(output, Manifest(KIND, False, inputs, facts))
+
+
+def _model_hash(source: str) -> str:
+    weights = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    return text_hash(" ".join(file_hash(path) for path in weights)) if weights else source
+
+
+class _Run:
+    """One sitting of a run: what is built once and used by every step."""
+
+    def __init__(
+        self,
+        config: FinetuneConfig,
+        settings: TaskSettings,
+        pretrained: Pretrained,
+        examples: Examples,
+        output: Path,
+        runtime: Runtime,
+    ) -> None:
+        self.config, self.settings, self.pretrained = config, settings, pretrained
+        self.examples, self.output, self.runtime = examples, output, runtime
+        self.target_tokenizer = None
+        if settings.task in WRITING_TASKS:
+            targets = [example.target for example in examples.train]
+            self.target_tokenizer = target_tokenizer_for(config.decoder, pretrained.tokenizer, targets)
+        model = build_model(pretrained, settings, config, self.target_tokenizer)
+        self.task = build_task(
+            settings, pretrained.tokenizer, self.target_tokenizer, with_token_types=takes_token_types(model)
+        )
+        choose_attention(model, runtime.device, settings.longest_tokens)
+        self.module = FineTuning(model.to(runtime.device), self.task)
+        rows = self.task.rows(examples.train)
+        self._say_what_is_cut(rows)
+        self.batches, per_epoch = training_batches(
+            self.task, rows, config, rank=runtime.rank, processes=runtime.processes
+        )
+        self.training = self._training(per_epoch)
+        self.optimizers = [
+            build_layered_optimizer(
+                self.module,
+                config.training.peak_learning_rate,
+                layer_decay=config.training.layer_decay,
+                weight_decay=config.training.weight_decay,
+                doubles_top_decay=config.parity.doubled_top_decay,
+            )
+        ]
+        evaluations = max(1, math.ceil(config.training.epochs * config.training.evaluations_per_epoch))
+        self.evaluation_steps = {round(self.training.steps * (n + 1) / evaluations) for n in range(evaluations)}
+        self.state, self.progress = RunState(), Progress()
+        self.journal = Journal(output / "metrics.jsonl")
+        self.since = (0, 0.0)
+
+    def _training(self, per_epoch: int) -> TrainingConfig:
+        """The run as the loop knows it."""
+        training = self.config.training
+        steps = max(1, math.ceil(training.epochs * per_epoch))
+        return TrainingConfig(
+            steps=steps,
+            batch_rows=training.batch_rows,
+            micro_batch_rows=training.micro_batch_rows,
+            peak_learning_rate=training.peak_learning_rate,
+            warmup_steps=min(steps - 1, round(training.warmup_fraction * steps)),
+            weight_decay=training.weight_decay,
+            dropout=training.dropout,
+            seed=training.seed,
+            precision=training.precision,
+            compile=False,
+        )
+
+    def _say_what_is_cut(self, rows: Sequence[Any]) -> None:
+        cut = sum(was_cut(row) for row in rows)
+        if cut and self.runtime.is_first:
+            say(
+                f"{cut:,} of {len(rows):,} training texts are longer than {self.settings.longest_tokens} tokens and "
+                "were cut; raise --data.longest-tokens if the end matters"
+            )
+
+    def go(self) -> FinetuneResult:
+        """Takes the steps that are left, and writes what comes out."""
+        checkpoint = find_checkpoint(self.output / "checkpoints", say if self.runtime.is_first else lambda _: None)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, self.module, self.optimizers)
+            self.state = RunState(**checkpoint.state["run"])
+            self.progress = Progress(**checkpoint.state["progress"])
+            self.since = (self.state.tokens, self.state.seconds)
+        if self.runtime.is_first:
+            self.journal.cut_back(self.state.step)
+        is_over = self._is_patience_over() or self.state.step >= self.training.steps
+        is_stopped = False
+        if not is_over:
+            say_once = self.runtime.is_first
+            if say_once:
+                say(f"{len(self.examples.train):,} training examples, {self.training.steps:,} steps")
+            with ProgressDisplay(self.training.steps, self.state.step, is_silent=not say_once) as self.display:
+                ended = train(
+                    self.module,
+                    self.optimizers,
+                    self.batches,
+                    self.training,
+                    ParityConfig(),
+                    self.runtime,
+                    self.state,
+                    self._after_step,
+                )
+            is_stopped = not ended and not self._is_patience_over()
+        is_failed = self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
+        if self.runtime.is_first:
+            self._write_results(is_finished=not is_stopped)
+        return FinetuneResult(
+            self.output,
+            not is_stopped,
+            is_failed or self.progress.is_constant,
+            self.runtime.is_first,
+            self.progress.best_step,
+            self.progress.scores,
+        )
+
+    def _is_patience_over(self) -> bool:
+        patience = self.config.training.patience_evaluations
+        return 0 < patience <= self.progress.evaluations_since_best
+
+    def _after_step(self, result: StepResult) -> bool:
+        step = self.state.step
+        is_evaluated = step in self.evaluation_steps
+        if self.runtime.is_first and (step % LOG_EVERY_STEPS == 0 or step == self.training.steps):
+            self._log(result)
+        if is_evaluated:
+            self._evaluate()
+        must_end = result.is_stop_asked or self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
+        if is_evaluated or must_end or step % CHECKPOINT_EVERY_STEPS == 0:
+            if self.runtime.is_first:
+                state = {"run": dataclasses.asdict(self.state), "progress": dataclasses.asdict(self.progress)}
+                save_checkpoint(self.output / "checkpoints", step, self.module, self.optimizers, state)
+            self.runtime.sum([0.0])
+        return self._is_patience_over()
+
+    def _log(self, result: StepResult) -> None:
+        tokens, seconds = self.state.tokens - self.since[0], self.state.seconds - self.since[1]
+        self.since = (self.state.tokens, self.state.seconds)
+        rate = tokens / max(seconds, 1e-9)
+        line = {
+            "event": "log",
+            "step": self.state.step,
+            "tokens": self.state.tokens,
+            "seconds": round(self.state.seconds, 3),
+            "loss": result.loss,
+            "learning_rate": result.learning_rate,
+            "gradient_norm": result.gradient_norm,
+            "tokens_per_second": round(rate, 1),
+            "refused_updates": self.state.refused_updates,
+        }
+        self.journal.write(line)
+        self.display.update(self.state.step, tokens_per_second=rate, loss=result.loss)
+
+    def _evaluate(self) -> None:
+        """Scores the validation examples, in every process alike, and keeps the model when it is the best so far."""
+        self.module.eval()
+        with self.runtime.autocast():
+            answers = self.task.answer(self.module.model, self.examples.validation)
+        self.module.train()
+        scores = self.task.score(self.examples.validation, answers)
+        main = self.task.main_score
+        is_better = self.progress.best_step < 0 or scores[main] > self.progress.scores[main]
+        if is_better:
+            constant = says_the_same(self.settings.task, answers)
+            self.progress = Progress(self.state.step, scores, 0, constant)
+        else:
+            self.progress.evaluations_since_best += 1
+        if self.runtime.is_first:
+            say(f"step {self.state.step}: validation {main} {scores[main]:.2f}{' (best so far)' if is_better else ''}")
+            self.journal.write({"event": "validation", "step": self.state.step, **scores})
+            if is_better:
+                with replaced_directory(self.output / "model") as temporary:
+                    save_task_model(
+                        self.module.model, self.settings, self.pretrained.tokenizer, self.target_tokenizer, temporary
+                    )
+
+    def _write_results(self, *, is_finished: bool) -> None:
+        manifest = read_manifest(self.output, KIND)
+        progress, main = self.progress, self.task.main_score
+        result = {
+            "task": self.settings.task,
+            "settings": {
+                "model": self.pretrained.source,
+                "seed": self.config.training.seed,
+                "columns": self.settings.columns,
+            },
+            "validation_examples": len(self.examples.validation),
+            "best_step": progress.best_step,
+            "main_score": main,
+            "scores": progress.scores,
+        }
+        write_text_durably(self.output / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        facts = {**manifest.facts, "step": self.state.step, "seconds": self.state.seconds, "scores": progress.scores}
+        write_manifest(self.output, Manifest(KIND, is_finished, manifest.inputs, facts))
+        if not is_finished and self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
+            say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
+        elif not is_finished:
+            say(f"stopped at step {self.state.step} of {self.training.steps}; go on with --resume")
+        else:
+            best = f"{main} {progress.scores[main]:.2f} after step {progress.best_step}"
+            say(f"finished in {format_seconds(self.state.seconds)}: validation {best}")
+        if progress.is_constant:
+            say(
+                "warning: the model says the same of every validation example: it has learned nothing; "
+                "try another seed, a lower learning rate, or more epochs"
+            )
+
+
+def says_the_same(task: TaskName, answers: Sequence[Answer]) -> bool:
+    """True where several examples all got one and the same answer, though tags need only be alike in kind."""
+    names = _SAID.get(task)
+    if names is None or len(answers) < 2:
+        return False
+    said = [next(answer[name] for name in names if name in answer) for answer in answers]
+    if task == "tagging":
+        return len({tag for tags in said for tag in tags}) == 1
+    if task == "regression":
+        return bool(statistics.pstdev(said) < 1e-3)
+    return len({str(one) for one in said}) == 1
+
+
+def finetune_seeds(
+    task: TaskName,
+    config: FinetuneConfig,
+    model: Path | str,
+    train_sources: Sequence[str],
+    validation_sources: Sequence[str],
+    output: Path,
+    *,
+    seeds: int,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Runs so many seeds, each in `output/seed-N`, and keeps the best one's model in `output/model`.
+
+    A seed that diverged is run again with another in its place, and that is said. Returns, ready for JSON, median,
+    least and greatest of every score; also written to `output/scores.json`.
+    """
+    if seeds < 1:
+        raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
+    if not resume:
+        require_empty(output)
+    runs: list[FinetuneResult] = []
+    restarts: list[int] = []
+    for number in range(seeds):
+        for attempt in range(MOST_RESTARTS + 1):
+            seed = config.training.seed + number + attempt * RESTARTED_SEED_OFFSET
+            own = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+            say(f"seed {seed}")
+            result = finetune(
+                task, own, model, train_sources, validation_sources, output / f"seed-{seed}", resume=resume
+            )
+            if not result.is_finished and not result.is_diverged:
+                return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
+            if not result.is_diverged:
+                break
+            if attempt < MOST_RESTARTS:
+                restarts.append(seed)
+                say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} is run in its place")
+        runs.append(result)
+    return _summary(runs, restarts, output)
+
+
+def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, Any]:
+    scored = [run for run in runs if run.scores]
+    if not scored:
+        raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")
+    main = json.loads((scored[0].directory / SCORES_NAME).read_text("utf-8"))["main_score"]
+    best = max(scored, key=lambda run: run.scores[main])
+    summary = {
+        "output": str(output),
+        "finished": True,
+        "seeds": len(runs),
+        "restarted_seeds": restarts,
+        "diverged": sum(run.is_diverged for run in runs),
+        "main_score": main,
+        "best": best.directory.name,
+        "scores": {
+            name: {
+                "median": statistics.median(run.scores[name] for run in scored),
+                "least": min(run.scores[name] for run in scored),
+                "greatest": max(run.scores[name] for run in scored),
+            }
+            for name in best.scores
+            if all(name in run.scores for run in scored)
+        },
+    }
+    if runs[0].is_first:
+        with replaced_directory(output / "model") as temporary:
+            shutil.copytree(best.directory / "model", temporary, dirs_exist_ok=True)
+        write_text_durably(output / SCORES_NAME, json.dumps(summary, indent=2) + "\n")
+    return summary

@@ -1,0 +1,172 @@
+"""The network of a fine-tuning run: a pretrained encoder with the task's head, or joined to a decoder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.utils import logging
+
+from electrain.data.target_tokenizer import load_target_tokenizer, train_target_tokenizer
+from electrain.data.tokenizer import save_tokenizer
+from electrain.errors import CheckpointError, ConfigurationError
+from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig
+from electrain.loading import configuration_of, model_folder, one_line, tokenizer_of
+from electrain.models.encoder_decoder import DecoderConfig, build_encoder_decoder, save_encoder_decoder
+from electrain.models.task_heads import (
+    TASK_CLASSES,
+    fold_reference_head,
+    reset_answer_layer,
+    task_configuration,
+    use_reference_head,
+    with_dropout,
+)
+from electrain.objectives.objective import LossTerm, Outcome
+from electrain.tasks.task import Task
+from electrain.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
+
+_NOT_ENCODERS = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What is fine-tuned.
+
+    Attributes:
+        source: folder or hub id of the encoder.
+        configuration: Hugging Face's.
+        tokenizer: the encoder's.
+    """
+
+    source: str
+    configuration: Any
+    tokenizer: Any
+
+    @property
+    def longest_row(self) -> int:
+        """The most tokens, special ones counted, that it takes at once."""
+        return int(min(self.configuration.max_position_embeddings, self.tokenizer.model_max_length))
+
+
+def open_pretrained(model: Path | str) -> Pretrained:
+    """The encoder of a run folder, a model's folder, or the hub. Raises: CheckpointError: not an encoder."""
+    source = model_folder(model)
+    configuration = configuration_of(source)
+    other = _NOT_ENCODERS.get(configuration.model_type)
+    if other is not None:
+        raise CheckpointError(f"{source}: is {other}; fine-tuning starts from an encoder, such as the model/ of a run")
+    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size))
+
+
+def target_tokenizer_for(decoder: DecoderConfig, tokenizer: Any, targets: Iterable[str]) -> Any:
+    """The tokenizer of what is written: the encoder's, one learned from the training targets, or a folder's.
+
+    Raises: TokenizerError: a folder without a usable tokenizer, or a vocabulary too small.
+    """
+    if decoder.vocabulary == "encoder":
+        return tokenizer
+    if decoder.vocabulary == "own":
+        return train_target_tokenizer(targets, decoder.vocabulary_size)
+    return load_target_tokenizer(Path(decoder.tokenizer_folder))
+
+
+class FineTuning(nn.Module):
+    """A model with its task, as the training loop takes an objective: tensors in, sums and counts out."""
+
+    def __init__(self, model: Any, task: Task[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, scored: int, **tensors: Any) -> Outcome:
+        """The task's loss over `scored` elements."""
+        total = self.task.loss(self.model, tensors)
+        return Outcome({"task": LossTerm(total, torch.tensor(scored, device=total.device), 1.0)}, {})
+
+
+def build_model(pretrained: Pretrained, settings: TaskSettings, config: FinetuneConfig, target_tokenizer: Any) -> Any:
+    """The network to train, on the CPU.
+
+    Raises: CheckpointError: weights that do not fit. ConfigurationError: a head or decoder that it cannot have.
+    """
+    torch.manual_seed(config.training.seed)
+    if settings.task in WRITING_TASKS:
+        encoder_class, configuration = AutoModel, with_dropout(pretrained.configuration, config.training.dropout)
+    else:
+        encoder_class = TASK_CLASSES[settings.task]
+        configuration = task_configuration(
+            pretrained.configuration,
+            settings.task,
+            settings.labels,
+            dropout=config.training.dropout,
+            pooling=config.head.pooling,
+        )
+        if settings.has_many:
+            configuration.problem_type = "multi_label_classification"
+    model = _weights(pretrained, encoder_class, configuration, is_fresh=config.training.weights == "fresh")
+    if settings.task in WRITING_TASKS:
+        return build_encoder_decoder(
+            model,
+            config.decoder,
+            encoder_source=pretrained.source,
+            target_tokenizer=target_tokenizer,
+            dropout=config.training.dropout,
+        )
+    if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
+        reset_answer_layer(model)
+    if config.head.kind == "reference":
+        if configuration.model_type != "electra":
+            raise ConfigurationError(
+                f'[head] kind = "reference": is for an ELECTRA encoder; {pretrained.source} is a '
+                f"{configuration.model_type} model"
+            )
+        use_reference_head(model)
+    return model
+
+
+def _answers_the_same(before: Any, architecture: str, now: Any) -> bool:
+    """True where the folder was fine-tuned for the same labels already, so that its head is worth keeping."""
+    is_same_class = (getattr(before, "architectures", None) or [""])[0] == architecture
+    return bool(is_same_class and before.id2label == now.id2label)
+
+
+def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, is_fresh: bool) -> Any:
+    source = pretrained.source
+    try:
+        if is_fresh:
+            return encoder_class.from_config(configuration)
+        with one_line(source, "its weights cannot be used"):
+            model, report = encoder_class.from_pretrained(
+                source,
+                config=configuration,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+    except CheckpointError as error:
+        if "Unrecognized configuration class" in str(error):
+            kind = configuration.model_type
+            raise CheckpointError(
+                f"{source}: a {kind} model has no head for this task; give another encoder"
+            ) from error
+        raise
+    body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    absent = sorted(name for name in report["missing_keys"] if name.startswith(body) and "pooler." not in name)
+    if absent:
+        raise CheckpointError(f"{source}: its weights lack {absent[0]}, so it is no pretrained encoder; give another")
+    return model
+
+
+def save_task_model(model: Any, settings: TaskSettings, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:
+    """Writes a standard Hugging Face folder with `task.json` beside the weights."""
+    logging.disable_progress_bar()
+    if settings.task in WRITING_TASKS:
+        save_encoder_decoder(model, tokenizer, target_tokenizer, directory)
+    else:
+        fold_reference_head(model).save_pretrained(directory)
+        save_tokenizer(tokenizer, directory, with_token_types=takes_token_types(model))
+    save_task_settings(settings, directory)

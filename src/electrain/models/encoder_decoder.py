@@ -1,0 +1,306 @@
+"""A pretrained encoder joined with a decoder by cross-attention: `EncoderDecoderModel` of Hugging Face."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoModelForCausalLM,
+    BertLMHeadModel,
+    ElectraForCausalLM,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
+from transformers.models.bert.modeling_bert import BertPooler
+from transformers.utils import logging
+
+from electrain.configuration import require_at_least
+from electrain.data.target_tokenizer import load_target_tokenizer, writing_ids
+from electrain.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer
+from electrain.errors import CheckpointError, ConfigurationError
+from electrain.models.backbones import MOST_POSITIONS, EncoderConfig, causal_configuration
+from electrain.models.starting_weights import configuration_of, load_network
+
+DecoderKind = Literal["generator", "encoder", "fresh", "folder"]
+DecoderVocabulary = Literal["encoder", "own", "folder"]
+ENCODERS = ("electra", "bert", "modernbert")
+DECODERS = ("gpt2", "electra", "bert")
+TARGET_TOKENIZER = "target_tokenizer"
+# Fields for dropout of the configurations of GPT-2 and of BERT and ELECTRA.
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob")
+_CROSS_ATTENTION = ("crossattention.", "ln_cross_attn.")
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """What writes the summary or translation.
+
+    Attributes:
+        kind: fresh: a GPT-2 with random weights; generator: the run's causal generator; encoder: the encoder's own
+            weights, copied (electra and bert); folder: the language model in `source`.
+        source: folder of a GPT-2, ELECTRA or BERT language model, for kind = "folder".
+        layers: of a fresh decoder; 0: as many as the encoder's.
+        hidden_size: of a fresh decoder; 0: the encoder's.
+        feed_forward_size: of a fresh decoder; 0: the encoder's.
+        heads: of a fresh decoder; 0: the encoder's.
+        vocabulary: encoder: the encoder's tokenizer; own: one learned from the training targets, in which every text
+            can be written exactly; folder: the one in `tokenizer`.
+        vocabulary_size: of a vocabulary of its own, in tokens.
+        tokenizer: folder of a tokenizer, for vocabulary = "folder"; empty: that of `source`.
+    """
+
+    kind: DecoderKind = "fresh"
+    source: str = ""
+    layers: int = 0
+    hidden_size: int = 0
+    feed_forward_size: int = 0
+    heads: int = 0
+    vocabulary: DecoderVocabulary = "encoder"
+    vocabulary_size: int = 8000
+    tokenizer: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "hidden_size", "feed_forward_size", "heads"):
+            require_at_least(name, getattr(self, name), 0)
+            if getattr(self, name) and self.kind != "fresh":
+                raise ValueError(f'{name}: is for kind = "fresh"; a decoder of kind "{self.kind}" has its own sizes')
+        require_at_least("vocabulary_size", self.vocabulary_size, 1)
+        if bool(self.source) != (self.kind == "folder"):
+            raise ValueError(f'source: belongs to kind = "folder", and to it alone; this one is "{self.kind}"')
+        if self.kind == "folder" and self.vocabulary != "folder":
+            raise ValueError(f'vocabulary = "{self.vocabulary}": a decoder from a folder needs vocabulary = "folder"')
+        if self.kind == "generator" and self.vocabulary != "encoder":
+            raise ValueError(f'vocabulary = "{self.vocabulary}": the generator knows the encoder\'s words only')
+        if self.tokenizer and self.vocabulary != "folder":
+            raise ValueError(f'tokenizer: is for vocabulary = "folder"; this one is "{self.vocabulary}"')
+        if self.vocabulary == "folder" and not (self.tokenizer or self.source):
+            raise ValueError('vocabulary = "folder": give the tokenizer\'s folder as tokenizer')
+
+    @property
+    def tokenizer_folder(self) -> str:
+        """Where the tokenizer of vocabulary = "folder" stands."""
+        return self.tokenizer or self.source
+
+
+def build_encoder_decoder(
+    encoder: PreTrainedModel,
+    decoder: DecoderConfig,
+    *,
+    encoder_source: Path | str,
+    target_tokenizer: Any,
+    dropout: float,
+) -> Any:
+    """An `EncoderDecoderModel` of a pretrained encoder and a decoder, ready to be trained.
+
+    Cross-attention, and a projection between different widths, start from random weights.
+
+    Args:
+        encoder: `ElectraModel`, `BertModel` or `ModernBertModel`; becomes part of the result.
+        encoder_source: the folder it was read from; a run's generator/ stands beside it.
+        target_tokenizer: of what is written; the encoder's own for vocabulary = "encoder".
+        dropout: everywhere in the decoder; the encoder keeps its own.
+    Raises: CheckpointError: no such generator or folder, or networks that cannot be joined. ConfigurationError: sizes
+        that cannot be. TokenizerError: a tokenizer without an end of text.
+    """
+    kind = encoder.config.model_type
+    if kind not in ENCODERS:
+        raise CheckpointError(f"{encoder_source}: a {kind} encoder cannot be joined with a decoder; use electra")
+    network = _decoder(encoder, decoder, Path(encoder_source), target_tokenizer, dropout)
+    if len(target_tokenizer) > network.config.vocab_size:
+        raise CheckpointError(
+            f"{decoder.source or encoder_source}: the decoder knows {network.config.vocab_size} tokens, the target "
+            f"tokenizer has {len(target_tokenizer)}; give the decoder's own tokenizer"
+        )
+    _reload_alike(encoder)
+    with _quiet():
+        joined = EncoderDecoderModel(
+            config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, network.config),
+            encoder=encoder,
+            decoder=network,
+        )
+    _set_special_ids(joined, target_tokenizer)
+    return joined
+
+
+def _decoder(encoder: Any, decoder: DecoderConfig, source: Path, target_tokenizer: Any, dropout: float) -> Any:
+    if decoder.kind == "fresh":
+        return _fresh_decoder(encoder, decoder, target_tokenizer, dropout)
+    if decoder.kind == "encoder":
+        return _encoder_as_decoder(encoder, decoder, source, target_tokenizer, dropout)
+    if decoder.kind == "folder":
+        return _decoder_from(decoder.source, DECODERS, dropout)
+    folder = source.parent / "generator"
+    if not folder.is_dir():
+        raise CheckpointError(f'{folder}: no such generator; pretrain with one, or use [decoder] kind = "fresh"')
+    network = _decoder_from(str(folder), ("gpt2",), dropout)
+    if network.config.vocab_size != encoder.config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: knows {network.config.vocab_size} tokens, the encoder {encoder.config.vocab_size}; "
+            "give model/ and generator/ of one run"
+        )
+    return network
+
+
+def _fresh_decoder(encoder: Any, decoder: DecoderConfig, target_tokenizer: Any, dropout: float) -> Any:
+    """A GPT-2; its word embeddings are the encoder's where both have the same words and width."""
+    theirs, ids = encoder.config, writing_ids(target_tokenizer)
+    is_joint = decoder.vocabulary == "encoder"
+    try:
+        sizes = EncoderConfig(
+            layers=decoder.layers or theirs.num_hidden_layers,
+            hidden_size=decoder.hidden_size or theirs.hidden_size,
+            feed_forward_size=decoder.feed_forward_size or theirs.intermediate_size,
+            heads=decoder.heads or theirs.num_attention_heads,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"[decoder] {error}; give hidden_size and heads that fit") from error
+    configuration = causal_configuration(
+        sizes,
+        vocabulary_size=theirs.vocab_size if is_joint else len(target_tokenizer),
+        sequence_length=MOST_POSITIONS,
+        dropout=dropout,
+        special_ids={"cls": ids.start, "sep": ids.end, "pad": ids.pad},
+    )
+    configuration.is_decoder = configuration.add_cross_attention = True
+    network = GPT2LMHeadModel(configuration)
+    embeddings = encoder.get_input_embeddings().weight
+    if is_joint and embeddings.shape[1] == sizes.hidden_size:
+        with torch.no_grad():
+            network.get_input_embeddings().weight.copy_(embeddings)
+    return network
+
+
+def _encoder_as_decoder(
+    encoder: Any, decoder: DecoderConfig, source: Path, target_tokenizer: Any, dropout: float
+) -> Any:
+    """The encoder's weights in a network that sees only what stands before; the head above the embeddings is fresh.
+
+    Source: Rothe et al. 2020, "Leveraging pre-trained checkpoints for sequence generation tasks", section 3.
+    """
+    classes = {"electra": ElectraForCausalLM, "bert": BertLMHeadModel}
+    if encoder.config.model_type not in classes:
+        raise CheckpointError(
+            f"{source}: a {encoder.config.model_type} encoder has no form with cross-attention; "
+            'use [decoder] kind = "fresh" or "generator"'
+        )
+    is_joint = decoder.vocabulary == "encoder"
+    configuration = _as_decoder(copy.deepcopy(encoder.config), dropout)
+    if not is_joint:
+        configuration.vocab_size = len(target_tokenizer)
+        configuration.pad_token_id = writing_ids(target_tokenizer).pad
+    with _quiet():
+        network = classes[encoder.config.model_type](configuration)
+    weights = {
+        name: value
+        for name, value in encoder.state_dict().items()
+        if not name.startswith("pooler.") and (is_joint or "word_embeddings" not in name)
+    }
+    network.base_model.load_state_dict(weights, strict=False)
+    network.tie_weights()
+    return network
+
+
+def _decoder_from(source: str, kinds: tuple[str, ...], dropout: float) -> Any:
+    """A language model of a folder, with fresh cross-attention."""
+    configuration = configuration_of(source)
+    if configuration.model_type not in kinds:
+        raise CheckpointError(
+            f"{source}: is a {configuration.model_type}; a decoder of this kind must be {' or '.join(kinds)}"
+            + ('; pretrain with a causal generator, or use kind = "folder"' if kinds == ("gpt2",) else "")
+        )
+    try:
+        with _quiet():
+            network, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                config=_as_decoder(configuration, dropout),
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{source}: its weights cannot be read ({reason[:120]}); get the folder again") from error
+    absent = [name for name in sorted(report["missing_keys"]) if not any(part in name for part in _CROSS_ATTENTION)]
+    if absent:
+        raise CheckpointError(f"{source}: is no language model: its weights lack {absent[0]}; give another folder")
+    return network
+
+
+def _as_decoder(configuration: Any, dropout: float) -> Any:
+    configuration.is_decoder = configuration.add_cross_attention = configuration.tie_word_embeddings = True
+    for name in _DROPOUTS:
+        if hasattr(configuration, name):
+            setattr(configuration, name, dropout)
+    return configuration
+
+
+def _reload_alike(encoder: Any) -> None:
+    """Gives a BERT encoder the pooler that Hugging Face reloads it with; nothing reads it, and it is not trained."""
+    if encoder.config.model_type == "bert":
+        if encoder.pooler is None:
+            encoder.pooler = BertPooler(encoder.config)
+        encoder.pooler.requires_grad_(False)
+
+
+def _set_special_ids(model: Any, target_tokenizer: Any) -> None:
+    ids = writing_ids(target_tokenizer)
+    model.config.vocab_size = model.decoder.config.vocab_size
+    for settings in (model.config, model.generation_config, model.decoder.config, model.decoder.generation_config):
+        settings.bos_token_id, settings.eos_token_id, settings.pad_token_id = ids.start, ids.end, ids.pad
+        settings.decoder_start_token_id = ids.start
+
+
+def save_encoder_decoder(model: Any, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:
+    """Writes model and tokenizers so that `EncoderDecoderModel` and `AutoTokenizer` read them from the folder.
+
+    Args:
+        tokenizer: of the source, at the top of the folder.
+        target_tokenizer: of the decoder, in `target_tokenizer/` where it is another one.
+    """
+    with _quiet():
+        model.save_pretrained(directory)
+    with_token_types = getattr(model.encoder.config, "type_vocab_size", 0) > 0
+    save_tokenizer(tokenizer, directory, with_token_types=with_token_types)
+    if target_tokenizer.get_vocab() == tokenizer.get_vocab():
+        return
+    if all(getattr(target_tokenizer, f"{kind}_token") is not None for kind in SPECIAL_TOKENS):
+        save_tokenizer(target_tokenizer, directory / TARGET_TOKENIZER, with_token_types=False)
+    else:
+        target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
+
+
+def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
+    """Model (in float32, in evaluation mode), tokenizer and target tokenizer of a folder; the two may be one object.
+
+    Raises: CheckpointError: no such folder, or no encoder-decoder. TokenizerError: no tokenizer.
+    """
+    if configuration_of(str(directory)).model_type != "encoder-decoder":
+        raise CheckpointError(
+            f"{directory}: is no encoder-decoder; give a folder that summarization or translation made"
+        )
+    model = load_network(EncoderDecoderModel, str(directory)).float().eval()
+    _reload_alike(model.encoder)
+    tokenizer = load_tokenizer(directory)
+    inside = directory / TARGET_TOKENIZER
+    return model, tokenizer, load_target_tokenizer(inside) if inside.is_dir() else tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what transformers says of fresh cross-attention, and its progress bars."""
+    level, had_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if had_progress_bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,64 @@
+"""What classification and regression share: a text or a pair of texts as one row of tokens, one vector of logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from electrain.tasks.task import Collated, Row, TextExample, encoder_inputs, inference_batches, on_device
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Texts as rows.
+
+    Attributes:
+        tokenizer: fast.
+        longest_tokens: of a row; longer texts are cut, the longer of a pair first.
+        with_token_types: False for encoders without them.
+        batch_tokens: of a forward pass without training, padding counted.
+    """
+
+    tokenizer: Any
+    longest_tokens: int = 128
+    with_token_types: bool = True
+    batch_tokens: int = 8192
+
+    def target_of(self, example: TextExample) -> Any:
+        """What the loss compares with; None where unknown."""
+        raise NotImplementedError
+
+    def rows(self, examples: Sequence[TextExample]) -> list[Row]:
+        """One row for each example; `places` is True where something was cut."""
+        firsts = [example.first for example in examples]
+        is_pair = any(example.second is not None for example in examples)
+        seconds = [example.second or "" for example in examples] if is_pair else None
+        encoded = self.tokenizer(
+            firsts, seconds, truncation=True, max_length=self.longest_tokens, return_token_type_ids=True
+        )
+        return [
+            Row(number, ids, types, self.target_of(example), bool(encoding.overflowing))
+            for number, (example, ids, types, encoding) in enumerate(
+                zip(examples, encoded["input_ids"], encoded["token_type_ids"], encoded.encodings, strict=True)
+            )
+        ]
+
+    def collated(self, rows: Sequence[Row], dtype: torch.dtype) -> Collated:
+        """The rows as tensors, with `targets` of that type where every row has one."""
+        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        if all(row.target is not None for row in rows):
+            tensors["targets"] = torch.tensor([row.target for row in rows], dtype=dtype)
+        return Collated(tensors, len(rows), sum(len(row.input_ids) for row in rows))
+
+    @torch.inference_mode()
+    def logits(self, model: Any, examples: Sequence[TextExample]) -> list[Tensor]:
+        """For each example (labels,) float32, on the CPU."""
+        result: list[Any] = [None] * len(examples)
+        for batch in inference_batches(self.rows(examples), self.batch_tokens):
+            inputs = encoder_inputs(batch, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+            logits = model(**on_device(inputs, model.device)).logits.float().cpu()
+            for row, values in zip(batch, logits, strict=True):
+                result[row.example] = values
+        return result

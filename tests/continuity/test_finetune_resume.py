@@ -1,0 +1,138 @@
+"""Fine-tuning that was killed or stopped, and batches that were divided, give what one straight run gives."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from electrain import finetune as module
+from electrain.configuration import build_configuration
+from electrain.errors import RunDirectoryError
+from electrain.finetune import finetune
+from electrain.finetune_configuration import FinetuneConfig
+from electrain.finetune_setup import epoch_order
+
+
+class Killed(BaseException):
+    """What stands for a kill inside one process."""
+
+
+def configuration(**training: Any) -> FinetuneConfig:
+    """Two epochs of batches of eight, evaluated four times, with dropout."""
+    fields = {"epochs": 2.0, "batch_rows": 8, "peak_learning_rate": 1e-3, "evaluations_per_epoch": 2, **training}
+    return build_configuration(FinetuneConfig, {"training": fields}, "test")
+
+
+@pytest.fixture
+def examples(tmp_path: Path) -> str:
+    """60 sentences of one to nine words, of two labels."""
+    random = np.random.default_rng(0)
+    words = ["cat", "dog", "sees", "happy", "sad", "quick"]
+    lines = ["sentence\tlabel"]
+    for _ in range(60):
+        chosen = random.choice(words, size=int(random.integers(1, 10)))
+        lines.append(f"{' '.join(chosen)}\t{int('happy' in chosen)}")
+    (tmp_path / "examples.tsv").write_text("\n".join(lines) + "\n")
+    return str(tmp_path / "examples.tsv")
+
+
+def results_of(run: Path) -> dict[str, str]:
+    """Hashes of the kept model and of the last checkpoint."""
+    files = [*run.glob("model/*.safetensors"), *run.glob("checkpoints/step-16/*.safetensors")]
+    assert len(files) == 3
+    return {str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("killed_at", [4, 8, 12])
+def test_a_killed_run_goes_on_as_if_nothing_had_been(
+    tiny_run: Any, examples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, precision: str
+) -> None:
+    config = configuration(precision=precision)
+    straight = finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / "straight")
+    save = module.save_checkpoint
+
+    def save_and_die(root: Path, step: int, *more: Any) -> Path:
+        path = save(root, step, *more)
+        if step == killed_at:
+            raise Killed
+        return path
+
+    monkeypatch.setattr(module, "save_checkpoint", save_and_die)
+    with pytest.raises(Killed):
+        finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / "killed")
+    monkeypatch.setattr(module, "save_checkpoint", save)
+    again = finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / "killed", resume=True)
+    assert again.scores == straight.scores
+    assert again.best_step == straight.best_step
+    assert results_of(tmp_path / "killed") == results_of(tmp_path / "straight")
+
+
+def test_micro_batches_change_nothing_but_rounding(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    whole, parts = (
+        configuration(dropout=0.0, precision="float32"),
+        configuration(dropout=0.0, precision="float32", micro_batch_rows=3),
+    )
+    for name, config in (("whole", whole), ("parts", parts)):
+        finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / name)
+    one, other = (load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("whole", "parts"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_resuming_with_something_else_is_refused(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    finetune("classification", configuration(), tiny_run(), [examples], [examples], run)
+    with pytest.raises(RunDirectoryError, match="is not empty"):
+        finetune("classification", configuration(), tiny_run(), [examples], [examples], run)
+    with pytest.raises(RunDirectoryError, match=r"epochs was 2\.0 and is now 3\.0"):
+        finetune("classification", configuration(epochs=3.0), tiny_run(), [examples], [examples], run, resume=True)
+    other = tiny_run("modernbert")
+    with pytest.raises(RunDirectoryError, match="another model"):
+        finetune("classification", configuration(), other, [examples], [examples], run, resume=True)
+    Path(examples).write_text(Path(examples).read_text().replace("quick", "dog"))
+    with pytest.raises(RunDirectoryError, match="another train"):
+        finetune("classification", configuration(), tiny_run(), [examples], [examples], run, resume=True)
+
+
+def test_a_finished_run_is_not_trained_again(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = finetune("classification", configuration(), tiny_run(), [examples], [examples], run)
+    lines = (run / "metrics.jsonl").read_text()
+    again = finetune("classification", configuration(), tiny_run(), [examples], [examples], run, resume=True)
+    assert dataclasses.replace(again, directory=first.directory) == first
+    assert (run / "metrics.jsonl").read_text() == lines
+    assert json.loads((run / "manifest.json").read_text())["finished"]
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=200),
+    st.integers(1, 16),
+    st.integers(0, 5),
+    st.integers(0, 3),
+)
+def test_an_epoch_has_every_row(lengths: list[int], batch_rows: int, seed: int, epoch: int) -> None:
+    batch_rows = min(batch_rows, len(lengths))
+    order = epoch_order(np.array(lengths), batch_rows, seed, epoch)
+    assert order.shape[1] == batch_rows
+    counts = np.bincount(order.ravel(), minlength=len(lengths))
+    assert counts.min() == 1
+    assert counts.sum() - len(lengths) < batch_rows  # the last batch is filled up
+
+
+def test_rows_of_a_batch_are_of_similar_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, 3200)
+    order = epoch_order(lengths, 32, 0, 0)
+    spread = lengths[order].max(1) - lengths[order].min(1)
+    assert np.median(spread) < 10
+    assert (order != epoch_order(lengths, 32, 0, 1)).any()
+    means = lengths[order].mean(1)
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.3  # and yet batches do not come sorted

@@ -1,0 +1,183 @@
+"""Columns of labelled data are guessed where their names say enough, and asked for where they do not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from electrain.errors import DataError
+from electrain.tasks.examples import Columns, read_examples
+from electrain.tasks.task import PairedExample, TextExample
+from labelled_files import jsonl, read, written
+
+QUESTION = {"id": "q", "question": "t", "context": "t", "answers": {"text": ["t"], "answer_start": [0]}}
+GUESSES: dict[str, tuple[str, dict[str, Any], Columns]] = {
+    "sst2": ("classification", {"idx": "1", "sentence": "t", "label": "0"}, Columns("sentence", "", "label")),
+    "capitals": ("classification", {"Review Text": "t", "Review": "t", "Class": "a"}, Columns("Review", "", "Class")),
+    "title": ("classification", {"label": "1", "title": "t", "content": "t"}, Columns("content", "", "label")),
+    "only text": ("classification", {"id": "x", "frase": "t", "n": "12", "label": "0"}, Columns("frase", "", "label")),
+    "pair": (
+        "classification",
+        {"premise": "t", "hypothesis": "t", "gold_label": "e"},
+        Columns("premise", "hypothesis", "gold_label"),
+    ),
+    "qnli": (
+        "classification",
+        {"question": "t", "sentence": "t", "label": "e"},
+        Columns("question", "sentence", "label"),
+    ),
+    "boolq": (
+        "classification",
+        {"question": "t", "answer": "y", "passage": "t"},
+        Columns("question", "passage", "answer"),
+    ),
+    "wikiqa": (
+        "classification",
+        {"question": "t", "answer": "t", "label": "1"},
+        Columns("question", "answer", "label"),
+    ),
+    "intent": ("classification", {"utterance": "t", "intent": "i"}, Columns("utterance", "", "intent")),
+    "stsb": (
+        "regression",
+        {"sentence1": "t", "sentence2": "t", "score": "1"},
+        Columns("sentence1", "sentence2", "score"),
+    ),
+    "stars": ("regression", {"text": "t", "stars": 3, "label": 1, "score": 2}, Columns("text", "", "score")),
+    "conll": ("tagging", {"words": ["t"], "tags": ["O"]}, Columns("words", "", "tags")),
+    "hub ner": ("tagging", {"id": 1, "tokens": ["t"], "ner_tags": ["O"]}, Columns("tokens", "", "ner_tags")),
+    "qa": ("question-answering", {"title": "t", **QUESTION}, Columns("question", "context", "answers")),
+    "aeslc": (
+        "summarization",
+        {"email": "t", "subject": "t", "reference_subjects": ["r"]},
+        Columns("email", "", "subject", "reference_subjects"),
+    ),
+    "cnn": ("summarization", {"id": "x", "highlights": "t", "article": "t"}, Columns("article", "", "highlights")),
+    "dialogue": ("summarization", {"dialogue": "t", "summary": "t", "topic": "t"}, Columns("dialogue", "", "summary")),
+    "languages": ("translation", {"id": "x", "de": "t", "en": "t"}, Columns("de", "", "en")),
+    "hub translation": ("translation", {"translation": {"en": "t", "de": "t"}}, Columns("en", "", "de")),
+    "classical": ("translation", {"classical": "t", "modern": "t", "n": "7"}, Columns("classical", "", "modern")),
+}
+
+
+@pytest.mark.parametrize("case", GUESSES)
+def test_columns_are_guessed_and_can_be_given_again(tmp_path: Path, case: str) -> None:
+    task, row, expected = GUESSES[case]
+    path = written(tmp_path / "a.jsonl", jsonl([row]))
+    found = read_examples(task, [str(path)], Columns())  # type: ignore[arg-type]
+    assert found.columns == expected
+    assert read_examples(task, [str(path)], found.columns) == found  # type: ignore[arg-type]
+    alone = read_examples(task, [str(path)], Columns(), with_targets=False)  # type: ignore[arg-type]
+    if case != "wikiqa":  # without its label, the answer looks like one
+        assert (alone.columns.text, alone.columns.pair) == (expected.text, expected.pair)
+    assert (alone.columns.label, alone.columns.references) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Columns(text="en"), ("en", "de")),
+        (Columns(text="de"), ("de", "en")),
+        (Columns(label="en"), ("de", "en")),
+        (Columns(text="fr", label="de"), ("fr", "de")),
+    ],
+)
+def test_asked_columns_decide(tmp_path: Path, asked: Columns, expected: tuple[str, str]) -> None:
+    row = {"en": "english", "de": "deutsch"} | ({"fr": "français"} if asked.text == "fr" else {})
+    path = written(tmp_path / "a.jsonl", jsonl([row]))
+    found = read_examples("translation", [str(path)], asked)
+    assert (found.columns.text, found.columns.label) == expected
+    assert found.examples == [PairedExample(row[expected[0]], row[expected[1]], source=f"{path}:1")]
+    if asked.text:
+        assert read(path, "translation", asked, with_targets=False)[0].text == row[expected[0]]
+
+
+def test_asked_columns_decide_against_usual_names(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl([{"article": "long", "highlights": "short"}]))
+    assert read(path, "summarization", Columns(text="highlights")) == [
+        PairedExample("short", "long", source=f"{path}:1")
+    ]
+    path = written(tmp_path / "b.tsv", "text\tlabel\tverdict\na\tx\ty\n")
+    assert read(path, columns=Columns(label="verdict")) == [TextExample("a", labels=("y",), source=f"{path}:2")]
+
+
+def test_a_given_text_stands_alone(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", "sentence1\tsentence2\tlabel\na\tb\tx\n")
+    assert read(path, columns=Columns(text="sentence2")) == [TextExample("b", None, ("x",), None, f"{path}:2")]
+
+
+IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], Columns, str]] = {
+    "no label": (
+        "classification",
+        {"text": "t", "verdict": "x"},
+        Columns(),
+        r"holds the label; the columns are text, verdict; set --data.label-column",
+    ),
+    "no text": (
+        "classification",
+        {"label": "x", "p": "t", "q": "t"},
+        Columns(),
+        r"holds the text; the columns are label, p, q; set --data.text-column",
+    ),
+    "two texts": (
+        "classification",
+        {"text": "t", "review": "t", "label": "x"},
+        Columns(),
+        r"text or review could be the text; .* set --data.text-column",
+    ),
+    "two pairs": (
+        "classification",
+        {"premise": "t", "hypothesis": "t", "sentence1": "t", "sentence2": "t", "label": "x"},
+        Columns(),
+        r"sentence1 with sentence2 or premise with hypothesis .*--data.text-column and --data.pair-column",
+    ),
+    "two tags": (
+        "tagging",
+        {"tokens": ["t"], "pos_tags": ["N"], "ner_tags": ["O"]},
+        Columns(),
+        r"pos_tags or ner_tags could be the tags; .* set --data.label-column",
+    ),
+    "three languages": (
+        "translation",
+        {"en": "t", "de": "t", "fr": "t"},
+        Columns(),
+        r"the columns are en, de, fr; set --data.text-column and --data.label-column",
+    ),
+    "one language": (
+        "translation",
+        {"en": "t", "de": "t", "fr": "t"},
+        Columns("en"),
+        r"holds the other text; .*; set --data.label-column",
+    ),
+    "two references": (
+        "summarization",
+        {"text": "t", "summary": "t", "reference_a": ["r"], "references": ["r"]},
+        Columns(),
+        r"set --data.references-column",
+    ),
+    "no context": (
+        "question-answering",
+        {"question": "t", "answers": []},
+        Columns(),
+        r"holds the context; .* set --data.pair-column",
+    ),
+    "misspelt": (
+        "classification",
+        {"sentence": "t", "label": "x"},
+        Columns("sentense"),
+        r'no column "sentense" for --data.text-column; did you mean "sentence"\? the columns are sentence, label',
+    ),
+    "misspelt references": (
+        "summarization",
+        {"text": "t", "summary": "t"},
+        Columns(references="others"),
+        r'no column "others" for --data.references-column',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_columns_that_cannot_be_guessed_are_asked_for(tmp_path: Path, case: str) -> None:
+    task, row, columns, message = IMPOSSIBLE[case]
+    with pytest.raises(DataError, match=message) as caught:
+        read(written(tmp_path / "a.jsonl", jsonl([row])), task, columns)
+    assert "\n" not in str(caught.value)
