@@ -36,6 +36,7 @@ from electrain.run_directory import (
     write_manifest,
     write_text_durably,
 )
+from electrain.tasks.metrics import require_scorer
 from electrain.tasks.task import Answer, TaskName, was_cut
 from electrain.tasks.task_folder import TaskSettings, build_task, takes_token_types
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
@@ -117,6 +118,7 @@ def finetune(
     config = resolved(config, task, int(pretrained.configuration.hidden_size))
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
     settings = settings_for(task, config, examples, pretrained.longest_row)
+    require_scorer(task, settings.labels)
     with started_runtime(config.training.precision) as runtime:
         if runtime.is_first:
             _prepare_run_directory(config, settings, pretrained, examples, output, resume=resume)

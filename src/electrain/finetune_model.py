@@ -108,13 +108,20 @@ def build_model(pretrained: Pretrained, settings: TaskSettings, config: Finetune
             configuration.problem_type = "multi_label_classification"
     model = _weights(pretrained, encoder_class, configuration, is_fresh=config.training.weights == "fresh")
     if settings.task in WRITING_TASKS:
-        return build_encoder_decoder(
+        joined = build_encoder_decoder(
             model,
             config.decoder,
             encoder_source=pretrained.source,
             target_tokenizer=target_tokenizer,
             dropout=config.training.dropout,
         )
+        positions = joined.config.decoder.max_position_embeddings
+        if config.generation.longest_output_tokens > positions:
+            raise ConfigurationError(
+                f"[generation] longest_output_tokens = {config.generation.longest_output_tokens}: the decoder has "
+                f"{positions} positions; lower it"
+            )
+        return joined
     if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
         reset_answer_layer(model)
     if config.head.kind == "reference":

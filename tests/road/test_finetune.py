@@ -120,7 +120,7 @@ TASKS: dict[str, tuple[Callable[[Path, int, int], Path], str, str, float, Any]] 
     "classification": (write_labelled, "tsv", "accuracy", 85.0, AutoModelForSequenceClassification),
     "regression": (write_scored, "tsv", "spearman", 80.0, AutoModelForSequenceClassification),
     "tagging": (write_tagged, "conll", "f1", 90.0, AutoModelForTokenClassification),
-    "question-answering": (write_questions, "json", "exact_match", 50.0, AutoModelForQuestionAnswering),
+    "question-answering": (write_questions, "json", "exact_match", 40.0, AutoModelForQuestionAnswering),
 }
 
 
@@ -199,7 +199,7 @@ def test_several_labels_at_once(pretrained: Runs, tmp_path: Path, capsys: pytest
         lines.append(json.dumps({"text": " ".join(words), "labels": labels}))
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
     code, [result], _ = command(
-        capsys, "finetune", "classification", "--model", pretrained(), "--train", tmp_path / "train.jsonl",
+        capsys, "finetune", "classification", "--model", pretrained("modernbert"), "--train", tmp_path / "train.jsonl",
         "--validation", tmp_path / "train.jsonl", "--output", tmp_path / "run", "--training.epochs", "16", *QUICK,
     )  # fmt: skip
     assert code == 0

@@ -8,7 +8,7 @@ from electrain.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune_setup import checked
 from electrain.progress import Progress
 from electrain.tasks.examples import Columns, read_examples, require_known_labels
-from electrain.tasks.metrics import translation_signature
+from electrain.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.tasks.task import Answer, TaskName
 
 EXAMPLES_PER_ROUND = 512  # between two lines of progress
@@ -47,11 +47,8 @@ def evaluate_task(
         "columns": chosen,
         "longest_tokens": tuned.settings.longest_tokens,
     }
-    if tuned.settings.generation:
-        settings |= {"generation": tuned.settings.generation}
-    if task == "translation":
-        references = [list(example.references) or [example.target] for example in examples]
-        settings |= translation_signature(references, tokenize=tuned.task.tokenize_for(examples))  # type: ignore[attr-defined]
+    if isinstance(tuned.task, SequenceToSequence):
+        settings |= {"generation": tuned.settings.generation, **tuned.task.score_settings(examples)}
     scores = tuned.task.score(examples, answers)
     result = {
         "task": task,

@@ -295,6 +295,15 @@ def _require_examples(examples: Sequence[Any]) -> None:
         raise DataError("there is nothing to score; give at least one example")
 
 
+def require_scorer(task: str, labels: Sequence[str] = ()) -> None:
+    """Raises ConfigurationError, before any work is done, where the library that scores a task is not installed."""
+    modules = {"summarization": "rouge_score", "translation": "sacrebleu"}
+    if task == "tagging" and are_entity_tags(labels):
+        _library("seqeval")
+    elif task in modules:
+        _library(modules[task])
+
+
 def _library(module: str) -> Any:
     """An optional library. Raises: ConfigurationError: it is not installed."""
     try:

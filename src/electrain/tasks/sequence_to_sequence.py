@@ -157,10 +157,25 @@ class SequenceToSequence:
 
         references = [_references(example) for example in examples]
         outputs = [str(answer["output"]) for answer in answers]
+        if self.name == "translation":
+            return dict(translation_scores(references, outputs, tokenize=self._words_of(references)))
         is_chinese = looks_chinese([texts[0] for texts in references])
+        return dict(summary_scores(references, outputs, by_characters=is_chinese))
+
+    def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, Any]:
+        """What `score` depends on besides its arguments: of translations, sacreBLEU's signatures."""
+        from electrain.tasks.metrics import translation_signature
+
+        references = [_references(example) for example in examples]
         if self.name == "summarization":
-            return dict(summary_scores(references, outputs, by_characters=is_chinese))
-        return dict(translation_scores(references, outputs, tokenize=self.tokenize or ("zh" if is_chinese else "13a")))
+            return {}
+        return {"signatures": translation_signature(references, tokenize=self._words_of(references))}
+
+    def _words_of(self, references: Sequence[Sequence[str]]) -> str:
+        """How sacreBLEU splits words."""
+        from electrain.tasks.metrics import looks_chinese
+
+        return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
 
 
 def cut_examples(rows: Sequence[Row]) -> tuple[int, int]:
