@@ -233,8 +233,8 @@ def finetune(
     resume: go on from the newest good checkpoint in the output folder.
     """
     from electrain.finetune import finetune as run
-    from electrain.finetune import finetune_seeds
     from electrain.finetune_configuration import load_finetune_configuration
+    from electrain.finetune_seeds import finetune_seeds
 
     tables = parse_overrides(overrides)
     if decoder is not None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,9 +51,6 @@ KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
 # Between evaluations a checkpoint is written every so many steps.
 CHECKPOINT_EVERY_STEPS = 500
-# A seed that diverged is tried again with this added to it, so often at most.
-RESTARTED_SEED_OFFSET = 1000
-MOST_RESTARTS = 2
 # What an answer says, by task; a model that says the same of every example has learned nothing.
 _SAID = {"classification": ("label", "labels"), "regression": ("value",), "tagging": ("tags",)}
 
@@ -383,75 +379,3 @@ def says_the_same(task: TaskName, answers: Sequence[Answer]) -> bool:
     if task == "regression":
         return bool(statistics.pstdev(said) < 1e-3)
     return len({str(one) for one in said}) == 1
-
-
-def finetune_seeds(
-    task: TaskName,
-    config: FinetuneConfig,
-    model: Path | str,
-    train_sources: Sequence[str],
-    validation_sources: Sequence[str],
-    output: Path,
-    *,
-    seeds: int,
-    resume: bool = False,
-) -> dict[str, Any]:
-    """Runs so many seeds, each in `output/seed-N`, and keeps the best one's model in `output/model`.
-
-    A seed that diverged is run again with another in its place, and that is said. Returns, ready for JSON, median,
-    least and greatest of every score; also written to `output/scores.json`.
-    """
-    if seeds < 1:
-        raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
-    if not resume:
-        require_empty(output)
-    runs: list[FinetuneResult] = []
-    restarts: list[int] = []
-    for number in range(seeds):
-        for attempt in range(MOST_RESTARTS + 1):
-            seed = config.training.seed + number + attempt * RESTARTED_SEED_OFFSET
-            own = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
-            say(f"seed {seed}")
-            result = finetune(
-                task, own, model, train_sources, validation_sources, output / f"seed-{seed}", resume=resume
-            )
-            if not result.is_finished and not result.is_diverged:
-                return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
-            if not result.is_diverged:
-                break
-            if attempt < MOST_RESTARTS:
-                restarts.append(seed)
-                say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} is run in its place")
-        runs.append(result)
-    return _summary(runs, restarts, output)
-
-
-def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, Any]:
-    scored = [run for run in runs if run.scores]
-    if not scored:
-        raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")
-    main = json.loads((scored[0].directory / SCORES_NAME).read_text("utf-8"))["main_score"]
-    best = max(scored, key=lambda run: run.scores[main])
-    summary = {
-        "output": str(output),
-        "finished": True,
-        "seeds": len(runs),
-        "restarted_seeds": restarts,
-        "diverged": sum(run.is_diverged for run in runs),
-        "main_score": main,
-        "best": best.directory.name,
-        "scores": {
-            name: {
-                "median": statistics.median(run.scores[name] for run in scored),
-                "least": min(run.scores[name] for run in scored),
-                "greatest": max(run.scores[name] for run in scored),
-            }
-            for name in best.scores
-            if all(name in run.scores for run in scored)
-        },
-    }
-    if runs[0].is_first:
-        with replaced_directory(output / "model") as temporary:
-            shutil.copytree(best.directory / "model", temporary, dirs_exist_ok=True)
-        write_text_durably(output / SCORES_NAME, json.dumps(summary, indent=2) + "\n")
-    return summary

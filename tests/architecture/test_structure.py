@@ -23,7 +23,7 @@ ROAD = (
     ("plan", "report", "report_curves", "report_examples"),
     ("pretrain", "loading", "predict_windows"),
     ("tasks",),
-    ("finetune_configuration", "finetune_setup", "finetune_model", "finetune", "fine_tuned"),
+    ("finetune_configuration", "finetune_setup", "finetune_model", "finetune", "finetune_seeds", "fine_tuned"),
     ("evaluate",),
     ("predict", "predict_generator", "predict_tasks"),
     ("demo",),

@@ -15,24 +15,13 @@ from transformers import (
     AutoTokenizer,
 )
 
-from electrain.cli import main
+from command_line import command
 from tiny_pretraining import INVENTED_WORDS
 
 WORDS = INVENTED_WORDS[:40]
 Runs = Callable[..., Path]
 # A tiny network with random weights learns the invented tasks in seconds at this rate.
 QUICK = ["--training.peak-learning-rate", "5e-3", "--training.layer-decay", "1", "--training.dropout", "0"]
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, the lines of JSON on stdout, and stderr."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    shown = capsys.readouterr()
-    return code, [json.loads(line) for line in shown.out.splitlines()], shown.err
 
 
 @pytest.fixture(scope="module")

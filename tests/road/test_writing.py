@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, EncoderDecoderModel
 
-from electrain.cli import main
+from command_line import command
 from electrain.pretrain import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
 
@@ -18,17 +18,6 @@ QUICK = [
     "--training.dropout", "0", "--training.label-smoothing", "0", "--generation.longest-output-tokens", "12",
 ]  # fmt: skip
 TRANSLATIONS = ["Straße!", "eins", "Übel", "(vier)", "fünf,", "3.5"]
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    """Exit code, the lines of JSON on stdout, and stderr."""
-    code = 0
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as ended:
-        code = int(ended.code or 0)
-    shown = capsys.readouterr()
-    return code, [json.loads(line) for line in shown.out.splitlines()], shown.err
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,15 @@
 """Corpora: from files, folders, globs, Hugging Face data sets and installed documentation to cleaned documents."""
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from electrain.data.builtin_corpus import read_documentation
 from electrain.data.cleaning import clean, clean_text, has_invalid_bytes
-from electrain.data.compression import COMPRESSIONS, uncompressed_suffix
+from electrain.data.compression import uncompressed_suffix
 from electrain.data.parcels import Document
 from electrain.data.readers import RawText, read_csv, read_jsonl, read_txt
+from electrain.data.source_files import source_files
 from electrain.data.table_readers import read_arrow, read_hub, read_parquet
 from electrain.errors import DataError
 
@@ -115,40 +115,11 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
     elif source.startswith("hub:"):
         yield from read_hub(source, column)
     else:
-        for path in corpus_files(source):
+        for path in source_files(source, FORMATS):
             if path.stat().st_size == 0 and str(path) != source:
                 counts.empty_files += 1
             else:
                 yield from _read_file(path, column, separator)
-
-
-def corpus_files(source: str) -> list[Path]:
-    """The files that a file name, a folder (with its folders) or a glob stands for, in order of name.
-
-    Raises: DataError: there is none, or a file of no known format is named.
-    """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and _is_readable(file.relative_to(path)))
-        if not found:
-            raise DataError(f"{source}: no {' '.join(FORMATS)} file in this folder; give another")
-        return found
-    if path.exists():
-        if uncompressed_suffix(path) not in FORMATS:
-            raise DataError(
-                f"{source}: unknown format; known are {' '.join(FORMATS)}, each also {' '.join(COMPRESSIONS)}"
-            )
-        return [path]
-    found = sorted(Path(name) for name in glob.glob(source, recursive=True))
-    found = [file for file in found if file.is_file() and uncompressed_suffix(file) in FORMATS]
-    if not found:
-        raise DataError(f"{source}: no such file, folder or glob; check the name")
-    return found
-
-
-def _is_readable(relative: Path) -> bool:
-    hidden = any(part.startswith(".") for part in relative.parts)
-    return not hidden and uncompressed_suffix(relative) in FORMATS
 
 
 def _read_file(path: Path, column: str, separator: str | None) -> Iterator[RawText]:
