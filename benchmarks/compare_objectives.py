@@ -44,8 +44,9 @@ from electrain.pretrain_configuration import PretrainConfig, load_configuration
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
 
 PUBLISHED = "published"
+# Whether a row was written is one question for all of its tokens: at the usual weight it drowns all else.
 ARTICLE = (
-    "generator.kind=causal corruption.source=generated corruption.missing_fraction=1.0 "
+    "discriminator.loss_weight=1 generator.kind=causal corruption.source=generated corruption.missing_fraction=1.0 "
     "discriminator.correction_at=missing discriminator.heads=detection discriminator.heads=correction"
 )
 BOTH = "discriminator.heads=detection discriminator.heads=correction"
@@ -105,7 +106,10 @@ def configuration(options: argparse.Namespace, variant: str, seed: int, steps: i
     arguments = [
         word for name, value in training.items() for word in (f"--training.{name.replace('_', '-')}", str(value))
     ]
-    arguments += options.common.split() + flags(variant, steps)
+    own, common = flags(variant, steps), options.common.split()
+    for flag, value in zip(common[::2], common[1::2], strict=True):
+        arguments += [] if flag in own else [flag, value]  # given twice, it would be a list
+    arguments += own
     return load_configuration(options.config, parse_overrides(arguments)), arguments
 
 
@@ -289,7 +293,7 @@ def parse() -> argparse.Namespace:
     for name in ("tagging-train", "tagging-test", "sentiment-train", "sentiment-test"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--config", default="tiny")
-    parser.add_argument("--common", default="", help="flags for every variant, in one word")
+    parser.add_argument("--common", default="", help="flags for every variant and their values, in one word")
     parser.add_argument("--minutes", type=float, default=20.0, help="of one core, for each run")
     parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run later")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
