@@ -237,6 +237,8 @@ def finetune(
     from electrain.finetune_seeds import finetune_seeds
 
     tables = parse_overrides(overrides)
+    if decoder is not None and task not in ("summarization", "translation"):
+        raise ConfigurationError(f"--decoder: is for summarization and translation, not {task}")
     if decoder is not None:
         is_kind = decoder in ("generator", "encoder", "fresh")
         chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
@@ -331,9 +333,8 @@ def predict(
         "summarize",
         "translate",
     ],
-    texts: list[str] | None = None,
     /,
-    *,
+    *texts: str,
     model: str,
     input: Path | None = None,
     output: Path | None = None,
@@ -373,11 +374,11 @@ def predict(
         if not texts and predict_tasks.holds_examples(input):
             results = predict_tasks.predict_examples(task, model, [str(input)])
         else:
-            lines = read_texts(texts or [], input, keeps_json=True)
+            lines = read_texts(texts, input, keeps_json=True)
             results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input))
         write_json_lines(results, output)
         return
-    given = read_texts(texts or [], input)
+    given = read_texts(texts, input)
     if task == "detect":
         results = predict_detect(model, given)
     elif task == "fill":

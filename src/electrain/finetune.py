@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from electrain.configuration import build_configuration, differences, read_toml, to_toml
-from electrain.errors import ConfigurationError, RunDirectoryError
+from electrain.errors import ConfigurationError, ElectrainError, RunDirectoryError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetune_model import (
     FineTuning,
@@ -36,8 +36,8 @@ from electrain.run_directory import (
     write_text_durably,
 )
 from electrain.tasks.metrics import require_scorer
-from electrain.tasks.task import Answer, TaskName, was_cut
-from electrain.tasks.task_folder import TaskSettings, build_task, takes_token_types
+from electrain.tasks.task import Answer, TaskName
+from electrain.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
 from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState, StepResult, train
@@ -49,6 +49,8 @@ CONFIGURATION_NAME = "config.toml"
 SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
+# Numbers that spread less than this fraction of the true ones are one number.
+CONSTANT_SPREAD = 1e-3
 # Between evaluations a checkpoint is written every so many steps.
 CHECKPOINT_EVERY_STEPS = 500
 # What an answer says, by task; a model that says the same of every example has learned nothing.
@@ -120,7 +122,7 @@ def finetune(
             _prepare_run_directory(config, settings, pretrained, examples, output, resume=resume)
         runtime.sum([0.0])  # the other processes wait for the folder
         try:
-            return _Run(config, settings, pretrained, examples, output, runtime).go()
+            return _begun(config, settings, pretrained, examples, output, runtime).go()
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(
                 "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
@@ -138,8 +140,8 @@ def _prepare_run_directory(
 ) -> None:
     inputs = {
         "task": settings.task,
-        "train": text_hash(repr(examples.train)),
-        "validation": text_hash(repr(examples.validation)),
+        "train": _examples_hash(examples.train),
+        "validation": _examples_hash(examples.validation),
         "model": _model_hash(pretrained.source),
     }
     if resume and (output / MANIFEST_NAME).exists():
@@ -159,6 +161,29 @@ def _prepare_run_directory(
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
     write_manifest(output, Manifest(KIND, False, inputs, facts))
+
+
+def _begun(
+    config: FinetuneConfig,
+    settings: TaskSettings,
+    pretrained: Pretrained,
+    examples: Examples,
+    output: Path,
+    runtime: Runtime,
+) -> "_Run":
+    """The run; where it cannot be built, its first files are removed, or they would be in the mended command's way."""
+    try:
+        return _Run(config, settings, pretrained, examples, output, runtime)
+    except ElectrainError:
+        if runtime.is_first and {path.name for path in output.iterdir()} == {CONFIGURATION_NAME, MANIFEST_NAME}:
+            for path in list(output.iterdir()):
+                path.unlink()
+        raise
+
+
+def _examples_hash(examples: Sequence[Any]) -> str:
+    """Of what the examples say, wherever their file stands."""
+    return text_hash(repr([dataclasses.replace(example, source="") for example in examples]))
 
 
 def _model_hash(source: str) -> str:
@@ -229,12 +254,22 @@ class _Run:
         )
 
     def _say_what_is_cut(self, rows: Sequence[Any]) -> None:
-        cut = sum(was_cut(row) for row in rows)
-        if cut and self.runtime.is_first:
-            say(
-                f"{cut:,} of {len(rows):,} training texts are longer than {self.settings.longest_tokens} tokens and "
-                "were cut; raise --data.longest-tokens if the end matters"
-            )
+        if not self.runtime.is_first:
+            return
+        for what, cut, longest, field in (
+            ("texts", sum(row.is_cut for row in rows), self.settings.longest_tokens, "data.longest-tokens"),
+            (
+                "targets",
+                sum(row.is_target_cut for row in rows),
+                self.config.generation.longest_output_tokens,
+                "generation.longest-output-tokens",
+            ),
+        ):
+            if cut:
+                say(
+                    f"{cut:,} of {len(rows):,} training {what} are longer than {longest} tokens and were cut; "
+                    f"raise --{field} if the end matters"
+                )
 
     def go(self) -> FinetuneResult:
         """Takes the steps that are left, and writes what comes out."""
@@ -270,7 +305,7 @@ class _Run:
         return FinetuneResult(
             self.output,
             not is_stopped,
-            is_failed or self.progress.is_constant,
+            is_failed or (self.progress.is_constant and not is_stopped),
             self.runtime.is_first,
             self.progress.best_step,
             self.progress.scores,
@@ -323,7 +358,7 @@ class _Run:
         main = self.task.main_score
         is_better = self.progress.best_step < 0 or scores[main] > self.progress.scores[main]
         if is_better:
-            constant = says_the_same(self.settings.task, answers)
+            constant = says_the_same(self.settings.task, self.examples.validation, answers)
             self.progress = Progress(self.state.step, scores, 0, constant)
         else:
             self.progress.evaluations_since_best += 1
@@ -344,7 +379,8 @@ class _Run:
             "settings": {
                 "model": self.pretrained.source,
                 "seed": self.config.training.seed,
-                "columns": self.settings.columns,
+                "precision": str(self.runtime.dtype).removeprefix("torch."),
+                **score_settings(self.task, self.settings, self.examples.validation),
             },
             "validation_examples": len(self.examples.validation),
             "best_step": progress.best_step,
@@ -368,14 +404,15 @@ class _Run:
             )
 
 
-def says_the_same(task: TaskName, answers: Sequence[Answer]) -> bool:
-    """True where several examples all got one and the same answer, though tags need only be alike in kind."""
+def says_the_same(task: TaskName, examples: Sequence[Any], answers: Sequence[Answer]) -> bool:
+    """True where all examples got one and the same answer, though that is not what is true of them."""
     names = _SAID.get(task)
-    if names is None or len(answers) < 2:
+    if names is None:
         return False
     said = [next(answer[name] for name in names if name in answer) for answer in answers]
-    if task == "tagging":
-        return len({tag for tags in said for tag in tags}) == 1
     if task == "regression":
-        return bool(statistics.pstdev(said) < 1e-3)
-    return len({str(one) for one in said}) == 1
+        true_spread = statistics.pstdev(example.value for example in examples)
+        return bool(statistics.pstdev(said) < CONSTANT_SPREAD * true_spread)
+    if task == "tagging":
+        return len({tag for tags in said for tag in tags}) == 1 < len({tag for one in examples for tag in one.tags})
+    return len({str(one) for one in said}) == 1 < len({frozenset(example.labels) for example in examples})

@@ -26,7 +26,7 @@ from electrain.models.task_heads import (
 )
 from electrain.objectives.objective import LossTerm, Outcome
 from electrain.tasks.task import Task
-from electrain.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
+from electrain.tasks.task_folder import TaskSettings, positions_of, save_task_settings, takes_token_types
 
 _NOT_ENCODERS = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}
 
@@ -48,7 +48,7 @@ class Pretrained:
     @property
     def longest_row(self) -> int:
         """The most tokens, special ones counted, that it takes at once."""
-        return int(min(self.configuration.max_position_embeddings, self.tokenizer.model_max_length))
+        return int(min(positions_of(self.configuration), self.tokenizer.model_max_length))
 
 
 def open_pretrained(model: Path | str) -> Pretrained:
@@ -70,6 +70,8 @@ def target_tokenizer_for(decoder: DecoderConfig, tokenizer: Any, targets: Iterab
         return tokenizer
     if decoder.vocabulary == "own":
         return train_target_tokenizer(targets, decoder.vocabulary_size)
+    if not Path(decoder.tokenizer_folder).is_dir():
+        raise CheckpointError(f"{decoder.tokenizer_folder}: no such folder; give that of a language model or tokenizer")
     return load_target_tokenizer(Path(decoder.tokenizer_folder))
 
 
@@ -162,6 +164,12 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
             ) from error
         raise
     body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    misshapen = sorted(name for name, *_ in report["mismatched_keys"] if name.startswith(body))
+    if misshapen:
+        raise CheckpointError(
+            f"{source}: its weights ({misshapen[0]}) do not have the shapes that its config.json gives; copy the "
+            "folder again"
+        )
     absent = sorted(name for name in report["missing_keys"] if name.startswith(body) and "pooler." not in name)
     if absent:
         raise CheckpointError(f"{source}: its weights lack {absent[0]}, so it is no pretrained encoder; give another")

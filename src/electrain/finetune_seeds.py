@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 import statistics
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ def finetune_seeds(
     """
     if seeds < 1:
         raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError("--seeds: runs in one process; start each seed by itself, with --training.seed")
     if not resume:
         require_empty(output)
     runs: list[FinetuneResult] = []

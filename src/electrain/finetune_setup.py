@@ -1,6 +1,7 @@
 """What a fine-tuning run trains on: examples, the task set up for them, and its batches as a function of the step."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from electrain.tasks.examples import (
     read_examples,
     require_known_labels,
     require_several_labels,
+    require_single_labels,
     require_valid_bio,
 )
 from electrain.tasks.task import Row, Task, TaskName
@@ -56,8 +58,9 @@ def read_all(
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
     if task in ("classification", "tagging"):
         kept, known = (checked(task, part, skip_broken=data.skip_broken) for part in (read.examples, held_out.examples))
-        if task == "classification":
-            require_several_labels(kept)
+        require_several_labels(kept)
+        if task == "classification" and all(len(example.labels) == 1 for example in kept):
+            require_single_labels(known)
         labels = _ordered(label for example in kept for label in _labels_of(example))
         require_known_labels(known, labels, what="validation")
     else:
@@ -96,7 +99,7 @@ def _labels_of(example: Any) -> tuple[str, ...]:
 def _ordered(labels: Any) -> tuple[str, ...]:
     """Each label once: numbers by value, all others by name, O first."""
     different = set(labels)
-    if all(label.lstrip("-").isdigit() for label in different):
+    if all(re.fullmatch("-?[0-9]+", label) for label in different):
         return tuple(sorted(different, key=int))
     return tuple(sorted(different, key=lambda label: (label != "O", label)))
 

@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from electrain.tasks.task import (
     TextExample,
     encoder_inputs,
     inference_batches,
-    was_cut,
 )
 from electrain.tasks.task_folder import takes_token_types
 from electrain.training.journal import say
@@ -41,42 +41,67 @@ TASK_OF_VERB: dict[str, TaskName] = {
 }
 # Files that hold examples rather than lines of text.
 _TABLES = (".tsv", ".csv", ".parquet", ".arrow", ".conll", ".bio", ".iob", ".json")
+# Tokens that are no part of a text; [UNK] is one.
+_AROUND = ("cls", "sep", "pad", "mask", "bos", "eos")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|\S")
 _BATCH_TOKENS = 8192
 
 
+@dataclass(frozen=True)
+class Input:
+    """One thing to ask about.
+
+    Attributes:
+        given: a text, or a JSON object.
+        number: from 1.
+        where: for messages.
+    """
+
+    given: str | dict[str, Any]
+    number: int
+    where: str
+
+
 def predict_task(
-    verb: str, model: Path | str | FineTuned, inputs: Iterable[str | dict[str, Any]], *, device: str | None = None
+    verb: str, model: Path | str | FineTuned, inputs: Iterable[Input], *, device: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """For each input, in order, what the model says of it.
 
     Args:
         verb: a key of `TASK_OF_VERB`.
-        inputs: texts, with a tab between the two of a pair or between question and context; or JSON objects with the
-            fields text and pair, question and context, or words.
-    Yields: see the `answer` methods of the tasks.
+        inputs: with what was given: texts, with a tab between the two of a pair or between question and context; or
+            JSON objects with the columns of the training examples, or text and pair, question and context, words.
+    Yields: see the `answer` methods of the tasks; of a blank line {"text": ""} alone.
     Raises: DataError: an input that is not what the task takes. CheckpointError: see `load_fine_tuned`.
     """
     task = TASK_OF_VERB[verb]
     tuned = model if isinstance(model, FineTuned) else load_fine_tuned(model, (task,), device=device)
-    number = 0
     for chunk in chunks_of(inputs):
-        examples = []
-        for one in chunk:
-            number += 1
-            examples.append(_example(task, one, number, tuned))
+        is_blank = [isinstance(one.given, str) and not one.given.strip() for one in chunk]
+        examples = [_example(task, one, tuned) for one, blank in zip(chunk, is_blank, strict=True) if not blank]
         _say_what_is_cut(tuned, examples)
-        yield from tuned.task.answer(tuned.model, examples)
+        answers = iter(tuned.task.answer(tuned.model, examples) if examples else [])
+        for blank in is_blank:
+            yield {"text": ""} if blank else next(answers)
 
 
 def predict_examples(
     verb: str, model: Path | str, sources: Sequence[str], *, device: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The same for a file of examples (.tsv, .csv, .parquet, CoNLL, SQuAD), read as in fine-tuning, without labels."""
+    """The same for a file of examples (.tsv, .csv, .parquet, CoNLL, SQuAD), read as in fine-tuning, without labels.
+
+    Where it lacks the columns of the training examples, those of the usual names are read.
+    """
     task = TASK_OF_VERB[verb]
     tuned = load_fine_tuned(model, (task,), device=device)
-    own = {name: column for name, column in tuned.settings.columns.items() if name in ("text", "pair")}
-    for examples in chunks_of(read_examples(task, sources, Columns(**own), with_targets=False).examples):
+    own = Columns(tuned.settings.columns.get("text", ""), tuned.settings.columns.get("pair", ""))
+    try:
+        read = read_examples(task, sources, own, with_targets=False)
+    except DataError:
+        if own == Columns():
+            raise
+        read = read_examples(task, sources, Columns(), with_targets=False)
+    for examples in chunks_of(read.examples):
         _say_what_is_cut(tuned, examples)
         yield from tuned.task.answer(tuned.model, examples)
 
@@ -86,39 +111,52 @@ def holds_examples(path: Path | None) -> bool:
     return path is not None and uncompressed_suffix(path) in _TABLES
 
 
-def _example(task: TaskName, given: str | dict[str, Any], number: int, tuned: FineTuned) -> Any:
-    where = f"input {number}"
-    if task == "question-answering":
-        question, context = _two(given, ("question", "context"), where, needs_both=True)
-        return QuestionExample(str(number), clean_text(question), context, source=where)
-    if task == "tagging":
-        if isinstance(given, dict) and "words" in given:
-            return TaggedExample(tuple(map(str, given["words"])), source=where)
-        return TaggedExample(tuple(split_words(_two(given, ("text", "pair"), where)[0])), source=where)
+def _example(task: TaskName, one: Input, tuned: FineTuned) -> Any:
     own = tuned.settings.columns
-    names = (own.get("text") or "text", own.get("pair") or "pair")
-    if isinstance(given, dict) and names[0] not in given:
-        names = ("text", "pair")
-    takes_pair = bool(own.get("pair"))
-    first, second = _two(given, names, where, needs_both=takes_pair)
+    if task == "tagging":
+        return TaggedExample(tuple(_words(one, own.get("text") or "words")), source=one.where)
+    if task == "question-answering":
+        question, context = _two(one, [(own.get("text"), own.get("pair")), ("question", "context")], needs_both=True)
+        identifier = one.given.get("id") if isinstance(one.given, dict) else None
+        return QuestionExample(str(identifier or one.number), clean_text(question), context, source=one.where)
+    # A folder that electrain did not make does not say whether it takes pairs.
+    takes_pair, may_take_pair = bool(own.get("pair")), not own
+    first, second = _two(one, [(own.get("text"), own.get("pair")), ("text", "pair")], needs_both=takes_pair)
     if task in ("summarization", "translation"):
-        return PairedExample(clean_text(first), source=where)
-    return TextExample(clean_text(first), clean_text(second) if takes_pair or second else None, source=where)
+        return PairedExample(clean_text(first), source=one.where)
+    has_pair = takes_pair or (may_take_pair and bool(second))
+    return TextExample(clean_text(first), clean_text(second) if has_pair else None, source=one.where)
 
 
-def _two(
-    given: str | dict[str, Any], names: tuple[str, str], where: str, *, needs_both: bool = False
-) -> tuple[str, str]:
-    """The two texts of an input; the second may be empty unless both are needed."""
-    if isinstance(given, dict):
-        missing = next((name for name in names[: 1 + needs_both] if not isinstance(given.get(name), str)), None)
-        if missing is not None:
-            raise DataError(f'{where}: has no field "{missing}" with a text; it has {", ".join(given) or "nothing"}')
-        return given[names[0]], given.get(names[1]) or ""
-    first, tab, second = given.partition("\t")
-    if needs_both and not tab:
-        raise DataError(f"{where} ('{given[:40]}'): needs {names[0]} and {names[1]}; write a tab between them")
-    return (first, second) if needs_both else (given, "")
+def _words(one: Input, column: str) -> list[str]:
+    if isinstance(one.given, str):
+        return split_words(one.given)
+    words = one.given.get(column, one.given.get("words"))
+    if isinstance(words, list) and words:
+        return [str(word) for word in words]
+    if isinstance(one.given.get("text"), str):
+        return split_words(one.given["text"])
+    raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
+
+
+def _two(one: Input, names: Sequence[tuple[str | None, str | None]], *, needs_both: bool) -> tuple[str, str]:
+    """The two texts of an input; the second may be empty unless both are needed.
+
+    Args: names: pairs of fields; the first pair whose first field is there is read.
+    """
+    given = one.given
+    if isinstance(given, str):
+        first, tab, second = given.partition("\t")
+        if needs_both and not tab:
+            shown = " and ".join(str(name) for name in next(pair for pair in names if pair[0]))
+            raise DataError(f"{one.where} ('{given[:40]}'): needs {shown}; write a tab between them")
+        return (first, second) if needs_both else (given, "")
+    text_name, pair_name = next((pair for pair in names if pair[0] in given), names[-1])
+    for name in (text_name, pair_name) if needs_both else (text_name,):
+        if not isinstance(given.get(str(name)), str):
+            raise DataError(f'{one.where}: has no field "{name}" with a text; it has {", ".join(given) or "nothing"}')
+    pair = given.get(str(pair_name))
+    return given[str(text_name)], pair if isinstance(pair, str) else ""
 
 
 def split_words(text: str) -> list[str]:
@@ -141,27 +179,30 @@ def _say_what_is_cut(tuned: FineTuned, examples: Sequence[Any]) -> None:
     """Classification, regression, summaries and translations read a text's beginning; the others take windows."""
     if tuned.settings.task in ("tagging", "question-answering"):
         return
-    is_cut = [was_cut(row) for row in tuned.task.rows(examples)]
+    _say_cut([row.is_cut for row in tuned.task.rows(examples)], tuned.settings.longest_tokens)
+
+
+def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
     if any(is_cut):
-        longest = tuned.settings.longest_tokens
         say(f"{sum(is_cut)} of {len(is_cut)} texts are longer than {longest} tokens: only their beginnings were read")
 
 
-def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[str | dict[str, Any]]:
+def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
     """The lines of an input; those of a .jsonl file as objects. Raises: DataError: a line is no JSON object."""
-    if path is None or uncompressed_suffix(path) != ".jsonl":
-        yield from lines
-        return
+    is_jsonl = path is not None and uncompressed_suffix(path) == ".jsonl"
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not a JSON object ({error}); mend or remove this line") from error
-        yield record
+        where = f"input {number}" if path is None else f"{path}:{number}"
+        yield Input(_record(line, where) if is_jsonl and line.strip() else line, number, where)
+
+
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error}); mend or remove this line") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: not a JSON object; mend or remove this line")
+    return record
 
 
 @torch.inference_mode()
@@ -188,9 +229,11 @@ def predict_embed(
 def _embedder(network: Any, tokenizer: Any, longest: int) -> Callable[[Sequence[str]], list[list[float]]]:
     def embed(texts: Sequence[str]) -> list[list[float]]:
         encoded = tokenizer([clean_text(text) for text in texts], truncation=True, max_length=longest)
+        _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings], longest)
         rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
         vectors: list[list[float]] = [[] for _ in texts]
-        special = torch.tensor(tokenizer.all_special_ids, device=network.device)
+        around = [getattr(tokenizer, f"{name}_token_id") for name in _AROUND]
+        special = torch.tensor([number for number in around if number is not None], device=network.device)
         for batch in inference_batches(rows, _BATCH_TOKENS):
             inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
             inputs = {name: None if value is None else value.to(network.device) for name, value in inputs.items()}

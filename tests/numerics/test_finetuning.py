@@ -94,18 +94,26 @@ def test_modernbert_and_bert_layers_are_found() -> None:
             assert ratio[id(parameter)] == wanted, name
 
 
-def test_the_reference_head_is_one_linear_layer_and_folds_exactly() -> None:
-    model = electra(num_labels=3)
+@pytest.mark.parametrize("labels", [1, 3, 8, 9])
+def test_the_reference_head_is_one_linear_layer_and_folds_exactly(labels: int) -> None:
+    """In bfloat16 too, where the width has room for every logit and its negative."""
+    model = electra(num_labels=labels)
     use_reference_head(model)
     assert isinstance(model.classifier, ReferenceHead)
     model.eval()
+    torch.nn.init.normal_(model.classifier.out_proj.bias)
     ids = torch.randint(5, 18, (4, 9))
-    logits = model(input_ids=ids).logits
+    logits = model(input_ids=ids).logits.detach()
     first = model.electra(input_ids=ids)[0][:, 0]
-    torch.testing.assert_close(logits, first @ model.classifier.out_proj.weight.T + model.classifier.out_proj.bias)
+    expected = first @ model.classifier.out_proj.weight.T + model.classifier.out_proj.bias
+    torch.testing.assert_close(logits, expected.detach())
     folded = fold_reference_head(model)
     assert type(folded.classifier).__name__ == "ElectraClassificationHead"
-    torch.testing.assert_close(folded(input_ids=ids).logits, logits, rtol=0, atol=2e-5)
+    torch.testing.assert_close(folded(input_ids=ids).logits.detach(), logits, rtol=0, atol=2e-5)
+    if labels <= 8:
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = folded(input_ids=ids).logits.detach().float()
+        torch.testing.assert_close(rounded, logits, rtol=0.05, atol=0.05)
 
 
 def test_a_discriminators_answer_layer_is_not_taken_for_the_tasks() -> None:

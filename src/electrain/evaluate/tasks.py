@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from electrain.errors import DataError
 from electrain.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune_setup import checked
 from electrain.progress import Progress
-from electrain.tasks.examples import Columns, read_examples, require_known_labels
-from electrain.tasks.sequence_to_sequence import SequenceToSequence
+from electrain.tasks.examples import Columns, read_examples, require_known_labels, require_single_labels
 from electrain.tasks.task import Answer, TaskName
+from electrain.tasks.task_folder import score_settings
 
 EXAMPLES_PER_ROUND = 512  # between two lines of progress
 
@@ -41,14 +42,8 @@ def evaluate_task(
         part = examples[start : start + EXAMPLES_PER_ROUND]
         answers += tuned.task.answer(tuned.model, part)
         progress.advance(len(part))
-    settings: dict[str, Any] = {
-        "model": tuned.source,
-        "data": list(data),
-        "columns": chosen,
-        "longest_tokens": tuned.settings.longest_tokens,
-    }
-    if isinstance(tuned.task, SequenceToSequence):
-        settings |= {"generation": tuned.settings.generation, **tuned.task.score_settings(examples)}
+    settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
+    settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
     scores = tuned.task.score(examples, answers)
     result = {
         "task": task,
@@ -66,9 +61,14 @@ def _examples(
     """The examples, and the columns that they stand in: those asked for, else the model's own, else the usual ones."""
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
-    read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
+    try:
+        read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
+    except DataError as error:
+        raise DataError(str(error).replace("--data.", "--")) from error  # the names that fine-tuning has for its flags
     # Where broken rows are let pass, a sentence with broken BIO tags stays: the scorer reads it as published scores do.
     examples = read.examples if skip_broken else checked(task, read.examples, skip_broken=False)
+    if task == "classification" and not tuned.settings.has_many:
+        require_single_labels(examples)
     if tuned.settings.labels:
         require_known_labels(examples, tuned.settings.labels, what="evaluation")
     return examples, {name: column for name, column in vars(read.columns).items() if column}

@@ -111,7 +111,9 @@ def build_encoder_decoder(
     """
     kind = encoder.config.model_type
     if kind not in ENCODERS:
-        raise CheckpointError(f"{encoder_source}: a {kind} encoder cannot be joined with a decoder; use electra")
+        raise CheckpointError(
+            f"{encoder_source}: a {kind} encoder cannot be joined with a decoder; use {', '.join(ENCODERS)}"
+        )
     network = _decoder(encoder, decoder, Path(encoder_source), target_tokenizer, dropout)
     if len(target_tokenizer) > network.config.vocab_size:
         raise CheckpointError(

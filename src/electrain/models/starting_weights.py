@@ -90,6 +90,7 @@ def load_network(kind: Any, source: str) -> Any:
     """A network of an `AutoModel` class with its weights. Raises: CheckpointError: they cannot be read."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(source, use_safetensors=True)
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:

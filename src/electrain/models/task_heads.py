@@ -105,7 +105,9 @@ def use_reference_head(model: Any) -> None:
 def fold_reference_head(model: Any) -> Any:
     """The model with the head that Hugging Face's class has, and the same outputs.
 
-    The dense layer adds a number so large that GELU changes nothing, and the linear layer takes it away again.
+    GELU(x) - GELU(-x) is x: the dense layer gives each logit and its negative, the linear layer takes the difference.
+    Where there are more logits than half of the width, the dense layer instead adds a number so large that GELU changes
+    nothing, and the linear layer takes it away again, which wants float32.
     """
     head = getattr(model, "classifier", None)
     if not isinstance(head, ReferenceHead):
@@ -114,8 +116,18 @@ def fold_reference_head(model: Any) -> Any:
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("classifier.")}
     folded.load_state_dict(state, strict=False)
     dense, output = folded.classifier.dense, folded.classifier.out_proj
-    dense.weight.copy_(torch.eye(len(dense.weight)))
-    dense.bias.fill_(_FOLD_SHIFT)
-    output.weight.copy_(head.out_proj.weight)
-    output.bias.copy_(head.out_proj.bias - _FOLD_SHIFT * head.out_proj.weight.sum(1))
+    weight, bias = head.out_proj.weight, head.out_proj.bias
+    labels, width = weight.shape
+    if 2 * labels > width:
+        dense.weight.copy_(torch.eye(width))
+        dense.bias.fill_(_FOLD_SHIFT)
+        output.weight.copy_(weight)
+        output.bias.copy_(bias - _FOLD_SHIFT * weight.sum(1))
+        return folded.eval()
+    for layer in (dense, output):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    dense.weight[: 2 * labels].copy_(torch.cat([weight, -weight]))
+    dense.bias[: 2 * labels].copy_(torch.cat([bias, -bias]))
+    output.weight[:, : 2 * labels].copy_(torch.cat([torch.eye(labels), -torch.eye(labels)], 1))
     return folded.eval()

@@ -22,9 +22,10 @@ _GOES_ON_AFTER = ("B", "I", "M")
 def require_several_labels(examples: Labelled) -> None:
     """Raises DataError if all examples have the same label, or all words the same tag: nothing could be learned."""
     labels = {label for example in examples for label in _labels(example)}
-    if len(labels) == 1:
+    if len(labels) <= 1:
+        found = f"only one label ('{labels.pop()}')" if labels else "no label at all"
         raise DataError(
-            f"only one label ('{labels.pop()}') in {len(examples):,} training examples, the first of them "
+            f"{found} in {len(examples):,} training examples, the first of them "
             f"{examples[0].source}; give data with at least two"
         )
 
@@ -43,6 +44,17 @@ def require_known_labels(examples: Labelled, labels: Sequence[str], what: str = 
                 nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0.0)
                 hint = f'the nearest that does is "{nearest[0]}"' if nearest else "which has none"
                 raise DataError(f'{place}: label "{label}" of the {what} data is never in the training data; {hint}')
+
+
+def require_single_labels(examples: Sequence[TextExample]) -> None:
+    """Raises DataError at the first example that has not exactly one label, where every training example had one."""
+    for example in examples:
+        if len(example.labels) != 1:
+            shown = ", ".join(example.labels) or "none"
+            raise DataError(
+                f"{example.source}: {len(example.labels)} labels ({shown}), where each training example has one; "
+                "mend this row"
+            )
 
 
 def require_distinct_identifiers(

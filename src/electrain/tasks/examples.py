@@ -16,6 +16,7 @@ from electrain.tasks.example_checks import (
     require_distinct_identifiers,
     require_known_labels,
     require_several_labels,
+    require_single_labels,
     require_valid_bio,
     word_place,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "read_examples",
     "require_known_labels",
     "require_several_labels",
+    "require_single_labels",
     "require_valid_bio",
     "word_place",
 ]

@@ -214,11 +214,19 @@ class QuestionAnswering:
                     f"{example.source or example.identifier}: no accepted answer to score against; add one, or leave "
                     "the question out"
                 )
-        by_characters = self.by_characters
-        if by_characters is None:
-            by_characters = looks_chinese(list({example.context for example in examples}))
+        by_characters = self.is_scored_by_characters(examples)
         truths = [[text for text, _ in example.answers] for example in examples]
         return answer_scores(truths, [answer["answer"] for answer in answers], by_characters=by_characters)
+
+    def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, Any]:
+        """Which published definition of the scores it is."""
+        return {"definition": "CMRC 2018" if self.is_scored_by_characters(examples) else "SQuAD 1.1"}
+
+    def is_scored_by_characters(self, examples: Sequence[QuestionExample]) -> bool:
+        """As `by_characters` says, or True where the contexts are Chinese."""
+        if self.by_characters is not None:
+            return self.by_characters
+        return looks_chinese(list({example.context for example in examples}))
 
 
 def _outputs(model: Any, tensors: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,13 +23,6 @@ from electrain.tasks.task import (
 )
 
 _UNSCORED = -100  # what PyTorch's cross-entropy leaves out
-
-
-class CutTokens(NamedTuple):
-    """How many tokens of an example did not fit; kept in `Row.places`."""
-
-    source: int
-    target: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,8 @@ class SequenceToSequence:
                 row.input_ids,
                 row.token_type_ids,
                 target=[*target[:room], end] if example.target else None,
-                places=CutTokens(row.places.source, max(0, len(target) - room)),
+                is_cut=row.is_cut,
+                is_target_cut=len(target) > room,
             )
             for row, example, target in zip(self._source_rows(examples), examples, targets, strict=True)
         ]
@@ -89,7 +83,7 @@ class SequenceToSequence:
         rows = []
         for number, ids in enumerate(plain_ids(self.tokenizer, [example.text for example in examples])):
             whole = [self.tokenizer.cls_token_id, *ids[:room], self.tokenizer.sep_token_id]
-            rows.append(Row(number, whole, [0] * len(whole), places=CutTokens(max(0, len(ids) - room), 0)))
+            rows.append(Row(number, whole, [0] * len(whole), is_cut=len(ids) > room))
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
@@ -163,12 +157,13 @@ class SequenceToSequence:
         return dict(summary_scores(references, outputs, by_characters=is_chinese))
 
     def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, Any]:
-        """What `score` depends on besides its arguments: of translations, sacreBLEU's signatures."""
-        from electrain.tasks.metrics import translation_signature
+        """Of translations sacreBLEU's signatures, of summaries how ROUGE finds words."""
+        from electrain.tasks.metrics import looks_chinese, translation_signature
 
         references = [_references(example) for example in examples]
         if self.name == "summarization":
-            return {}
+            is_chinese = looks_chinese([texts[0] for texts in references])
+            return {"rouge": "characters" if is_chinese else "words, stemmed", "of_several_references": "the best"}
         return {"signatures": translation_signature(references, tokenize=self._words_of(references))}
 
     def _words_of(self, references: Sequence[Sequence[str]]) -> str:
@@ -176,11 +171,6 @@ class SequenceToSequence:
         from electrain.tasks.metrics import looks_chinese
 
         return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
-
-
-def cut_examples(rows: Sequence[Row]) -> tuple[int, int]:
-    """How many of the rows of `SequenceToSequence.rows` had a source, and how many a target, that was cut."""
-    return sum(row.places.source > 0 for row in rows), sum(row.places.target > 0 for row in rows)
 
 
 def _references(example: PairedExample) -> list[str]:

@@ -123,6 +123,11 @@ class Tagging:
         """See `tagging_scores`."""
         return tagging_scores([list(example.tags) for example in examples], [answer["tags"] for answer in answers])
 
+    def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, Any]:
+        """How entities are read from tags."""
+        del examples
+        return {"entities": "conlleval, as seqeval reads them by default"} if self.has_entities else {}
+
 
 def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
     """The entities that BIO or BIOES tags mark; one that begins with I- counts, as in the usual scorer."""

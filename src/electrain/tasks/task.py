@@ -85,6 +85,8 @@ class Row:
         token_type_ids: as many; all 0 for a single text.
         target: what the loss compares with; its form is the task's own. None where unknown.
         places: what the task needs to find its way back from tokens to the example; its form is the task's own.
+        is_cut: True where the example's end did not fit.
+        is_target_cut: True where the end of what is to be written did not fit.
     """
 
     example: int
@@ -92,6 +94,8 @@ class Row:
     token_type_ids: list[int]
     target: Any = None
     places: Any = None
+    is_cut: bool = False
+    is_target_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,10 +146,9 @@ class Task(Protocol[E]):
         """The task's scores, in the units in which they are usually published."""
         ...
 
-
-def was_cut(row: Row) -> bool:
-    """True where the example was longer than the row (of a text or pair, a source or a target)."""
-    return row.places is True or (isinstance(row.places, tuple) and any(row.places))
+    def score_settings(self, examples: Sequence[E]) -> dict[str, Any]:
+        """What the scores depend on besides examples and answers."""
+        ...
 
 
 def padded(rows: Sequence[list[int]], padding: int) -> Tensor:

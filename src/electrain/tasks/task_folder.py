@@ -92,6 +92,21 @@ def takes_token_types(model: Any) -> bool:
     return int(kind.get("type_vocab_size") or 0) > 1
 
 
+def positions_of(configuration: Any) -> int:
+    """The most tokens that a network takes at once; those of RoBERTa's family number positions from after padding."""
+    positions = int(getattr(configuration, "max_position_embeddings", 0) or 512)
+    counts_padding = configuration.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl")
+    return positions - configuration.pad_token_id - 1 if counts_padding else positions
+
+
+def score_settings(task: Task[Any], settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
+    """What the scores of a model on some examples depend on, ready for JSON."""
+    given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
+    if settings.generation:
+        given["generation"] = settings.generation
+    return given | task.score_settings(examples)
+
+
 def save_task_settings(settings: TaskSettings, directory: Path) -> None:
     """Writes `task.json`."""
     content = {"format_version": 1, **dataclasses.asdict(settings)}
@@ -124,7 +139,7 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
                 return TaskSettings("regression")
             is_discriminator = labels == ("original", "replaced")
             if not is_discriminator:
-                longest = min(configuration.max_position_embeddings, 384 if task == "question-answering" else 512)
+                longest = min(positions_of(configuration), 384 if task == "question-answering" else 512)
                 has_many = getattr(configuration, "problem_type", None) == "multi_label_classification"
                 labels = () if task == "question-answering" else labels
                 return TaskSettings(task, labels, has_many, longest_tokens=longest)

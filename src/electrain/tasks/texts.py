@@ -31,19 +31,29 @@ class TextTask:
         raise NotImplementedError
 
     def rows(self, examples: Sequence[TextExample]) -> list[Row]:
-        """One row for each example; `places` is True where something was cut."""
-        firsts = [example.first for example in examples]
-        is_pair = any(example.second is not None for example in examples)
-        seconds = [example.second or "" for example in examples] if is_pair else None
-        encoded = self.tokenizer(
-            firsts, seconds, truncation=True, max_length=self.longest_tokens, return_token_type_ids=True
-        )
-        return [
-            Row(number, ids, types, self.target_of(example), bool(encoding.overflowing))
-            for number, (example, ids, types, encoding) in enumerate(
-                zip(examples, encoded["input_ids"], encoded["token_type_ids"], encoded.encodings, strict=True)
+        """One row for each example."""
+        rows: list[Any] = [None] * len(examples)
+        for is_pair in (False, True):
+            numbers = [number for number, example in enumerate(examples) if (example.second is not None) == is_pair]
+            if not numbers:
+                continue
+            encoded = self.tokenizer(
+                [examples[number].first for number in numbers],
+                [examples[number].second for number in numbers] if is_pair else None,
+                truncation=True,
+                max_length=self.longest_tokens,
+                return_token_type_ids=True,
             )
-        ]
+            parts = (encoded["input_ids"], encoded["token_type_ids"], encoded.encodings)
+            for number, ids, types, encoding in zip(numbers, *parts, strict=True):
+                target, is_cut = self.target_of(examples[number]), bool(encoding.overflowing)
+                rows[number] = Row(number, ids, types, target, is_cut=is_cut)
+        return rows
+
+    def score_settings(self, examples: Sequence[TextExample]) -> dict[str, Any]:
+        """None."""
+        del examples
+        return {}
 
     def collated(self, rows: Sequence[Row], dtype: torch.dtype) -> Collated:
         """The rows as tensors, with `targets` of that type where every row has one."""
