@@ -137,7 +137,11 @@ def budget(options: argparse.Namespace, vocabulary_size: int) -> float:
     """Counted operations for each run; measured and written down by the first sitting."""
     path = options.output / "budget.json"
     if path.is_file():
-        return float(json.loads(path.read_text())["flops"])
+        kept = json.loads(path.read_text())
+        for name in ("config", "common"):
+            if kept[name] != getattr(options, name):
+                raise SystemExit(f"{path}: was begun with --{name} {kept[name]!r}; give the same")
+        return float(kept["flops"])
     config, arguments = configuration(options, PUBLISHED, 0, 60)
     run_pretraining(options, arguments, options.output / "runs" / "speed")
     rate = tokens_per_processor_second(options.output / "runs" / "speed")

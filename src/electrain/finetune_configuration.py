@@ -21,8 +21,15 @@ TASKS: tuple[TaskName, ...] = (
     "translation",
 )
 WRITING_TASKS = ("summarization", "translation")
-# Clark et al. 2020, table 7 (small, base, large), by the encoder's width.
-_BY_WIDTH = ((512, 3e-4, 0.8), (896, 1e-4, 0.8), (1 << 30, 5e-5, 0.9))
+# Up to a width: learning rate, layer-wise decay, and the rate of summarization and translation. Clark et al. 2020,
+# table 7 (small, base, large); narrower encoders by our own trials, docs/experiments.md; three times the rate where at
+# least cross-attention starts from random weights.
+_BY_WIDTH = (
+    (192, 2e-3, 1.0, 1e-3),
+    (512, 3e-4, 0.8, 1e-3),
+    (896, 1e-4, 0.8, 3e-4),
+    (1 << 30, 5e-5, 0.9, 1.5e-4),
+)
 _EPOCHS = {"question-answering": 2.0, "summarization": 10.0, "translation": 10.0}
 _LONGEST_TOKENS = {"question-answering": 384, "summarization": 256}
 
@@ -73,10 +80,10 @@ class FinetuneTrainingConfig:
             translation.
         batch_rows: rows per step, over all processes; 32 in the paper.
         micro_batch_rows: rows per forward pass of one process; 0 means all of its rows; less saves memory.
-        peak_learning_rate: 0: by the encoder's width, 3e-4, 1e-4 or 5e-5 (small, base, large in the paper); three times
-            that for summarization and translation, where at least cross-attention starts from random weights.
+        peak_learning_rate: 0: by the encoder's width, 3e-4, 1e-4 or 5e-5 (small, base, large in the paper), 2e-3 for
+            widths up to 192; for summarization and translation 1e-3, 3e-4 or 1.5e-4.
         layer_decay: each layer learns so much slower than the one above it; 0: 0.8, or 0.9 from a width of 1,024 on; 1
-            for summarization and translation.
+            for widths up to 192, and for summarization and translation.
         warmup_fraction: of the steps, over which the learning rate rises from 0; then it falls in a straight line.
         weight_decay: except for biases and LayerNorm; 0 in the paper.
         dropout: everywhere; 0.1 in the paper.
@@ -181,7 +188,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> Finetu
 
     Raises: ConfigurationError: a choice that the task does not have.
     """
-    rate, decay = next((rate, decay) for width, rate, decay in _BY_WIDTH if hidden_size <= width)
+    _, rate, decay, writing_rate = next(row for row in _BY_WIDTH if hidden_size <= row[0])
     writes = task in WRITING_TASKS
     training, data = config.training, config.data
     if config.head.kind == "reference" and task not in ("classification", "regression"):
@@ -191,7 +198,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> Finetu
         training=dataclasses.replace(
             training,
             epochs=training.epochs or _EPOCHS.get(task, 3.0),
-            peak_learning_rate=training.peak_learning_rate or (3 * rate if writes else rate),
+            peak_learning_rate=training.peak_learning_rate or (writing_rate if writes else rate),
             layer_decay=training.layer_decay or (1.0 if writes else decay),
         ),
         data=dataclasses.replace(data, longest_tokens=data.longest_tokens or _LONGEST_TOKENS.get(task, 128)),

@@ -16,7 +16,9 @@ from transformers import (
     ModernBertForTokenClassification,
 )
 
+from electrain.configuration import build_configuration
 from electrain.data.tokenizer import word_piece_tokenizer, wrap
+from electrain.finetune_configuration import FinetuneConfig, resolved
 from electrain.models.task_heads import (
     ReferenceHead,
     fold_reference_head,
@@ -233,6 +235,30 @@ def test_every_dropout_is_set(tmp_path: Path) -> None:
         assert made.id2label == {0: "a", 1: "b", 2: "c"}
         model.save_pretrained(tmp_path / made.model_type)
         assert config.num_labels == 2  # the pretrained configuration is left as it was
+
+
+@pytest.mark.parametrize(
+    ("width", "task", "rate", "decay", "epochs", "longest"),
+    [
+        (128, "tagging", 2e-3, 1.0, 3.0, 128),
+        (256, "classification", 3e-4, 0.8, 3.0, 128),
+        (768, "question-answering", 1e-4, 0.8, 2.0, 384),
+        (1024, "regression", 5e-5, 0.9, 3.0, 128),
+        (256, "translation", 1e-3, 1.0, 10.0, 128),
+        (768, "summarization", 3e-4, 1.0, 10.0, 256),
+    ],
+)
+def test_defaults_are_filled_in_by_task_and_width(
+    width: int, task: Any, rate: float, decay: float, epochs: float, longest: int
+) -> None:
+    """Clark et al. 2020, table 7, for widths of 256, 768 and 1,024; what is given stays."""
+    config = resolved(FinetuneConfig(), task, width)
+    training = config.training
+    assert (training.peak_learning_rate, training.layer_decay, training.epochs) == (rate, decay, epochs)
+    assert config.data.longest_tokens == longest
+    given = build_configuration(FinetuneConfig, {"training": {"peak_learning_rate": 1e-5, "epochs": 7.0}}, "test")
+    kept = resolved(given, task, width).training
+    assert (kept.peak_learning_rate, kept.layer_decay, kept.epochs) == (1e-5, decay, 7.0)
 
 
 def test_batches_hold_no_more_than_asked() -> None:
