@@ -3,6 +3,9 @@
 import dataclasses
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,38 @@ def test_micro_batches_change_nothing_but_rounding(tiny_run: Any, examples: str,
     one, other = (load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("whole", "parts"))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    """Under torchrun with gloo: the rows of a step are divided, losses and weights stay, one of the two speaks."""
+    model = tiny_run()
+    config = configuration(dropout=0.0, precision="float32")
+    one = finetune("classification", config, model, [examples], [examples], tmp_path / "one")
+    fields = ["epochs", "2.0", "batch-rows", "8", "peak-learning-rate", "1e-3", "evaluations-per-epoch", "2"]
+    fields += ["dropout", "0.0", "precision", "float32"]
+    flags = [word if number % 2 else f"--training.{word}" for number, word in enumerate(fields)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "electrain.cli",
+    ]
+    files = ["--train", examples, "--validation", examples, "--output", str(tmp_path / "two")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launch, "finetune", "classification", "--model", str(model), *files, *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"] == pytest.approx(one.scores)
+    weights = [load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_resuming_with_something_else_is_refused(tiny_run: Any, examples: str, tmp_path: Path) -> None:
