@@ -120,7 +120,7 @@ def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -
     assert json.loads(done.stdout)["scores"] == pytest.approx(one.scores)
     weights = [load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
 def test_resuming_with_something_else_is_refused(tiny_run: Any, examples: str, tmp_path: Path) -> None:
