@@ -21,6 +21,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -86,7 +87,7 @@ COLUMNS = {
     "tagging_accuracy": "tagging probe, %",
     "sentiment_accuracy": "sentiment probe, %",
     "tokens_per_second": "tokens a second of one core",
-    "peak_memory_mib": "peak memory, MiB",
+    "peak_memory_mib": "peak memory of an uncompiled step, MiB",
 }
 
 
@@ -99,14 +100,16 @@ def flags(variant: str, steps: int) -> list[str]:
     return arguments
 
 
-def configuration(options: argparse.Namespace, variant: str, seed: int, steps: int) -> tuple[PretrainConfig, list[str]]:
-    """The configuration of one run, and its command-line flags."""
+def configuration(
+    options: argparse.Namespace, variant: str, seed: int, steps: int, more: tuple[str, ...] = ()
+) -> tuple[PretrainConfig, list[str]]:
+    """The configuration of one run, and its command-line flags; `more` flags come last."""
     warmup = max(1, min(300, steps // 10))
     training = {"steps": steps, "warmup_steps": warmup, "seed": seed, "checkpoint_every_steps": max(1, steps // 4)}
     arguments = [
         word for name, value in training.items() for word in (f"--training.{name.replace('_', '-')}", str(value))
     ]
-    own, common = flags(variant, steps), options.common.split()
+    own, common = [*flags(variant, steps), *more], options.common.split()
     for flag, value in zip(common[::2], common[1::2], strict=True):
         arguments += [] if flag in own else [flag, value]  # given twice, it would be a list
     arguments += own
@@ -169,6 +172,14 @@ def run_pretraining(options: argparse.Namespace, arguments: list[str], output: P
     if status:
         raise SystemExit(f"{output}: pretraining ended with {os.waitstatus_to_exitcode(status)}")
     return usage.ru_maxrss / 1024
+
+
+def peak_memory(options: argparse.Namespace, variant: str) -> float:
+    """Peak memory, in MiB, of a process that takes four steps, uncompiled: compiling itself needs up to 1.3 GiB."""
+    _, arguments = configuration(options, variant, 0, 4, ("--training.compile", "false"))
+    run = options.output / "runs" / f"{variant}-memory"
+    shutil.rmtree(run, ignore_errors=True)
+    return run_pretraining(options, arguments, run)
 
 
 def measure(options: argparse.Namespace, run: Path) -> dict[str, float | None]:
@@ -235,11 +246,11 @@ def fill(options: argparse.Namespace) -> None:
                     return
                 steps = steps_for(options, variant, flops, vocabulary_size)
                 _, arguments = configuration(options, variant, seed, steps)
-                memory = run_pretraining(options, arguments, run)
+                run_pretraining(options, arguments, run)
                 if is_done:  # in another sitting, which left its rows only
                     continue
                 row = {"variant": variant, "seed": seed, "steps": steps, "flops": flops}
-                row |= measure(options, run) | {"peak_memory_mib": memory}
+                row |= measure(options, run) | {"peak_memory_mib": peak_memory(options, variant)}
                 with path.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 print(json.dumps(row), flush=True)
