@@ -121,6 +121,8 @@ def _filler(model: Path | str, by: str | None, device: str | None) -> LoadedMode
     """What fills: the one asked for, or the first that sees both sides of a gap."""
     if by == "correction":
         return load_head(model, "correction", device=device)
+    if by == "generator" and heads_of(model) and not (Path(model) / "generator").is_dir():
+        raise CheckpointError(f"{model}: has no generator that fills gaps; leave --by out, or give another run")
     found = load_language_model(model, device=device)
     if found.kind == "causal-language-model":
         if by is None and "correction" in heads_of(model):

@@ -19,6 +19,7 @@ from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
 from electrain.errors import CheckpointError, ConfigurationError, RunDirectoryError, TokenizerError
+from electrain.loading import tokenizer_of
 from electrain.models.backbones import choose_attention
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
@@ -49,6 +50,8 @@ from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, started_runtime
 
 CONFIGURATION_NAME = "config.toml"
+# More than any vocabulary has.
+MOST_WORDS = 1 << 31
 # Sentences with the discriminator's marks: so many over the run.
 EXAMPLES_PER_RUN = 20
 
@@ -111,6 +114,13 @@ def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainC
             raise TokenizerError(
                 f"the shards were made with another tokenizer than {other}; "
                 f"prepare the corpus again with --tokenizer {other}"
+            )
+    own = load_tokenizer(shards.tokenizer_directory).get_vocab()
+    for start in starts:
+        if not start.is_dir() and tokenizer_of(str(start), MOST_WORDS).get_vocab() != own:
+            raise TokenizerError(
+                f"the shards were made with another vocabulary than that of {start}; prepare the corpus again with its "
+                "tokenizer"
             )
 
 

@@ -63,9 +63,32 @@ class PretrainConfig:
                 'set [generator] kind = "causal"',
             ),
             (
-                corruption.source == "generated" and corruption.noise in ("deletion", "shuffle"),
-                f'[corruption] noise = "{corruption.noise}": moves words of the text, which written passages replace; '
-                "use random, whole-word or span",
+                corruption.source == "generated" and corruption.noise != "random",
+                f'[corruption] noise = "{corruption.noise}": goes by the words of the text, which written passages '
+                'replace; use "random"',
+            ),
+            (
+                corruption.missing_fraction == 1
+                and corruption.source == "corpus"
+                and "detection" in heads
+                and corruption.noise not in ("deletion", "shuffle"),
+                "[corruption] missing_fraction = 1: nothing is replaced, so detection finds nothing; lower it, or set "
+                'source = "generated"',
+            ),
+            (
+                relaxes and "detection" in heads and len(heads) > 1,
+                f'[generator] training = "{generator.training}": the gradient of further heads would reach the '
+                'generator too; set [discriminator] heads = ["detection"]',
+            ),
+            (
+                is_adversary and "electric" in heads,
+                f'[generator] training = "{generator.training}": half of the words proposed are not shown to an '
+                'electric head; leave "electric" out of [discriminator] heads',
+            ),
+            (
+                generator.training == "mixture" and (len(depths) == 1 or layers < 2),
+                '[generator] training = "mixture": needs two depths to mix at least; give more in [game] '
+                "mixture_depths, or more layers",
             ),
             (
                 is_adversary and "detection" not in heads,

@@ -104,8 +104,12 @@ def _settings(config: PretrainConfig) -> DetectionSettings:
     layers = generator_sizes(config).layers
     is_mixture, relaxes = choice.training == "mixture", choice.training in ("gumbel", "mixture")
     last = tuple(range(max(1, layers - MIXTURE_DEPTHS + 1), layers + 1))
-    # The discriminator's loss is a mean over all tokens, times its weight; a reward, one over the selected ones.
-    weight = judge.loss_weight * config.corruption.masked_fraction
+    # The discriminator's loss is a mean over the tokens it is asked about, times its weight; a reward, one over the
+    # words proposed and shown.
+    masked, missing = config.corruption.masked_fraction, config.corruption.missing_fraction
+    weight = judge.loss_weight
+    if judge.detection_at == "all":
+        weight *= masked * (1 - missing) / (1 - masked * missing)
     return DetectionSettings(
         loss_weight=judge.loss_weight,
         training=choice.training,
@@ -115,7 +119,7 @@ def _settings(config: PretrainConfig) -> DetectionSettings:
         likelihood_weight=game.likelihood_weight,
         adversarial_weight=game.adversarial_weight,
         gumbel_temperature=game.gumbel_temperature,
-        reversal=game.adversarial_weight / weight if relaxes else 0.0,
+        reversal=game.adversarial_weight / weight if relaxes and weight else 0.0,
         depths=(game.mixture_depths or last) if is_mixture else (),
         averages_collisions=config.parity.colliding_positions,
         top_p=config.corruption.top_p,
@@ -138,12 +142,13 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
     if start.discriminator:
         objective.discriminator.load(lambda network: load_starting_discriminator(start.discriminator, network, length))
     if start.generator:
-        shared = objective.discriminator.body.embeddings.state_dict()
-        kept = {name: value.clone() for name, value in shared.items()}
         if not isinstance(objective.generator, MaskedGenerator):
             raise ConfigurationError(
                 f"[start] generator: a {config.generator.kind} generator has no weights to start from; leave it out"
             )
+        kept = {}
+        if start.discriminator:
+            kept = {name: value.clone() for name, value in objective.discriminator.body.embeddings.state_dict().items()}
         objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
         if start.discriminator:
             objective.discriminator.body.embeddings.load_state_dict(kept)

@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModel, AutoTokenizer
 
 from electrain.cli import main
+from electrain.data.shards import open_shards
 from electrain.errors import ConfigurationError, ElectrainError
 from electrain.evaluate.blimp import evaluate_blimp
 from electrain.evaluate.detection import evaluate_detection
 from electrain.predict import predict_detect, predict_fill
 from electrain.predict_generator import predict_corrupt, predict_generate
 from electrain.pretrain import pretrain
+from electrain.training.loop import StepResult
+from electrain.training.observations import metrics_of
 from tiny_pretraining import INVENTED_WORDS, batches_of, objective_of, tiny_configuration
 
 BOTH = ["detection", "correction"]
@@ -41,6 +45,15 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
     "electric unigram": {"discriminator": {"heads": ["electric"]}, "generator": {"kind": "unigram"}},
     "detection at selected": {"discriminator": {"detection_at": "selected"}},
     "policy gradient": {"generator": {"training": "policy-gradient"}},
+    "policy gradient beside written passages": {
+        **ARTICLE,
+        "generator": {"kind": "causal", "training": "policy-gradient"},
+        "corruption": {"source": "generated", "missing_fraction": 0.5},
+    },
+    "gumbel beside written passages": {
+        "generator": {"kind": "causal", "training": "gumbel"},
+        "corruption": {"source": "generated", "missing_fraction": 0.5},
+    },
     "gumbel": {"generator": {"training": "gumbel"}},
     "gumbel causal": {"generator": {"training": "gumbel", "kind": "causal"}},
     "mixture": {"generator": {"training": "mixture"}, "encoder": {"backbone": "modernbert"}},
@@ -69,6 +82,24 @@ def test_every_choice_trains_and_comes_out(tiny_shards: Path, tmp_path: Path, na
             # BERT's pooler, which nothing but its own sentence task trains, is not saved
             assert not [key for key in report["missing_keys"] if not key.startswith("pooler.")], folder
     assert (tmp_path / "run/generator").is_dir() == ("unigram" not in name and name != "clustered")
+
+
+def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) -> None:
+    """Perfect wherever it is asked, and wrong at every [MASK]: that is perfect."""
+    sections = {**ARTICLE, "corruption": {"source": "generated", "missing_fraction": 0.5}}
+    config = tiny_configuration(**sections)
+    objective = objective_of(config, tiny_shards)
+    batch = batches_of(config, tiny_shards)(0)[0]
+    seen = objective(**objective.prepare(batch.tensors)).observations
+    is_masked = ~seen["is_scored"]
+    assert is_masked.any()
+    assert (seen["corrupted_ids"][is_masked] == objective.mask_id).all()
+    is_right = torch.where(seen["is_replaced"], 9.0, -9.0)
+    seen["replaced_logits"] = torch.where(is_masked, -9.0, is_right)
+    result = StepResult(0.0, {}, 0.0, 0.0, batch, seen, False)
+    numbers = metrics_of(result, open_shards(tiny_shards).unigram_counts)
+    assert numbers["discriminator_recall"] == numbers["discriminator_auc"] == 1.0
+    assert numbers["game_value"] > -0.01
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -104,9 +135,20 @@ CONTRADICTIONS = [
     ({"discriminator": {"heads": ["correction"]}, "generator": {"training": "gumbel"}}, "plays against the detection"),
     ({"discriminator": {"loss_weight": 0}, "generator": {"training": "gumbel"}}, "needs [discriminator] loss_weight"),
     ({"game": {"mixture_depths": [2, 1]}}, "ascending"),
+    ({"game": {"mixture_depths": [1]}, "generator": {"training": "mixture"}}, "needs two depths"),
+    ({**ARTICLE, "corruption": {"source": "generated", "noise": "span"}}, "which written passages replace"),
+    ({"corruption": {"missing_fraction": 1.0}}, "detection finds nothing"),
+    ({"discriminator": {"heads": BOTH}, "generator": {"training": "gumbel"}}, "would reach the generator too"),
+    (
+        {"discriminator": {"heads": ["detection", "electric"]}, "generator": {"training": "policy-gradient"}},
+        "are not shown to an electric head",
+    ),
     ({"game": {"mixture_depths": [1, 5]}, "generator": {"training": "mixture"}}, "the generator has 2 layers"),
     ({"corruption": {"noise": "span"}, "parity": {"colliding_positions": True}}, "published recipe only"),
-    ({**ARTICLE, "corruption": {"source": "generated", "missing_fraction": 1.0, "noise": "shuffle"}}, "moves words"),
+    (
+        {**ARTICLE, "corruption": {"source": "generated", "missing_fraction": 1.0, "noise": "shuffle"}},
+        "which written passages replace",
+    ),
 ]
 
 

@@ -27,8 +27,11 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
     """
     configuration = configuration_of(source)
     kind, wanted = configuration.model_type, body.config.model_type
-    if kind not in (SAME_AS_ELECTRA if wanted == "electra" else ("modernbert",)):
-        known = ", ".join(SAME_AS_ELECTRA) if wanted == "electra" else "modernbert"
+    if wanted not in ("electra", "bert", "modernbert"):
+        raise CheckpointError(f"{source}: cannot start a {wanted} network; leave [start] discriminator out")
+    accepted = ("modernbert",) if wanted == "modernbert" else SAME_AS_ELECTRA
+    if kind not in accepted:
+        known = ", ".join(accepted)
         raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
     _require_same_layers(source, configuration, body.config)
     state = load_network(AutoModel, source).state_dict()

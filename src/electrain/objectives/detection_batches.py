@@ -35,13 +35,13 @@ def detection_micro_batch(
     is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
     is_written = _written(masked, corruption, seed) if corruption.source == "generated" else None
     counts = {}
+    in_text = masked.is_selected if is_written is None else masked.is_selected & ~_at(masked, is_written)
     if generator is not None:
-        own = 0 if is_written is None else int((_at(masked, is_written) & masked.is_selected).sum())
-        counts["generator"] = int(masked.is_selected.sum()) - own
+        counts["generator"] = int(in_text.sum())
     if not generator_alone:
         counts |= _discriminator_counts(masked, judge, is_missing)
     if generator == "policy-gradient":
-        counts |= dict.fromkeys(("policy", "baseline"), int(_shown(masked, is_missing).sum()))
+        counts |= dict.fromkeys(("policy", "baseline"), int((_shown(masked, is_missing) & in_text).sum()))
     more: dict[str, torch.Tensor | bool | None] = {
         "temperature": None if temperature is None else torch.tensor(temperature),
         "base_ids": None if masked.base_ids is None else torch.from_numpy(masked.base_ids),

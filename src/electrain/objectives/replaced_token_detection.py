@@ -238,6 +238,10 @@ class ReplacedTokenDetection(nn.Module):
         if "detection" in self.discriminator.heads:
             shown = {"is_replaced": is_replaced, "corrupted_ids": corrupted_ids}
             observations |= {"replaced_logits": logits.detach().float(), **shown}
+            if is_missing is not None:
+                is_scored = self._is_scored(rows)
+                assert is_scored is not None
+                observations["is_scored"] = is_scored
         terms |= self._head_terms(rows, proposal, originals, hidden, logits, corrupted_ids, is_replaced, observations)
         terms |= self._adversarial_terms(rows, proposal, logits, is_replaced, observations)
         return Outcome(terms, observations)
@@ -282,7 +286,7 @@ class ReplacedTokenDetection(nn.Module):
             return None
         table = self.discriminator.word_embeddings
         relaxed = reversed_straight_through(proposal.relaxed, table.weight, self.settings.reversal)
-        relaxed = relaxed * _shown(rows).unsqueeze(-1)
+        relaxed = relaxed * _played(rows).unsqueeze(-1)
         embeddings: Tensor = table(corrupted_ids)
         index = rows.positions.unsqueeze(-1).expand_as(relaxed)
         return embeddings.scatter_add(1, index, relaxed.to(embeddings.dtype))
@@ -376,7 +380,7 @@ class ReplacedTokenDetection(nn.Module):
         if self.settings.training == "likelihood":
             return {}
         reward = rewards(*(tensor.gather(1, rows.positions) for tensor in (logits, is_replaced)))
-        is_asked = _shown(rows)
+        is_asked = _played(rows)
         observations.update(generator_rewards=reward, is_asked=is_asked)
         if self.baseline is None:
             return {}
@@ -417,6 +421,11 @@ def _selected_in_text(rows: Rows) -> Tensor:
 def _shown(rows: Rows) -> Tensor:
     """(batch, selected) bool: the selected positions at which the discriminator is not shown [MASK]."""
     return rows.is_selected if rows.is_missing is None else rows.is_selected & ~rows.is_missing
+
+
+def _played(rows: Rows) -> Tensor:
+    """(batch, selected) bool: the generator's word is shown, in text that it did not write: a move of the game."""
+    return _shown(rows) & _selected_in_text(rows)
 
 
 def _tempered(rows: Rows, logits: Tensor) -> Tensor:

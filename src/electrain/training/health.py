@@ -144,7 +144,7 @@ def _style_alone(seen: Reading) -> str | None:
     if not seen.is_warm or seen.lacks(*names):
         return None
     auc, real, written = (seen.means[name] for name in names)
-    if auc < STYLE_AUC or written < STYLE_ACCURACY_RATIO * real:
+    if auc < STYLE_AUC or not written or written < STYLE_ACCURACY_RATIO * real:
         return None
     return (
         f"the discriminator learns the generator's style rather than the language: it tells written text nearly always "

@@ -42,6 +42,8 @@ def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) ->
     """
     assert result.micro_batch.is_special is not None
     seen, can_be_replaced = result.observations, ~result.micro_batch.is_special.numpy()
+    if "is_scored" in seen:  # detection is not asked about [MASK]
+        can_be_replaced = can_be_replaced & seen["is_scored"].cpu().numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
     is_replaced = seen["is_replaced"].cpu().numpy()[can_be_replaced]
     token_ids = seen["corrupted_ids"].cpu().numpy()[can_be_replaced]

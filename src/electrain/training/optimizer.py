@@ -57,6 +57,8 @@ def networks_of(model: nn.Module, training: TrainingConfig) -> list[list[tuple[s
     if not training.generator_peak_learning_rate:
         return [named]
     judge = [(name, parameter) for name, parameter in named if name.startswith("discriminator.")]
+    if not judge:  # the baseline has one network
+        return [named]
     return [judge, [(name, parameter) for name, parameter in named if not name.startswith("discriminator.")]]
 
 
