@@ -88,7 +88,7 @@ def test_micro_batches_change_nothing_but_rounding(tiny_run: Any, examples: str,
         finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / name)
     one, other = (load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("whole", "parts"))
     for name, tensor in one.items():
-        torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -> None:

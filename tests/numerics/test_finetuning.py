@@ -159,7 +159,9 @@ def test_losses_and_answers_equal_hugging_faces(kind: str) -> None:
     }.get(kind, torch.tensor([1, 0, 0]))
     theirs = model(**encoded, labels=targets)
     elements = targets.numel()
-    assert float(task.loss(model, collated.tensors)) == pytest.approx(float(theirs.loss) * elements, rel=1e-5)
+    assert float(task.loss(model, collated.tensors).detach()) == pytest.approx(
+        float(theirs.loss.detach()) * elements, rel=1e-5
+    )
     answers = task.answer(model, examples)
     for answer, logits in zip(answers, theirs.logits, strict=True):
         if kind == "number":
