@@ -44,18 +44,15 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.training.objective == "replaced-token-detection":
-            for is_wrong, message in self._contradictions():
+            for is_wrong, message in self._contradictions() + self._contradictions_of_the_game():
                 if is_wrong:
                     raise ValueError(message)
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         """What no single section can see: (is it so?, what to say)."""
         generator, corruption, heads = self.generator, self.corruption, self.discriminator.heads
-        is_adversary = generator.training != "likelihood"
         has_correction = "correction" in heads
         relaxes = generator.training in ("gumbel", "mixture")
-        depths = self.game.mixture_depths
-        layers = generator.layers or self.encoder.layers
         return [
             (
                 corruption.source == "generated" and generator.kind != "causal",
@@ -75,6 +72,40 @@ class PretrainConfig:
                 "[corruption] missing_fraction = 1: nothing is replaced, so detection finds nothing; lower it, or set "
                 'source = "generated"',
             ),
+            (
+                has_correction and self.discriminator.correction_at == "missing" and not corruption.missing_fraction,
+                '[discriminator] correction_at = "missing": nothing is missing; set [corruption] missing_fraction',
+            ),
+            (
+                corruption.missing_fraction == 1 and self.discriminator.detection_at == "selected",
+                '[discriminator] detection_at = "selected": all selected tokens are missing; lower [corruption] '
+                "missing_fraction",
+            ),
+            (
+                "electric" in heads and (corruption.missing_fraction > 0 or corruption.source == "generated"),
+                '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] '
+                'missing_fraction = 0 and source = "corpus"',
+            ),
+            (
+                self.parity.colliding_positions
+                and (corruption.noise != "random" or relaxes or "electric" in heads or corruption.missing_fraction > 0),
+                "[parity] colliding_positions: goes with the published recipe only, noise random and every position "
+                "proposed; switch it off",
+            ),
+            (
+                generator.own_stage_steps >= self.training.steps,
+                f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps "
+                f"({self.training.steps})",
+            ),
+        ]
+
+    def _contradictions_of_the_game(self) -> list[tuple[bool, str]]:
+        """The same, of an adversarial generator."""
+        generator, heads, depths = self.generator, self.discriminator.heads, self.game.mixture_depths
+        is_adversary = generator.training != "likelihood"
+        relaxes = generator.training in ("gumbel", "mixture")
+        layers = generator.layers or self.encoder.layers
+        return [
             (
                 relaxes and "detection" in heads and len(heads) > 1,
                 f'[generator] training = "{generator.training}": the gradient of further heads would reach the '
@@ -100,33 +131,8 @@ class PretrainConfig:
                 f'[generator] training = "{generator.training}": needs [discriminator] loss_weight above 0',
             ),
             (
-                has_correction and self.discriminator.correction_at == "missing" and not corruption.missing_fraction,
-                '[discriminator] correction_at = "missing": nothing is missing; set [corruption] missing_fraction',
-            ),
-            (
-                corruption.missing_fraction == 1 and self.discriminator.detection_at == "selected",
-                '[discriminator] detection_at = "selected": all selected tokens are missing; lower [corruption] '
-                "missing_fraction",
-            ),
-            (
-                "electric" in heads and (corruption.missing_fraction > 0 or corruption.source == "generated"),
-                '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] '
-                'missing_fraction = 0 and source = "corpus"',
-            ),
-            (
-                self.parity.colliding_positions
-                and (corruption.noise != "random" or relaxes or "electric" in heads or corruption.missing_fraction > 0),
-                "[parity] colliding_positions: goes with the published recipe only, noise random and every position "
-                "proposed; switch it off",
-            ),
-            (
                 generator.training == "mixture" and bool(depths) and depths[-1] > layers,
                 f"[game] mixture_depths = {list(depths)}: the generator has {layers} layers",
-            ),
-            (
-                generator.own_stage_steps >= self.training.steps,
-                f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps "
-                f"({self.training.steps})",
             ),
         ]
 
