@@ -17,7 +17,6 @@ tokens/s are those of a second of processor time, which other work on the machin
 
 import argparse
 import dataclasses
-import fcntl
 import json
 import math
 import os
@@ -26,8 +25,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +40,7 @@ from electrain.models.generators import GeneratorConfig
 from electrain.plan import plan
 from electrain.pretrain_configuration import PretrainConfig, load_configuration
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
+from sittings import claimed, read_lines
 
 PUBLISHED = "published"
 # Whether a row was written is one question for all of its tokens: at the usual weight it drowns all else.
@@ -210,20 +208,7 @@ def measure(options: argparse.Namespace, run: Path) -> dict[str, float | None]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows that are there, in the order of `VARIANTS` and seeds."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return sorted(rows, key=lambda row: (list(VARIANTS).index(row["variant"]), row["seed"]))
-
-
-@contextmanager
-def claimed(path: Path, *, waits: bool) -> Iterator[bool]:
-    """Whether this process may do a run: False while another one does it, unless it `waits` for that to end."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    return sorted(read_lines(path), key=lambda row: (list(VARIANTS).index(row["variant"]), row["seed"]))
 
 
 def fill(options: argparse.Namespace) -> None:

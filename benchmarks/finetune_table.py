@@ -11,14 +11,12 @@ test file, of the model that was best on validation.
 
 import argparse
 import dataclasses
-import fcntl
 import json
 import math
 import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from electrain.tasks.metrics import (
     translation_scores,
 )
 from electrain.tasks.task import TaskName
+from sittings import claimed, read_lines
 
 SYSTEMS = ("trivial", "fresh", "pretrained")
 FEW_LABELS = (500, 2000)
@@ -342,33 +341,16 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
     return scores
 
 
-@contextmanager
-def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may do a job: False while another one does it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines that are there."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def fill(options: argparse.Namespace) -> None:
     """Does every job that is missing, appending a line for each."""
     path = options.output / "results.jsonl"
     deadline = time.monotonic() + 60 * options.stop_after_minutes
     for job in jobs(options):
         model = getattr(options, SETS[job.name].language)
-        if job.is_in(read_rows(path)) or (model is None and job.system != "trivial"):
+        if job.is_in(read_lines(path)) or (model is None and job.system != "trivial"):
             continue
         with claimed(options.output / "runs" / f"{job.folder}.lock") as is_mine:
-            if not is_mine or job.is_in(read_rows(path)):
+            if not is_mine or job.is_in(read_lines(path)):
                 continue
             if time.monotonic() > deadline:
                 return
@@ -436,7 +418,7 @@ def main() -> None:
         fill(options)
     except ElectrainError as error:
         raise SystemExit(f"finetune_table: {error}") from None
-    text = table(read_rows(options.output / "results.jsonl"))
+    text = table(read_lines(options.output / "results.jsonl"))
     (options.output / "table.md").write_text(text + "\n")
     print(text)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from electrain.errors import CheckpointError
-from electrain.loading import configuration_of, model_folder, one_line, tokenizer_of
+from electrain.loading import configuration_of, model_folder, tokenizer_of, weights_of
 from electrain.models.encoder_decoder import load_encoder_decoder
 from electrain.models.task_heads import TASK_CLASSES
 from electrain.tasks.task import Task, TaskName
@@ -42,20 +42,10 @@ def load_fine_tuned(model: Path | str, tasks: tuple[TaskName, ...], *, device: s
         raise CheckpointError(f"{source}: was fine-tuned for {settings.task}, not for {wanted}; give another folder")
     target_tokenizer = None
     if settings.task in TASK_CLASSES:
-        network = _weights(source, TASK_CLASSES[settings.task])
+        network = weights_of(source, TASK_CLASSES[settings.task], f"model of {settings.task}")
         tokenizer = tokenizer_of(source, configuration.vocab_size)
     else:
         network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
     task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return FineTuned(network.to(place).eval(), task, settings, tokenizer, source)
-
-
-def _weights(source: str, model_class: Any) -> Any:
-    with one_line(source, "its weights cannot be used"):
-        network, report = model_class.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    if report["missing_keys"]:
-        raise CheckpointError(f"{source}: its weights lack {min(report['missing_keys'])}; copy the folder again")
-    return network

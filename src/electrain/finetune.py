@@ -284,10 +284,10 @@ class _Run:
         is_over = self._is_patience_over() or self.state.step >= self.training.steps
         is_stopped = False
         if not is_over:
-            say_once = self.runtime.is_first
-            if say_once:
+            if self.runtime.is_first:
                 say(f"{len(self.examples.train):,} training examples, {self.training.steps:,} steps")
-            with ProgressDisplay(self.training.steps, self.state.step, is_silent=not say_once) as self.display:
+            is_silent = not self.runtime.is_first
+            with ProgressDisplay(self.training.steps, self.state.step, is_silent=is_silent) as self.display:
                 ended = train(
                     self.module,
                     self.optimizers,

@@ -255,7 +255,7 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
         )
-    model = _weights(source, model_class, kind)
+    model = weights_of(source, model_class, _ROLES[kind])
     tokenizer = tokenizer_of(source, configuration.vocab_size)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     longest = min(configuration.max_position_embeddings, tokenizer.model_max_length, trained_length or math.inf)
@@ -268,7 +268,12 @@ def configuration_of(source: str) -> Any:
         return AutoConfig.from_pretrained(source)
 
 
-def _weights(source: str, model_class: Any, kind: Kind) -> Any:
+def weights_of(source: str, model_class: Any, role: str) -> Any:
+    """A network with every weight from a model's folder, or of the hub's model, in float32.
+
+    Args: role: what the network must be, for messages.
+    Raises: CheckpointError: no weights, damaged ones, of other shapes, or too few.
+    """
     if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
     with one_line(source, "its weights cannot be used"):
@@ -283,9 +288,7 @@ def _weights(source: str, model_class: Any, kind: Kind) -> Any:
     absent = sorted(report["missing_keys"])
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise CheckpointError(
-            f"{source}: is no {_ROLES[kind]}: its weights lack {absent[0]}{more}; give another folder"
-        )
+        raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
     return model
 
 

@@ -1,6 +1,5 @@
 """What a fine-tuned model says of texts: labels, numbers, tags, answers, summaries, translations; and vectors."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ import torch
 
 from electrain.data.cleaning import clean_text
 from electrain.data.compression import uncompressed_suffix
+from electrain.data.readers import parse_object
 from electrain.errors import DataError
 from electrain.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune_model import open_pretrained
@@ -192,17 +192,7 @@ def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
     is_jsonl = path is not None and uncompressed_suffix(path) == ".jsonl"
     for number, line in enumerate(lines, start=1):
         where = f"input {number}" if path is None else f"{path}:{number}"
-        yield Input(_record(line, where) if is_jsonl and line.strip() else line, number, where)
-
-
-def _record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error}); mend or remove this line") from error
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: not a JSON object; mend or remove this line")
-    return record
+        yield Input(parse_object(line, where, "text") if is_jsonl and line.strip() else line, number, where)
 
 
 @torch.inference_mode()

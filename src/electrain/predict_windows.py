@@ -1,6 +1,6 @@
 """A user's texts as rows that a model takes: overlapping windows over long ones, and the way back to the characters."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,13 +103,20 @@ def windows_of(text: int, tokens: int, longest: int) -> list[Window]:
 
 def batches_by_length(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
     """The windows, longest first, in batches of at most `batch_tokens` tokens, padding and special tokens counted."""
-    batch: list[Window] = []
-    for window in sorted(windows, key=lambda window: window.start - window.end):
-        longest = batch[0].end - batch[0].start + 2 if batch else 0
-        if batch and longest * (len(batch) + 1) > batch_tokens:
+    return longest_first(windows, batch_tokens, lambda window: window.end - window.start + 2)
+
+
+def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items, longest first, in batches that have at most `batch_tokens` tokens when padded to their longest.
+
+    Args: tokens_of: how many an item has, special ones counted.
+    """
+    batch: list[T] = []
+    for item in sorted(items, key=lambda item: -tokens_of(item)):
+        if batch and tokens_of(batch[0]) * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
-        batch.append(window)
+        batch.append(item)
     if batch:
         yield batch
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from electrain.predict_windows import longest_first
+
 TaskName = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
 
 E = TypeVar("E", contravariant=True)
@@ -173,14 +175,7 @@ def encoder_inputs(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) 
 
 def inference_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """The rows, longest first, in batches of at most `batch_tokens` tokens, padding counted."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: -len(row.input_ids)):
-        if batch and len(batch[0].input_ids) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    return longest_first(rows, batch_tokens, lambda row: len(row.input_ids))
 
 
 def on_device(tensors: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
