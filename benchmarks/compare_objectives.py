@@ -88,6 +88,11 @@ COLUMNS = {
     "peak_memory_mib": "peak memory of an uncompiled step, MiB",
 }
 
+_CHILD_PEAK_KIB = (
+    "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode; "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+)
+
 
 def flags(variant: str, steps: int) -> list[str]:
     """The command-line overrides of a variant."""
@@ -120,11 +125,10 @@ def steps_for(options: argparse.Namespace, variant: str, budget_flops: float, vo
     config, _ = configuration(options, variant, 0, 1000)
     cost = plan(config, vocabulary_size=vocabulary_size).flops.per_step
     if config.generator.own_stage_steps or config.corruption.source == "generated":
-        alone = dataclasses.replace(
-            config,
-            generator=GeneratorConfig(kind="unigram"),
-            corruption=dataclasses.replace(config.corruption, source="corpus"),
-        )
+        # With no written rows to detect, some positions must be replaced; how many does not change the count.
+        replaced = min(0.5, config.corruption.missing_fraction)
+        corruption = dataclasses.replace(config.corruption, source="corpus", missing_fraction=replaced)
+        alone = dataclasses.replace(config, generator=GeneratorConfig(kind="unigram"), corruption=corruption)
         judge = plan(alone, vocabulary_size=vocabulary_size).flops.per_step
         forward = (cost - judge) / 3  # the generator's forward pass; its backward pass costs twice as much
         if config.generator.own_stage_steps:  # half of the steps train it alone, half run it forward only
@@ -162,14 +166,17 @@ def tokens_per_processor_second(run: Path) -> float:
 
 
 def run_pretraining(options: argparse.Namespace, arguments: list[str], output: Path) -> float:
-    """Trains, or goes on training; returns the peak memory of the process in MiB."""
-    command = [sys.executable, "-m", "electrain.cli", "pretrain", "--config", options.config, "--shards"]
-    command += [str(options.shards), "--output", str(output), "--resume", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{output}: pretraining ended with {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_maxrss / 1024
+    """Trains, or goes on training; returns the peak memory of the process in MiB.
+
+    A small process starts it and asks: a child's peak begins with that of the process that forked it.
+    """
+    command = [sys.executable, "-c", _CHILD_PEAK_KIB, sys.executable, "-m", "electrain.cli", "pretrain"]
+    command += ["--config", options.config, "--shards", str(options.shards), "--output", str(output), "--resume"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{output}: pretraining ended with {done.returncode}")
+    return int(done.stdout) / 1024
 
 
 def peak_memory(options: argparse.Namespace, variant: str) -> float:

@@ -12,6 +12,8 @@ from transformers import (
     BertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
     ModernBertConfig,
     ModernBertForTokenClassification,
 )
@@ -78,20 +80,21 @@ def test_each_layer_learns_slower_than_the_one_above(doubles: bool, expected: di
         assert decays[id(parameter)] == (0.1 if parameter.ndim == 2 else 0.0)
 
 
-def test_modernbert_and_bert_layers_are_found() -> None:
-    config = {**SIZES, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+def test_layers_of_other_architectures_are_found() -> None:
+    ends = {"bos_token_id": 2, "eos_token_id": 3}
     for model in (
-        ModernBertForTokenClassification(ModernBertConfig(**config)),
+        ModernBertForTokenClassification(ModernBertConfig(**SIZES, **ends, cls_token_id=2, sep_token_id=3)),
         BertForSequenceClassification(BertConfig(**SIZES)),
+        GPT2ForSequenceClassification(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, **ends)),
     ):
         optimizer = build_layered_optimizer(model, 1.0, layer_decay=0.5, weight_decay=0.0, doubles_top_decay=False)
         ratio = {id(p): group["rate_ratio"] for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in model.named_parameters():
             wanted = 1.0
-            if "embeddings" in name:
+            if "embeddings" in name or ".wte." in name or ".wpe." in name:
                 wanted = 0.5**4
             for layer in range(3):
-                if f"layers.{layer}." in name or f"layer.{layer}." in name:
+                if any(f".{part}.{layer}." in name for part in ("layers", "layer", "h")):
                     wanted = 0.5 ** (3 - layer)
             assert ratio[id(parameter)] == wanted, name
 

@@ -118,6 +118,17 @@ def test_muon_takes_the_matrices_inside_the_layers_only() -> None:
     assert all(".encoder.layer." in name and name.endswith("weight") for name in taken)
 
 
+def test_muon_takes_the_matrices_of_a_gpt2_generator_too() -> None:
+    config = tiny_configuration(training={"optimizer": "muon"}, generator={"kind": "causal"})
+    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    _, muon = build_optimizers(objective, config.training, config.parity)
+    names = {id(parameter): name for name, parameter in objective.named_parameters()}
+    taken = [names[id(parameter)] for group in muon.param_groups for parameter in group["params"]]
+    of_generator = [name for name in taken if name.startswith("generator.")]
+    assert len(of_generator) == 2 * 4  # two layers; attention's and the feed-forward network's two matrices each
+    assert all(".h." in name and name.endswith("weight") for name in of_generator)
+
+
 @pytest.mark.parametrize("parity", [ParityConfig(), ParityConfig(no_bias_correction=True)])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_state_survives_naming(parity: ParityConfig, optimizer: Any) -> None:

@@ -17,6 +17,9 @@ EPSILON = 1e-6
 GRADIENT_NORM_LIMIT = 1.0
 # Warm-up-stable-decay: the last fifth of the steps decays (Hägele et al. 2024, section 4: 10-20% suffices).
 DECAY_FRACTION = 0.2
+# How transformers names what is inside layer N: GPT-2 has "h" where the others have "layer" or "layers".
+_LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
+_EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
 
 
 class AdamWithoutBiasCorrection(Optimizer):
@@ -136,9 +139,9 @@ def _layer_number(name: str) -> int | None:
     """Of an encoder's parameter: 0 for the embeddings, then 1 for the lowest layer; None for everything above."""
     if name.startswith("model.decoder.") or ".decoder." in name:
         return None
-    if "embeddings" in name:
+    if _EMBEDDINGS.search(name):
         return 0
-    found = re.search(r"\.layers?\.(\d+)\.", name)
+    found = _LAYER.search(name)
     return int(found.group(1)) + 1 if found else None
 
 
@@ -153,7 +156,7 @@ def clip_gradients(networks: list[list[tuple[str, nn.Parameter]]]) -> float:
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and (".layers." in name or ".layer." in name)
+    return parameter.ndim == 2 and bool(_LAYER.search(name))
 
 
 def learning_rate(step: int, training: TrainingConfig, parity: ParityConfig) -> float:
