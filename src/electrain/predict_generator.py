@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from electrain.configuration import require_at_least, require_fraction
 from electrain.data.parcels import PackedBatch
 from electrain.data.randomness import below_one, random_uniforms
-from electrain.data.tokenizer import continues_word, load_tokenizer
+from electrain.data.tokenizer import FRAME, continues_word, load_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError, DataError
 from electrain.loading import LoadedModel, load_language_model
 from electrain.models.backbones import encode
@@ -66,7 +66,13 @@ def predict_generate(
         can_write[:, 1 + len(ids) :] = True
         draws = random_uniforms(seed, "predict generate", np.array([number]), row.shape[1])
         written = write_passages(
-            writer.model, row, can_write, _uniforms(draws, writer), temperature=temperature, top_p=top_p
+            writer.model,
+            row,
+            can_write,
+            _uniforms(draws, writer),
+            temperature=temperature,
+            top_p=top_p,
+            never=_frame_ids(writer.tokenizer),
         )[0, 1 + len(ids) :].tolist()
         yield {
             "text": text,
@@ -122,7 +128,11 @@ def _steps(
         assert generator is not None
         given = (rows["token_ids"], written, rows["writing_uniforms"])
         passage = write_passages(
-            generator.model, *given, temperature=config.generator.temperature, top_p=corruption.top_p
+            generator.model,
+            *given,
+            temperature=config.generator.temperature,
+            top_p=corruption.top_p,
+            never=_frame_ids(tokenizer),
         )
         packed = replace(packed, token_ids=passage.numpy())
         batch = _micro_batch(packed, config, tokenizer, seed)
@@ -176,8 +186,7 @@ def _proposals(
     positions, choice = rows["positions"], config.generator
     if generator is None:
         counts = np.load(run / "unigram_counts.npy", allow_pickle=False)
-        special = sorted(tokenizer.all_special_ids)
-        drawer = UnigramGenerator(counts, choice.clusters, choice.temperature, special)
+        drawer = UnigramGenerator(counts, choice.clusters, choice.temperature, _frame_ids(tokenizer))
         return drawer.draw(rows["token_ids"].gather(1, positions), rows["uniforms"])
     is_causal = generator.kind == "causal-language-model"
     ids = (rows["token_ids"] if is_causal else rows["masked_ids"]).to(generator.device)
@@ -201,6 +210,12 @@ def _tokenizer_of(model: Path | str, generator: LoadedModel | None) -> Any:
     if generator is not None:
         return generator.tokenizer
     return load_tokenizer(Path(model) / "tokenizer")
+
+
+def _frame_ids(tokenizer: Any) -> list[int]:
+    """Of the special tokens that stand for nothing in a text, as far as the tokenizer has them."""
+    ids = (getattr(tokenizer, f"{kind}_token_id") for kind in FRAME)
+    return sorted({number for number in ids if number is not None})
 
 
 def _packed(ids: list[int], tokenizer: Any, number: int) -> PackedBatch:

@@ -63,6 +63,7 @@ def build_objective(
         _build_generator(config, discriminator, common, unigram_counts),
         _settings(config),
         mask_id=special_ids.get("mask", 0),
+        special_ids=tuple(special_ids.values()),
         own_stage_steps=config.generator.own_stage_steps,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import ElectraConfig, ElectraForCausalLM
 
+from electrain.data.shards import open_shards
 from electrain.data.tokenizer import load_tokenizer
 from electrain.errors import CheckpointError
 from electrain.models.frozen_generator import FrozenGenerator
@@ -79,6 +80,22 @@ def test_written_passages_follow_the_network_word_by_word(tiny_shards: Path, bac
     chosen = can_write[:, 1:]
     assert bool((uniforms[:, 1:][chosen] <= below[chosen] + 1e-4).all())
     assert bool((uniforms[:, 1:][chosen] >= (below - own)[chosen] - 1e-4).all())
+
+
+def test_special_tokens_are_not_written(tiny_shards: Path) -> None:
+    config = tiny_configuration(generator={"kind": "causal"})
+    objective = objective_of(config, tiny_shards)
+    shards = open_shards(tiny_shards)
+    special = {shards.pad_id, shards.cls_id, shards.sep_id, shards.mask_id}
+    assert set(objective.special_ids) == special
+    network = objective.eval().generator.network
+    ids = torch.full((64, 24), shards.cls_id)
+    can_write = torch.arange(24).expand(64, -1) > 0
+    uniforms = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0))
+    table = None if objective.generator.table is None else objective.generator.table()
+    freely, barred = (write_passages(network, ids, can_write, uniforms, table=table, never=n) for n in ((), special))
+    assert special & set(freely[can_write].tolist())
+    assert not special & set(barred[can_write].tolist())
 
 
 def test_nucleus_by_hand() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+FRAME = ("pad", "cls", "sep", "mask")  # special tokens that stand for nothing in a text
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
 
 

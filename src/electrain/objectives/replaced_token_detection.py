@@ -135,16 +135,21 @@ class ReplacedTokenDetection(nn.Module):
         settings: DetectionSettings,
         *,
         mask_id: int = 0,
+        special_ids: tuple[int, ...] = (),
         own_stage_steps: int = 0,
     ) -> None:
-        """Args: own_stage_steps: the first steps, in which the generator alone is trained; then it is frozen."""
+        """
+        Args:
+            special_ids: which the generator never writes.
+            own_stage_steps: the first steps, in which the generator alone is trained; then it is frozen.
+        """
         super().__init__()
         self.own_stage_steps = own_stage_steps
         self.trains_generator = any(parameter.requires_grad for parameter in generator.parameters())
         self.discriminator = discriminator
         self.generator = generator
         self.settings = settings
-        self.mask_id = mask_id
+        self.mask_id, self.special_ids = mask_id, special_ids
         self.place = place_averaged_words if settings.averages_collisions else place_words
         self.baseline: nn.Linear | None = None
         self.mixture: nn.Linear | None = None
@@ -184,6 +189,7 @@ class ReplacedTokenDetection(nn.Module):
                 table=None if self.generator.table is None else self.generator.table(),
                 temperature=temperature,
                 top_p=self.settings.top_p,
+                never=self.special_ids,
             )
             after = before.index_copy(0, rows, passages)
             masked = tensors["masked_ids"]

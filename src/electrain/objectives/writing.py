@@ -1,5 +1,6 @@
 """Passages that a causal generator writes: real words to begin with, then its own, one after another."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ def write_passages(
     table: Tensor | None = None,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    never: Sequence[int] = (),
 ) -> Tensor:
     """(rows, length) int64: the rows with every token where `can_write` drawn anew, from left to right.
 
@@ -32,6 +34,7 @@ def write_passages(
         uniforms: (rows, length) float32 in [0, 1); decides each token, so that a passage can be written again.
         table: (vocabulary, hidden) float; in place of the network's own embeddings and output layer.
         temperature, top_p: of the sampling; see `nucleus`.
+        never: ids that are not drawn: special tokens, which young weights would write too.
     """
     written = token_ids.clone()
     places = torch.nonzero(can_write.any(0)).flatten().tolist()
@@ -44,6 +47,7 @@ def write_passages(
         output = network.transformer(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         cache, read = output.past_key_values, place
         logits = functional.linear(output.last_hidden_state[:, -1], words_table)
+        logits[:, list(never)] = -torch.inf
         words = sample_words(nucleus(logits, top_p, temperature), uniforms[:, place], temperature)
         written[:, place] = torch.where(can_write[:, place], words, written[:, place])
     return written
