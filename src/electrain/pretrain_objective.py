@@ -103,14 +103,7 @@ def generator_sizes(config: PretrainConfig) -> EncoderConfig:
 def _settings(config: PretrainConfig) -> DetectionSettings:
     judge, game, choice = config.discriminator, config.game, config.generator
     layers = generator_sizes(config).layers
-    is_mixture, relaxes = choice.training == "mixture", choice.training in ("gumbel", "mixture")
     last = tuple(range(max(1, layers - MIXTURE_DEPTHS + 1), layers + 1))
-    # The discriminator's loss is a mean over the tokens it is asked about, times its weight; a reward, one over the
-    # words proposed and shown.
-    masked, missing = config.corruption.masked_fraction, config.corruption.missing_fraction
-    weight = judge.loss_weight
-    if judge.detection_at == "all":
-        weight *= masked * (1 - missing) / (1 - masked * missing)
     return DetectionSettings(
         loss_weight=judge.loss_weight,
         training=choice.training,
@@ -120,11 +113,24 @@ def _settings(config: PretrainConfig) -> DetectionSettings:
         likelihood_weight=game.likelihood_weight,
         adversarial_weight=game.adversarial_weight,
         gumbel_temperature=game.gumbel_temperature,
-        reversal=game.adversarial_weight / weight if relaxes and weight else 0.0,
-        depths=(game.mixture_depths or last) if is_mixture else (),
+        depths=(game.mixture_depths or last) if choice.training == "mixture" else (),
         averages_collisions=config.parity.colliding_positions,
         top_p=config.corruption.top_p,
     )
+
+
+def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
+    """Makes relaxed words worth as much as a reward; None where no words are relaxed.
+
+    The discriminator's loss is a mean over the tokens it is asked about, times its weight; a reward, one over the words
+    proposed and shown.
+    """
+    if config.generator.training not in ("gumbel", "mixture"):
+        return None
+    missing, weight = config.corruption.missing_fraction, config.discriminator.loss_weight
+    if config.discriminator.detection_at == "all":
+        weight *= masked_fraction * (1 - missing) / (1 - masked_fraction * missing)
+    return config.game.adversarial_weight / weight
 
 
 def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) -> None:
@@ -186,7 +192,7 @@ def micro_batches(
             numbers = np.arange(first + offset, first + min(offset + micro_rows, own_rows), dtype=np.int64)
             masked = mask_batch(
                 rows.batch(numbers),
-                on_the_line(corruption.masked_fraction, corruption.last_masked_fraction, step, training.steps),
+                _masked_fraction(config, step),
                 training.seed,
                 mask_id=mask_id,
                 with_collisions=parity.colliding_positions,
@@ -217,6 +223,11 @@ def on_the_line(first: float, last: float, step: int, steps: int) -> float:
     return first + (last - first) * step / max(1, steps - 1) if last else first
 
 
+def _masked_fraction(config: PretrainConfig, step: int) -> float:
+    corruption = config.corruption
+    return on_the_line(corruption.masked_fraction, corruption.last_masked_fraction, step, config.training.steps)
+
+
 def _detection_micro_batch(masked: MaskedBatch, config: PretrainConfig, step: int) -> MicroBatch:
     choice = config.generator
     temperature = on_the_line(choice.temperature, choice.last_temperature, step, config.training.steps)
@@ -228,6 +239,7 @@ def _detection_micro_batch(masked: MaskedBatch, config: PretrainConfig, step: in
         config.training.seed,
         with_padding=config.parity.reference_packing,
         temperature=temperature if is_tempered else None,
+        reversal=_reversal(config, _masked_fraction(config, step)),
         generator=None
         if choice.kind in ("unigram", "frozen") and not choice.own_stage_steps > step
         else choice.training,

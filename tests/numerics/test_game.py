@@ -192,6 +192,39 @@ def test_relaxed_words_leave_the_discriminators_own_gradient_as_it_is(tiny_shard
         torch.testing.assert_close(without, with_it, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("at", ["all", "selected"])
+def test_relaxed_words_are_worth_as_much_as_a_reward_at_every_masked_fraction(tiny_shards: Path, at: str) -> None:
+    config = tiny_configuration(
+        generator={"training": "gumbel"},
+        corruption={"masked_fraction": 0.1, "last_masked_fraction": 0.4},
+        discriminator={"detection_at": at, "loss_weight": 20.0},
+        training={"steps": 11},
+    )
+    of_step = batches_of(config, tiny_shards)
+    for step, fraction in ((0, 0.1), (5, 0.25), (10, 0.4)):
+        asked_for_each = fraction if at == "all" else 1.0
+        assert float(of_step(step)[0].tensors["reversal"]) == pytest.approx(1 / (20 * asked_for_each))
+
+
+def test_the_journal_is_told_of_the_mixture_not_of_one_depth(tiny_shards: Path) -> None:
+    config = tiny_configuration(generator={"training": "mixture"})
+    objective = objective_of(config, tiny_shards, spread=0.5)
+    tensors = batches_of(config, tiny_shards)(0)[0].tensors
+    seen = objective(**tensors).observations
+    hidden, logits = objective.generator.propose(
+        tensors["masked_ids"],
+        tensors["token_type_ids"],
+        tensors["attention_mask"],
+        tensors["positions"],
+        objective.settings.depths,
+    )
+    weights = torch.softmax(objective.mixture(hidden), -1)
+    chances = sum(weights[..., [k]] * torch.softmax(logits[k], -1) for k in range(len(logits)))
+    entropies = -(chances * chances.log()).sum(-1)
+    expected = float(entropies[tensors["is_selected"]].sum().detach())
+    assert float(seen["generator_entropy"]) == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_gumbel_gradient_ascends_the_discriminators_loss(tiny_shards: Path) -> None:
     """A small step of the generator along it makes the discriminator's expected loss larger."""
     config = tiny_configuration(

@@ -21,6 +21,7 @@ def detection_micro_batch(
     *,
     with_padding: bool,
     temperature: float | None = None,
+    reversal: float | None = None,
     generator: str | None = "likelihood",
     generator_alone: bool = False,
 ) -> MicroBatch:
@@ -28,6 +29,7 @@ def detection_micro_batch(
 
     Args:
         temperature: of the generator's samples; None: 1.
+        reversal: see `Rows`; None: no words are relaxed.
         generator: how it is trained; None: not at all.
         generator_alone: the discriminator is left out of this step.
     """
@@ -44,6 +46,7 @@ def detection_micro_batch(
         counts |= dict.fromkeys(("policy", "baseline"), int((_shown(masked, is_missing) & in_text).sum()))
     more: dict[str, torch.Tensor | bool | None] = {
         "temperature": None if temperature is None else torch.tensor(temperature),
+        "reversal": None if reversal is None else torch.tensor(reversal),
         "base_ids": None if masked.base_ids is None else torch.from_numpy(masked.base_ids),
         "is_missing": None if is_missing is None else torch.from_numpy(is_missing),
         "is_kept": None if is_kept is None else torch.from_numpy(is_kept),

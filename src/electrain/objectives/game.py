@@ -75,11 +75,11 @@ def relaxed_words(word_logits: Tensor, noise: Tensor, gumbel_temperature: float)
     return perturbed.detach().argmax(-1), torch.softmax(perturbed / gumbel_temperature, dim=-1)
 
 
-def reversed_straight_through(relaxed: Tensor, table: Tensor, scale: float) -> Tensor:
+def reversed_straight_through(relaxed: Tensor, table: Tensor, scale: Tensor) -> Tensor:
     """(..., embedding) float32: zeros, whose backward pass gives the relaxed words minus `scale` times the gradient.
 
     Added to the embeddings of the words drawn, it lets one backward pass minimise the discriminator's loss over the
-    discriminator and maximise it over the generator; the table gets no gradient from it.
+    discriminator and maximise it over the generator; the table gets no gradient from it. `scale` is a () float32.
     """
     embedded = -scale * (relaxed @ table.detach().to(relaxed.dtype))
     return embedded - embedded.detach()

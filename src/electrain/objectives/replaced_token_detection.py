@@ -62,8 +62,6 @@ class DetectionSettings:
     """The choices of `ReplacedTokenDetection`; see the fields of the same names in the configuration.
 
     Attributes:
-        reversal: what the discriminator's gradient is multiplied with before it reaches the generator through relaxed
-            words, its sign apart.
         depths: layers after which the generator proposes words; empty: the last.
     """
 
@@ -75,7 +73,6 @@ class DetectionSettings:
     likelihood_weight: float = 1.0
     adversarial_weight: float = 1.0
     gumbel_temperature: float = 0.5
-    reversal: float = 0.0
     depths: tuple[int, ...] = ()
     averages_collisions: bool = False
     top_p: float = 1.0
@@ -88,12 +85,14 @@ class Proposal(NamedTuple):
         words: (batch, selected) int64; drawn.
         hidden: (batch, selected, hidden) float; its states; None where there is no network.
         logits: (batch, selected, vocabulary) float, for each depth; empty where there is no network.
+        chosen: (batch, selected, vocabulary) float; those that the words are drawn from: the last, or the mixture's.
         relaxed: (batch, selected, vocabulary) float32; stands for the words in the backward pass; None: nothing does.
     """
 
     words: Tensor
     hidden: Tensor | None
     logits: list[Tensor]
+    chosen: Tensor | None
     relaxed: Tensor | None
 
 
@@ -105,6 +104,8 @@ class Rows(NamedTuple):
         is_missing: (batch, selected) bool; True where the discriminator sees [MASK] and no proposal.
         is_kept: (batch, selected) bool; True where it sees the original, though a word was proposed.
         is_written: (batch, length) bool; True at tokens that the generator wrote before anything was masked.
+        reversal: () float32; what the discriminator's gradient is multiplied with before it reaches the generator
+            through relaxed words, its sign apart.
     """
 
     token_ids: Tensor
@@ -119,6 +120,7 @@ class Rows(NamedTuple):
     is_missing: Tensor | None = None
     is_kept: Tensor | None = None
     is_written: Tensor | None = None
+    reversal: Tensor | None = None
 
 
 class ReplacedTokenDetection(nn.Module):
@@ -210,6 +212,7 @@ class ReplacedTokenDetection(nn.Module):
         is_missing: Tensor | None = None,
         is_kept: Tensor | None = None,
         is_written: Tensor | None = None,
+        reversal: Tensor | None = None,
         generator_alone: bool = False,
     ) -> Outcome:
         """The losses of rows whose tensors are those of `Rows`; `generator_alone` leaves the discriminator out."""
@@ -226,6 +229,7 @@ class ReplacedTokenDetection(nn.Module):
             is_missing,
             is_kept,
             is_written,
+            reversal,
         )
         originals = token_ids.gather(1, positions)
         proposal = self._propose(rows, originals)
@@ -254,7 +258,7 @@ class ReplacedTokenDetection(nn.Module):
 
     def _propose(self, rows: Rows, originals: Tensor) -> Proposal:
         if isinstance(self.generator, UnigramGenerator):
-            return Proposal(self.generator.draw(originals, rows.uniforms), None, [], None)
+            return Proposal(self.generator.draw(originals, rows.uniforms), None, [], None, None)
         settings = self.settings
         seen = rows.masked_ids if self.generator.reads_masked_ids else rows.token_ids
         hidden, logits = self.generator.propose(
@@ -266,9 +270,9 @@ class ReplacedTokenDetection(nn.Module):
         if settings.training in ("gumbel", "mixture"):
             noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
             words, relaxed = relaxed_words(_tempered(rows, chosen), noise, settings.gumbel_temperature)
-            return Proposal(words, hidden, logits, relaxed)
+            return Proposal(words, hidden, logits, chosen, relaxed)
         words = sample_words(chosen, rows.uniforms, 1.0 if rows.temperature is None else rows.temperature)
-        return Proposal(words, hidden, logits, None)
+        return Proposal(words, hidden, logits, chosen, None)
 
     def _likelihood_terms(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, LossTerm]:
         weight = 1.0 if self.settings.training in ("likelihood", "mixture") else self.settings.likelihood_weight
@@ -290,8 +294,9 @@ class ReplacedTokenDetection(nn.Module):
         """(batch, length, embedding) float, with the generator's words relaxed; None: the usual look-up."""
         if proposal.relaxed is None:
             return None
+        assert rows.reversal is not None
         table = self.discriminator.word_embeddings
-        relaxed = reversed_straight_through(proposal.relaxed, table.weight, self.settings.reversal)
+        relaxed = reversed_straight_through(proposal.relaxed, table.weight, rows.reversal)
         relaxed = relaxed * _played(rows).unsqueeze(-1)
         embeddings: Tensor = table(corrupted_ids)
         index = rows.positions.unsqueeze(-1).expand_as(relaxed)
@@ -377,7 +382,8 @@ class ReplacedTokenDetection(nn.Module):
         """(batch, selected) float32: the log-probability that the generator draws `words` there."""
         if isinstance(self.generator, UnigramGenerator):
             return self.generator.log_chance(originals, words)
-        chances = torch.log_softmax(_tempered(rows, proposal.logits[-1].detach()).float(), -1)
+        assert proposal.chosen is not None
+        chances = torch.log_softmax(_tempered(rows, proposal.chosen).float(), -1)
         return chances.gather(-1, words.unsqueeze(-1)).squeeze(-1)
 
     def _adversarial_terms(
@@ -391,9 +397,10 @@ class ReplacedTokenDetection(nn.Module):
         if self.baseline is None:
             return {}
         assert proposal.hidden is not None
+        assert proposal.chosen is not None
         # The states are the generator's, but its own training must not serve the baseline.
         baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
-        tempered = _tempered(rows, proposal.logits[-1])
+        tempered = _tempered(rows, proposal.chosen)
         policy = policy_gradient_losses(tempered, proposal.words, reward, baseline)
         scored = is_asked.sum()
         return {
@@ -403,9 +410,9 @@ class ReplacedTokenDetection(nn.Module):
 
     @torch.no_grad()
     def _generator_observations(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, Tensor]:
-        if not proposal.logits:
+        if proposal.chosen is None:
             return {}
-        logits, is_selected = proposal.logits[-1], _selected_in_text(rows)
+        logits, is_selected = proposal.chosen, _selected_in_text(rows)
         log_probabilities = torch.log_softmax(logits.float(), dim=-1)
         entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
         # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
