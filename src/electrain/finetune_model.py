@@ -15,6 +15,7 @@ from electrain.data.tokenizer import save_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig
 from electrain.loading import configuration_of, model_folder, one_line, tokenizer_of
+from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import DecoderConfig, build_encoder_decoder, save_encoder_decoder
 from electrain.models.task_heads import (
     TASK_CLASSES,
@@ -26,7 +27,7 @@ from electrain.models.task_heads import (
 )
 from electrain.objectives.objective import LossTerm, Outcome
 from electrain.tasks.task import Task
-from electrain.tasks.task_folder import TaskSettings, positions_of, save_task_settings, takes_token_types
+from electrain.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 
 _NOT_ENCODERS = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}
 
@@ -48,7 +49,7 @@ class Pretrained:
     @property
     def longest_row(self) -> int:
         """The most tokens, special ones counted, that it takes at once."""
-        return int(min(positions_of(self.configuration), self.tokenizer.model_max_length))
+        return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
 
 
 def open_pretrained(model: Path | str) -> Pretrained:

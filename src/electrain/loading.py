@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoTokenizer,
     BertForMaskedLM,
     BertForTokenClassification,
@@ -28,8 +30,9 @@ from electrain.configuration import read_toml
 from electrain.data.tokenizer import load_tokenizer
 from electrain.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.models import discriminator
-from electrain.models.backbones import LABELS, encode
-from electrain.models.generators import word_logits
+from electrain.models.backbones import LABELS, encode, positions_of
+from electrain.models.frozen_generator import sees_what_follows, states_and_word_logits
+from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
 
 Kind = Literal["detection", "masked-language-model", "causal-language-model"]
@@ -45,12 +48,16 @@ _CLASSES: dict[tuple[str, Kind], Any] = {
     (MODEL_TYPE, "detection"): RecurrentForTokenClassification,
     (MODEL_TYPE, "masked-language-model"): RecurrentForMaskedLM,
 }
+# Of architectures that electrain does not pretrain: a frozen generator can be one, from the hub.
+_OTHER_CLASSES: dict[Kind, Any] = {
+    "masked-language-model": AutoModelForMaskedLM,
+    "causal-language-model": AutoModelForCausalLM,
+}
 _ROLES: dict[Kind, str] = {
     "detection": "discriminator",
     "masked-language-model": "generator or masked language model",
     "causal-language-model": "causal generator",
 }
-_KNOWN = {"causal-language-model": "gpt2"}
 # Further heads of a discriminator, each in a folder of its own, with the class that holds it.
 HEAD_FOLDERS: dict[str, Kind] = {"correction": "masked-language-model", "electric": "detection"}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -61,7 +68,8 @@ class LoadedModel:
     """A network that is ready to be asked: in evaluation mode, in float32.
 
     Attributes:
-        model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, or a GPT-2.
+        model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, a GPT-2, or
+            another language model.
         tokenizer: the fast tokenizer from the same folder.
         kind: detection (was each token replaced? or, of an electric head, its energy), masked-language-model (which
             word stands at [MASK]?) or causal-language-model (which word comes next?).
@@ -108,8 +116,7 @@ def masked_word_logits(
         attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
         is_asked: (batch, length) bool.
     """
-    hidden = encode(language_model.model.base_model, input_ids, None, attention_mask)
-    return word_logits(language_model.model, hidden[is_asked]).float()
+    return _word_logits(language_model, input_ids, None, attention_mask, lambda x: x[is_asked])
 
 
 def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: Tensor) -> Tensor:
@@ -121,10 +128,43 @@ def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: T
         input_ids: (batch, length) int64; padding, if any, at the end.
         is_asked: (batch, length) bool.
     """
-    hidden = encode(language_model.model.base_model, input_ids, None, None)
     before = torch.zeros_like(is_asked)
     before[:, :-1] = is_asked[:, 1:]
-    return word_logits(language_model.model, hidden[before]).float()
+    return _word_logits(language_model, input_ids, None, None, lambda x: x[before])
+
+
+def proposed_word_logits(
+    language_model: LoadedModel,
+    token_ids: Tensor,
+    masked_ids: Tensor,
+    token_type_ids: Tensor,
+    attention_mask: Tensor | None,
+    positions: Tensor,
+) -> Tensor:
+    """(batch, selected, vocabulary) float32: what a generator of either kind proposes at the selected positions.
+
+    Args:
+        token_ids: (batch, length) int64; read by a causal model, which knows what stands before each position.
+        masked_ids: (batch, length) int64; read by a masked one.
+        token_type_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        positions: (batch, selected) int64.
+    """
+    is_causal = language_model.kind == "causal-language-model"
+    ids, places = (token_ids, places_before(positions)) if is_causal else (masked_ids, positions)
+    return _word_logits(language_model, ids, token_type_ids, attention_mask, lambda x: take_positions(x, places))
+
+
+def _word_logits(
+    language_model: LoadedModel,
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    take: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Float32, of the tokenizer's words: a model of the hub can have more rows in its table."""
+    _, logits = states_and_word_logits(language_model.model, input_ids, token_type_ids, attention_mask, take)
+    return logits[..., : len(language_model.tokenizer)].float()
 
 
 def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
@@ -150,8 +190,7 @@ def load_language_model(folder: Path | str, *, device: str | None = None) -> Loa
     """
     inside = [Path(folder) / name for name in ("generator", "correction")]
     source = next((str(path) for path in inside if path.is_dir()), None) or model_folder(folder)
-    is_causal = configuration_of(source).model_type == "gpt2"
-    kind: Kind = "causal-language-model" if is_causal else "masked-language-model"
+    kind: Kind = "causal-language-model" if _is_causal(configuration_of(source)) else "masked-language-model"
     return _load(source, kind, device, _trained_length(folder))
 
 
@@ -193,13 +232,18 @@ def is_baseline(folder: Path | str) -> bool:
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
     source = model_folder(folder)
-    architectures = getattr(configuration_of(source), "architectures", None) or [""]
+    configuration = configuration_of(source)
     kind: Kind = "detection"
-    if architectures[0].endswith("ForMaskedLM"):
+    if (configuration.architectures or [""])[0].endswith("ForMaskedLM"):
         kind = "masked-language-model"
-    elif architectures[0].endswith("LMHeadModel"):
+    elif _is_causal(configuration):
         kind = "causal-language-model"
     return _load(source, kind, device, _trained_length(folder))
+
+
+def _is_causal(configuration: Any) -> bool:
+    names = configuration.architectures or [""]
+    return bool(configuration.model_type == "gpt2" or names[0].endswith(("ForCausalLM", "LMHeadModel")))
 
 
 def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
@@ -245,20 +289,21 @@ def _trained_length(folder: Path | str) -> int | None:
 
 def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
     configuration = configuration_of(source)
-    model_class = _CLASSES.get((configuration.model_type, kind))
+    model_class = _CLASSES.get((configuration.model_type, kind)) or _OTHER_CLASSES.get(kind)
     if model_class is None:
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be "
-            f"{_KNOWN.get(kind, 'electra, modernbert or bert')}"
+            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be electra, modernbert or bert"
         )
     if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
         )
     model = weights_of(source, model_class, _ROLES[kind])
+    if kind == "causal-language-model" and sees_what_follows(model):
+        raise CheckpointError(f"{source}: its attention sees both sides: no causal language model; give another")
     tokenizer = tokenizer_of(source, configuration.vocab_size)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    longest = min(configuration.max_position_embeddings, tokenizer.model_max_length, trained_length or math.inf)
+    longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest))
 
 

@@ -14,9 +14,7 @@ from electrain.data.parcels import PackedBatch
 from electrain.data.randomness import below_one, random_uniforms
 from electrain.data.tokenizer import FRAME, continues_word, load_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError, DataError
-from electrain.loading import LoadedModel, load_language_model
-from electrain.models.backbones import encode
-from electrain.models.generators import places_before, take_positions, word_logits
+from electrain.loading import LoadedModel, load_language_model, proposed_word_logits
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.detection_batches import detection_micro_batch
 from electrain.objectives.masking import CorruptionConfig, mask_batch
@@ -188,20 +186,18 @@ def _proposals(
         counts = np.load(run / "unigram_counts.npy", allow_pickle=False)
         drawer = UnigramGenerator(counts, choice.clusters, choice.temperature, _frame_ids(tokenizer))
         return drawer.draw(rows["token_ids"].gather(1, positions), rows["uniforms"])
-    is_causal = generator.kind == "causal-language-model"
-    ids = (rows["token_ids"] if is_causal else rows["masked_ids"]).to(generator.device)
-    types = rows["token_type_ids"].to(generator.device)
-    places = (places_before(positions) if is_causal else positions).to(generator.device)
-    hidden = encode(generator.model.base_model, ids, types, None)
-    logits = word_logits(generator.model, take_positions(hidden, places)).cpu()
-    return sample_words(logits, rows["uniforms"], choice.temperature)
+    token_ids, masked_ids, types, at = (
+        rows[name].to(generator.device) for name in ("token_ids", "masked_ids", "token_type_ids", "positions")
+    )
+    logits = proposed_word_logits(generator, token_ids, masked_ids, types, None, at)
+    return sample_words(logits.cpu(), rows["uniforms"], choice.temperature)
 
 
 def _load_writer(model: Path | str, device: str | None) -> LoadedModel:
     found = load_language_model(model, device=device)
-    if found.kind != "causal-language-model":
+    if found.model.config.model_type != "gpt2":
         raise CheckpointError(
-            f'{found.source}: fills gaps and cannot write on; pretrain with [generator] kind = "causal"'
+            f'{found.source}: is no GPT-2 and cannot write on; pretrain with [generator] kind = "causal"'
         )
     return found
 

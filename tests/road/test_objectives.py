@@ -7,10 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
 
 from electrain.cli import main
 from electrain.data.shards import open_shards
+from electrain.data.tokenizer import load_tokenizer
 from electrain.errors import ConfigurationError, ElectrainError
 from electrain.evaluate.blimp import evaluate_blimp
 from electrain.evaluate.detection import evaluate_detection
@@ -271,6 +281,40 @@ def test_detection_reports_the_correction_head(runs: dict[str, Path], tmp_path: 
     assert evaluate_detection(runs["shuffle"], [str(corpus)], rows=20)["correction"] is None
     with pytest.raises(ElectrainError, match="holds no generator"):
         evaluate_detection(runs["unigram"], [str(corpus)], rows=20)
+
+
+FOREIGN: dict[str, Any] = {
+    "roberta": lambda sizes: RobertaForMaskedLM(RobertaConfig(**sizes, max_position_embeddings=64, pad_token_id=0)),
+    "llama": lambda sizes: LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0)),
+    "decoder bert": lambda sizes: BertLMHeadModel(BertConfig(**sizes, is_decoder=True)),
+}
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_frozen_generator_of_any_architecture_is_used_everywhere(
+    tiny_shards: Path, tmp_path: Path, name: str
+) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    # A larger table than the vocabulary: what it proposes beyond that must not be drawn.
+    FOREIGN[name]({**sizes, "vocab_size": 4000}).save_pretrained(tmp_path / "foreign")
+    load_tokenizer(tiny_shards / "tokenizer").save_pretrained(tmp_path / "foreign")
+    config = tiny_configuration(generator={"kind": "frozen", "source": str(tmp_path / "foreign")})
+    pretrain(config, tiny_shards, tmp_path / "run")
+    shown = next(iter(predict_corrupt(tmp_path / "run", [sentence(20)])))
+    assert shown["steps"][-1]["step"] == "what the discriminator reads"
+    assert any(shown["is_replaced"])
+    assert None not in shown["steps"][-1]["tokens"]
+    corpus = tmp_path / "held_out.txt"
+    corpus.write_text(" ".join(INVENTED_WORDS * 20))
+    judged = evaluate_detection(tmp_path / "run", [str(corpus)], rows=20)
+    assert judged["generator"]["loss"] == pytest.approx(4.66, abs=0.3)  # ln 106: not trained
+    pairs = tmp_path / "pairs.jsonl"
+    fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
+    pairs.write_text(json.dumps({"sentence_good": sentence(5), "sentence_bad": sentence(6), **fields}) + "\n")
+    scorer = "pseudo_log_likelihood" if name == "roberta" else "generator"
+    assert {"discriminator", scorer} <= set(evaluate_blimp(tmp_path / "run", pairs)["scorers"])
 
 
 @pytest.mark.usefixtures("quick_pretraining")

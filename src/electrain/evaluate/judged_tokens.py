@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from electrain.data.batches import RowSource
-from electrain.loading import LoadedModel, replaced_logits
+from electrain.loading import LoadedModel, proposed_word_logits, replaced_logits
 from electrain.models.backbones import encode
-from electrain.models.generators import places_before, take_positions, word_logits
+from electrain.models.generators import take_positions, word_logits
 from electrain.objectives.masking import MaskedBatch, mask_batch
 from electrain.objectives.sampling import place_words, sample_words
 from electrain.progress import Progress
@@ -107,10 +107,7 @@ def _judge_batch(
         )
     )
     is_real = None if packed.is_real.all() else torch.from_numpy(packed.is_real).to(device)
-    is_causal = sampler.kind == "causal-language-model"  # it sees the real words before each position
-    hidden = encode(sampler.model.base_model, token_ids if is_causal else masked_ids, types, is_real)
-    places = places_before(positions) if is_causal else positions
-    words_of = word_logits(sampler.model, take_positions(hidden, places)).float()
+    words_of = proposed_word_logits(sampler, token_ids, masked_ids, types, is_real, positions)
     drawn = sample_words(words_of, uniforms, temperature)
     corrupted = place_words(token_ids, positions, is_selected, drawn)
     is_scored = ~packed.is_special

@@ -154,6 +154,18 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
             network.set_attn_implementation("eager" if is_plain else "sdpa")
 
 
+def positions_of(configuration: Any) -> int | None:
+    """The most tokens that a network takes at once; None where its configuration names no limit.
+
+    RoBERTa's family numbers positions from after padding.
+    """
+    positions = int(getattr(configuration, "max_position_embeddings", 0) or 0)
+    if positions < 1:  # XLNet says -1
+        return None
+    counts_padding = configuration.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl")
+    return positions - configuration.pad_token_id - 1 if counts_padding else positions
+
+
 def encode(
     body: Any,
     token_ids: Tensor | None,

@@ -1,6 +1,7 @@
 """A generator that was trained before: any masked or causal language model of Hugging Face, never updated here."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,11 +10,13 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from electrain.errors import CheckpointError
+from electrain.models.backbones import encode, positions_of
 from electrain.models.generators import places_before, take_positions, word_logits
+from electrain.models.recurrent import MODEL_TYPE
 from electrain.models.starting_weights import configuration_of, load_network
 
 # The prediction head of these can be run at the selected positions alone; of others the whole network is run.
-KNOWN_HEADS = ("electra", "modernbert", "bert", "gpt2")
+KNOWN_HEADS = ("electra", "modernbert", "bert", "gpt2", MODEL_TYPE)
 
 
 class FrozenGenerator(nn.Module):
@@ -37,16 +40,19 @@ class FrozenGenerator(nn.Module):
                 f"{source}: knows {configuration.vocab_size} words, the shards have {vocabulary_size}; "
                 "give a generator that was trained with the shards' tokenizer"
             )
-        positions = getattr(configuration, "max_position_embeddings", sequence_length)
-        if positions < sequence_length:
+        positions = positions_of(configuration)
+        if positions is not None and positions < sequence_length:
             raise CheckpointError(f"{source}: takes rows of at most {positions} tokens; lower data.sequence_length")
         kind = AutoModelForMaskedLM if self.reads_masked_ids else AutoModelForCausalLM
         self.network: Any = load_network(kind, source)
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)
-        accepted = inspect.signature(self.network.base_model.forward).parameters
-        self.has_token_types = "token_type_ids" in accepted and getattr(configuration, "type_vocab_size", 0) > 1
         self.train(False)
+        if not self.reads_masked_ids and sees_what_follows(self.network):
+            raise CheckpointError(
+                f"{source}: is a {configuration.architectures[0]} whose attention sees both sides, so it would see the "
+                "words it is to propose; give a GPT-2, or a masked language model"
+            )
 
     def train(self, mode: bool = True) -> "FrozenGenerator":
         """Stays in evaluation mode, whatever the objective around it does."""
@@ -64,18 +70,10 @@ class FrozenGenerator(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """As `MaskedGenerator.propose`, at the last depth."""
         del depths
-        given: dict[str, Any] = {"input_ids": token_ids}
-        if attention_mask is not None:
-            given["attention_mask"] = attention_mask.to(torch.int64)
-        if self.has_token_types:
-            given["token_type_ids"] = token_type_ids
         places = positions if self.reads_masked_ids else places_before(positions)
-        if self.network.config.model_type in KNOWN_HEADS:
-            hidden = take_positions(self.network.base_model(**given)[0], places)
-            logits = word_logits(self.network, hidden)
-        else:
-            output = self.network(**given, output_hidden_states=True)
-            hidden, logits = (take_positions(x, places) for x in (output.hidden_states[-1], output.logits))
+        hidden, logits = states_and_word_logits(
+            self.network, token_ids, token_type_ids, attention_mask, lambda x: take_positions(x, places)
+        )
         return hidden, [logits[..., : self.vocabulary_size]]
 
     def forward(
@@ -89,8 +87,46 @@ class FrozenGenerator(nn.Module):
         return self.network
 
 
+def states_and_word_logits(
+    network: Any,
+    token_ids: Tensor,
+    token_type_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    take: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """(..., hidden) and (..., vocabulary) float: states and word logits of any language model where `take` says.
+
+    Args:
+        network: of Hugging Face, with a head that predicts words.
+        token_ids: (batch, length) int64.
+        token_type_ids: (batch, length) int64; ignored by a network without token types.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        take: from (batch, length, n) to (..., n).
+    """
+    if network.config.model_type in KNOWN_HEADS:
+        hidden = take(encode(network.base_model, token_ids, token_type_ids, attention_mask))
+        return hidden, word_logits(network, hidden)
+    given: dict[str, Any] = {"input_ids": token_ids}
+    if attention_mask is not None:
+        given["attention_mask"] = attention_mask.to(torch.int64)
+    accepted = inspect.signature(network.base_model.forward).parameters
+    if "token_type_ids" in accepted and getattr(network.config, "type_vocab_size", 0) > 1:
+        given["token_type_ids"] = token_type_ids
+    output = network(**given, output_hidden_states=True)
+    return take(output.hidden_states[-1]), take(output.logits)
+
+
+@torch.no_grad()
+def sees_what_follows(network: Any) -> bool:
+    """Whether the logits of a word depend on the word after it; asked, since no configuration says so of all models."""
+    rows = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
+    _, logits = states_and_word_logits(network, rows, torch.zeros_like(rows), None, lambda x: x[:, :3])
+    # Of untrained networks that look ahead the difference is a thousandth of the logits; of the others, rounding.
+    return bool((logits[0] - logits[1]).abs().max() > 1e-5 * logits.abs().max())
+
+
 def is_masked_language_model(configuration: Any) -> bool:
-    """True for a network that sees words on both sides of a gap; False for one that sees only those before.
+    """True for a network that fills gaps, knowing both sides; False for one that says which word comes next.
 
     Raises: CheckpointError: neither.
     """
@@ -98,12 +134,6 @@ def is_masked_language_model(configuration: Any) -> bool:
     if names[0].endswith("ForMaskedLM"):
         return True
     if names[0].endswith(("ForCausalLM", "LMHeadModel")):
-        sees_both_sides = configuration.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        if sees_both_sides and not getattr(configuration, "is_decoder", False):
-            raise CheckpointError(
-                f"{configuration.name_or_path}: is a {names[0]} whose attention sees both sides (is_decoder is not "
-                "set), so it would see the words it is to propose; give a GPT-2, or a masked language model"
-            )
         return False
     if names == [""] and configuration.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         return True

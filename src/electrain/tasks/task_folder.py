@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from electrain.errors import CheckpointError
+from electrain.models.backbones import positions_of
 from electrain.run_directory import write_text_durably
 from electrain.tasks.classification import Classification
 from electrain.tasks.question_answering import QuestionAnswering
@@ -92,13 +93,6 @@ def takes_token_types(model: Any) -> bool:
     return int(kind.get("type_vocab_size") or 0) > 1
 
 
-def positions_of(configuration: Any) -> int:
-    """The most tokens that a network takes at once; those of RoBERTa's family number positions from after padding."""
-    positions = int(getattr(configuration, "max_position_embeddings", 0) or 512)
-    counts_padding = configuration.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl")
-    return positions - configuration.pad_token_id - 1 if counts_padding else positions
-
-
 def score_settings(task: Task[Any], settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
     """What the scores of a model on some examples depend on, ready for JSON."""
     given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
@@ -139,7 +133,7 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
                 return TaskSettings("regression")
             is_discriminator = labels == ("original", "replaced")
             if not is_discriminator:
-                longest = min(positions_of(configuration), 384 if task == "question-answering" else 512)
+                longest = min(positions_of(configuration) or 512, 384 if task == "question-answering" else 512)
                 has_many = getattr(configuration, "problem_type", None) == "multi_label_classification"
                 labels = () if task == "question-answering" else labels
                 return TaskSettings(task, labels, has_many, longest_tokens=longest)
