@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from electrain.configuration import require_at_least, require_fraction
+from electrain.data.chinese_words import word_beginnings
 from electrain.data.parcels import PackedBatch
 from electrain.data.randomness import below_one, random_uniforms
 from electrain.data.tokenizer import FRAME, continues_word, load_tokenizer
@@ -22,6 +23,7 @@ from electrain.objectives.objective import MicroBatch
 from electrain.objectives.sampling import place_words, sample_words
 from electrain.objectives.writing import write_passages
 from electrain.pretrain_configuration import PretrainConfig, load_configuration
+from electrain.run_directory import read_manifest
 
 
 def predict_generate(
@@ -103,14 +105,20 @@ def predict_corrupt(
         )
     generator = None if config.generator.kind == "unigram" else load_language_model(model, device=device)
     tokenizer = _tokenizer_of(model, generator)
+    has_words = bool(read_manifest(Path(model), "run").facts.get("has_words"))
     for number, text in enumerate(texts):
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = encoded["input_ids"]
         longest = config.data.sequence_length - 2
         if not 0 < len(ids) <= longest:
             raise DataError(
                 f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens; give one with 1 to {longest}"
             )
-        packed = _packed(ids, tokenizer, number)
+        begins = None
+        if has_words:  # as the shards' rows have them
+            starts = [start for start, _ in encoded["offset_mapping"]]
+            begins = word_beginnings(text, tokenizer.convert_ids_to_tokens(ids), starts)
+        packed = _packed(ids, begins, tokenizer, number)
         yield {"text": text, **_steps(packed, config, generator, tokenizer, Path(model), seed)}
 
 
@@ -214,12 +222,13 @@ def _frame_ids(tokenizer: Any) -> list[int]:
     return sorted({number for number in ids if number is not None})
 
 
-def _packed(ids: list[int], tokenizer: Any, number: int) -> PackedBatch:
+def _packed(ids: list[int], begins: NDArray[np.bool_] | None, tokenizer: Any, number: int) -> PackedBatch:
     row = np.array([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]], np.int64)
     is_special = np.zeros(row.shape, np.bool_)
     is_special[:, [0, -1]] = True
     is_real = np.ones(row.shape, np.bool_)
-    return PackedBatch(row, np.zeros_like(row), is_real, is_special, np.array([number], np.int64))
+    begins_word = None if begins is None else np.pad(begins, 1, constant_values=True)[None]
+    return PackedBatch(row, np.zeros_like(row), is_real, is_special, np.array([number], np.int64), begins_word)
 
 
 def _uniforms(draws: NDArray[np.float64], model: LoadedModel) -> torch.Tensor:

@@ -138,7 +138,8 @@ def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path,
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     np.save(output / "unigram_counts.npy", shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
-    write_manifest(output, Manifest("run", False, inputs, {"shards": str(shards_directory)}))
+    facts = {"shards": str(shards_directory), "has_words": shards.has_words}
+    write_manifest(output, Manifest("run", False, inputs, facts))
 
 
 def _remove_first_files(output: Path) -> None:

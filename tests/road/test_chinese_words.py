@@ -13,6 +13,9 @@ from electrain.data.tokenizer import load_tokenizer, save_tokenizer, word_piece_
 from electrain.errors import ElectrainError
 from electrain.objectives.masking import mask_batch
 from electrain.objectives.noise import word_numbers
+from electrain.predict_generator import predict_corrupt
+from electrain.pretrain import pretrain
+from tiny_pretraining import tiny_configuration
 
 TEXT = "我们在北京大学学习deep learning，很好。"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -79,6 +82,17 @@ def test_rows_carry_the_words_and_noise_takes_them_whole(tmp_path: Path, tokeniz
         assert chosen == {place for place in range(24) if int(words[row, place]) in taken}
         taken_parts += len(chosen) - len(taken)
     assert taken_parts > 20  # words of several characters are taken
+
+
+def test_corrupt_takes_words_whole_as_the_run_did(tmp_path: Path, tokenizer: Path) -> None:
+    config = tiny_configuration(corruption={"noise": "whole-word", "masked_fraction": 0.4}, training={"steps": 4})
+    pretrain(config, prepared(tmp_path, tokenizer), tmp_path / "run")
+    parts = set()
+    text = "北京大学 learning deep deep deep deep deep"  # no word is longer than the four tokens to be taken
+    for shown in predict_corrupt(tmp_path / "run", [text] * 20):
+        masked = next(step for step in shown["steps"] if step["step"] == "what the generator reads")["tokens"]
+        parts |= {"".join(masked[:4]), "".join(masked[4:6])}
+    assert parts == {"北京大学", "[MASK]" * 4, "lear##ning", "[MASK]" * 2}
 
 
 def test_without_the_flag_shards_say_nothing(tmp_path: Path, tokenizer: Path) -> None:
