@@ -196,7 +196,7 @@ class _Run:
         )
         self.state = RunState()
         self.metrics, self.examples = Journal(output / "metrics.jsonl"), Journal(output / "examples.jsonl")
-        self.health = HealthMonitor(config.training, shards.unigram_counts)
+        self.health = HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps)
         self.since = (0, 0.0)
         self.last: dict[str, Any] = {}
 

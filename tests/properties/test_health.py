@@ -153,3 +153,13 @@ def test_a_resumed_monitor_says_what_an_uninterrupted_one_says(journal: list[dic
     said = [before.observe(line) for line in lines[:cut]]
     after.restore(json.loads(json.dumps(before.to_dict())))
     assert said + [after.observe(line) for line in lines[cut:]] == expected
+
+
+def test_the_end_of_the_generators_own_stage_is_no_jump() -> None:
+    health = HealthMonitor(TRAINING, COUNTS, own_stage_steps=300)
+    assert told(health, 20, 300) == []
+    again = HealthMonitor(TRAINING, COUNTS, own_stage_steps=300)
+    again.restore(json.loads(json.dumps(health.to_dict())))
+    for one in (health, again):
+        assert told(one, 320, 600, gradient_norm=40.0) == []
+        assert len(told(one, 620, 640, gradient_norm=4000.0)) == 1

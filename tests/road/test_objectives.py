@@ -131,6 +131,8 @@ CONTRADICTIONS = [
     ({"generator": {"source": "somewhere"}}, 'source: is for kind = "frozen"'),
     ({"generator": {"clusters": 3}}, 'clusters = 3: is for kind = "unigram"'),
     ({"generator": {"kind": "causal", "training": "mixture"}}, "mixes depths of a masked generator"),
+    ({"generator": {"kind": "unigram", "last_temperature": 0.5}}, "do not change"),
+    ({"generator": {"last_temperature": 0.001}}, "last_temperature = 0.001: must be at least 0.01"),
     ({"generator": {"hidden_size": 20}}, "give all three, or size_fraction alone"),
     ({"generator": {"hidden_size": 20, "feed_forward_size": 20, "heads": 3}}, "not a multiple"),
     ({"corruption": {"source": "generated"}}, "a masked generator cannot write passages"),

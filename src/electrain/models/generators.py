@@ -39,6 +39,7 @@ class GeneratorConfig:
         source: of a frozen generator: folder or hub id of a masked or causal language model with this vocabulary.
         own_stage_steps: of a frozen generator without a source: the first steps, in which it alone is trained.
         clusters: of a unigram generator: a word is replaced by one of its own class of frequency; 1: by any word.
+            With many, the commonest words fill a class each, and are then never replaced.
     """
 
     kind: GeneratorKind = "masked"
@@ -61,8 +62,10 @@ class GeneratorConfig:
             raise ValueError(f"size_fraction = {self.size_fraction}: must be above 0 and at most 1{hint}")
         require_at_least("temperature", self.temperature, 0.01)
         require_at_least("clusters", self.clusters, 1)
-        for name in ("layers", "hidden_size", "feed_forward_size", "heads", "own_stage_steps", "last_temperature"):
+        for name in ("layers", "hidden_size", "feed_forward_size", "heads", "own_stage_steps"):
             require_at_least(name, getattr(self, name), 0)
+        if self.last_temperature:
+            require_at_least("last_temperature", self.last_temperature, 0.01)
         sizes = [bool(size) for size in (self.hidden_size, self.feed_forward_size, self.heads)]
         if any(sizes) and not all(sizes):
             raise ValueError("hidden_size, feed_forward_size and heads: give all three, or size_fraction alone")
@@ -81,6 +84,11 @@ class GeneratorConfig:
         if self.kind != "frozen" and (self.source or self.own_stage_steps):
             name = "source" if self.source else "own_stage_steps"
             raise ValueError(f'{name}: is for kind = "frozen"; this one is "{self.kind}"')
+        if self.kind == "unigram" and self.last_temperature:
+            raise ValueError(
+                f"last_temperature = {self.last_temperature}: the frequencies of a unigram generator do not change; "
+                "leave it out"
+            )
         if self.kind != "unigram" and self.clusters > 1:
             raise ValueError(f'clusters = {self.clusters}: is for kind = "unigram"; this one is "{self.kind}"')
 

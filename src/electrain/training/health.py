@@ -188,7 +188,11 @@ def entropy_of(counts: NDArray[np.integer[Any]]) -> float:
 class HealthMonitor:
     """Reads the lines of the journal as they are written; each trouble is told once, when it begins."""
 
-    def __init__(self, training: TrainingConfig, unigram_counts: NDArray[np.integer[Any]]) -> None:
+    def __init__(
+        self, training: TrainingConfig, unigram_counts: NDArray[np.integer[Any]], own_stage_steps: int = 0
+    ) -> None:
+        """Args: own_stage_steps: the first steps, whose gradient is that of the generator alone."""
+        self.own_stage_steps, self.was_alone = own_stage_steps, True
         self.steps = training.steps
         self.warm_steps = max(training.warmup_steps, EARLY_FRACTION * training.steps)
         self.unigram_entropy = entropy_of(unigram_counts)
@@ -209,6 +213,9 @@ class HealthMonitor:
     def observe(self, metrics: Mapping[str, Any]) -> list[str]:
         """What went wrong with this line of the journal: one sentence each."""
         step = int(metrics["step"])
+        if self.was_alone and step > self.own_stage_steps:  # from here on the gradient is another loss's
+            self.was_alone = False
+            self.norms.clear()
         warnings = self._refused(metrics) + self._gradient_jump(metrics)
         self.lines.append({name: float(metrics[name]) for name in _READ if _is_number(metrics.get(name))})
         if len(self.lines) < FEWEST_LINES:
@@ -229,6 +236,7 @@ class HealthMonitor:
             "norms": list(self.norms),
             "troubles": sorted(self.troubles),
             "refused_updates": self.refused_updates,
+            "was_alone": self.was_alone,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -237,6 +245,7 @@ class HealthMonitor:
         self.norms.extend(saved["norms"])
         self.troubles = set(saved["troubles"])
         self.refused_updates = saved["refused_updates"]
+        self.was_alone = saved["was_alone"]
 
     def _at_onset(self, name: str, message: str | None) -> list[str]:
         is_new = message is not None and name not in self.troubles
