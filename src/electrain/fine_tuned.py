@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from electrain.errors import CheckpointError
-from electrain.loading import configuration_of, model_folder, tokenizer_of, weights_of
+from electrain.loading import model_folder
 from electrain.models.encoder_decoder import load_encoder_decoder
+from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.task_heads import TASK_CLASSES
 from electrain.tasks.task import Task, TaskName
 from electrain.tasks.task_folder import TaskSettings, build_task, load_task_settings, takes_token_types

@@ -14,9 +14,10 @@ from electrain.data.target_tokenizer import load_target_tokenizer, train_target_
 from electrain.data.tokenizer import save_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig
-from electrain.loading import configuration_of, model_folder, one_line, tokenizer_of
+from electrain.loading import model_folder
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import DecoderConfig, build_encoder_decoder, save_encoder_decoder
+from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
 from electrain.models.task_heads import (
     TASK_CLASSES,
     fold_reference_head,
@@ -148,15 +149,9 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
     try:
         if is_fresh:
             return encoder_class.from_config(configuration)
-        with one_line(source, "its weights cannot be used"):
-            model, report = encoder_class.from_pretrained(
-                source,
-                config=configuration,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
+        return weights_of(
+            source, encoder_class, "pretrained encoder", configuration=configuration, may_be_new=_is_of_a_head
+        )
     except CheckpointError as error:
         if "Unrecognized configuration class" in str(error):
             kind = configuration.model_type
@@ -164,17 +159,12 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
                 f"{source}: a {kind} model has no head for this task; give another encoder"
             ) from error
         raise
+
+
+def _is_of_a_head(model: Any, name: str) -> bool:
+    """True for what a task puts on top of an encoder, and for a pooler."""
     body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
-    misshapen = sorted(name for name, *_ in report["mismatched_keys"] if name.startswith(body))
-    if misshapen:
-        raise CheckpointError(
-            f"{source}: its weights ({misshapen[0]}) do not have the shapes that its config.json gives; copy the "
-            "folder again"
-        )
-    absent = sorted(name for name in report["missing_keys"] if name.startswith(body) and "pooler." not in name)
-    if absent:
-        raise CheckpointError(f"{source}: its weights lack {absent[0]}, so it is no pretrained encoder; give another")
-    return model
+    return is_of_a_pooler(model, name) or not name.startswith(body)
 
 
 def save_task_model(model: Any, settings: TaskSettings, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:

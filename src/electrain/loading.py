@@ -2,20 +2,16 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     BertForMaskedLM,
     BertForTokenClassification,
     ElectraForMaskedLM,
@@ -24,13 +20,12 @@ from transformers import (
     ModernBertForMaskedLM,
     ModernBertForTokenClassification,
 )
-from transformers.utils import logging as transformers_logging
 
 from electrain.configuration import read_toml
-from electrain.data.tokenizer import load_tokenizer
-from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.errors import CheckpointError, TokenizerError
 from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode, positions_of
+from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import sees_what_follows, states_and_word_logits
 from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
@@ -305,76 +300,3 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest))
-
-
-def configuration_of(source: str) -> Any:
-    """The Hugging Face configuration of a model's folder, or of the hub's model. Raises: CheckpointError: none."""
-    with one_line(source, "its config.json cannot be used"):
-        return AutoConfig.from_pretrained(source)
-
-
-def weights_of(source: str, model_class: Any, role: str) -> Any:
-    """A network with every weight from a model's folder, or of the hub's model, in float32.
-
-    Args: role: what the network must be, for messages.
-    Raises: CheckpointError: no weights, damaged ones, of other shapes, or too few.
-    """
-    if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
-        raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
-    with one_line(source, "its weights cannot be used"):
-        model, report = model_class.from_pretrained(
-            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    if report["mismatched_keys"]:
-        name = min(report["mismatched_keys"])[0]
-        raise CheckpointError(
-            f"{source}: its weights ({name}) do not have the shapes that its config.json gives; copy the folder again"
-        )
-    absent = sorted(report["missing_keys"])
-    if absent:
-        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
-    return model
-
-
-def tokenizer_of(source: str, vocabulary_size: int) -> Any:
-    """The fast tokenizer in a model's folder, or of the hub's model. Raises: TokenizerError: not the model's own."""
-    if Path(source).is_dir():
-        tokenizer: Any = load_tokenizer(Path(source))
-    else:
-        with one_line(source, "its tokenizer cannot be used", TokenizerError):
-            tokenizer = AutoTokenizer.from_pretrained(source)
-    largest = max(tokenizer.get_vocab().values(), default=-1)
-    if largest >= vocabulary_size:
-        raise TokenizerError(
-            f"{source}: its tokenizer numbers tokens up to {largest}, its model knows {vocabulary_size}; "
-            "put the model's own tokenizer there"
-        )
-    absent = [name for name in ("cls", "sep", "pad", "mask", "unk") if getattr(tokenizer, f"{name}_token_id") is None]
-    if absent or not tokenizer.is_fast:
-        lack = f"a {absent[0]} token" if absent else "a tokenizer.json"
-        raise TokenizerError(f"{source}: its tokenizer lacks {lack}; use a tokenizer that electrain made")
-    return tokenizer
-
-
-@contextmanager
-def one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
-    """Silences transformers, and turns any failure to read `source` into one line."""
-    verbosity = transformers_logging.get_verbosity()
-    had_progress_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        where = source if Path(source).exists() else f"{source}: no such folder, and from the hub"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise kind(f"{where}: {what} ({reason}); give another folder") from error
-    except Exception as error:  # tokenizers raises the bare class
-        if type(error) is not Exception:
-            raise
-        raise kind(f"{source}: {what} ({str(error).splitlines()[0]}); give another folder") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if had_progress_bar:
-            transformers_logging.enable_progress_bar()

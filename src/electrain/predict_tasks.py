@@ -15,7 +15,7 @@ from electrain.data.readers import parse_object
 from electrain.errors import DataError
 from electrain.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune_model import open_pretrained
-from electrain.loading import one_line
+from electrain.models.folders import is_of_a_pooler, weights_of
 from electrain.predict_windows import chunks_of
 from electrain.tasks.examples import Columns, read_examples
 from electrain.tasks.task import (
@@ -207,8 +207,7 @@ def predict_embed(
     from transformers import AutoModel
 
     opened = open_pretrained(model)
-    with one_line(opened.source, "its weights cannot be used"):
-        network = AutoModel.from_pretrained(opened.source, use_safetensors=True, dtype=torch.float32).eval()
+    network = weights_of(opened.source, AutoModel, "encoder", may_be_new=is_of_a_pooler).eval()
     network = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     answer = _embedder(network, opened.tokenizer, min(longest_tokens, opened.longest_row))
     for chunk in chunks_of(texts):

@@ -19,8 +19,8 @@ from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
 from electrain.errors import CheckpointError, ConfigurationError, RunDirectoryError, TokenizerError
-from electrain.loading import tokenizer_of
 from electrain.models.backbones import choose_attention
+from electrain.models.folders import tokenizer_of
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretrain_configuration import PretrainConfig

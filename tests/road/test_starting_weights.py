@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -236,23 +237,31 @@ def test_too_few_positions_are_refused(tmp_path: Path) -> None:
     refused(config, "rows of at most 16 tokens; lower data.sequence_length")
 
 
+def _drop_a_layers_weight(path: Path) -> None:
+    """What a network would otherwise begin with at random, without a word."""
+    weights = load_file(path)
+    del weights[next(name for name in weights if name.endswith("layer.1.output.dense.weight"))]
+    save_file(weights, path, metadata={"format": "pt"})
+
+
 def test_refused_folders(run: Callable[..., Path], tmp_path: Path) -> None:
     source = run() / "model"
-    refused(starting({"discriminator": str(tmp_path / "absent")}), "absent: no model folder or hub id")
-    refused(starting({"generator": str(tmp_path / "absent")}), "absent: no model folder or hub id")
+    refused(starting({"discriminator": str(tmp_path / "absent")}), "absent: no such folder, and from the hub")
+    refused(starting({"generator": str(tmp_path / "absent")}), "absent: no such folder, and from the hub")
     (tmp_path / "empty").mkdir()
-    refused(starting({"discriminator": str(tmp_path / "empty")}), "empty: no model folder or hub id")
-    for name, damage in {
-        "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
-        "junk": lambda path: path.write_bytes(b"junk" * 100),
-        "gone": lambda path: path.unlink(),
-    }.items():
+    refused(starting({"discriminator": str(tmp_path / "empty")}), "empty: its config.json cannot be used")
+    for name, damage, message in (
+        ("cut", lambda path: path.write_bytes(path.read_bytes()[:1000]), "its weights cannot be used"),
+        ("junk", lambda path: path.write_bytes(b"junk" * 100), "its weights cannot be used"),
+        ("incomplete", _drop_a_layers_weight, "is no encoder: its weights lack encoder.layer.1.output.dense"),
+        ("gone", lambda path: path.unlink(), "holds no weights"),
+    ):
         shutil.copytree(source, tmp_path / name)
         damage(tmp_path / name / "model.safetensors")
-        refused(starting({"discriminator": str(tmp_path / name)}), f"{name}: its weights cannot be read")
+        refused(starting({"discriminator": str(tmp_path / name)}), f"{name}: {message}")
     shutil.copytree(source, tmp_path / "config")
     (tmp_path / "config/config.json").write_text("{")
-    refused(starting({"discriminator": str(tmp_path / "config")}), "config: no model folder or hub id")
+    refused(starting({"discriminator": str(tmp_path / "config")}), "config: its config.json cannot be used")
 
 
 def test_pickled_weights_are_not_opened(run: Callable[..., Path], tmp_path: Path) -> None:
@@ -260,7 +269,7 @@ def test_pickled_weights_are_not_opened(run: Callable[..., Path], tmp_path: Path
     shutil.copytree(source, tmp_path / "pickled")
     (tmp_path / "pickled/model.safetensors").unlink()
     torch.save(ElectraForPreTraining.from_pretrained(source).state_dict(), tmp_path / "pickled/pytorch_model.bin")
-    refused(starting({"discriminator": str(tmp_path / "pickled")}), "its weights cannot be read")
+    refused(starting({"discriminator": str(tmp_path / "pickled")}), "holds no weights")
 
 
 def test_another_tokenizer_is_refused(

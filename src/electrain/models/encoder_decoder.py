@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     BertLMHeadModel,
@@ -26,7 +25,7 @@ from electrain.data.target_tokenizer import load_target_tokenizer, writing_ids
 from electrain.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer
 from electrain.errors import CheckpointError, ConfigurationError
 from electrain.models.backbones import MOST_POSITIONS, EncoderConfig, causal_configuration
-from electrain.models.starting_weights import configuration_of, load_network
+from electrain.models.folders import configuration_of, weights_of
 
 DecoderKind = Literal["generator", "encoder", "fresh", "folder"]
 DecoderVocabulary = Literal["encoder", "own", "folder"]
@@ -217,22 +216,13 @@ def _decoder_from(source: str, kinds: tuple[str, ...], dropout: float) -> Any:
             f"{source}: is a {configuration.model_type}; a decoder of this kind must be {' or '.join(kinds)}"
             + ('; pretrain with a causal generator, or use kind = "folder"' if kinds == ("gpt2",) else "")
         )
-    try:
-        with _quiet():
-            network, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=_as_decoder(configuration, dropout),
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{source}: its weights cannot be read ({reason[:120]}); get the folder again") from error
-    absent = [name for name in sorted(report["missing_keys"]) if not any(part in name for part in _CROSS_ATTENTION)]
-    if absent:
-        raise CheckpointError(f"{source}: is no language model: its weights lack {absent[0]}; give another folder")
-    return network
+    return weights_of(
+        source,
+        AutoModelForCausalLM,
+        "language model",
+        configuration=_as_decoder(configuration, dropout),
+        may_be_new=lambda model, name: any(part in name for part in _CROSS_ATTENTION),
+    )
 
 
 def _as_decoder(configuration: Any, dropout: float) -> Any:
@@ -287,7 +277,7 @@ def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
         raise CheckpointError(
             f"{directory}: is no encoder-decoder; give a folder that summarization or translation made"
         )
-    model = load_network(EncoderDecoderModel, str(directory)).float().eval()
+    model = weights_of(str(directory), EncoderDecoderModel, "encoder-decoder").eval()
     _reload_alike(model.encoder)
     tokenizer = load_tokenizer(directory)
     inside = directory / TARGET_TOKENIZER

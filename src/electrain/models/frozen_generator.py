@@ -11,9 +11,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from electrain.errors import CheckpointError
 from electrain.models.backbones import encode, positions_of
+from electrain.models.folders import configuration_of, weights_of
 from electrain.models.generators import places_before, take_positions, word_logits
 from electrain.models.recurrent import MODEL_TYPE
-from electrain.models.starting_weights import configuration_of, load_network
 
 # The prediction head of these can be run at the selected positions alone; of others the whole network is run.
 KNOWN_HEADS = ("electra", "modernbert", "bert", "gpt2", MODEL_TYPE)
@@ -44,7 +44,7 @@ class FrozenGenerator(nn.Module):
         if positions is not None and positions < sequence_length:
             raise CheckpointError(f"{source}: takes rows of at most {positions} tokens; lower data.sequence_length")
         kind = AutoModelForMaskedLM if self.reads_masked_ids else AutoModelForCausalLM
-        self.network: Any = load_network(kind, source)
+        self.network: Any = weights_of(source, kind, "language model")
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)
         self.train(False)

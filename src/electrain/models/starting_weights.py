@@ -4,12 +4,11 @@ import re
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.utils import logging
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from electrain.errors import CheckpointError
+from electrain.models.folders import configuration_of, is_of_a_pooler, weights_of
 
 # These encoders compute what ELECTRA's does; only names, and the first positions, differ.
 SAME_AS_ELECTRA = ("electra", "bert", "roberta", "xlm-roberta", "camembert")
@@ -34,7 +33,7 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
         known = ", ".join(accepted)
         raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
     _require_same_layers(source, configuration, body.config)
-    state = load_network(AutoModel, source).state_dict()
+    state = weights_of(source, AutoModel, "encoder", may_be_new=is_of_a_pooler).state_dict()
     if "roberta" in kind or kind == "camembert":
         padding = configuration.pad_token_id + 1
         state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][padding:]
@@ -53,7 +52,7 @@ def load_starting_generator(source: str, network: Any, sequence_length: int) -> 
         )
     _require_same_layers(source, configuration, network.config)
     kind = AutoModelForCausalLM if configuration.model_type == "gpt2" else AutoModelForMaskedLM
-    _copy(source, load_network(kind, source).state_dict(), network, sequence_length)
+    _copy(source, weights_of(source, kind, "language model").state_dict(), network, sequence_length)
 
 
 def load_starting_discriminator(source: str, network: Any, sequence_length: int) -> None:
@@ -64,16 +63,7 @@ def load_starting_discriminator(source: str, network: Any, sequence_length: int)
     load_starting_encoder(source, network.base_model, sequence_length)
     architectures = configuration_of(source).architectures or []
     if type(network).__name__ in architectures:
-        _copy(source, load_network(type(network), source).state_dict(), network, sequence_length)
-
-
-def configuration_of(source: str) -> Any:
-    """The Hugging Face configuration of a folder or hub id. Raises: CheckpointError: there is none."""
-    try:
-        return AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{source}: no model folder or hub id ({reason[:120]}); give one") from error
+        _copy(source, weights_of(source, type(network), "discriminator").state_dict(), network, sequence_length)
 
 
 def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
@@ -87,20 +77,6 @@ def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
                 f"{source}: its {name} is {theirs}, the configuration says {ours}; mend [encoder] or [generator], "
                 "or start from another model"
             )
-
-
-def load_network(kind: Any, source: str) -> Any:
-    """A network of an `AutoModel` class with its weights. Raises: CheckpointError: they cannot be read."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        return kind.from_pretrained(source, use_safetensors=True)
-    except (OSError, ValueError, SafetensorError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{source}: its weights cannot be read ({reason[:120]}); get the folder again") from error
-    finally:
-        logging.set_verbosity(level)
 
 
 @torch.no_grad()

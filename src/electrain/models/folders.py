@@ -1,0 +1,112 @@
+"""Hugging Face folders and hub ids: configuration, weights and tokenizer, or one line saying why not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from electrain.data.tokenizer import load_tokenizer
+from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+
+
+def configuration_of(source: str) -> Any:
+    """The Hugging Face configuration of a model's folder, or of the hub's model. Raises: CheckpointError: none."""
+    with one_line(source, "its config.json cannot be used"):
+        return AutoConfig.from_pretrained(source)
+
+
+def weights_of(
+    source: str,
+    model_class: Any,
+    role: str,
+    *,
+    configuration: Any = None,
+    may_be_new: Callable[[Any, str], bool] = lambda model, name: False,
+) -> Any:
+    """A network with every weight from a model's folder, or of the hub's model, in float32.
+
+    Args:
+        model_class: of transformers; an `AutoModel` too.
+        role: what the network must be, for messages.
+        configuration: in place of the folder's own.
+        may_be_new: from the network and the name of a weight to whether that may start from random numbers, where the
+            folder has none or one of another shape.
+    Raises: CheckpointError: no weights, damaged ones, of other shapes, or too few.
+    """
+    given = {} if configuration is None else {"config": configuration}
+    if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
+        raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+    with one_line(source, "its weights cannot be used"):
+        model, report = model_class.from_pretrained(
+            source,
+            **given,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    misshapen = sorted(name for name, *_ in report["mismatched_keys"] if not may_be_new(model, name))
+    if misshapen:
+        raise CheckpointError(
+            f"{source}: its weights ({misshapen[0]}) do not have the shapes that its config.json gives; copy the "
+            "folder again"
+        )
+    absent = sorted(name for name in report["missing_keys"] if not may_be_new(model, name))
+    if absent:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
+    return model
+
+
+def tokenizer_of(source: str, vocabulary_size: int) -> Any:
+    """The fast tokenizer in a model's folder, or of the hub's model. Raises: TokenizerError: not the model's own."""
+    if Path(source).is_dir():
+        tokenizer: Any = load_tokenizer(Path(source))
+    else:
+        with one_line(source, "its tokenizer cannot be used", TokenizerError):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= vocabulary_size:
+        raise TokenizerError(
+            f"{source}: its tokenizer numbers tokens up to {largest}, its model knows {vocabulary_size}; "
+            "put the model's own tokenizer there"
+        )
+    absent = [name for name in ("cls", "sep", "pad", "mask", "unk") if getattr(tokenizer, f"{name}_token_id") is None]
+    if absent or not tokenizer.is_fast:
+        lack = f"a {absent[0]} token" if absent else "a tokenizer.json"
+        raise TokenizerError(f"{source}: its tokenizer lacks {lack}; use a tokenizer that electrain made")
+    return tokenizer
+
+
+def is_of_a_pooler(model: Any, name: str) -> bool:
+    """For `weights_of`: released BERTs have a pooler or none, and nothing here reads it."""
+    del model
+    return "pooler." in name
+
+
+@contextmanager
+def one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
+    """Silences transformers, and turns any failure to read `source` into one line."""
+    verbosity = transformers_logging.get_verbosity()
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        where = source if Path(source).exists() else f"{source}: no such folder, and from the hub"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise kind(f"{where}: {what} ({reason}); give another folder") from error
+    except Exception as error:  # tokenizers raises the bare class
+        if type(error) is not Exception:
+            raise
+        raise kind(f"{source}: {what} ({str(error).splitlines()[0]}); give another folder") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()
