@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from electrain.configuration import build_configuration, differences, read_toml, to_toml
-from electrain.errors import ConfigurationError, ElectrainError, RunDirectoryError
+from electrain.configuration import to_toml
+from electrain.errors import ConfigurationError, ElectrainError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetune_model import (
     FineTuning,
@@ -25,10 +25,13 @@ from electrain.finetune_model import (
 from electrain.finetune_setup import Examples, read_all, settings_for, training_batches
 from electrain.models.backbones import choose_attention
 from electrain.run_directory import (
+    CONFIGURATION_NAME,
     MANIFEST_NAME,
     Manifest,
     file_hash,
+    goes_on,
     read_manifest,
+    remove_first_files,
     replaced_directory,
     require_empty,
     text_hash,
@@ -45,7 +48,7 @@ from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import Runtime, started_runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
 
-CONFIGURATION_NAME = "config.toml"
+FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
@@ -144,19 +147,10 @@ def _prepare_run_directory(
         "validation": _examples_hash(examples.validation),
         "model": _model_hash(pretrained.source),
     }
-    if resume and (output / MANIFEST_NAME).exists():
-        manifest = read_manifest(output, KIND)
-        for name, value in inputs.items():
-            if manifest.inputs.get(name) != value:
-                raise RunDirectoryError(f"{output}: was trained with another {name}; resume with the same {name}")
-        path = output / CONFIGURATION_NAME
-        for difference in differences(build_configuration(FinetuneConfig, read_toml(path), str(path)), config):
-            raise RunDirectoryError(f"{output}: {difference}; resume with the run's own configuration, {path}")
+    if goes_on(output, KIND, inputs, config, resume=resume):
         return
-    if not resume and output.is_dir() and any(output.iterdir()):
-        raise RunDirectoryError(f"{output}: is not empty; give a new folder, or --resume to go on with the run in it")
-    if resume and (output / CONFIGURATION_NAME).is_file():  # killed before its manifest stood
-        (output / CONFIGURATION_NAME).unlink()
+    if resume:
+        remove_first_files(output, FIRST_FILES)
     require_empty(output)
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
@@ -175,9 +169,8 @@ def _begun(
     try:
         return _Run(config, settings, pretrained, examples, output, runtime)
     except ElectrainError:
-        if runtime.is_first and {path.name for path in output.iterdir()} == {CONFIGURATION_NAME, MANIFEST_NAME}:
-            for path in list(output.iterdir()):
-                path.unlink()
+        if runtime.is_first:
+            remove_first_files(output, FIRST_FILES)
         raise
 
 

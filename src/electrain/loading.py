@@ -29,6 +29,7 @@ from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import sees_what_follows, states_and_word_logits
 from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
+from electrain.run_directory import CONFIGURATION_NAME
 
 Kind = Literal["detection", "masked-language-model", "causal-language-model"]
 
@@ -206,13 +207,13 @@ def load_head(folder: Path | str, head: str, *, device: str | None = None) -> Lo
 
 def restores_missing_words(folder: Path | str) -> bool:
     """True for a run whose correction head was trained at [MASK] only."""
-    judge = read_toml(Path(folder) / "config.toml").get("discriminator", {})
+    judge = read_toml(Path(folder) / CONFIGURATION_NAME).get("discriminator", {})
     return bool(judge.get("correction_at") == "missing")
 
 
 def heads_of(folder: Path | str) -> tuple[str, ...]:
     """The heads that the discriminator of a run was trained with; empty where `folder` is no run of that kind."""
-    path = Path(folder) / "config.toml"
+    path = Path(folder) / CONFIGURATION_NAME
     if not path.is_file():
         return ()
     return () if is_baseline(folder) else tuple(read_toml(path).get("discriminator", {}).get("heads", ["detection"]))
@@ -220,7 +221,7 @@ def heads_of(folder: Path | str) -> tuple[str, ...]:
 
 def is_baseline(folder: Path | str) -> bool:
     """True for a run of the masked-language-modelling baseline."""
-    path = Path(folder) / "config.toml"
+    path = Path(folder) / CONFIGURATION_NAME
     return path.is_file() and read_toml(path).get("training", {}).get("objective") == "masked-language-modelling"
 
 
@@ -275,7 +276,7 @@ def model_folder(folder: Path | str) -> str:
 
 def _trained_length(folder: Path | str) -> int | None:
     """The length of the rows that a run was trained on, in tokens; None where `folder` is no run folder."""
-    path = Path(folder) / "config.toml"
+    path = Path(folder) / CONFIGURATION_NAME
     if not path.is_file():
         return None
     length = read_toml(path).get("data", {}).get("sequence_length")

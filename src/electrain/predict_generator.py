@@ -23,7 +23,7 @@ from electrain.objectives.objective import MicroBatch
 from electrain.objectives.sampling import place_words, sample_words
 from electrain.objectives.writing import write_passages
 from electrain.pretrain_configuration import PretrainConfig, load_configuration
-from electrain.run_directory import read_manifest
+from electrain.run_directory import CONFIGURATION_NAME, read_manifest
 
 
 def predict_generate(
@@ -94,11 +94,11 @@ def predict_corrupt(
         tokens are left out.
     Raises: CheckpointError: not a run of replaced token detection. DataError: a text without a word, or too long.
     """
-    if not (Path(model) / "config.toml").is_file():
+    if not (Path(model) / CONFIGURATION_NAME).is_file():
         raise CheckpointError(
             f"{model}: is no run folder; give the folder that pretrain wrote, which says how it did it"
         )
-    config = load_configuration(str(Path(model) / "config.toml"))
+    config = load_configuration(str(Path(model) / CONFIGURATION_NAME))
     if config.training.objective != "replaced-token-detection":
         raise CheckpointError(
             f"{model}: a run of {config.training.objective}, which has no generator; give another run"

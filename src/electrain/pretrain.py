@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from electrain.configuration import build_configuration, differences, read_toml, to_toml
+from electrain.configuration import to_toml
 from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
-from electrain.errors import CheckpointError, ConfigurationError, RunDirectoryError, TokenizerError
+from electrain.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
 from electrain.models.unigram_generator import UnigramGenerator
@@ -32,10 +32,13 @@ from electrain.pretrain_objective import (
     most_masked,
 )
 from electrain.run_directory import (
+    CONFIGURATION_NAME,
     MANIFEST_NAME,
     Manifest,
     file_hash,
+    goes_on,
     read_manifest,
+    remove_first_files,
     replaced_directory,
     require_empty,
     write_manifest,
@@ -49,7 +52,8 @@ from electrain.training.observations import example_of, metrics_of
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, started_runtime
 
-CONFIGURATION_NAME = "config.toml"
+KIND = "run"
+FIRST_FILES = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer", MANIFEST_NAME}
 # More than any vocabulary has.
 MOST_WORDS = 1 << 31
 # Sentences with the discriminator's marks: so many over the run.
@@ -127,44 +131,16 @@ def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainC
 def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
     shards_directory = shards.tokenizer_directory.parent
     inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
-    if resume and (output / MANIFEST_NAME).exists():
-        _require_same_run(config, inputs, output)
+    if goes_on(output, KIND, inputs, config, resume=resume):
         return
-    if not resume and output.is_dir() and any(output.iterdir()):
-        raise RunDirectoryError(f"{output}: is not empty; give a new folder, or --resume to go on with the run in it")
     if resume:
-        _remove_first_files(output)
+        remove_first_files(output, FIRST_FILES)
     require_empty(output)
     write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
     np.save(output / "unigram_counts.npy", shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
     facts = {"shards": str(shards_directory), "has_words": shards.has_words}
-    write_manifest(output, Manifest("run", False, inputs, facts))
-
-
-def _remove_first_files(output: Path) -> None:
-    """Empties a folder that holds nothing but what a run writes before it trains."""
-    ours = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer", MANIFEST_NAME}
-    ours |= {f".{name}.writing" for name in (CONFIGURATION_NAME, MANIFEST_NAME)}
-    found = list(output.iterdir()) if output.is_dir() else []
-    if any(path.name not in ours for path in found):
-        return
-    for path in found:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _require_same_run(config: PretrainConfig, inputs: dict[str, str], output: Path) -> None:
-    manifest = read_manifest(output, "run")
-    for name, value in inputs.items():
-        if manifest.inputs.get(name) != value:
-            raise RunDirectoryError(f"{output}: was trained with other {name}; resume with the same {name}")
-    path = output / CONFIGURATION_NAME
-    earlier = build_configuration(PretrainConfig, read_toml(path), str(path))
-    for difference in differences(earlier, config):
-        raise RunDirectoryError(f"{output}: {difference}; resume with the run's own configuration, {path}")
+    write_manifest(output, Manifest(KIND, False, inputs, facts))
 
 
 class _Run:
@@ -231,7 +207,7 @@ class _Run:
                 load_starting_weights(self.objective, self.config)
             except CheckpointError:
                 if self.is_first:
-                    _remove_first_files(self.output)  # or it would be in the way of the mended command
+                    remove_first_files(self.output, FIRST_FILES)  # or it would be in the way of the mended command
                 raise
         else:
             load_checkpoint(checkpoint, self.objective, self.optimizers)
@@ -315,9 +291,9 @@ class _Run:
         from electrain.report import write_report  # draws with matplotlib, which training does not need
 
         export_models(self.objective, self.tokenizer, self.output)
-        manifest = read_manifest(self.output, "run")
+        manifest = read_manifest(self.output, KIND)
         facts = {**manifest.facts, "step": self.state.step, "tokens": self.state.tokens, "seconds": self.state.seconds}
-        write_manifest(self.output, Manifest("run", is_finished, manifest.inputs, facts))
+        write_manifest(self.output, Manifest(KIND, is_finished, manifest.inputs, facts))
         report = write_report(self.output)
         steps = self.config.training.steps
         if is_finished:

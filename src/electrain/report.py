@@ -10,7 +10,7 @@ from typing import Any
 
 from electrain.errors import RunDirectoryError
 from electrain.report_curves import draw_curves
-from electrain.run_directory import MANIFEST_NAME, write_text_durably
+from electrain.run_directory import CONFIGURATION_NAME, MANIFEST_NAME, write_text_durably
 
 REPORT_NAME = "report.html"
 SHOWN_EXAMPLES = 4
@@ -56,7 +56,7 @@ def read_records(run_directory: Path) -> RunRecords:
 
     Raises: RunDirectoryError: the folder is not a run's.
     """
-    configuration = run_directory / "config.toml"
+    configuration = run_directory / CONFIGURATION_NAME
     if not configuration.is_file():
         raise RunDirectoryError(f"{run_directory}: holds no config.toml; give the folder of a pretraining run")
     records = _json_lines(run_directory / "metrics.jsonl")

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from electrain import __version__
+from electrain.configuration import build_configuration, differences, read_toml
 from electrain.errors import RunDirectoryError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+CONFIGURATION_NAME = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,43 @@ def require_empty(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be created ({error.strerror}); give another folder") from error
+
+
+def goes_on(directory: Path, kind: str, inputs: dict[str, str], config: Any, *, resume: bool) -> bool:
+    """True where `directory` holds this very run, to be resumed; False where it is to be begun.
+
+    Args:
+        inputs: see `Manifest`.
+        config: the run's configuration, a dataclass.
+    Raises: RunDirectoryError: it holds another run, or, without `resume`, anything at all.
+    """
+    if not resume and directory.is_dir() and any(directory.iterdir()):
+        raise RunDirectoryError(
+            f"{directory}: is not empty; give a new folder, or --resume to go on with the run in it"
+        )
+    if not (directory / MANIFEST_NAME).exists():
+        return False
+    manifest = read_manifest(directory, kind)
+    for name, value in inputs.items():
+        if manifest.inputs.get(name) != value:
+            raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
+    path = directory / CONFIGURATION_NAME
+    for difference in differences(build_configuration(type(config), read_toml(path), str(path)), config):
+        raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
+    return True
+
+
+def remove_first_files(directory: Path, names: set[str]) -> None:
+    """Empties a folder that holds nothing but what a run writes before it trains: `names`, whole or half written."""
+    ours = names | {f".{name}.writing" for name in names}
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    if any(path.name not in ours for path in found):
+        return
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def file_hash(path: Path) -> str:

@@ -31,7 +31,7 @@ from electrain.loading import (
     restores_missing_words,
 )
 from electrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
-from electrain.run_directory import MANIFEST_NAME
+from electrain.run_directory import CONFIGURATION_NAME, MANIFEST_NAME
 
 UNIGRAM_COUNTS_NAME = "unigram_counts.npy"
 # Of a corpus no more is read than the rows need: a token and the space before it are rarely longer than this.
@@ -158,8 +158,8 @@ def _corrector(model: Path | str, device: str | None) -> Corrector | None:
 def _settings(run: Path, asked: dict[str, Any], rows: int, batch_rows: int) -> DetectionSettings:
     """The run's own settings, where `run` is a run folder, under those asked for."""
     own: dict[str, Any] = {}
-    if (run / "config.toml").is_file():
-        tables = read_toml(run / "config.toml")
+    if (run / CONFIGURATION_NAME).is_file():
+        tables = read_toml(run / CONFIGURATION_NAME)
         own = {name: tables.get(section, {}).get(name) for name, section in _RUN_SETTINGS.items()}
     given = {name: value for name, value in own.items() if value is not None}
     given |= {name: value for name, value in asked.items() if value is not None}
