@@ -131,7 +131,7 @@ def test_resuming_with_something_else_is_refused(tiny_run: Any, examples: str, t
     with pytest.raises(RunDirectoryError, match=r"epochs was 2\.0 and is now 3\.0"):
         finetune("classification", configuration(epochs=3.0), tiny_run(), [examples], [examples], run, resume=True)
     other = tiny_run("modernbert")
-    with pytest.raises(RunDirectoryError, match="another model"):
+    with pytest.raises(RunDirectoryError, match="model changed"):
         finetune("classification", configuration(), other, [examples], [examples], run, resume=True)
     Path(examples).write_text(Path(examples).read_text().replace("quick", "dog"))
     with pytest.raises(RunDirectoryError, match="train changed"):
