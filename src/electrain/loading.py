@@ -72,6 +72,7 @@ class LoadedModel:
         source: the folder or hub name it was read from.
         longest_row: the most tokens, special ones counted, that it can be asked at once: no more than it was trained
             on, where a run folder says so, because later positions are then random.
+        vocabulary_size: one more than the tokenizer's largest id.
     """
 
     model: Any
@@ -79,6 +80,7 @@ class LoadedModel:
     kind: Kind
     source: str
     longest_row: int
+    vocabulary_size: int
 
     @property
     def device(self) -> torch.device:
@@ -160,7 +162,7 @@ def _word_logits(
 ) -> Tensor:
     """Float32, of the tokenizer's words: a model of the hub can have more rows in its table."""
     _, logits = states_and_word_logits(language_model.model, input_ids, token_type_ids, attention_mask, take)
-    return logits[..., : len(language_model.tokenizer)].float()
+    return logits[..., : language_model.vocabulary_size].float()
 
 
 def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
@@ -286,18 +288,18 @@ def _trained_length(folder: Path | str) -> int | None:
 def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
     configuration = configuration_of(source)
     model_class = _CLASSES.get((configuration.model_type, kind)) or _OTHER_CLASSES.get(kind)
-    if model_class is None:
-        raise CheckpointError(
-            f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be electra, modernbert or bert"
-        )
+    if model_class is None or configuration.is_encoder_decoder:
+        wanted = "electra, modernbert or bert" if kind == "detection" else "an encoder or a decoder alone"
+        raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
     if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
         )
+    tokenizer = tokenizer_of(source, configuration.vocab_size)
     model = weights_of(source, model_class, _ROLES[kind])
     if kind == "causal-language-model" and sees_what_follows(model):
         raise CheckpointError(f"{source}: its attention sees both sides: no causal language model; give another")
-    tokenizer = tokenizer_of(source, configuration.vocab_size)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
-    return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest))
+    vocabulary_size = 1 + max(tokenizer.get_vocab().values())
+    return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)

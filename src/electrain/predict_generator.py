@@ -105,7 +105,7 @@ def predict_corrupt(
         )
     generator = None if config.generator.kind == "unigram" else load_language_model(model, device=device)
     tokenizer = _tokenizer_of(model, generator)
-    has_words = bool(read_manifest(Path(model), "run").facts.get("has_words"))
+    takes_words = config.corruption.noise != "random" and read_manifest(Path(model), "run").facts.get("has_words")
     for number, text in enumerate(texts):
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = encoded["input_ids"]
@@ -115,7 +115,7 @@ def predict_corrupt(
                 f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens; give one with 1 to {longest}"
             )
         begins = None
-        if has_words:  # as the shards' rows have them
+        if takes_words:  # as the shards' rows have them
             starts = [start for start, _ in encoded["offset_mapping"]]
             begins = word_beginnings(text, tokenizer.convert_ids_to_tokens(ids), starts)
         packed = _packed(ids, begins, tokenizer, number)
@@ -132,7 +132,7 @@ def _steps(
     shown: list[tuple[str, torch.Tensor]] = [("the text", rows["token_ids"])]
     if written is not None and bool(written.any()):
         assert generator is not None
-        given = (rows["token_ids"], written, rows["writing_uniforms"])
+        given = (x.to(generator.device) for x in (rows["token_ids"], written, rows["writing_uniforms"]))
         passage = write_passages(
             generator.model,
             *given,
@@ -140,7 +140,7 @@ def _steps(
             top_p=corruption.top_p,
             never=_frame_ids(tokenizer),
         )
-        packed = replace(packed, token_ids=passage.numpy())
+        packed = replace(packed, token_ids=passage.cpu().numpy())
         batch = _micro_batch(packed, config, tokenizer, seed)
         rows = batch.tensors
         shown.append(("written on by the generator", rows["token_ids"]))
@@ -148,7 +148,7 @@ def _steps(
     if rows["base_ids"] is not None:
         shown.append(("words moved", base))
     positions, chosen = rows["positions"], rows["is_selected"]
-    if config.generator.kind in ("masked", "frozen"):
+    if generator is not None and generator.kind == "masked-language-model":
         shown.append(("what the generator reads", rows["masked_ids"]))
     words = _proposals(rows, config, generator, run, tokenizer)
     if rows["is_missing"] is not None:

@@ -112,6 +112,11 @@ class PretrainConfig:
                 'generator too; set [discriminator] heads = ["detection"]',
             ),
             (
+                is_adversary and self.corruption.missing_fraction == 1,
+                f'[generator] training = "{generator.training}": no word that it proposes is shown with [corruption] '
+                "missing_fraction = 1; lower it",
+            ),
+            (
                 is_adversary and "electric" in heads,
                 f'[generator] training = "{generator.training}": half of the words proposed are not shown to an '
                 'electric head; leave "electric" out of [discriminator] heads',

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import ElectraConfig, ElectraForCausalLM, XLNetConfig, XLNetLMHeadModel
+from transformers import ElectraConfig, ElectraForCausalLM, XLMConfig, XLMWithLMHeadModel, XLNetConfig, XLNetLMHeadModel
 
 from electrain.data.shards import open_shards
 from electrain.data.tokenizer import load_tokenizer
@@ -188,8 +188,11 @@ def test_a_causal_generator_must_not_see_both_sides(tmp_path: Path) -> None:
     assert not FrozenGenerator(str(tmp_path / "True"), 106, 24).reads_masked_ids
     xlnet = XLNetConfig(vocab_size=106, d_model=16, n_layer=1, n_head=2, d_inner=16)
     XLNetLMHeadModel(xlnet).save_pretrained(tmp_path / "xlnet")  # written as a causal model, and sees all words
-    with pytest.raises(CheckpointError, match="attention sees both sides"):
-        FrozenGenerator(str(tmp_path / "xlnet"), 106, 24)
+    xlm = XLMConfig(vocab_size=106, emb_dim=16, n_layers=1, n_heads=2)  # its pad_index is among the first ids
+    XLMWithLMHeadModel(xlm).save_pretrained(tmp_path / "xlm", safe_serialization=True)
+    for name in ("xlnet", "xlm"):
+        with pytest.raises(CheckpointError, match="attention sees both sides"):
+            FrozenGenerator(str(tmp_path / name), 106, 24)
 
 
 def test_two_stages(tiny_shards: Path) -> None:

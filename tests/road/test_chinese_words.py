@@ -1,6 +1,7 @@
 """Where words begin travels from the text through the shards to the noise."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,14 @@ def test_corrupt_takes_words_whole_as_the_run_did(tmp_path: Path, tokenizer: Pat
     # A token that is taken is shown as [MASK] 85 times of 100.
     assert 0.75 < together[together[:, 0]].mean(0)[1:].mean() < 0.95
     assert together[together.any(1)].mean() == pytest.approx(0.85, abs=0.06)
+
+
+def test_corrupt_needs_no_words_where_the_noise_reads_none(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(tiny_configuration(training={"steps": 4}), prepared(tmp_path, tokenizer), tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    assert len(list(predict_corrupt(tmp_path / "run", ["北京大学"]))) == 1
 
 
 def test_without_the_flag_shards_say_nothing(tmp_path: Path, tokenizer: Path) -> None:

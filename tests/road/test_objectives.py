@@ -10,7 +10,10 @@ import torch
 from transformers import (
     AutoModel,
     AutoTokenizer,
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
+    BertForMaskedLM,
     BertLMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
@@ -155,6 +158,13 @@ CONTRADICTIONS = [
         {"discriminator": {"heads": ["detection", "electric"]}, "generator": {"training": "policy-gradient"}},
         "are not shown to an electric head",
     ),
+    (
+        {
+            "generator": {"kind": "causal", "training": "gumbel"},
+            "corruption": {"source": "generated", "missing_fraction": 1.0},
+        },
+        "no word that it proposes is shown",
+    ),
     ({"game": {"mixture_depths": [1, 5]}, "generator": {"training": "mixture"}}, "the generator has 2 layers"),
     ({"corruption": {"noise": "span"}, "parity": {"colliding_positions": True}}, "published recipe only"),
     (
@@ -286,6 +296,7 @@ def test_detection_reports_the_correction_head(runs: dict[str, Path], tmp_path: 
 
 
 FOREIGN: dict[str, Any] = {
+    "bert of one type": lambda sizes: BertForMaskedLM(BertConfig(**sizes, type_vocab_size=1)),
     "roberta": lambda sizes: RobertaForMaskedLM(RobertaConfig(**sizes, max_position_embeddings=64, pad_token_id=0)),
     "llama": lambda sizes: LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0)),
     "decoder bert": lambda sizes: BertLMHeadModel(BertConfig(**sizes, is_decoder=True)),
@@ -315,8 +326,17 @@ def test_a_frozen_generator_of_any_architecture_is_used_everywhere(
     pairs = tmp_path / "pairs.jsonl"
     fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
     pairs.write_text(json.dumps({"sentence_good": sentence(5), "sentence_bad": sentence(6), **fields}) + "\n")
-    scorer = "pseudo_log_likelihood" if name == "roberta" else "generator"
+    scorer = "generator" if name in ("llama", "decoder bert") else "pseudo_log_likelihood"
     assert {"discriminator", scorer} <= set(evaluate_blimp(tmp_path / "run", pairs)["scorers"])
+
+
+def test_networks_that_no_generator_can_be_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 106}
+    bart = BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16)
+    BartForConditionalGeneration(bart).save_pretrained(tmp_path / "bart")
+    load_tokenizer(tiny_shards / "tokenizer").save_pretrained(tmp_path / "bart")
+    with pytest.raises(ElectrainError, match="is a bart model; a generator or masked language model must be"):
+        list(predict_fill(tmp_path / "bart", ["[MASK]"]))
 
 
 @pytest.mark.usefixtures("quick_pretraining")

@@ -14,6 +14,10 @@ Backbone = Literal["electra", "modernbert", "bert", "lstm"]
 
 # Positions a model can take beyond its pretraining length cost an embedding row each (electra) or nothing (modernbert).
 MOST_POSITIONS = 512
+_COUNT_FROM_AFTER_PADDING = (
+    *("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl"),
+    *("roberta-prelayernorm", "mpnet", "data2vec-text", "xmod", "ibert"),
+)
 LABELS = {0: "original", 1: "replaced"}
 
 
@@ -157,13 +161,14 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
 def positions_of(configuration: Any) -> int | None:
     """The most tokens that a network takes at once; None where its configuration names no limit.
 
-    RoBERTa's family numbers positions from after padding.
+    RoBERTa and its like number positions from after padding.
     """
     positions = int(getattr(configuration, "max_position_embeddings", 0) or 0)
     if positions < 1:  # XLNet says -1
         return None
-    counts_padding = configuration.model_type in ("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl")
-    return positions - configuration.pad_token_id - 1 if counts_padding else positions
+    if configuration.model_type not in _COUNT_FROM_AFTER_PADDING:
+        return positions
+    return positions - (configuration.pad_token_id or 0) - 1
 
 
 def encode(
@@ -197,7 +202,8 @@ def encode_depths(
     Returns: for each depth (batch, length, hidden) float.
     """
     kind = body.config.model_type
-    extra: dict[str, Any] = {"token_type_ids": token_type_ids} if kind in ("electra", "bert") else {}
+    has_types = kind in ("electra", "bert") and body.config.type_vocab_size > 1
+    extra: dict[str, Any] = {"token_type_ids": token_type_ids} if has_types else {}
     if kind == "gpt2":
         extra["use_cache"] = False
         if token_embeddings is None:  # given ids, it would look for padding, and speak

@@ -245,7 +245,7 @@ class HealthMonitor:
         self.norms.extend(saved["norms"])
         self.troubles = set(saved["troubles"])
         self.refused_updates = saved["refused_updates"]
-        self.was_alone = saved["was_alone"]
+        self.was_alone = saved.get("was_alone", True)
 
     def _at_onset(self, name: str, message: str | None) -> list[str]:
         is_new = message is not None and name not in self.troubles
