@@ -263,7 +263,7 @@ def _cell(values: list[float]) -> str:
         return "-"
     mean = statistics.fmean(values)
     digits = 3 if abs(mean) < 1 else 1 if abs(mean) < 100 else 0
-    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    spread = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if max(values) > min(values) else ""
     return f"{mean:.{digits}f}{spread}"
 
 
