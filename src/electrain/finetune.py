@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from electrain.configuration import to_toml
-from electrain.errors import ConfigurationError, ElectrainError
+from electrain.errors import ConfigurationError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetune_model import (
     FineTuning,
@@ -28,12 +27,11 @@ from electrain.run_directory import (
     CONFIGURATION_NAME,
     MANIFEST_NAME,
     Manifest,
+    begins,
+    emptied_on_error,
     file_hash,
-    goes_on,
     read_manifest,
-    remove_first_files,
     replaced_directory,
-    require_empty,
     text_hash,
     write_manifest,
     write_text_durably,
@@ -125,7 +123,9 @@ def finetune(
             _prepare_run_directory(config, settings, pretrained, examples, output, resume=resume)
         runtime.sum([0.0])  # the other processes wait for the folder
         try:
-            return _begun(config, settings, pretrained, examples, output, runtime).go()
+            with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
+                run = _Run(config, settings, pretrained, examples, output, runtime)
+            return run.go()
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(
                 "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
@@ -147,31 +147,9 @@ def _prepare_run_directory(
         "validation": _examples_hash(examples.validation),
         "model": _model_hash(pretrained.source),
     }
-    if goes_on(output, KIND, inputs, config, resume=resume):
-        return
-    if resume:
-        remove_first_files(output, FIRST_FILES)
-    require_empty(output)
-    write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
-    facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
-    write_manifest(output, Manifest(KIND, False, inputs, facts))
-
-
-def _begun(
-    config: FinetuneConfig,
-    settings: TaskSettings,
-    pretrained: Pretrained,
-    examples: Examples,
-    output: Path,
-    runtime: Runtime,
-) -> "_Run":
-    """The run; where it cannot be built, its first files are removed, or they would be in the mended command's way."""
-    try:
-        return _Run(config, settings, pretrained, examples, output, runtime)
-    except ElectrainError:
-        if runtime.is_first:
-            remove_first_files(output, FIRST_FILES)
-        raise
+    if begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+        facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
+        write_manifest(output, Manifest(KIND, False, inputs, facts))
 
 
 def _examples_hash(examples: Sequence[Any]) -> str:

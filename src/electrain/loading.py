@@ -26,7 +26,7 @@ from electrain.errors import CheckpointError, TokenizerError
 from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode, positions_of
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
-from electrain.models.frozen_generator import sees_what_follows, states_and_word_logits
+from electrain.models.frozen_generator import language_model_kind, require_causal, states_and_word_logits
 from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
 from electrain.run_directory import CONFIGURATION_NAME
@@ -188,8 +188,7 @@ def load_language_model(folder: Path | str, *, device: str | None = None) -> Loa
     """
     inside = [Path(folder) / name for name in ("generator", "correction")]
     source = next((str(path) for path in inside if path.is_dir()), None) or model_folder(folder)
-    kind: Kind = "causal-language-model" if _is_causal(configuration_of(source)) else "masked-language-model"
-    return _load(source, kind, device, _trained_length(folder))
+    return _load(source, language_model_kind(configuration_of(source)), device, _trained_length(folder))
 
 
 def load_head(folder: Path | str, head: str, *, device: str | None = None) -> LoadedModel:
@@ -231,17 +230,10 @@ def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
     source = model_folder(folder)
     configuration = configuration_of(source)
-    kind: Kind = "detection"
-    if (configuration.architectures or [""])[0].endswith("ForMaskedLM"):
-        kind = "masked-language-model"
-    elif _is_causal(configuration):
-        kind = "causal-language-model"
+    name = (configuration.architectures or [""])[0]
+    is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
+    kind: Kind = "detection" if is_detector else language_model_kind(configuration)
     return _load(source, kind, device, _trained_length(folder))
-
-
-def _is_causal(configuration: Any) -> bool:
-    names = configuration.architectures or [""]
-    return bool(configuration.model_type == "gpt2" or names[0].endswith(("ForCausalLM", "LMHeadModel")))
 
 
 def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
@@ -297,8 +289,8 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
         )
     tokenizer = tokenizer_of(source, configuration.vocab_size)
     model = weights_of(source, model_class, _ROLES[kind])
-    if kind == "causal-language-model" and sees_what_follows(model):
-        raise CheckpointError(f"{source}: its attention sees both sides: no causal language model; give another")
+    if kind == "causal-language-model":
+        require_causal(model)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from electrain.configuration import to_toml
 from electrain.counting import passes_of, training_flops_per_row
 from electrain.data.batches import RowSource
 from electrain.data.shards import Shards, open_shards
 from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
-from electrain.errors import CheckpointError, ConfigurationError, TokenizerError
+from electrain.errors import ConfigurationError, TokenizerError
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
 from electrain.models.unigram_generator import UnigramGenerator
@@ -35,14 +34,12 @@ from electrain.run_directory import (
     CONFIGURATION_NAME,
     MANIFEST_NAME,
     Manifest,
+    begins,
+    emptied_on_error,
     file_hash,
-    goes_on,
     read_manifest,
-    remove_first_files,
     replaced_directory,
-    require_empty,
     write_manifest,
-    write_text_durably,
 )
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from electrain.training.health import HealthMonitor
@@ -131,16 +128,11 @@ def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainC
 def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
     shards_directory = shards.tokenizer_directory.parent
     inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
-    if goes_on(output, KIND, inputs, config, resume=resume):
-        return
-    if resume:
-        remove_first_files(output, FIRST_FILES)
-    require_empty(output)
-    write_text_durably(output / CONFIGURATION_NAME, to_toml(config))
-    np.save(output / "unigram_counts.npy", shards.unigram_counts)
-    shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
-    facts = {"shards": str(shards_directory), "has_words": shards.has_words}
-    write_manifest(output, Manifest(KIND, False, inputs, facts))
+    if begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+        np.save(output / "unigram_counts.npy", shards.unigram_counts)
+        shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
+        facts = {"shards": str(shards_directory), "has_words": shards.has_words}
+        write_manifest(output, Manifest(KIND, False, inputs, facts))
 
 
 class _Run:
@@ -203,12 +195,8 @@ class _Run:
     def _restore(self) -> None:
         checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
         if checkpoint is None:
-            try:
+            with emptied_on_error(self.output, FIRST_FILES, is_first=self.is_first):
                 load_starting_weights(self.objective, self.config)
-            except CheckpointError:
-                if self.is_first:
-                    remove_first_files(self.output, FIRST_FILES)  # or it would be in the way of the mended command
-                raise
         else:
             load_checkpoint(checkpoint, self.objective, self.optimizers)
             self.state = RunState(**checkpoint.state["run"])

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from electrain import __version__
-from electrain.configuration import build_configuration, differences, read_toml
-from electrain.errors import RunDirectoryError
+from electrain.configuration import build_configuration, differences, read_toml, to_toml
+from electrain.errors import ElectrainError, RunDirectoryError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -144,31 +144,48 @@ def require_empty(directory: Path) -> None:
         raise RunDirectoryError(f"{directory}: cannot be created ({error.strerror}); give another folder") from error
 
 
-def goes_on(directory: Path, kind: str, inputs: dict[str, str], config: Any, *, resume: bool) -> bool:
-    """True where `directory` holds this very run, to be resumed; False where it is to be begun.
+def begins(
+    directory: Path, kind: str, inputs: dict[str, str], config: Any, first_files: set[str], *, resume: bool
+) -> bool:
+    """False where `directory` holds this very run, to be resumed; True where it is new, with its configuration alone.
 
     Args:
         inputs: see `Manifest`.
         config: the run's configuration, a dataclass.
+        first_files: names of what a run writes before it trains, the manifest last.
     Raises: RunDirectoryError: it holds another run, or, without `resume`, anything at all.
     """
     if not resume and directory.is_dir() and any(directory.iterdir()):
         raise RunDirectoryError(
             f"{directory}: is not empty; give a new folder, or --resume to go on with the run in it"
         )
+    path = directory / CONFIGURATION_NAME
     if not (directory / MANIFEST_NAME).exists():
-        return False
+        _remove_first_files(directory, first_files)
+        require_empty(directory)
+        write_text_durably(path, to_toml(config))
+        return True
     manifest = read_manifest(directory, kind)
     for name, value in inputs.items():
         if manifest.inputs.get(name) != value:
             raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
-    path = directory / CONFIGURATION_NAME
     for difference in differences(build_configuration(type(config), read_toml(path), str(path)), config):
         raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
-    return True
+    return False
 
 
-def remove_first_files(directory: Path, names: set[str]) -> None:
+@contextmanager
+def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) -> Iterator[None]:
+    """Where the run cannot be built, the first process removes its first files: no mended command finds them."""
+    try:
+        yield
+    except ElectrainError:
+        if is_first:
+            _remove_first_files(directory, first_files)
+        raise
+
+
+def _remove_first_files(directory: Path, names: set[str]) -> None:
     """Empties a folder that holds nothing but what a run writes before it trains: `names`, whole or half written."""
     ours = names | {f".{name}.writing" for name in names}
     found = list(directory.iterdir()) if directory.is_dir() else []

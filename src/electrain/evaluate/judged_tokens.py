@@ -9,8 +9,6 @@ from torch.nn import functional
 
 from electrain.data.batches import RowSource
 from electrain.loading import LoadedModel, proposed_word_logits, replaced_logits
-from electrain.models.backbones import encode
-from electrain.models.generators import take_positions, word_logits
 from electrain.objectives.masking import MaskedBatch, mask_batch
 from electrain.objectives.sampling import place_words, sample_words
 from electrain.progress import Progress
@@ -123,8 +121,7 @@ def _judge_batch(
         if corrector.restores_missing:
             mask_ids = torch.full_like(positions, sampler.tokenizer.mask_token_id)
             shown = place_words(token_ids, positions, is_selected, mask_ids)
-        hidden = encode(corrector.model.model.base_model, shown, types, is_real)
-        corrections = word_logits(corrector.model.model, take_positions(hidden, positions)[is_selected]).float()
+        corrections = proposed_word_logits(corrector.model, shown, shown, types, is_real, positions)[is_selected]
     asked = originals[: len(corrections)]
     return JudgedTokens(
         logits=logits,

@@ -1,12 +1,15 @@
 """A generator that was trained before: any masked or causal language model of Hugging Face, never updated here."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from electrain.errors import CheckpointError
 from electrain.models.backbones import encode, positions_of
@@ -14,6 +17,7 @@ from electrain.models.folders import configuration_of, one_line, weights_of
 from electrain.models.generators import places_before, take_positions, word_logits
 from electrain.models.recurrent import MODEL_TYPE
 
+LanguageModelKind = Literal["masked-language-model", "causal-language-model"]
 # The prediction head of these can be run at the selected positions alone; of others the whole network is run.
 KNOWN_HEADS = ("electra", "modernbert", "bert", "gpt2", MODEL_TYPE)
 
@@ -33,7 +37,7 @@ class FrozenGenerator(nn.Module):
         """
         super().__init__()
         configuration = configuration_of(source)
-        self.reads_masked_ids = is_masked_language_model(configuration)
+        self.reads_masked_ids = language_model_kind(configuration) == "masked-language-model"
         if not configuration.vocab_size >= vocabulary_size:
             raise CheckpointError(
                 f"{source}: knows {configuration.vocab_size} words, the shards have {vocabulary_size}; "
@@ -47,11 +51,8 @@ class FrozenGenerator(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)
         self.train(False)
-        if not self.reads_masked_ids and sees_what_follows(self.network):
-            raise CheckpointError(
-                f"{source}: is a {configuration.architectures[0]} whose attention sees both sides, so it would see the "
-                "words it is to propose; give a GPT-2, or a masked language model"
-            )
+        if not self.reads_masked_ids:
+            require_causal(self.network)
 
     def train(self, mode: bool = True) -> "FrozenGenerator":
         """Stays in evaluation mode, whatever the objective around it does."""
@@ -115,8 +116,11 @@ def states_and_word_logits(
 
 
 @torch.no_grad()
-def sees_what_follows(network: Any) -> bool:
-    """Whether the logits of a word depend on the word after it; asked, since no configuration says so of all models."""
+def require_causal(network: Any) -> None:
+    """Raises CheckpointError where the logits of a word depend on the word after it.
+
+    The network is asked, since no configuration says so of all models.
+    """
     special = {value for name, value in network.config.to_dict().items() if name.endswith(("_token_id", "pad_index"))}
     ids = [number for number in range(network.config.vocab_size) if number not in special][:5]
     rows = torch.tensor([ids[:4], [*ids[:3], ids[4]]], device=network.device)
@@ -125,22 +129,24 @@ def sees_what_follows(network: Any) -> bool:
         _, (one, other) = states_and_word_logits(network, rows, 0 * ones, ones, lambda x: x[:, :3])
     # Of untrained networks that look ahead the difference is a thousandth of the logits; of the others, rounding.
     most = 1e-5 * float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 0.0
-    return not bool(((one == other) | ((one - other).abs() <= most)).all())
+    if not bool(((one == other) | ((one - other).abs() <= most)).all()):
+        raise CheckpointError(
+            f"{network.config.name_or_path}: is a {type(network).__name__} whose attention sees both sides, so it sees "
+            "the words it is to propose; give a GPT-2, or a masked language model"
+        )
 
 
-def is_masked_language_model(configuration: Any) -> bool:
-    """True for a network that fills gaps, knowing both sides; False for one that says which word comes next.
+def language_model_kind(configuration: Any) -> LanguageModelKind:
+    """Masked: fills gaps, knowing both sides; causal: says which word comes next. By the architecture's name.
 
     Raises: CheckpointError: neither.
     """
-    names = configuration.architectures or [""]
-    if names[0].endswith("ForMaskedLM"):
-        return True
-    if names[0].endswith(("ForCausalLM", "LMHeadModel")):
-        return False
-    if names == [""] and configuration.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
-        return True
+    name, model_type = (configuration.architectures or [""])[0], configuration.model_type
+    if name.endswith("ForMaskedLM") or (not name and model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
+        return "masked-language-model"
+    if name.endswith(("ForCausalLM", "LMHeadModel")) or (not name and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+        return "causal-language-model"
     raise CheckpointError(
-        f"{configuration.name_or_path}: is a {names[0] or configuration.model_type}, no masked or causal language "
-        "model; give one, such as the generator/ of a run"
+        f"{configuration.name_or_path}: is a {name or model_type}, no masked or causal language model; give one, such "
+        "as the generator/ of a run"
     )
