@@ -39,6 +39,7 @@ from electrain.tasks.metrics import (
     tagging_scores,
     translation_scores,
 )
+from electrain.tasks.sequence_to_sequence import first_words
 from electrain.tasks.task import TaskName
 from sittings import claimed, read_lines
 
@@ -287,18 +288,12 @@ def _unigram_tagger(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
 
 def _first_words_of_context(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
     length = round(statistics.median(len(example.answers[0][0]) for example in train))
-    return lambda examples: [_beginning(example.context, length) for example in examples]
+    return lambda examples: [first_words(example.context, length) for example in examples]
 
 
 def _first_words(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
     length = round(statistics.median(len(example.target) for example in train))
-    return lambda examples: [_beginning(example.text, length) for example in examples]
-
-
-def _beginning(text: str, characters: int) -> str:
-    """About so many characters from the start, to the end of a word."""
-    end = text.find(" ", characters)
-    return text[:characters] if looks_chinese([text]) or end < 0 else text[:end]
+    return lambda examples: [first_words(example.text, length) for example in examples]
 
 
 def _copy(train: list[Any]) -> Callable[[list[Any]], list[Any]]:

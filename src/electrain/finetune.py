@@ -108,12 +108,12 @@ def finetune(
     """Trains on the examples and writes the run folder `output`; the model with the best validation score is kept.
 
     Args:
-        model: a run folder, a model's folder, or a hub id.
+        model: a run folder, a model's folder, or a hub id; of an encoder or, for what writes, an encoder-decoder.
         train_sources, validation_sources: files, folders, globs or hub data sets.
         resume: go on from the newest good checkpoint of `output`; where there is none, begin.
     Raises: ElectrainError: whatever the user has to mend.
     """
-    pretrained = open_pretrained(model)
+    pretrained = open_pretrained(model, may_have_decoder=task in WRITING_TASKS)
     config = resolved(config, task, int(pretrained.configuration.hidden_size))
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
     settings = settings_for(task, config, examples, pretrained.longest_row)
@@ -179,7 +179,7 @@ class _Run:
         self.target_tokenizer = None
         if settings.task in WRITING_TASKS:
             targets = [example.target for example in examples.train]
-            self.target_tokenizer = target_tokenizer_for(config.decoder, pretrained.tokenizer, targets)
+            self.target_tokenizer = target_tokenizer_for(config.decoder, pretrained, targets)
         model = build_model(pretrained, settings, config, self.target_tokenizer)
         self.task = build_task(
             settings, pretrained.tokenizer, self.target_tokenizer, with_token_types=takes_token_types(model)

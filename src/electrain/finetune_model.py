@@ -16,7 +16,13 @@ from electrain.errors import CheckpointError, ConfigurationError
 from electrain.finetune_configuration import WRITING_TASKS, FinetuneConfig
 from electrain.loading import model_folder
 from electrain.models.backbones import positions_of
-from electrain.models.encoder_decoder import DecoderConfig, build_encoder_decoder, save_encoder_decoder
+from electrain.models.encoder_decoder import (
+    DecoderConfig,
+    build_encoder_decoder,
+    open_encoder_decoder,
+    save_encoder_decoder,
+    target_tokenizer_of,
+)
 from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
 from electrain.models.task_heads import (
     TASK_CLASSES,
@@ -30,22 +36,22 @@ from electrain.objectives.objective import LossTerm, Outcome
 from electrain.tasks.task import Task
 from electrain.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 
-_NOT_ENCODERS = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}
-
 
 @dataclass(frozen=True)
 class Pretrained:
     """What is fine-tuned.
 
     Attributes:
-        source: folder or hub id of the encoder.
-        configuration: Hugging Face's.
+        source: folder or hub id.
+        configuration: Hugging Face's, of the encoder.
         tokenizer: the encoder's.
+        has_decoder: it is an encoder-decoder, to be trained further.
     """
 
     source: str
     configuration: Any
     tokenizer: Any
+    has_decoder: bool = False
 
     @property
     def longest_row(self) -> int:
@@ -53,23 +59,35 @@ class Pretrained:
         return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
 
 
-def open_pretrained(model: Path | str) -> Pretrained:
-    """The encoder of a run folder, a model's folder, or the hub. Raises: CheckpointError: not an encoder."""
+def open_pretrained(model: Path | str, *, may_have_decoder: bool = False) -> Pretrained:
+    """The encoder, or where it may be that an encoder-decoder, of a run folder, a model's folder, or the hub.
+
+    Raises: CheckpointError: neither.
+    """
     source = model_folder(model)
     configuration = configuration_of(source)
-    other = _NOT_ENCODERS.get(configuration.model_type)
-    if other is not None:
-        raise CheckpointError(f"{source}: is {other}; fine-tuning starts from an encoder, such as the model/ of a run")
-    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size))
+    has_decoder = configuration.model_type == "encoder-decoder"
+    what = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}.get(configuration.model_type)
+    if what and not (has_decoder and may_have_decoder):
+        raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
+    if has_decoder and not Path(source).is_dir():
+        raise CheckpointError(f"{source}: an encoder-decoder is read from a folder; download it first")
+    configuration = configuration.encoder if has_decoder else configuration
+    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size), has_decoder)
 
 
-def target_tokenizer_for(decoder: DecoderConfig, tokenizer: Any, targets: Iterable[str]) -> Any:
-    """The tokenizer of what is written: the encoder's, one learned from the training targets, or a folder's.
+def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
+    """The tokenizer of what is written: the encoder-decoder's, the encoder's, one learned from targets, or a folder's.
 
-    Raises: TokenizerError: a folder without a usable tokenizer, or a vocabulary too small.
+    Raises: ConfigurationError: a decoder for what has one. TokenizerError: a folder without a usable tokenizer, or a
+        vocabulary too small.
     """
+    if pretrained.has_decoder:
+        if decoder.kind != "fresh":
+            raise ConfigurationError(f"--decoder {decoder.kind}: {pretrained.source} has a decoder; leave it out")
+        return target_tokenizer_of(Path(pretrained.source)) or pretrained.tokenizer
     if decoder.vocabulary == "encoder":
-        return tokenizer
+        return pretrained.tokenizer
     if decoder.vocabulary == "own":
         return train_target_tokenizer(targets, decoder.vocabulary_size)
     if not Path(decoder.tokenizer_folder).is_dir():
@@ -97,35 +115,19 @@ def build_model(pretrained: Pretrained, settings: TaskSettings, config: Finetune
     Raises: CheckpointError: weights that do not fit. ConfigurationError: a head or decoder that it cannot have.
     """
     torch.manual_seed(config.training.seed)
+    is_fresh = config.training.weights == "fresh"
     if settings.task in WRITING_TASKS:
-        encoder_class, configuration = AutoModel, with_dropout(pretrained.configuration, config.training.dropout)
-    else:
-        encoder_class = TASK_CLASSES[settings.task]
-        configuration = task_configuration(
-            pretrained.configuration,
-            settings.task,
-            settings.labels,
-            dropout=config.training.dropout,
-            pooling=config.head.pooling,
-        )
-        if settings.has_many:
-            configuration.problem_type = "multi_label_classification"
-    model = _weights(pretrained, encoder_class, configuration, is_fresh=config.training.weights == "fresh")
-    if settings.task in WRITING_TASKS:
-        joined = build_encoder_decoder(
-            model,
-            config.decoder,
-            encoder_source=pretrained.source,
-            target_tokenizer=target_tokenizer,
-            dropout=config.training.dropout,
-        )
-        positions = joined.config.decoder.max_position_embeddings
-        if config.generation.longest_output_tokens > positions:
-            raise ConfigurationError(
-                f"[generation] longest_output_tokens = {config.generation.longest_output_tokens}: the decoder has "
-                f"{positions} positions; lower it"
-            )
-        return joined
+        return _encoder_decoder(pretrained, config, target_tokenizer, is_fresh=is_fresh)
+    configuration = task_configuration(
+        pretrained.configuration,
+        settings.task,
+        settings.labels,
+        dropout=config.training.dropout,
+        pooling=config.head.pooling,
+    )
+    if settings.has_many:
+        configuration.problem_type = "multi_label_classification"
+    model = _weights(pretrained, TASK_CLASSES[settings.task], configuration, is_fresh=is_fresh)
     if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
         reset_answer_layer(model)
     if config.head.kind == "reference":
@@ -136,6 +138,28 @@ def build_model(pretrained: Pretrained, settings: TaskSettings, config: Finetune
             )
         use_reference_head(model)
     return model
+
+
+def _encoder_decoder(pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: Any, *, is_fresh: bool) -> Any:
+    dropout = config.training.dropout
+    if pretrained.has_decoder:
+        joined = open_encoder_decoder(pretrained.source, dropout, is_fresh=is_fresh)
+    else:
+        configuration = with_dropout(pretrained.configuration, dropout)
+        joined = build_encoder_decoder(
+            _weights(pretrained, AutoModel, configuration, is_fresh=is_fresh),
+            config.decoder,
+            encoder_source=pretrained.source,
+            target_tokenizer=target_tokenizer,
+            dropout=dropout,
+        )
+    positions = joined.config.decoder.max_position_embeddings
+    if config.generation.longest_output_tokens > positions:
+        raise ConfigurationError(
+            f"[generation] longest_output_tokens = {config.generation.longest_output_tokens}: the decoder has "
+            f"{positions} positions; lower it"
+        )
+    return joined
 
 
 def _answers_the_same(before: Any, architecture: str, now: Any) -> bool:

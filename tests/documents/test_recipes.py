@@ -11,13 +11,13 @@ import pytest
 from electrain.finetune_configuration import load_finetune_configuration, recipe_names
 from tiny_pretraining import INVENTED_WORDS
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "finetune_recipe.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PRESETS = Path(__file__).parents[2] / "configs" / "finetune"
 TEXTS = [f"the cat sees {word} ." for word in INVENTED_WORDS[:12]]
 
 
-def example() -> Any:
-    spec = spec_from_file_location("finetune_recipe", EXAMPLE)
+def example(name: str = "finetune_recipe") -> Any:
+    spec = spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -64,6 +64,21 @@ def test_the_recipe_runs_from_python(
     assert all(isinstance(value, float) for value in json.loads(lines[0]).values())
     assert all(isinstance(json.loads(line), dict) for line in lines[1:4])
     assert lines[4].endswith("parameters")
+
+
+@pytest.mark.parametrize(
+    ("text", "summary", "beginning"),
+    [("One two three four", "1, 2", "One two"), ("一二三四五六", "一二三", "一二三")],
+)
+def test_copies_are_first_words_as_long_as_the_summaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, summary: str, beginning: str
+) -> None:
+    train, output = tmp_path / "train.jsonl", tmp_path / "copies.jsonl"
+    train.write_text(json.dumps({"email": text, "subject": summary}) + "\n")
+    columns = ["--text-column", "email", "--label-column", "subject"]
+    monkeypatch.setattr(sys, "argv", ["learn_to_copy.py", "--train", str(train), "--output", str(output), *columns])
+    example("learn_to_copy").main()
+    assert json.loads(output.read_text("utf-8")) == {"text": text, "summary": beginning}
 
 
 def test_the_example_knows_every_recipe() -> None:

@@ -170,3 +170,39 @@ def test_what_is_no_encoder_decoder_is_refused(
                            "--validation", pairs, "--output", tmp_path / "out")  # fmt: skip
     assert code == 2
     assert "pairs.jsonl:2" in err
+
+
+def test_what_writes_is_trained_further(
+    run: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next run starts where the first ended, with its decoder and its vocabulary."""
+    pairs = write_pairs(tmp_path / "pairs.jsonl", "en", "de", TRANSLATIONS)
+    train = write_pairs(tmp_path / "train.jsonl", "en", "de", TRANSLATIONS, times=40)
+    files = ["--train", train, "--validation", pairs]
+    vocabulary = ["--decoder.vocabulary", "own", "--decoder.vocabulary-size", "300"]
+    command(capsys, "finetune", "translation", "--model", run("electra"), *files, "--output", tmp_path / "first",
+            *vocabulary, *QUICK)  # fmt: skip
+    _, [first], _ = command(capsys, "evaluate", "translation", "--model", tmp_path / "first", "--data", pairs)
+    scores = {}
+    for weights in ("pretrained", "fresh"):
+        code, _, err = command(
+            capsys, "finetune", "translation", "--model", tmp_path / "first", *files, "--output", tmp_path / weights,
+            "--training.epochs", "0.1", "--training.peak-learning-rate", "1e-9", "--training.weights", weights,
+            "--generation.longest-output-tokens", "12",
+        )  # fmt: skip
+        assert code == 0, err
+        _, [scored], _ = command(capsys, "evaluate", "translation", "--model", tmp_path / weights, "--data", pairs)
+        scores[weights] = scored["scores"]["bleu"]
+    assert scores["pretrained"] == pytest.approx(first["scores"]["bleu"], abs=1e-3)
+    assert scores["pretrained"] > 40
+    assert scores["fresh"] < 20
+    for name in ("tokenizer.json", "target_tokenizer/tokenizer.json"):
+        assert (tmp_path / "pretrained/model" / name).read_bytes() == (tmp_path / "first/model" / name).read_bytes()
+    for task, more, message in (
+        ("translation", ["--decoder", "generator"], "has a decoder"),
+        ("classification", [], "is an encoder-decoder"),
+    ):
+        code, _, err = command(capsys, "finetune", task, "--model", tmp_path / "first", *files, "--output",
+                               tmp_path / "not", *more)  # fmt: skip
+        assert code == 2
+        assert message in err

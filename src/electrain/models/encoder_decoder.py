@@ -1,6 +1,5 @@
 """A pretrained encoder joined with a decoder by cross-attention: `EncoderDecoderModel` of Hugging Face."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,14 +25,13 @@ from electrain.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokeni
 from electrain.errors import CheckpointError, ConfigurationError
 from electrain.models.backbones import MOST_POSITIONS, EncoderConfig, causal_configuration
 from electrain.models.folders import configuration_of, weights_of
+from electrain.models.task_heads import with_dropout
 
 DecoderKind = Literal["generator", "encoder", "fresh", "folder"]
 DecoderVocabulary = Literal["encoder", "own", "folder"]
 ENCODERS = ("electra", "bert", "modernbert")
 DECODERS = ("gpt2", "electra", "bert")
 TARGET_TOKENIZER = "target_tokenizer"
-# Fields for dropout of the configurations of GPT-2 and of BERT and ELECTRA.
-_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob")
 _CROSS_ATTENTION = ("crossattention.", "ln_cross_attn.")
 
 
@@ -192,7 +190,7 @@ def _encoder_as_decoder(
             'use [decoder] kind = "fresh" or "generator"'
         )
     is_joint = decoder.vocabulary == "encoder"
-    configuration = _as_decoder(copy.deepcopy(encoder.config), dropout)
+    configuration = _as_decoder(encoder.config, dropout)
     if not is_joint:
         configuration.vocab_size = len(target_tokenizer)
         configuration.pad_token_id = writing_ids(target_tokenizer).pad
@@ -226,10 +224,8 @@ def _decoder_from(source: str, kinds: tuple[str, ...], dropout: float) -> Any:
 
 
 def _as_decoder(configuration: Any, dropout: float) -> Any:
+    configuration = with_dropout(configuration, dropout)
     configuration.is_decoder = configuration.add_cross_attention = configuration.tie_word_embeddings = True
-    for name in _DROPOUTS:
-        if hasattr(configuration, name):
-            setattr(configuration, name, dropout)
     return configuration
 
 
@@ -280,8 +276,26 @@ def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
     model = weights_of(str(directory), EncoderDecoderModel, "encoder-decoder").eval()
     _reload_alike(model.encoder)
     tokenizer = load_tokenizer(directory)
+    return model, tokenizer, target_tokenizer_of(directory) or tokenizer
+
+
+def target_tokenizer_of(directory: Path) -> Any:
+    """The tokenizer of what an encoder-decoder's folder writes; None where it is that of what it reads."""
     inside = directory / TARGET_TOKENIZER
-    return model, tokenizer, load_target_tokenizer(inside) if inside.is_dir() else tokenizer
+    return load_target_tokenizer(inside) if inside.is_dir() else None
+
+
+def open_encoder_decoder(source: str, dropout: float, *, is_fresh: bool) -> Any:
+    """An `EncoderDecoderModel` of a folder, to be trained further; `is_fresh`: the same network with random weights."""
+    configuration = configuration_of(source)
+    configuration.encoder = with_dropout(configuration.encoder, dropout)
+    configuration.decoder = with_dropout(configuration.decoder, dropout)
+    with _quiet():
+        model: Any = EncoderDecoderModel(configuration)
+    if not is_fresh:
+        model = weights_of(source, EncoderDecoderModel, "encoder-decoder", configuration=configuration)
+    _reload_alike(model.encoder)
+    return model
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.nn import functional
 from electrain.data.detokenize import detokenize
 from electrain.data.target_tokenizer import is_word_piece, plain_ids, writing_ids, written_text
 from electrain.errors import DataError
+from electrain.tasks.metrics import looks_chinese
 from electrain.tasks.task import (
     Answer,
     Collated,
@@ -178,3 +179,9 @@ def _references(example: PairedExample) -> list[str]:
     if not references:
         raise DataError(f"{example.source or 'an example'}: has no target to compare with; add one, or leave it out")
     return references
+
+
+def first_words(text: str, characters: int) -> str:
+    """About so many characters from the start of a text, to the end of a word: the plainest of summaries."""
+    end = text.find(" ", characters)
+    return text[:characters] if looks_chinese([text]) or end < 0 else text[:end]
