@@ -48,6 +48,8 @@ SYSTEMS = ("trivial", "fresh", "pretrained")
 FEW_LABELS = {500: 20.0, 2000: 10.0}
 # Of tasks that write nothing: the better one of 1e-3 and 2e-3 on validation examples (docs/experiments.md).
 LEARNING_RATE, FRESH_TAGGER_LEARNING_RATE = 1e-3, 2e-3
+COPYING = {"data.longest_tokens": 64, "data.validation_examples": 100, "training.epochs": 4, "generation.beams": 1}
+AFTER_COPYING_LEARNING_RATE = 5e-4
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class DataSet:
         recipe: if not of the set's own name.
         words: the set is made of those rows of `folder` that hold one of these words; the test file "test_other.tsv"
             has the rows that do not.
+        copies_of: before the targets the decoder learns to write the first words of these texts, as many as the targets
+            have: file beside the sets' folders, its column of texts, and another column.
         held_out: so many examples at the end of the training file are the validation set, where there is no other.
     """
 
@@ -89,6 +93,7 @@ class DataSet:
     recipe: str = ""
     words: tuple[str, ...] = ()
     held_out: int = 0
+    copies_of: tuple[str, ...] = ()
 
 
 def _tables(language: str, task: TaskName, shown: str, suffix: str, **more: Any) -> DataSet:
@@ -170,6 +175,14 @@ SETS: dict[str, DataSet] = {
         "chinese", "translation", "bleu", "jsonl.gz", train_examples=10_000, validation_examples=200, epochs=4
     ),
 }
+
+for _name, _epochs, _copies in (
+    ("aeslc", 3.0, ("aeslc/train.jsonl.gz", "email", "subject")),
+    ("csl_titles", 0.0, ("pretrain/chinese_wikipedia.train.parquet", "text", "title")),
+):
+    SETS[f"{_name}_after_copying"] = dataclasses.replace(
+        SETS[_name], folder=_name, recipe=_name, epochs=_epochs, copies_of=_copies
+    )
 
 
 @dataclass(frozen=True)
@@ -335,7 +348,7 @@ TRIVIAL: dict[str, tuple[Callable[[list[Any]], Any], Callable[[list[Any], list[A
 def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path) -> dict[str, dict[str, float]]:
     """Fine-tunes, or goes on, then scores every test file with the model that was best on validation."""
     chosen, folder = SETS[job.name], files_of(options, job.name)
-    changes = {
+    changes: dict[str, Any] = {
         "training.seed": job.seed,
         "training.weights": "fresh" if job.system == "fresh" else "pretrained",
         "data.train_examples": job.few or chosen.train_examples,
@@ -350,12 +363,11 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
         changes["training.epochs"] = FEW_LABELS.get(job.few, chosen.epochs)
     if chosen.longest_tokens:
         changes["data.longest_tokens"] = chosen.longest_tokens
-    flags = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
-    config = load_finetune_configuration(chosen.recipe or job.name, parse_overrides(flags + options.common.split()))
-    files = ([str(folder / chosen.train)], [str(folder / chosen.validation)])
-    result = finetune(chosen.task, config, model, *files, run, resume=True)
-    if not result.is_finished:
-        raise SystemExit(f"{run}: was stopped; run the command again to go on")
+    if chosen.copies_of:
+        copies, more = copies_for(options, job), {**COPYING, "data.text_column": "text", "data.label_column": "summary"}
+        model = trained(options, job, model, ([copies], [copies]), {**changes, **more}, Path(f"{run}-copies"))
+        changes |= {"training.weights": "pretrained", "training.peak_learning_rate": AFTER_COPYING_LEARNING_RATE}
+    trained(options, job, model, ([str(folder / chosen.train)], [str(folder / chosen.validation)]), changes, run)
     tuned = load_fine_tuned(run, (chosen.task,))
     scores, samples = {}, []
     for what, examples in test_sets(options, job.name).items():
@@ -365,6 +377,38 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
     with (run / "samples.jsonl").open("w") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     return scores
+
+
+def trained(
+    options: argparse.Namespace,
+    job: Job,
+    model: str,
+    files: tuple[list[str], list[str]],
+    changes: dict[str, Any],
+    run: Path,
+) -> str:
+    """The run that the set's recipe makes of the training and validation files, with these changes."""
+    flags = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+    recipe = SETS[job.name].recipe or job.name
+    config = load_finetune_configuration(recipe, parse_overrides(flags + options.common.split()))
+    result = finetune(SETS[job.name].task, config, model, *files, run, resume=True)
+    if not result.is_finished:
+        raise SystemExit(f"{run}: was stopped; run the command again to go on")
+    return str(run)
+
+
+def copies_for(options: argparse.Namespace, job: Job) -> str:
+    """A file of texts and their first words, as long as the median target."""
+    chosen = SETS[job.name]
+    file, text, other = chosen.copies_of
+    targets = read(options, job.name, chosen.train)
+    length = round(statistics.median(len(example.target) for example in targets))
+    texts = read_examples(chosen.task, [str(Path(options.data) / file)], Columns(text, "", other), skip_broken=True)
+    pairs = [{"text": example.text, "summary": first_words(example.text, length)} for example in texts.examples]
+    path = Path(options.output) / "made" / f"{job.folder}-copies.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")
+    return str(path)
 
 
 def fill(options: argparse.Namespace) -> None:
