@@ -177,7 +177,7 @@ SETS: dict[str, DataSet] = {
 }
 
 for _name, _epochs, _copies in (
-    ("aeslc", 3.0, ("aeslc/train.jsonl.gz", "email", "subject")),
+    ("aeslc", 6.0, ("aeslc/train.jsonl.gz", "email", "subject")),
     ("csl_titles", 0.0, ("pretrain/chinese_wikipedia.train.parquet", "text", "title")),
 ):
     SETS[f"{_name}_after_copying"] = dataclasses.replace(
