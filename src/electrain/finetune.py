@@ -197,6 +197,7 @@ class _Run:
                 self.module,
                 config.training.peak_learning_rate,
                 layer_decay=config.training.layer_decay,
+                word_embedding_rate_ratio=config.training.word_embedding_rate_ratio,
                 weight_decay=config.training.weight_decay,
                 doubles_top_decay=config.parity.doubled_top_decay,
             )

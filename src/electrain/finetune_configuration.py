@@ -84,6 +84,7 @@ class FinetuneTrainingConfig:
             widths up to 192; for summarization and translation 1e-3, 3e-4 or 1.5e-4.
         layer_decay: each layer learns so much slower than the one above it; 0: 0.8, or 0.9 from a width of 1,024 on; 1
             for widths up to 192, and for summarization and translation.
+        word_embedding_rate_ratio: the encoder's word embeddings learn so many times as fast; 1 in the paper.
         warmup_fraction: of the steps, over which the learning rate rises from 0; then it falls in a straight line.
         weight_decay: except for biases and LayerNorm; 0 in the paper.
         dropout: everywhere; 0.1 in the paper.
@@ -100,6 +101,7 @@ class FinetuneTrainingConfig:
     micro_batch_rows: int = 0
     peak_learning_rate: float = 0.0
     layer_decay: float = 0.0
+    word_embedding_rate_ratio: float = 1.0
     warmup_fraction: float = 0.1
     weight_decay: float = 0.0
     dropout: float = 0.1
@@ -111,7 +113,14 @@ class FinetuneTrainingConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "micro_batch_rows", "seed", "patience_evaluations", "weight_decay"):
+        for name in (
+            "epochs",
+            "micro_batch_rows",
+            "seed",
+            "patience_evaluations",
+            "weight_decay",
+            "word_embedding_rate_ratio",
+        ):
             require_at_least(name, getattr(self, name), 0)
         for name in ("batch_rows", "evaluations_per_epoch"):
             require_at_least(name, getattr(self, name), 1)

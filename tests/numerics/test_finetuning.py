@@ -99,6 +99,29 @@ def test_layers_of_other_architectures_are_found() -> None:
             assert ratio[id(parameter)] == wanted, name
 
 
+def test_word_embeddings_alone_learn_faster() -> None:
+    ends = {"bos_token_id": 2, "eos_token_id": 3}
+    for model, words in (
+        (electra(), "electra.embeddings.word_embeddings.weight"),
+        (
+            ModernBertForTokenClassification(ModernBertConfig(**SIZES, **ends, cls_token_id=2, sep_token_id=3)),
+            "model.embeddings.tok_embeddings.weight",
+        ),
+    ):
+        optimizer = build_layered_optimizer(
+            model,
+            1e-3,
+            layer_decay=0.5,
+            weight_decay=0.0,
+            doubles_top_decay=False,
+            word_embedding_rate_ratio=10.0,
+        )
+        ratio = {id(p): group["rate_ratio"] for group in optimizer.param_groups for p in group["params"]}
+        embeddings = {name: ratio[id(p)] for name, p in model.named_parameters() if "embeddings" in name}
+        assert embeddings.pop(words) == 10 * 0.5**4
+        assert set(embeddings.values()) == {0.5**4}
+
+
 @pytest.mark.parametrize("labels", [1, 3, 8, 9])
 def test_the_reference_head_is_one_linear_layer_and_folds_exactly(labels: int) -> None:
     """In bfloat16 too, where the width has room for every logit and its negative."""

@@ -20,6 +20,7 @@ DECAY_FRACTION = 0.2
 # How transformers names what is inside layer N: GPT-2 has "h" where the others have "layer" or "layers".
 _LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
+_WORD_EMBEDDINGS = re.compile(r"(word|tok)_embeddings\.|\.wte\.")
 
 
 class AdamWithoutBiasCorrection(Optimizer):
@@ -106,13 +107,20 @@ def _optimizers_of(
 
 
 def build_layered_optimizer(
-    model: nn.Module, rate: float, *, layer_decay: float, weight_decay: float, doubles_top_decay: bool
+    model: nn.Module,
+    rate: float,
+    *,
+    layer_decay: float,
+    weight_decay: float,
+    doubles_top_decay: bool,
+    word_embedding_rate_ratio: float = 1.0,
 ) -> Optimizer:
     """AdamW in which each layer of an encoder learns so much slower than the one above it; the head at the full rate.
 
     Args:
         layer_decay: of the learning rate from layer to layer; 1: all alike.
         doubles_top_decay: the reference implementation's count, in which the top layer is decayed twice.
+        word_embedding_rate_ratio: an encoder's word embeddings learn so many times as fast as they would.
     Source: google-research/electra, model/optimization.py, `_get_layer_lrs`; Clark et al. 2020, table 7.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -122,7 +130,8 @@ def build_layered_optimizer(
         depth = _layer_number(name)
         below = 0 if depth is None else top - depth + 1 + doubles_top_decay
         decay = weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((layer_decay**below, decay), []).append(parameter)
+        ratio = word_embedding_rate_ratio if depth == 0 and _WORD_EMBEDDINGS.search(name) else 1.0
+        groups.setdefault((ratio * layer_decay**below, decay), []).append(parameter)
     return torch.optim.AdamW(
         [
             {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": rate * ratio}
