@@ -290,9 +290,10 @@ def open_encoder_decoder(source: str, dropout: float, *, is_fresh: bool) -> Any:
     configuration = configuration_of(source)
     configuration.encoder = with_dropout(configuration.encoder, dropout)
     configuration.decoder = with_dropout(configuration.decoder, dropout)
-    with _quiet():
-        model: Any = EncoderDecoderModel(configuration)
-    if not is_fresh:
+    if is_fresh:
+        with _quiet():
+            model: Any = EncoderDecoderModel(configuration)
+    else:
         model = weights_of(source, EncoderDecoderModel, "encoder-decoder", configuration=configuration)
     _reload_alike(model.encoder)
     return model
