@@ -335,7 +335,7 @@ def test_networks_that_no_generator_can_be_are_refused(tiny_shards: Path, tmp_pa
     bart = BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16)
     BartForConditionalGeneration(bart).save_pretrained(tmp_path / "bart")
     load_tokenizer(tiny_shards / "tokenizer").save_pretrained(tmp_path / "bart")
-    with pytest.raises(ElectrainError, match="is a bart model; a generator or masked language model must be"):
+    with pytest.raises(ElectrainError, match="is a BartForConditionalGeneration, no masked or causal"):
         list(predict_fill(tmp_path / "bart", ["[MASK]"]))
 
 

@@ -259,7 +259,7 @@ def test_an_unusable_folder_is_one_line(
 def test_one_network_is_not_taken_for_the_other(tiny_run: Runs) -> None:
     with pytest.raises(CheckpointError, match="is no discriminator"):
         load_detector(tiny_run() / "generator")
-    with pytest.raises(CheckpointError, match="is no generator or masked language model"):
+    with pytest.raises(CheckpointError, match="is a ElectraForPreTraining, no masked or causal"):
         load_language_model(tiny_run() / "model")
     with pytest.raises(CheckpointError, match="--generator"):
         load_generator(tiny_run() / "model", None)
