@@ -39,7 +39,7 @@ from electrain.tasks.metrics import (
     tagging_scores,
     translation_scores,
 )
-from electrain.tasks.sequence_to_sequence import first_words
+from electrain.tasks.sequence_to_sequence import copying_pairs, first_words
 from electrain.tasks.task import TaskName
 from sittings import claimed, read_lines
 
@@ -73,6 +73,7 @@ class DataSet:
             has the rows that do not.
         copies_of: before the targets the decoder learns to write the first words of these texts, as many as the targets
             have: file beside the sets' folders, its column of texts, and another column.
+        word_embedding_rate_ratio: of the pretrained encoder where it is trained on all examples of the slice.
         held_out: so many examples at the end of the training file are the validation set, where there is no other.
     """
 
@@ -92,6 +93,7 @@ class DataSet:
     references: str = ""
     recipe: str = ""
     words: tuple[str, ...] = ()
+    word_embedding_rate_ratio: float = 1.0
     held_out: int = 0
     copies_of: tuple[str, ...] = ()
 
@@ -102,7 +104,15 @@ def _tables(language: str, task: TaskName, shown: str, suffix: str, **more: Any)
 
 
 SETS: dict[str, DataSet] = {
-    "sst2": _tables("english", "classification", "accuracy", "tsv", few=True, train_examples=20_000),
+    "sst2": _tables(
+        "english",
+        "classification",
+        "accuracy",
+        "tsv",
+        few=True,
+        train_examples=20_000,
+        word_embedding_rate_ratio=10,
+    ),
     "cola": _tables(
         "english",
         "classification",
@@ -124,7 +134,14 @@ SETS: dict[str, DataSet] = {
         test_examples=1_000,
     ),
     "chnsenticorp": _tables(
-        "chinese", "classification", "accuracy", "tsv", few=True, validation_examples=600, longest_tokens=128
+        "chinese",
+        "classification",
+        "accuracy",
+        "tsv",
+        few=True,
+        validation_examples=600,
+        longest_tokens=128,
+        word_embedding_rate_ratio=10,
     ),
     # Trained on reviews of hotels, tested on those of books and laptops too: what is learned of another domain.
     "chnsenticorp_hotels": _tables(
@@ -358,7 +375,8 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
     if chosen.task not in WRITING_TASKS:
         is_fresh_tagger = chosen.task == "tagging" and job.system == "fresh"
         changes["training.peak_learning_rate"] = FRESH_TAGGER_LEARNING_RATE if is_fresh_tagger else LEARNING_RATE
-        changes["training.layer_decay"] = 1.0
+    if job.system == "pretrained" and not job.few:
+        changes["training.word_embedding_rate_ratio"] = chosen.word_embedding_rate_ratio
     if job.few or chosen.epochs:
         changes["training.epochs"] = FEW_LABELS.get(job.few, chosen.epochs)
     if chosen.longest_tokens:
@@ -401,10 +419,9 @@ def copies_for(options: argparse.Namespace, job: Job) -> str:
     """A file of texts and their first words, as long as the median target."""
     chosen = SETS[job.name]
     file, text, other = chosen.copies_of
-    targets = read(options, job.name, chosen.train)
-    length = round(statistics.median(len(example.target) for example in targets))
     texts = read_examples(chosen.task, [str(Path(options.data) / file)], Columns(text, "", other), skip_broken=True)
-    pairs = [{"text": example.text, "summary": first_words(example.text, length)} for example in texts.examples]
+    targets = [example.target for example in read(options, job.name, chosen.train)]
+    pairs = copying_pairs([example.text for example in texts.examples], targets)
     path = Path(options.output) / "made" / f"{job.folder}-copies.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")

@@ -5,12 +5,12 @@ python examples/learn_to_copy.py --train train.jsonl --output copies.jsonl
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 
+from electrain.errors import ElectrainError
 from electrain.tasks.columns import Columns
 from electrain.tasks.examples import read_examples
-from electrain.tasks.sequence_to_sequence import first_words
+from electrain.tasks.sequence_to_sequence import copying_pairs
 
 
 def main() -> None:
@@ -22,11 +22,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     columns = Columns(options.text_column, "", options.label_column)
-    examples = read_examples("summarization", [options.train], columns).examples
-    length = round(statistics.median(len(example.target) for example in examples))
-    pairs = [{"text": example.text, "summary": first_words(example.text, length)} for example in examples]
+    try:
+        examples = read_examples("summarization", [options.train], columns).examples
+    except ElectrainError as error:
+        raise SystemExit(f"learn_to_copy: {error}") from None
+    pairs = copying_pairs([example.text for example in examples], [example.target for example in examples])
     options.output.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs), "utf-8")
-    print(f"{options.output}: {len(pairs):,} texts and their first {length} characters")
+    print(f"{options.output}: {len(pairs):,} texts and their first words")
 
 
 if __name__ == "__main__":

@@ -164,14 +164,14 @@ def _to_toml_value(value: Any) -> str:
     return repr(value)
 
 
-def differences(earlier: Any, now: Any) -> list[str]:
-    """Where two configurations of the same kind differ: one phrase for each field."""
+def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[str]:
+    """Where two configurations of the same kind differ: one phrase for each field whose name is not in `but`."""
     found = []
     for section in dataclasses.fields(earlier):
         old, new = getattr(earlier, section.name), getattr(now, section.name)
         for field in dataclasses.fields(old):
             was, is_now = getattr(old, field.name), getattr(new, field.name)
-            if was != is_now:
+            if was != is_now and field.name not in but:
                 found.append(f"[{section.name}] {field.name} was {was} and is now {is_now}")
     return found
 

@@ -43,7 +43,7 @@ from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save
 from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
 from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState, StepResult, train
 from electrain.training.optimizer import build_layered_optimizer
-from electrain.training.runtime import Runtime, started_runtime
+from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
@@ -127,9 +127,7 @@ def finetune(
                 run = _Run(config, settings, pretrained, examples, output, runtime)
             return run.go()
         except torch.OutOfMemoryError as error:
-            raise ConfigurationError(
-                "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
-            ) from error
+            raise ConfigurationError(OUT_OF_MEMORY) from error
 
 
 def _prepare_run_directory(

@@ -47,7 +47,7 @@ from electrain.training.journal import Journal, ProgressDisplay, format_seconds,
 from electrain.training.loop import RunState, StepResult, compile_or_say_why_not, train
 from electrain.training.observations import example_of, metrics_of
 from electrain.training.optimizer import build_optimizers
-from electrain.training.runtime import Runtime, measure_matrix_rate, started_runtime
+from electrain.training.runtime import OUT_OF_MEMORY, Runtime, measure_matrix_rate, started_runtime
 
 KIND = "run"
 FIRST_FILES = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer", MANIFEST_NAME}
@@ -100,11 +100,12 @@ def pretrain(
             _prepare_run_directory(config, shards, output, resume=resume)
         runtime.sum([0.0])  # the other processes wait for the folder
         try:
-            return _Run(config, shards, rows, output, runtime).go()
+            with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
+                run = _Run(config, shards, rows, output, runtime)
+                run.restore()
+            return run.go()
         except torch.OutOfMemoryError as error:
-            raise ConfigurationError(
-                "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed"
-            ) from error
+            raise ConfigurationError(OUT_OF_MEMORY) from error
 
 
 def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainConfig) -> None:
@@ -170,7 +171,6 @@ class _Run:
 
     def go(self) -> RunResult:
         """Takes the steps that are left, and writes what comes out."""
-        self._restore()
         if self.state.step < self.config.training.steps:
             self._announce()
             with ProgressDisplay(
@@ -192,11 +192,14 @@ class _Run:
         is_failed = self.health.must_stop(self.state)
         return RunResult(self.output, self.state.step, is_finished, is_failed, self.is_first, self.last)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Puts everything where the newest good checkpoint was, or, where there is none, at the start.
+
+        Raises: ConfigurationError, CheckpointError, TokenizerError: weights to start from that do not fit.
+        """
         checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
         if checkpoint is None:
-            with emptied_on_error(self.output, FIRST_FILES, is_first=self.is_first):
-                load_starting_weights(self.objective, self.config)
+            load_starting_weights(self.objective, self.config)
         else:
             load_checkpoint(checkpoint, self.objective, self.optimizers)
             self.state = RunState(**checkpoint.state["run"])

@@ -17,6 +17,8 @@ from electrain.errors import ElectrainError, RunDirectoryError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
+# Changes nothing but memory, speed and rounding, so a run whose memory was full can go on with less.
+MAY_CHANGE = "micro_batch_rows"
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,8 @@ def begins(
 ) -> bool:
     """False where `directory` holds this very run, to be resumed; True where it is new, with its configuration alone.
 
+    Resumed, all of the configuration is to be as it was, but for `MAY_CHANGE`.
+
     Args:
         inputs: see `Manifest`.
         config: the run's configuration, a dataclass.
@@ -169,7 +173,8 @@ def begins(
     for name, value in inputs.items():
         if manifest.inputs.get(name) != value:
             raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
-    for difference in differences(build_configuration(type(config), read_toml(path), str(path)), config):
+    earlier = build_configuration(type(config), read_toml(path), str(path))
+    for difference in differences(earlier, config, but=(MAY_CHANGE,)):
         raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
     return False
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from electrain import finetune as module
 from electrain.configuration import build_configuration
-from electrain.errors import RunDirectoryError
+from electrain.errors import ConfigurationError, RunDirectoryError
 from electrain.finetune import finetune
 from electrain.finetune_configuration import FinetuneConfig
 from electrain.finetune_setup import epoch_order
@@ -89,6 +89,23 @@ def test_micro_batches_change_nothing_but_rounding(tiny_run: Any, examples: str,
     one, other = (load_file(tmp_path / name / "checkpoints/step-16/model.safetensors") for name in ("whole", "parts"))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_full_memory_is_mended_by_going_on(
+    tiny_run: Any, examples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of a forward pass are the one field that may change when a run is resumed."""
+
+    def fill_the_memory(*_: Any) -> bool:
+        raise torch.OutOfMemoryError
+
+    run, files = tmp_path / "run", ([examples], [examples])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "train", fill_the_memory)
+        with pytest.raises(ConfigurationError, match="lower --training"):
+            finetune("classification", configuration(), tiny_run(), *files, run)
+    fewer = configuration(micro_batch_rows=3)
+    assert finetune("classification", fewer, tiny_run(), *files, run, resume=True).is_finished
 
 
 def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -> None:

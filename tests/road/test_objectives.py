@@ -14,7 +14,10 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    BertForPreTraining,
     BertLMHeadModel,
+    GPT2Config,
+    GPT2Model,
     LlamaConfig,
     LlamaForCausalLM,
     RobertaConfig,
@@ -300,6 +303,8 @@ FOREIGN: dict[str, Any] = {
     "roberta": lambda sizes: RobertaForMaskedLM(RobertaConfig(**sizes, max_position_embeddings=64, pad_token_id=0)),
     "llama": lambda sizes: LlamaForCausalLM(LlamaConfig(**sizes, pad_token_id=0)),
     "decoder bert": lambda sizes: BertLMHeadModel(BertConfig(**sizes, is_decoder=True)),
+    "bert with both heads": lambda sizes: BertForPreTraining(BertConfig(**sizes)),
+    "gpt2 without its head": lambda _: GPT2Model(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=4000)),
 }
 
 
@@ -326,7 +331,7 @@ def test_a_frozen_generator_of_any_architecture_is_used_everywhere(
     pairs = tmp_path / "pairs.jsonl"
     fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
     pairs.write_text(json.dumps({"sentence_good": sentence(5), "sentence_bad": sentence(6), **fields}) + "\n")
-    scorer = "generator" if name in ("llama", "decoder bert") else "pseudo_log_likelihood"
+    scorer = "generator" if name in ("llama", "decoder bert", "gpt2 without its head") else "pseudo_log_likelihood"
     assert {"discriminator", scorer} <= set(evaluate_blimp(tmp_path / "run", pairs)["scorers"])
 
 

@@ -287,11 +287,13 @@ def test_another_tokenizer_is_refused(
     assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "run", tokenizer=tokenizer).is_finished
 
 
-def test_a_failed_start_can_be_mended(tiny_shards: Path, tmp_path: Path, quick_pretraining: None) -> None:
-    """A wrong name leaves no folder that is in the way of the right one."""
-    with pytest.raises(ElectrainError):
-        pretrain(starting({"discriminator": str(tmp_path / "absent")}), tiny_shards, tmp_path / "run")
-    assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "run").is_finished
+def test_a_failed_start_can_be_mended(run: Callable[..., Path], tiny_shards: Path, tmp_path: Path) -> None:
+    """A wrong name leaves no folder that is in the way of the right one; nor does a frozen generator that is none."""
+    no_generator = tiny_configuration(generator={"kind": "frozen", "source": str(run() / "model")})
+    for config in (starting({"discriminator": str(tmp_path / "absent")}), no_generator):
+        with pytest.raises(ElectrainError):
+            pretrain(config, tiny_shards, tmp_path / "mended")
+    assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "mended").is_finished
 
 
 def test_released_class_reads_what_was_started(run: Callable[..., Path]) -> None:

@@ -137,14 +137,19 @@ def require_causal(network: Any) -> None:
 
 
 def language_model_kind(configuration: Any) -> LanguageModelKind:
-    """Masked: fills gaps, knowing both sides; causal: says which word comes next. By the architecture's name.
+    """Masked: fills gaps, knowing both sides; causal: says which word comes next.
+
+    By the architecture's name; by the model's type where that names no head, or BERT's both.
 
     Raises: CheckpointError: neither.
     """
     name, model_type = (configuration.architectures or [""])[0], configuration.model_type
-    if name.endswith("ForMaskedLM") or (not name and model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
+    names_no_head = not name or name.endswith("Model") or name == "BertForPreTraining"
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return "causal-language-model"
+    if name.endswith("ForMaskedLM") or (names_no_head and model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
         return "masked-language-model"
-    if name.endswith(("ForCausalLM", "LMHeadModel")) or (not name and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES):
+    if names_no_head and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return "causal-language-model"
     raise CheckpointError(
         f"{configuration.name_or_path}: is a {name or model_type}, no masked or causal language model; give one, such "

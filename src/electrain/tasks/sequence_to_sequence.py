@@ -1,5 +1,6 @@
 """Summarization and translation: an encoder reads the text, a decoder writes the output, token after token."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -179,6 +180,12 @@ def _references(example: PairedExample) -> list[str]:
     if not references:
         raise DataError(f"{example.source or 'an example'}: has no target to compare with; add one, or leave it out")
     return references
+
+
+def copying_pairs(texts: Sequence[str], targets: Sequence[str]) -> list[dict[str, str]]:
+    """Each text with its first words for a summary, as long as the median target: they teach a decoder to copy."""
+    length = round(statistics.median(len(target) for target in targets))
+    return [{"text": text, "summary": first_words(text, length)} for text in texts]
 
 
 def first_words(text: str, characters: int) -> str:

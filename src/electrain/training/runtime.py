@@ -12,6 +12,11 @@ from torch import distributed
 from electrain.errors import ConfigurationError
 from electrain.training.settings import Precision
 
+OUT_OF_MEMORY = (
+    "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed, and go on with "
+    "--resume"
+)
+
 
 @dataclass(frozen=True)
 class Runtime:
