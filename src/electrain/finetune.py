@@ -23,6 +23,7 @@ from electrain.finetune_model import (
 )
 from electrain.finetune_setup import Examples, read_all, settings_for, training_batches
 from electrain.models.backbones import choose_attention
+from electrain.models.encoder_decoder import DecoderConfig
 from electrain.run_directory import (
     CONFIGURATION_NAME,
     MANIFEST_NAME,
@@ -176,6 +177,8 @@ class _Run:
         self.examples, self.output, self.runtime = examples, output, runtime
         self.target_tokenizer = None
         if settings.task in WRITING_TASKS:
+            if pretrained.has_decoder and config.decoder != DecoderConfig() and runtime.is_first:
+                say(f"[decoder] is not used: {pretrained.source} has one, which is trained further")
             targets = [example.target for example in examples.train]
             self.target_tokenizer = target_tokenizer_for(config.decoder, pretrained, targets)
         model = build_model(pretrained, settings, config, self.target_tokenizer)

@@ -188,9 +188,10 @@ def test_what_writes_is_trained_further(
         code, _, err = command(
             capsys, "finetune", "translation", "--model", tmp_path / "first", *files, "--output", tmp_path / weights,
             "--training.epochs", "0.1", "--training.peak-learning-rate", "1e-9", "--training.weights", weights,
-            "--generation.longest-output-tokens", "12",
+            "--generation.longest-output-tokens", "12", *(vocabulary if weights == "fresh" else []),
         )  # fmt: skip
         assert code == 0, err
+        assert ("[decoder] is not used" in err) == (weights == "fresh")
         _, [scored], _ = command(capsys, "evaluate", "translation", "--model", tmp_path / weights, "--data", pairs)
         scores[weights] = scored["scores"]["bleu"]
     assert scores["pretrained"] == pytest.approx(first["scores"]["bleu"], abs=1e-3)
