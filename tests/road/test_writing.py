@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, EncoderDecoderModel
 
 from command_line import command
@@ -207,3 +209,32 @@ def test_what_writes_is_trained_further(
                                tmp_path / "not", *more)  # fmt: skip
         assert code == 2
         assert message in err
+
+
+@pytest.mark.parametrize("task", ["translation", "classification"])
+@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
+def test_word_embeddings_learn_so_many_times_as_fast(
+    run: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, backbone: str
+) -> None:
+    """Not at all at 0, where everything else learns."""
+    if task == "translation":
+        train = write_pairs(tmp_path / "train.jsonl", "en", "de", WORDS[::-1])
+    else:
+        train = tmp_path / "train.tsv"
+        train.write_text("text\tlabel\n" + "".join(f"{word}\t{word < INVENTED_WORDS[50]}\n" for word in INVENTED_WORDS))
+    for ratio in ("0", "1"):
+        code, _, err = command(
+            capsys, "finetune", task, "--model", run(backbone), "--train", train, "--validation", train, "--output",
+            tmp_path / ratio, "--training.word-embedding-rate-ratio", ratio, "--training.epochs", "1",
+        )  # fmt: skip
+        assert code == 0, err
+    before, *after = (
+        load_file(folder / "model/model.safetensors") for folder in (run(backbone), tmp_path / "0", tmp_path / "1")
+    )
+    words = "tok_embeddings.weight" if backbone == "modernbert" else "word_embeddings.weight"
+    (first,) = (value for name, value in before.items() if name.endswith(words))
+    for weights, is_still in zip(after, (True, False), strict=True):
+        (now,) = (value for name, value in weights.items() if name.endswith(words) and "decoder." not in name)
+        assert torch.equal(first, now) == is_still
+        norms = [name for name in weights if name.lower().endswith("norm.weight") and "decoder." not in name]
+        assert not all((weights[name] == 1).all() for name in norms)
