@@ -1,6 +1,9 @@
 """What pretraining gives on public data sets: a trivial baseline, the same network not pretrained, and pretrained.
 
-    python benchmarks/finetune_table.py --data FOLDER --english RUN --chinese RUN --output FOLDER
+A fourth system, adapted, is pretrained further on the texts of the set's training file, without their labels
+(Gururangan et al. 2020), by `electrain prepare` and `electrain pretrain --start.discriminator`.
+
+    python benchmarks/finetune_table.py --data FOLDER --english RUN --chinese RUN --adapted SET=RUN --output FOLDER
 
 Each line of OUTPUT/results.jsonl is one data set, system, seed and number of training examples; what is there is not
 done again, and a run that was stopped goes on, so that the table can be filled over several sittings, and by several
@@ -43,7 +46,7 @@ from electrain.tasks.sequence_to_sequence import copying_pairs, first_words
 from electrain.tasks.task import TaskName
 from sittings import claimed, read_lines
 
-SYSTEMS = ("trivial", "fresh", "pretrained")
+SYSTEMS = ("trivial", "fresh", "pretrained", "adapted")
 # Few labels: so many training examples, with the epochs they need to be learned.
 FEW_LABELS = {500: 20.0, 2000: 10.0}
 # Of tasks that write nothing: the better one of 1e-3 and 2e-3 on validation examples (docs/experiments.md).
@@ -73,7 +76,7 @@ class DataSet:
             has the rows that do not.
         copies_of: before the targets the decoder learns to write the first words of these texts, as many as the targets
             have: file beside the sets' folders, its column of texts, and another column.
-        word_embedding_rate_ratio: of the pretrained encoder where it is trained on all examples of the slice.
+        word_embedding_rate_ratio: of a pretrained encoder where it is trained on all examples of the slice.
         held_out: so many examples at the end of the training file are the validation set, where there is no other.
     """
 
@@ -229,13 +232,13 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
             yield Job(name, "trivial", 0, few)
     for number, seed in enumerate(options.seeds):
         for name in options.sets:
-            for system in ("pretrained", "fresh"):
+            for system in ("pretrained", "fresh", "adapted"):
                 if number == 0 or seed < options.seeds_of_large or SETS[name].few:
                     yield Job(name, system, seed)
         for name in options.sets:
             if SETS[name].few:
                 for few in FEW_LABELS:
-                    for system in ("pretrained", "fresh"):
+                    for system in ("pretrained", "fresh", "adapted"):
                         yield Job(name, system, seed, few)
 
 
@@ -375,7 +378,7 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
     if chosen.task not in WRITING_TASKS:
         is_fresh_tagger = chosen.task == "tagging" and job.system == "fresh"
         changes["training.peak_learning_rate"] = FRESH_TAGGER_LEARNING_RATE if is_fresh_tagger else LEARNING_RATE
-    if job.system == "pretrained" and not job.few:
+    if job.system != "fresh" and not job.few:
         changes["training.word_embedding_rate_ratio"] = chosen.word_embedding_rate_ratio
     if job.few or chosen.epochs:
         changes["training.epochs"] = FEW_LABELS.get(job.few, chosen.epochs)
@@ -433,7 +436,10 @@ def fill(options: argparse.Namespace) -> None:
     path = options.output / "results.jsonl"
     deadline = time.monotonic() + 60 * options.stop_after_minutes
     for job in jobs(options):
-        model = getattr(options, SETS[job.name].language)
+        if job.system not in options.systems:
+            continue
+        language = getattr(options, SETS[job.name].language)
+        model = options.adapted.get(job.name) if job.system == "adapted" else language
         if job.is_in(read_lines(path)) or (model is None and job.system != "trivial"):
             continue
         with claimed(options.output / "runs" / f"{job.folder}.lock") as is_mine:
@@ -459,7 +465,7 @@ def fill(options: argparse.Namespace) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians over seeds (least to greatest) as Markdown, one line for each set, number of examples and test."""
-    lines = ["| set | training examples | test | score | trivial | not pretrained | pretrained |", "|---" * 7 + "|"]
+    lines = ["| set | examples | test | score | trivial | not pretrained | pretrained | adapted |", "|---" * 8 + "|"]
     for name, chosen in SETS.items():
         for few in (*FEW_LABELS, 0):
             own = [row for row in rows if row["name"] == name and row["few"] == few]
@@ -470,7 +476,7 @@ def table(rows: list[dict[str, Any]]) -> str:
                              and row["few"] == few]  # fmt: skip
                     by_system[system] = _cell([scores[chosen.shown] for scores in found])
                 count = few or chosen.train_examples or "all"
-                cells = " | ".join(by_system[system] for system in ("trivial", "fresh", "pretrained"))
+                cells = " | ".join(by_system[system] for system in SYSTEMS)
                 lines.append(f"| {name} | {count} | {what} | {chosen.shown} | {cells} |")
     return "\n".join(lines)
 
@@ -489,12 +495,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--english", help="run of an English encoder")
     parser.add_argument("--chinese", help="run of a Chinese encoder")
+    parser.add_argument("--adapted", nargs="+", default=[], metavar="SET=RUN", help="encoders adapted to a set")
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds-of-large", type=int, default=1, help="seeds of the sets without few labels")
     parser.add_argument("--common", default="", help="flags for every run, in one word")
     parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run later")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.adapted = dict(each.split("=", 1) for each in options.adapted)
+    return options
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def test_the_recipe_runs_from_python(
 
 @pytest.mark.parametrize(
     ("text", "summary", "beginning"),
-    [("One two three four", "1, 2", "One two"), ("一二三四五六", "一二三", "一二三")],
+    [("One two three four", "1, 2", "One two"), ("One two", "1, 23", "One two"), ("一二三四五六", "一二三", "一二三")],
 )
 def test_copies_are_first_words_as_long_as_the_summaries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, summary: str, beginning: str

@@ -190,5 +190,7 @@ def copying_pairs(texts: Sequence[str], targets: Sequence[str]) -> list[dict[str
 
 def first_words(text: str, characters: int) -> str:
     """About so many characters from the start of a text, to the end of a word: the plainest of summaries."""
+    if looks_chinese([text]):
+        return text[:characters]
     end = text.find(" ", characters)
-    return text[:characters] if looks_chinese([text]) or end < 0 else text[:end]
+    return text if end < 0 else text[:end]
