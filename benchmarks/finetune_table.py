@@ -76,7 +76,8 @@ class DataSet:
             has the rows that do not.
         copies_of: before the targets the decoder learns to write the first words of these texts, as many as the targets
             have: file beside the sets' folders, its column of texts, and another column.
-        word_embedding_rate_ratio: of a pretrained encoder where it is trained on all examples of the slice.
+        learning_rate, word_embedding_rate_ratio: of a pretrained encoder where it is trained on all examples of the
+            slice (docs/experiments.md).
         held_out: so many examples at the end of the training file are the validation set, where there is no other.
     """
 
@@ -96,6 +97,7 @@ class DataSet:
     references: str = ""
     recipe: str = ""
     words: tuple[str, ...] = ()
+    learning_rate: float = LEARNING_RATE
     word_embedding_rate_ratio: float = 1.0
     held_out: int = 0
     copies_of: tuple[str, ...] = ()
@@ -144,6 +146,7 @@ SETS: dict[str, DataSet] = {
         few=True,
         validation_examples=600,
         longest_tokens=128,
+        learning_rate=5e-4,
         word_embedding_rate_ratio=10,
     ),
     # Trained on reviews of hotels, tested on those of books and laptops too: what is learned of another domain.
@@ -182,17 +185,35 @@ SETS: dict[str, DataSet] = {
         longest_tokens=128,
         references="reference_subjects",
     ),
-    "csl_titles": _tables("chinese", "summarization", "rougeL", "jsonl.gz", held_out=100),
+    "csl_titles": _tables(
+        "chinese", "summarization", "rougeL", "jsonl.gz", held_out=100, test_examples=500, epochs=10, longest_tokens=128
+    ),
     "multi30k_en_de": _tables("english", "translation", "bleu", "jsonl.gz", validation_examples=200, epochs=8),
     "multi30k_de_en": _tables(
         "english", "translation", "bleu", "jsonl.gz", folder="multi30k_en_de", validation_examples=200, epochs=4
     ),
-    "tatoeba_en_zh": _tables("english", "translation", "bleu", "jsonl.gz", validation_examples=200, epochs=4),
+    "tatoeba_en_zh": _tables(
+        "english", "translation", "bleu", "jsonl.gz", train_examples=15_000, validation_examples=200, epochs=4
+    ),
     "tatoeba_zh_en": _tables(
-        "chinese", "translation", "bleu", "jsonl.gz", folder="tatoeba_en_zh", validation_examples=200, epochs=4
+        "chinese",
+        "translation",
+        "bleu",
+        "jsonl.gz",
+        folder="tatoeba_en_zh",
+        train_examples=15_000,
+        validation_examples=200,
+        epochs=4,
     ),
     "classical_modern_zh": _tables(
-        "chinese", "translation", "bleu", "jsonl.gz", train_examples=10_000, validation_examples=200, epochs=4
+        "chinese",
+        "translation",
+        "bleu",
+        "jsonl.gz",
+        train_examples=5_000,
+        validation_examples=200,
+        test_examples=500,
+        epochs=4,
     ),
 }
 
@@ -378,8 +399,9 @@ def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path
     if chosen.task not in WRITING_TASKS:
         is_fresh_tagger = chosen.task == "tagging" and job.system == "fresh"
         changes["training.peak_learning_rate"] = FRESH_TAGGER_LEARNING_RATE if is_fresh_tagger else LEARNING_RATE
-    if job.system != "fresh" and not job.few:
-        changes["training.word_embedding_rate_ratio"] = chosen.word_embedding_rate_ratio
+        if job.system != "fresh" and not job.few:
+            changes["training.peak_learning_rate"] = chosen.learning_rate
+            changes["training.word_embedding_rate_ratio"] = chosen.word_embedding_rate_ratio
     if job.few or chosen.epochs:
         changes["training.epochs"] = FEW_LABELS.get(job.few, chosen.epochs)
     if chosen.longest_tokens:
