@@ -517,7 +517,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--english", help="run of an English encoder")
     parser.add_argument("--chinese", help="run of a Chinese encoder")
-    parser.add_argument("--adapted", nargs="+", default=[], metavar="SET=RUN", help="encoders adapted to a set")
+    parser.add_argument(
+        "--adapted", nargs="+", default=[], type=_run_of_a_set, metavar="SET=RUN", help="encoders adapted to a set"
+    )
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -525,8 +527,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--common", default="", help="flags for every run, in one word")
     parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="begin no run later")
     options = parser.parse_args()
-    options.adapted = dict(each.split("=", 1) for each in options.adapted)
+    options.adapted = dict(options.adapted)
     return options
+
+
+def _run_of_a_set(word: str) -> tuple[str, str]:
+    name, _, run = word.partition("=")
+    if name not in SETS or not run:
+        raise argparse.ArgumentTypeError(f"{word}: give SET=RUN, such as sst2=adapted")
+    return name, run
 
 
 def main() -> None:

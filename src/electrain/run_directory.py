@@ -17,7 +17,7 @@ from electrain.errors import ElectrainError, RunDirectoryError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
-# Changes nothing but memory, speed and rounding, so a run whose memory was full can go on with less.
+# Changes nothing but memory, speed, rounding and what dropout draws: a run whose memory was full can go on with less.
 MAY_CHANGE = "micro_batch_rows"
 
 
@@ -165,7 +165,8 @@ def begins(
         )
     path = directory / CONFIGURATION_NAME
     if not (directory / MANIFEST_NAME).exists():
-        _remove_first_files(directory, first_files)
+        if _is_as_written(path, type(config)):
+            _remove_first_files(directory, first_files)
         require_empty(directory)
         write_text_durably(path, to_toml(config))
         return True
@@ -176,7 +177,19 @@ def begins(
     earlier = build_configuration(type(config), read_toml(path), str(path))
     for difference in differences(earlier, config, but=(MAY_CHANGE,)):
         raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
+    if earlier != config:
+        write_text_durably(path, to_toml(config))
     return False
+
+
+def _is_as_written(path: Path, kind: type[Any]) -> bool:
+    """False for a configuration that somebody wrote by hand: what stands beside it may be theirs too."""
+    if not path.exists():
+        return path.with_name(f".{path.name}.writing").exists()
+    try:
+        return path.read_text("utf-8") == to_toml(build_configuration(kind, read_toml(path), str(path)))
+    except (ElectrainError, ValueError):
+        return False
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from electrain import finetune as module
-from electrain.configuration import build_configuration
+from electrain.configuration import build_configuration, read_toml
 from electrain.errors import ConfigurationError, RunDirectoryError
 from electrain.finetune import finetune
 from electrain.finetune_configuration import FinetuneConfig
@@ -106,6 +106,7 @@ def test_full_memory_is_mended_by_going_on(
             finetune("classification", configuration(), tiny_run(), *files, run)
     fewer = configuration(micro_batch_rows=3)
     assert finetune("classification", fewer, tiny_run(), *files, run, resume=True).is_finished
+    assert read_toml(run / "config.toml")["training"]["micro_batch_rows"] == 3
 
 
 def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -> None:

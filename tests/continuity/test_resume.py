@@ -161,6 +161,22 @@ def test_resume_begins_where_there_is_nothing(tiny_shards: Path, tmp_path: Path)
     assert pretrain(tiny_configuration(), tiny_shards, tmp_path / "run", resume=True).is_finished
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_only_a_beginning_of_its_own_is_removed(tiny_shards: Path, tmp_path: Path, is_ours: bool) -> None:
+    """A run that was killed before its manifest is begun again; a configuration written by hand, and what lies beside
+    it, is somebody's."""
+    run, config = tmp_path / "run", tiny_configuration()
+    (run / "tokenizer").mkdir(parents=True)
+    (run / "tokenizer" / "notes.txt").write_text("half of something")
+    (run / "config.toml").write_text(to_toml(config) + ("" if is_ours else "# mine\n"))
+    if is_ours:
+        assert pretrain(config, tiny_shards, run, resume=True).is_finished
+    else:
+        with pytest.raises(RunDirectoryError, match="is not empty"):
+            pretrain(config, tiny_shards, run, resume=True)
+    assert (run / "tokenizer" / "notes.txt").exists() != is_ours
+
+
 @pytest.mark.parametrize(
     ("section", "field", "value", "named"),
     [

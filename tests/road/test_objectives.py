@@ -12,6 +12,7 @@ from transformers import (
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
+    BartModel,
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
@@ -338,10 +339,12 @@ def test_a_frozen_generator_of_any_architecture_is_used_everywhere(
 def test_networks_that_no_generator_can_be_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 106}
     bart = BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16)
-    BartForConditionalGeneration(bart).save_pretrained(tmp_path / "bart")
-    load_tokenizer(tiny_shards / "tokenizer").save_pretrained(tmp_path / "bart")
-    with pytest.raises(ElectrainError, match="is a BartForConditionalGeneration, no masked or causal"):
-        list(predict_fill(tmp_path / "bart", ["[MASK]"]))
+    for network in (BartForConditionalGeneration(bart), BartModel(bart)):
+        folder = tmp_path / type(network).__name__
+        network.save_pretrained(folder)
+        load_tokenizer(tiny_shards / "tokenizer").save_pretrained(folder)
+        with pytest.raises(ElectrainError, match=f"is a {folder.name}, no masked or causal"):
+            list(predict_fill(folder, ["[MASK]"]))
 
 
 @pytest.mark.usefixtures("quick_pretraining")

@@ -145,6 +145,7 @@ def language_model_kind(configuration: Any) -> LanguageModelKind:
     """
     name, model_type = (configuration.architectures or [""])[0], configuration.model_type
     names_no_head = not name or name.endswith("Model") or name == "BertForPreTraining"
+    names_no_head = names_no_head and not configuration.is_encoder_decoder
     if name.endswith(("ForCausalLM", "LMHeadModel")):
         return "causal-language-model"
     if name.endswith("ForMaskedLM") or (names_no_head and model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES):

@@ -13,8 +13,8 @@ from electrain.errors import ConfigurationError
 from electrain.training.settings import Precision
 
 OUT_OF_MEMORY = (
-    "the GPU's memory is full; lower --training.micro-batch-rows, which changes nothing but speed, and go on with "
-    "--resume"
+    "the GPU's memory is full; lower --training.micro-batch-rows, which changes speed, rounding and what dropout "
+    "draws, and go on with --resume"
 )
 
 
