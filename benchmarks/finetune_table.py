@@ -210,7 +210,7 @@ SETS: dict[str, DataSet] = {
         "translation",
         "bleu",
         "jsonl.gz",
-        train_examples=5_000,
+        train_examples=2_500,
         validation_examples=200,
         test_examples=500,
         epochs=4,
