@@ -31,14 +31,14 @@ from typing import Any
 
 import torch
 
-from electrain.configuration import parse_overrides
-from electrain.data.shards import open_shards
-from electrain.errors import ElectrainError
-from electrain.evaluate.blimp import evaluate_blimp
-from electrain.evaluate.detection import evaluate_detection
+from electrain.data.shards.shards import open_shards
+from electrain.foundation.configuration import parse_overrides
+from electrain.foundation.errors import ElectrainError
+from electrain.inference.evaluate.blimp import evaluate_blimp
+from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.models.generators import GeneratorConfig
-from electrain.plan import plan
-from electrain.pretrain_configuration import PretrainConfig, load_configuration
+from electrain.pretrain.configuration import PretrainConfig, load_configuration
+from electrain.pretrain.plan import plan
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
 from sittings import claimed, read_lines
 
@@ -170,7 +170,7 @@ def run_pretraining(options: argparse.Namespace, arguments: list[str], output: P
 
     A small process starts it and asks: a child's peak begins with that of the process that forked it.
     """
-    command = [sys.executable, "-c", _CHILD_PEAK_KIB, sys.executable, "-m", "electrain.cli", "pretrain"]
+    command = [sys.executable, "-c", _CHILD_PEAK_KIB, sys.executable, "-m", "electrain.cli.app", "pretrain"]
     command += ["--config", options.config, "--shards", str(options.shards), "--output", str(output), "--resume"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments], stdout=subprocess.PIPE, text=True, env=environment, check=False)

@@ -25,15 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from electrain.configuration import parse_overrides
-from electrain.errors import ElectrainError
-from electrain.fine_tuned import load_fine_tuned
-from electrain.finetune import finetune
-from electrain.finetune_configuration import WRITING_TASKS, load_finetune_configuration
-from electrain.finetune_setup import drawn
-from electrain.run_directory import write_bytes_durably
-from electrain.tasks.examples import Columns, read_examples
-from electrain.tasks.metrics import (
+from electrain.data.labelled.reading import Columns, read_examples
+from electrain.finetune.batches import drawn
+from electrain.finetune.configuration import WRITING_TASKS, load_finetune_configuration
+from electrain.finetune.run import finetune
+from electrain.finetune.tasks.fine_tuned import load_fine_tuned
+from electrain.finetune.tasks.metrics import (
     answer_scores,
     classification_scores,
     looks_chinese,
@@ -42,8 +39,11 @@ from electrain.tasks.metrics import (
     tagging_scores,
     translation_scores,
 )
-from electrain.tasks.sequence_to_sequence import copying_pairs, first_words
-from electrain.tasks.task import TaskName
+from electrain.finetune.tasks.sequence_to_sequence import copying_pairs, first_words
+from electrain.finetune.tasks.task import TaskName
+from electrain.foundation.configuration import parse_overrides
+from electrain.foundation.errors import ElectrainError
+from electrain.foundation.output_folder import write_bytes_durably
 from sittings import claimed, read_lines
 
 SYSTEMS = ("trivial", "fresh", "pretrained", "adapted")

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from electrain.data.corpus import CorpusCounts, read_documents
-from electrain.data.parcels import Document
-from electrain.data.prepare import prepare
-from electrain.data.tokenizer import load_tokenizer, plain_backend
-from electrain.data.tokenizer_training import train_tokenizer
+from electrain.data.shards.parcels import Document
+from electrain.data.shards.prepare import prepare
+from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend
+from electrain.data.tokenizer.training import train_tokenizer
 
 DEFAULT_TEXT = "builtin:documentation"
 
@@ -118,13 +118,14 @@ def processor_seconds() -> float:
 MEASURED = """
 import json, os, sys, threading, time
 from pathlib import Path
-from electrain.data.prepare import prepare
+from electrain.data.shards.prepare import prepare
 peaks = {}
 def watch():
     while True:
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() + ["self"]:
             try:
-                if child != "self" and b"electrain.data.encoding" not in Path(f"/proc/{child}/cmdline").read_bytes():
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                if child != "self" and b"electrain.data.shards.encoding" not in command:
                     continue
                 lines = Path(f"/proc/{child}/status").read_text().splitlines()
                 peaks[child] = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

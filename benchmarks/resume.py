@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-COMMAND = [sys.executable, "-m", "electrain.cli"]
+COMMAND = [sys.executable, "-m", "electrain.cli.app"]
 # The preset `tiny`, shrunk so that many kills take minutes; any field can be set otherwise on the command line.
 SMALL = {
     "encoder.layers": 2,

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
-from electrain.counting import passes_of, training_flops_per_row
-from electrain.data.batches import RowSource
+from electrain.data.shards.rows import RowSource
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
-from electrain.objectives.masking import most_selected
-from electrain.objectives.objective import MicroBatch
-from electrain.pretrain_configuration import PretrainConfig, load_configuration
-from electrain.pretrain_objective import PretrainObjective, build_objective, micro_batches
+from electrain.pretrain.build import PretrainObjective, build_objective, micro_batches
+from electrain.pretrain.configuration import PretrainConfig, load_configuration
+from electrain.pretrain.flops import passes_of, training_flops_per_row
+from electrain.pretrain.objectives.masking import most_selected
 from electrain.training.loop import RunState, compile_or_say_why_not, train
+from electrain.training.objective import MicroBatch
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize
 

@@ -7,12 +7,12 @@ import argparse
 import json
 from pathlib import Path
 
-from electrain.configuration import parse_overrides
-from electrain.evaluate.tasks import evaluate_task
-from electrain.fine_tuned import load_fine_tuned
-from electrain.finetune import finetune
-from electrain.finetune_configuration import load_finetune_configuration, recipe_names
-from electrain.tasks.task import TaskName
+from electrain.finetune.configuration import load_finetune_configuration, recipe_names
+from electrain.finetune.run import finetune
+from electrain.finetune.tasks.fine_tuned import load_fine_tuned
+from electrain.finetune.tasks.task import TaskName
+from electrain.foundation.configuration import parse_overrides
+from electrain.inference.evaluate.tasks import evaluate_task
 
 TASKS: dict[str, TaskName] = {
     "sst2": "classification",

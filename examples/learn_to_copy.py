@@ -7,10 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from electrain.errors import ElectrainError
-from electrain.tasks.columns import Columns
-from electrain.tasks.examples import read_examples
-from electrain.tasks.sequence_to_sequence import copying_pairs
+from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.reading import read_examples
+from electrain.finetune.tasks.sequence_to_sequence import copying_pairs
+from electrain.foundation.errors import ElectrainError
 
 
 def main() -> None:

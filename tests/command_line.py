@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from electrain.cli import main
+from electrain.cli.app import main
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, list[dict[str, Any]], str]:

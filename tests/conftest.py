@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator
 from electrain.models.generators import masked_language_model
@@ -75,5 +75,5 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def quick_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretraining without the half second that measures the machine, and without drawing curves."""
-    monkeypatch.setattr("electrain.pretrain.measure_matrix_rate", lambda *_: 1e9)
-    monkeypatch.setattr("electrain.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")

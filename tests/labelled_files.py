@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from electrain.tasks.examples import Columns, read_examples
+from electrain.data.labelled.reading import Columns, read_examples
 
 
 def jsonl(rows: list[dict[str, Any]]) -> bytes:

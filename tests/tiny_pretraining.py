@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from electrain.configuration import build_configuration, merge_tables
-from electrain.data.batches import RowSource
-from electrain.data.shards import open_shards, prepare
-from electrain.data.tokenizer import continues_word, load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
-from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import build_objective, micro_batches
+from electrain.data.shards.rows import RowSource
+from electrain.data.shards.shards import open_shards, prepare
+from electrain.data.tokenizer.tokenizer import (
+    continues_word,
+    load_tokenizer,
+    save_tokenizer,
+    word_piece_tokenizer,
+    wrap,
+)
+from electrain.foundation.configuration import build_configuration, merge_tables
+from electrain.pretrain.build import build_objective, micro_batches
+from electrain.pretrain.configuration import PretrainConfig
 
 INVENTED_WORDS = [
     first + second

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from electrain.objectives import replaced_token_detection
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from electrain.errors import CheckpointError, RunDirectoryError
-from electrain.objectives import replaced_token_detection
-from electrain.pretrain import RunResult, pretrain
+from electrain.foundation.errors import CheckpointError, RunDirectoryError
+from electrain.pretrain.run import RunResult, pretrain
 from electrain.training import checkpoint
 from electrain.training.checkpoint import find_checkpoint
 from tiny_pretraining import tiny_configuration

@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from electrain import finetune as module
-from electrain.configuration import build_configuration, read_toml
-from electrain.errors import ConfigurationError, RunDirectoryError
-from electrain.finetune import finetune
-from electrain.finetune_configuration import FinetuneConfig
-from electrain.finetune_setup import epoch_order
+from electrain.finetune import run as module
+from electrain.finetune.batches import epoch_order
+from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetune.run import finetune
+from electrain.foundation.configuration import build_configuration, read_toml
+from electrain.foundation.errors import ConfigurationError, RunDirectoryError
 
 
 class Killed(BaseException):
@@ -124,7 +124,7 @@ def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -
         "--standalone",
         "--nproc-per-node=2",
         "-m",
-        "electrain.cli",
+        "electrain.cli.app",
     ]
     files = ["--train", examples, "--validation", examples, "--output", str(tmp_path / "two")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

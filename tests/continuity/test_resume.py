@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from electrain.configuration import to_toml
-from electrain.errors import RunDirectoryError
-from electrain.pretrain import RunResult, pretrain
-from electrain.pretrain_configuration import PretrainConfig
+from electrain.foundation.configuration import to_toml
+from electrain.foundation.errors import RunDirectoryError
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.run import RunResult, pretrain
 from electrain.training import loop
 from tiny_pretraining import tiny_configuration, write_invented_shards
 
@@ -216,7 +216,7 @@ def write_configuration(config: PretrainConfig, folder: Path) -> Path:
 
 
 def command(config: Path, shards: Path, output: Path) -> list[str]:
-    return ["-m", "electrain.cli", "pretrain", f"--config={config}", f"--shards={shards}", f"--output={output}"]
+    return ["-m", "electrain.cli.app", "pretrain", f"--config={config}", f"--shards={shards}", f"--output={output}"]
 
 
 def environment() -> dict[str, str]:

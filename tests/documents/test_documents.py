@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from electrain.cli import app
-from electrain.pretrain_configuration import load_configuration, preset_names
+from electrain.cli.app import app
+from electrain.pretrain.configuration import load_configuration, preset_names
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,7 +56,7 @@ def test_readme_is_short_and_starts_with_the_two_commands():
 
 
 def test_the_guide_names_every_field():
-    from electrain.cli import pretrain_fields
+    from electrain.cli.app import pretrain_fields
 
     guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
     for flag in re.findall(r"--([\w-]+\.[\w-]+):", pretrain_fields()):

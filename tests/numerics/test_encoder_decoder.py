@@ -19,9 +19,11 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
-from electrain.data.target_tokenizer import plain_ids, train_target_tokenizer
-from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
-from electrain.errors import CheckpointError, ConfigurationError, DataError
+from electrain.data.tokenizer.targets import plain_ids, train_target_tokenizer
+from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
+from electrain.finetune.tasks.task import PairedExample, Task
+from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.models.backbones import EncoderConfig, causal_configuration, choose_attention, encoder_configuration
 from electrain.models.encoder_decoder import (
     DecoderConfig,
@@ -29,8 +31,6 @@ from electrain.models.encoder_decoder import (
     load_encoder_decoder,
     save_encoder_decoder,
 )
-from electrain.tasks.sequence_to_sequence import SequenceToSequence
-from electrain.tasks.task import PairedExample, Task
 
 WORDS = ["the", "a", "cat", "dog", "bird", "fish", "sees", "hears", "old", "young", "in", "house", "tree", ".", ","]
 TARGETS = ["der", "ein", "hund", "sieht", "hört", "katze", "vogel", "fisch", "im", "haus", "baum", "alte", "junge", "."]

@@ -18,9 +18,13 @@ from transformers import (
     ModernBertForTokenClassification,
 )
 
-from electrain.configuration import build_configuration
-from electrain.data.tokenizer import word_piece_tokenizer, wrap
-from electrain.finetune_configuration import FinetuneConfig, resolved
+from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
+from electrain.finetune.configuration import FinetuneConfig, resolved
+from electrain.finetune.tasks.classification import Classification
+from electrain.finetune.tasks.regression import Regression
+from electrain.finetune.tasks.tagging import IGNORED, Tagging, entities_of
+from electrain.finetune.tasks.task import TaggedExample, TextExample, inference_batches
+from electrain.foundation.configuration import build_configuration
 from electrain.models.task_heads import (
     ReferenceHead,
     fold_reference_head,
@@ -28,10 +32,6 @@ from electrain.models.task_heads import (
     task_configuration,
     use_reference_head,
 )
-from electrain.tasks.classification import Classification
-from electrain.tasks.regression import Regression
-from electrain.tasks.tagging import IGNORED, Tagging, entities_of
-from electrain.tasks.task import TaggedExample, TextExample, inference_batches
 from electrain.training.optimizer import build_layered_optimizer
 
 WORDS = ["the", "a", "cat", "dog", "see", "sees", "happy", "sad", "##ly", "un", "##hap", "##py", "."]

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from electrain.counting import activation_bytes, paper_flops_per_row, passes_of, training_flops_per_row
-from electrain.data.batches import DataConfig
+from electrain.data.shards.rows import DataConfig
 from electrain.models.backbones import EncoderConfig
-from electrain.plan import paper_flops
-from electrain.pretrain_configuration import PretrainConfig, load_configuration
-from electrain.pretrain_objective import PretrainObjective, build_objective
+from electrain.pretrain.build import PretrainObjective, build_objective
+from electrain.pretrain.configuration import PretrainConfig, load_configuration
+from electrain.pretrain.flops import activation_bytes, paper_flops_per_row, passes_of, training_flops_per_row
+from electrain.pretrain.plan import paper_flops
 from electrain.training.settings import TrainingConfig
 
 LAYERS, HIDDEN, FEED_FORWARD, EMBEDDING, VOCABULARY, LENGTH, MASKED = 2, 16, 24, 10, 50, 12, 3

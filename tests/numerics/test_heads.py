@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from electrain.objectives.head_losses import copied_word_losses, electric_losses
+from electrain.pretrain.objectives.head_losses import copied_word_losses, electric_losses
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 BACKBONES = ["electra", "modernbert", "bert"]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from electrain.objectives.head_losses import replaced_token_loss
-from electrain.objectives.objective import Outcome, word_loss
-from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.objectives.head_losses import replaced_token_loss
 from electrain.training import loop, optimizer
 from electrain.training.loop import RunState, StepResult, train
+from electrain.training.objective import Outcome, word_loss
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime
 from tiny_pretraining import batches_of, objective_of, tiny_configuration

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from electrain.pretrain_objective import build_objective
+from electrain.pretrain.build import build_objective
 from electrain.training.optimizer import (
     AdamWithoutBiasCorrection,
     build_optimizers,

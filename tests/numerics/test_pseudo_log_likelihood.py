@@ -14,9 +14,9 @@ from transformers import (
     ModernBertForTokenClassification,
 )
 
-from electrain.errors import DataError
-from electrain.evaluate.sentence_scores import one_pass_scores, pseudo_log_likelihoods, tokenize_sentences
-from electrain.loading import load_detector, load_language_model
+from electrain.foundation.errors import DataError
+from electrain.inference.evaluate.sentence_scores import one_pass_scores, pseudo_log_likelihoods, tokenize_sentences
+from electrain.inference.model import load_detector, load_language_model
 
 SENTENCES = [
     "The cats see the dogs.",

@@ -12,10 +12,16 @@ from torch.nn import functional
 from transformers import ElectraConfig, ElectraForQuestionAnswering, ModernBertConfig, ModernBertForQuestionAnswering
 
 from conftest import VOCABULARY
-from electrain.data.tokenizer import word_piece_tokenizer, wrap
-from electrain.errors import ConfigurationError, DataError
-from electrain.tasks.question_answering import QuestionAnswering, TokenizedText, Window, best_span, window_bounds
-from electrain.tasks.task import QuestionExample, Row
+from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
+from electrain.finetune.tasks.question_answering import (
+    QuestionAnswering,
+    TokenizedText,
+    Window,
+    best_span,
+    window_bounds,
+)
+from electrain.finetune.tasks.task import QuestionExample, Row
+from electrain.foundation.errors import ConfigurationError, DataError
 
 CHARACTERS = [*"北京是中国的首都在哪里人口有多少万", "2100", "年", "，", "。", "？"]
 TOKENIZER = wrap(

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.errors import ConfigurationError, DataError
-from electrain.tasks.metrics import (
+from electrain.finetune.tasks.metrics import (
     answer_scores,
     are_entity_tags,
     classification_scores,
@@ -19,6 +18,7 @@ from electrain.tasks.metrics import (
     translation_scores,
     translation_signature,
 )
+from electrain.foundation.errors import ConfigurationError, DataError
 
 
 def test_classification_by_hand() -> None:

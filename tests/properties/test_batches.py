@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.batches import DataConfig, RowSource
-from electrain.data.parcels import PackedBatch
-from electrain.errors import DataError
+from electrain.data.shards.parcels import PackedBatch
+from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.foundation.errors import DataError
 
 PAD, CLS, SEP = 0, 2, 3
 

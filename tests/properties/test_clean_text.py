@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.data.cleaning import clean, clean_text
+from electrain.data.text.cleaning import clean, clean_text
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from electrain.data.cleaning import clean_text
-from electrain.data.detokenize import detokenize
-from electrain.data.target_tokenizer import (
+from electrain.data.text.cleaning import clean_text
+from electrain.data.tokenizer.targets import (
     is_word_piece,
     load_target_tokenizer,
     plain_ids,
@@ -18,8 +17,9 @@ from electrain.data.target_tokenizer import (
     writing_ids,
     written_text,
 )
-from electrain.data.tokenizer import save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
-from electrain.errors import TokenizerError
+from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
+from electrain.finetune.tasks.detokenize import detokenize
+from electrain.foundation.errors import TokenizerError
 
 TEXTS = [
     "The dog sees a cat, and the cat doesn't see the dog.",

@@ -9,7 +9,7 @@ from electrain.models.backbones import EncoderConfig, encoder_configuration, gen
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator, count_parameters
 from electrain.models.generators import masked_language_model
-from electrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
 
 SPECIAL_IDS = {"pad": 0, "cls": 2, "sep": 3}
 VOCABULARY = 90

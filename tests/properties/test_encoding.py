@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electrain.data import encoding
-from electrain.data.cleaning import clean_text
-from electrain.data.encoding import Encoder
-from electrain.data.tokenizer import word_piece_tokenizer
+from electrain.data.shards.encoding import Encoder
+from electrain.data.text.cleaning import clean_text
+from electrain.data.tokenizer.tokenizer import word_piece_tokenizer
 
 PIECES = ["a", "b", "A", "##a", "##b", "##A", "é", "##é", "你", ".", "##.", "[", "]", "mask", "cls", "-", "\ue000"]
 VOCABULARY = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PIECES])}

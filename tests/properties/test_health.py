@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrain.training.health import HealthMonitor, entropy_of
+from electrain.pretrain.health import HealthMonitor, entropy_of
 from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState
 from electrain.training.settings import TrainingConfig
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.parcels import PackedBatch
-from electrain.data.randomness import permuted, random_uniforms
-from electrain.objectives.masking import MaskedBatch, choose_positions, mask_batch, most_selected
+from electrain.data.shards.parcels import PackedBatch
+from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.pretrain.objectives.masking import MaskedBatch, choose_positions, mask_batch, most_selected
 
 PAD, CLS, SEP, MASK, WORDS = 0, 2, 3, 4, 200
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.data.parcels import PackedBatch
-from electrain.objectives.masking import mask_batch
-from electrain.objectives.noise import moved_words, span_numbers, word_numbers
+from electrain.data.shards.parcels import PackedBatch
+from electrain.pretrain.objectives.masking import mask_batch
+from electrain.pretrain.objectives.noise import moved_words, span_numbers, word_numbers
 
 MASK, VOCABULARY = 4, 40
 CONTINUES = np.arange(VOCABULARY) >= 25  # the last fifteen tokens go on with a word

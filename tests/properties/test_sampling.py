@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from electrain.data.batches import RowSource
-from electrain.data.shards import open_shards
-from electrain.objectives.objective import MicroBatch
-from electrain.objectives.sampling import place_averaged_words, place_words, sample_words
-from electrain.pretrain_objective import build_objective, micro_batches
+from electrain.data.shards.rows import RowSource
+from electrain.data.shards.shards import open_shards
+from electrain.pretrain.build import build_objective, micro_batches
+from electrain.pretrain.objectives.sampling import place_averaged_words, place_words, sample_words
+from electrain.training.objective import MicroBatch
 from tiny_pretraining import tiny_configuration
 
 logit_rows = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(1, 40)), elements=st.floats(-30, 30, width=32))

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electrain.data.batches import DataConfig, RowSource
-from electrain.data.chinese_words import word_beginnings
-from electrain.data.shards import open_shards, prepare
-from electrain.data.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
-from electrain.errors import ElectrainError
-from electrain.objectives.masking import mask_batch
-from electrain.objectives.noise import word_numbers
-from electrain.predict_generator import predict_corrupt
-from electrain.pretrain import pretrain
+from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.data.shards.shards import open_shards, prepare
+from electrain.data.tokenizer.chinese_words import word_beginnings
+from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
+from electrain.foundation.errors import ElectrainError
+from electrain.inference.predict.generator import predict_corrupt
+from electrain.pretrain.objectives.masking import mask_batch
+from electrain.pretrain.objectives.noise import word_numbers
+from electrain.pretrain.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 TEXT = "我们在北京大学学习deep learning，很好。"

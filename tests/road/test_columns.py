@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from electrain.errors import DataError
-from electrain.tasks.examples import Columns, read_examples
-from electrain.tasks.task import PairedExample, TextExample
+from electrain.data.labelled.reading import Columns, read_examples
+from electrain.finetune.tasks.task import PairedExample, TextExample
+from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 
 QUESTION = {"id": "q", "question": "t", "context": "t", "answers": {"text": ["t"], "answer_start": [0]}}

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain import cli
-from electrain.configuration import build_configuration, parse_overrides, read_toml, to_toml
-from electrain.errors import ConfigurationError
-from electrain.pretrain_configuration import PretrainConfig, load_configuration, preset_names
+from electrain.cli import app as cli
+from electrain.foundation.configuration import build_configuration, parse_overrides, read_toml, to_toml
+from electrain.foundation.errors import ConfigurationError
+from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
 from tiny_pretraining import TINY_TABLES, tiny_configuration
 
 TINY = to_toml(tiny_configuration())
@@ -136,7 +136,7 @@ def test_one_line_for_other_mistakes(file: Path, tmp_path: Path, capsys: pytest.
 
 def test_one_line_through_a_process_of_its_own(file: Path, tmp_path: Path) -> None:
     arguments = pretrain(file, tmp_path, tmp_path / "run", "--corruption.masked-fraction", "15")
-    done = subprocess.run([sys.executable, "-m", "electrain.cli", *arguments], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "electrain.cli.app", *arguments], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1

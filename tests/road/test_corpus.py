@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from electrain.data import readers
-from electrain.data.corpus import CorpusCounts, read_documents
-from electrain.errors import DataError
+from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.foundation.errors import DataError
 
 TEXTS = ["First document, with an é.", "第二篇文章。", '"Third is quoted, with a comma']
 
@@ -140,7 +140,7 @@ def test_hub_data_set_is_streamed_by_its_loader(tmp_path: Path, monkeypatch: pyt
 
 def test_documentation_is_read_without_importing() -> None:
     program = (
-        "import sys; from electrain.data.corpus import *; c = CorpusCounts()\n"
+        "import sys; from electrain.data.text.corpus import *; c = CorpusCounts()\n"
         "d = [next(r) for r in [read_documents(['builtin:documentation'], counts=c)] for _ in range(140)]\n"
         "assert any(x.source.startswith('topic') for x in d) and any(x.source == 'argparse.py' for x in d)\n"
         "assert 'asyncore' not in sys.modules and 'antigravity' not in sys.modules and len({x.text for x in d}) == 140"
@@ -252,6 +252,6 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "a.txt").write_text("text")
-    monkeypatch.setattr("electrain.data.compression._open", refuse)
+    monkeypatch.setattr("electrain.data.text.compression._open", refuse)
     with pytest.raises(DataError, match=r"a.txt: cannot be read \(Permission denied\)"):
         texts(tmp_path / "a.txt")

@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from electrain.data.batches import DataConfig, RowSource
-from electrain.data.parcels import Document
-from electrain.data.shards import prepare, shards_in_memory
-from electrain.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError
-from electrain.evaluate.blimp import blimp_table, evaluate_blimp
-from electrain.evaluate.detection import evaluate_detection
-from electrain.evaluate.judged_tokens import judge_rows
-from electrain.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
-from electrain.loading import load_detector, load_generator
+from electrain.data.shards.parcels import Document
+from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.data.shards.shards import prepare, shards_in_memory
+from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError
+from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
+from electrain.inference.evaluate.detection import evaluate_detection
+from electrain.inference.evaluate.judged_tokens import judge_rows
+from electrain.inference.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
+from electrain.inference.model import load_detector, load_generator
 from electrain.models.backbones import encode
 from electrain.models.discriminator import DiscriminatorConfig, replaced_logits
 from electrain.models.generators import take_positions, word_logits
-from electrain.objectives.detection_batches import detection_micro_batch
-from electrain.objectives.masking import CorruptionConfig, mask_batch
-from electrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from electrain.pretrain.objectives.detection_batches import detection_micro_batch
+from electrain.pretrain.objectives.masking import CorruptionConfig, mask_batch
+from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -190,7 +190,7 @@ def test_damaged_counts_and_other_vocabularies_are_refused(tiny_run: Runs, text:
 
 def test_a_perfect_and_a_blind_discriminator(tiny_run: Runs, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A discriminator told the truth has precision, recall and AUC 1; one that says nothing has AUC one half."""
-    module = "electrain.evaluate.detection.judge_rows"
+    module = "electrain.inference.evaluate.detection.judge_rows"
 
     def told(*arguments: Any, **keywords: Any) -> Any:
         judged = judge_rows(*arguments, **keywords)

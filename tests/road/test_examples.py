@@ -10,16 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from electrain.data.cleaning import clean_text
-from electrain.errors import DataError
-from electrain.tasks.examples import (
+from electrain.data.labelled.reading import (
     Columns,
     read_examples,
     require_known_labels,
     require_several_labels,
     require_valid_bio,
 )
-from electrain.tasks.task import PairedExample, QuestionExample, TaggedExample, TextExample
+from electrain.data.text.cleaning import clean_text
+from electrain.finetune.tasks.task import PairedExample, QuestionExample, TaggedExample, TextExample
+from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 
 CONTEXT = "Ada 住在 London.\nShe  writes."

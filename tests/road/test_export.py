@@ -16,11 +16,11 @@ from transformers import (
     AutoTokenizer,
 )
 
-from electrain.data.shards import open_shards
-from electrain.data.tokenizer import tokenizer_hash
-from electrain.pretrain import pretrain
-from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import build_objective
+from electrain.data.shards.shards import open_shards
+from electrain.data.tokenizer.tokenizer import tokenizer_hash
+from electrain.pretrain.build import build_objective
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.run import pretrain
 from tiny_pretraining import invented_text, tiny_configuration
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -37,8 +37,8 @@ BASELINE = {"training": {"objective": "masked-language-modelling"}}
 def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`runs(sections)`: configuration, folder, and the trained objective as the last checkpoint has it."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("electrain.pretrain.measure_matrix_rate", lambda *_: 1e9)
-    patch.setattr("electrain.report.write_report", lambda folder: folder / "report.html")
+    patch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
+    patch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")
     made: dict[str, Any] = {}
 
     def make(sections: dict[str, Any]) -> tuple[PretrainConfig, Path, Any]:

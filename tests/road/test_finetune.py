@@ -27,7 +27,7 @@ QUICK = ["--training.peak-learning-rate", "5e-3", "--training.layer-decay", "1",
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """`pretrained(backbone)`: an encoder's folder with random weights and a vocabulary of invented words."""
-    from electrain.data.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+    from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
     from electrain.models.backbones import EncoderConfig, encoder_configuration
     from electrain.models.discriminator import Discriminator
 

@@ -25,17 +25,17 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from electrain.cli import main
-from electrain.data.shards import open_shards
-from electrain.data.tokenizer import load_tokenizer
-from electrain.errors import ConfigurationError, ElectrainError
-from electrain.evaluate.blimp import evaluate_blimp
-from electrain.evaluate.detection import evaluate_detection
-from electrain.predict import predict_detect, predict_fill
-from electrain.predict_generator import predict_corrupt, predict_generate
-from electrain.pretrain import pretrain
+from electrain.cli.app import main
+from electrain.data.shards.shards import open_shards
+from electrain.data.tokenizer.tokenizer import load_tokenizer
+from electrain.foundation.errors import ConfigurationError, ElectrainError
+from electrain.inference.evaluate.blimp import evaluate_blimp
+from electrain.inference.evaluate.detection import evaluate_detection
+from electrain.inference.predict.generator import predict_corrupt, predict_generate
+from electrain.inference.predict.pretrained import predict_detect, predict_fill
+from electrain.pretrain.observations import metrics_of
+from electrain.pretrain.run import pretrain
 from electrain.training.loop import StepResult
-from electrain.training.observations import metrics_of
 from tiny_pretraining import INVENTED_WORDS, batches_of, objective_of, tiny_configuration
 
 BOTH = ["detection", "correction"]

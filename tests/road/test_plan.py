@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from electrain.data.batches import DataConfig
-from electrain.errors import ConfigurationError
-from electrain.hardware import Hardware, named_hardware
+from electrain.data.shards.rows import DataConfig
+from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig
-from electrain.plan import plan
-from electrain.pretrain_configuration import PretrainConfig
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.hardware import Hardware, named_hardware
+from electrain.pretrain.plan import plan
 from electrain.training.settings import TrainingConfig
 
 CONFIG = PretrainConfig(

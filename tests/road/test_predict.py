@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
-from electrain.errors import CheckpointError, DataError, ElectrainError, TokenizerError
-from electrain.loading import load_detector, load_generator, load_language_model
-from electrain.predict import predict_detect, predict_fill, read_texts, write_json_lines
-from electrain.predict_windows import batches_by_length, places_in_original, tokenize_texts, windows_of
+from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
+from electrain.inference.model import load_detector, load_generator, load_language_model
+from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
+from electrain.inference.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 
 Runs = Callable[..., Path]
 
@@ -284,7 +284,7 @@ def test_a_name_that_the_hub_does_not_know_is_one_line(monkeypatch: pytest.Monke
 
 def test_an_output_is_replaced_only_when_all_is_well(tiny_run: Runs, tmp_path: Path) -> None:
     """What stood there stays when something fails; and the input may be the output."""
-    from electrain.cli import main
+    from electrain.cli.app import main
 
     kept = tmp_path / "kept.jsonl"
     kept.write_text("precious\n")
@@ -305,7 +305,7 @@ def test_an_output_is_replaced_only_when_all_is_well(tiny_run: Runs, tmp_path: P
 def test_an_output_that_cannot_be_is_refused_at_once(
     tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    from electrain.cli import main
+    from electrain.cli.app import main
 
     task = ["predict", "detect", "the cat"] if verb == "predict" else ["evaluate", "blimp", "--data", "absent"]
     with pytest.raises(SystemExit) as caught:

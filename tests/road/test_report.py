@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from electrain.errors import RunDirectoryError
-from electrain.report import write_report
-from electrain.report_curves import smoothed
+from electrain.foundation.errors import RunDirectoryError
+from electrain.pretrain.report import write_report
+from electrain.pretrain.report_curves import smoothed
 
 EXAMPLE = {
     "step": 40,

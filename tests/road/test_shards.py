@@ -14,12 +14,18 @@ import pytest
 
 from electrain.data import encoding_pool
 from electrain.data import prepare as preparation
-from electrain.data.corpus import CorpusCounts, read_documents
-from electrain.data.encoding import Encoder, encode_texts
-from electrain.data.shards import Shards, open_shards, prepare, shards_in_memory
-from electrain.data.tokenizer import load_tokenizer, save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
-from electrain.errors import DataError, ElectrainError, RunDirectoryError, TokenizerError
-from electrain.run_directory import Manifest, write_manifest
+from electrain.data.shards.encoding import Encoder, encode_texts
+from electrain.data.shards.shards import Shards, open_shards, prepare, shards_in_memory
+from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.tokenizer.tokenizer import (
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_hash,
+    word_piece_tokenizer,
+    wrap,
+)
+from electrain.foundation.errors import DataError, ElectrainError, RunDirectoryError, TokenizerError
+from electrain.foundation.output_folder import Manifest, write_manifest
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "mat", "##s", ".", "[", "]", "mask", "sep"]
 DOCUMENTS = ["the cat sat.", "cats", "", "the mats the mats the mats", "sat [SEP] the [MASK] cat 你"]
@@ -124,7 +130,7 @@ def test_files_join_into_one_stream(tmp_path: Path, tokenizer: Path, corpus: str
 
 
 def test_long_document_is_one_document(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("electrain.data.readers.PIECE_CHARACTERS", 50)
+    monkeypatch.setattr("electrain.data.text.text_files.PIECE_CHARACTERS", 50)
     monkeypatch.setattr(preparation, "_BATCH_CHARACTERS", 120)
     text = "the cats sat. " * 40 + "你" * 200
     (tmp_path / "a.txt").write_text(text, "utf-8")
@@ -202,7 +208,7 @@ def test_finished_shards_are_kept(tmp_path: Path, tokenizer: Path, corpus: str) 
 
 PREPARE = (
     "import sys; from pathlib import Path; from electrain.data import prepare as p; p._BATCH_CHARACTERS = 500\n"
-    "from electrain.errors import ElectrainError\n"
+    "from electrain.foundation.errors import ElectrainError\n"
     "try: p.prepare(sys.argv[3:], Path(sys.argv[1]), Path(sys.argv[2]), processes=2, tokens_per_file=2000)\n"
     "except ElectrainError as error: print(error); sys.exit(2)"
 )

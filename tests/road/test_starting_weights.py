@@ -23,12 +23,12 @@ from transformers import (
     RobertaModel,
 )
 
-from electrain.data.shards import open_shards
-from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.data.shards.shards import open_shards
+from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.models.backbones import encode
-from electrain.pretrain import pretrain
-from electrain.pretrain_configuration import PretrainConfig
-from electrain.pretrain_objective import build_objective, load_starting_weights
+from electrain.pretrain.build import build_objective, load_starting_weights
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 IDS = torch.randint(5, 106, (3, 20), generator=torch.Generator().manual_seed(1))

@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from electrain.data.parcels import Document
-from electrain.data.tokenizer import (
+from electrain.data.shards.parcels import Document
+from electrain.data.tokenizer.tokenizer import (
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
     word_piece_tokenizer,
     wrap,
 )
-from electrain.data.tokenizer_training import train_tokenizer
-from electrain.errors import ElectrainError, RunDirectoryError, TokenizerError
-from electrain.run_directory import read_manifest
+from electrain.data.tokenizer.training import train_tokenizer
+from electrain.foundation.errors import ElectrainError, RunDirectoryError, TokenizerError
+from electrain.foundation.output_folder import read_manifest
 
 TEXTS = [
     "Hello world, Hello café! The naïve façade was happy; unhappily, the world was not.",
@@ -94,7 +94,7 @@ def test_full_disk_while_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("electrain.data.tokenizer_training._collect", full)
+    monkeypatch.setattr("electrain.data.tokenizer.training._collect", full)
     with pytest.raises(RunDirectoryError, match="No space left on device"):
         train(tmp_path / "tokenizer")
     monkeypatch.undo()

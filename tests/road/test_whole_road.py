@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from electrain.demo import run_demo
+from electrain.cli.demo import run_demo
 
 WORDS = ("the", "a", "small", "big", "old", "cat", "dog", "bird", "house", "tree", "sees", "likes", "near", "under")
 SMALL = """
@@ -33,7 +33,7 @@ compile = false
 
 
 def electrain(*arguments: object, folder, code: int = 0) -> tuple[str, str]:
-    command = [sys.executable, "-m", "electrain.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "electrain.cli.app", *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, EncoderDecoderModel
 
 from command_line import command
-from electrain.pretrain import pretrain
+from electrain.pretrain.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
 
 WORDS = INVENTED_WORDS[:6]
@@ -98,7 +98,7 @@ def test_writing_resumes_exactly(
     run: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The vocabulary is learned again from the same targets, so that the checkpoint fits."""
-    from electrain import finetune as module
+    from electrain.finetune import run as module
 
     pairs = write_pairs(tmp_path / "pairs.jsonl", "en", "de", TRANSLATIONS)
     arguments = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, ElectraConfig, GPT2Config, ModernBertConfig, PreTrainedModel
 
-from electrain.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least
 from electrain.models.recurrent import MODEL_TYPE, RecurrentConfig
 
 Backbone = Literal["electra", "modernbert", "bert", "lstm"]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForTokenClassification, ElectraForPreTraining, ModernBertForTokenClassification
 
-from electrain.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least
 from electrain.models.backbones import encode
 from electrain.models.generators import masked_language_model, output_layer, word_features
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForTokenClassification

@@ -19,10 +19,10 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertPooler
 from transformers.utils import logging
 
-from electrain.configuration import require_at_least
-from electrain.data.target_tokenizer import load_target_tokenizer, writing_ids
-from electrain.data.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer
-from electrain.errors import CheckpointError, ConfigurationError
+from electrain.data.tokenizer.targets import load_target_tokenizer, writing_ids
+from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer
+from electrain.foundation.configuration import require_at_least
+from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.models.backbones import MOST_POSITIONS, EncoderConfig, causal_configuration
 from electrain.models.folders import configuration_of, weights_of
 from electrain.models.task_heads import with_dropout

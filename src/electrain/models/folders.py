@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from electrain.data.tokenizer import load_tokenizer
-from electrain.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.data.tokenizer.tokenizer import load_tokenizer
+from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 
 
 def configuration_of(source: str) -> Any:

@@ -11,7 +11,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from electrain.errors import CheckpointError
+from electrain.foundation.errors import CheckpointError
 from electrain.models.backbones import encode, positions_of
 from electrain.models.folders import configuration_of, one_line, weights_of
 from electrain.models.generators import places_before, take_positions, word_logits

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BertForMaskedLM, ElectraForMaskedLM, GPT2LMHeadModel, ModernBertForMaskedLM
 
-from electrain.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least
 from electrain.models.backbones import encode_depths
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM
 

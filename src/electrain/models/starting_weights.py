@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from electrain.errors import CheckpointError
+from electrain.foundation.errors import CheckpointError
 from electrain.models.folders import configuration_of, is_of_a_pooler, weights_of
 
 # These encoders compute what ELECTRA's does; only names, and the first positions, differ.

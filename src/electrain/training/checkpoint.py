@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from electrain.errors import CheckpointError
-from electrain.run_directory import file_hash, replaced_directory
+from electrain.foundation.errors import CheckpointError
+from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 
 # The newest may be damaged: the one before it is kept too.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from electrain.objectives.objective import MicroBatch, Outcome
 from electrain.training.journal import say
+from electrain.training.objective import MicroBatch, Outcome
 from electrain.training.optimizer import clip_gradients, learning_rate, networks_of, set_learning_rate
 from electrain.training.runtime import Runtime
 from electrain.training.settings import ParityConfig, TrainingConfig

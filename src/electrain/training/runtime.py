@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-from electrain.errors import ConfigurationError
+from electrain.foundation.errors import ConfigurationError
 from electrain.training.settings import Precision
 
 OUT_OF_MEMORY = (

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from electrain.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least
 
 Precision = Literal["auto", "bfloat16", "float32"]
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]

@@ -1,0 +1,124 @@
+"""The whole road in a few minutes, on the documentation of the Python packages that are installed here."""
+
+import gzip
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from electrain.data.shards.parcels import Document
+from electrain.data.shards.prepare import prepare
+from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.tokenizer.training import train_tokenizer
+from electrain.foundation.configuration import Tables
+from electrain.foundation.output_folder import require_empty
+from electrain.inference.evaluate.detection import evaluate_detection
+from electrain.inference.predict.pretrained import predict_detect
+from electrain.pretrain.configuration import load_configuration
+from electrain.pretrain.run import pretrain
+
+CORPUS = "builtin:documentation"
+# Enough that five minutes see no text twice.
+CORPUS_CHARACTERS = 16_000_000
+VOCABULARY_SIZE = 4096
+# One document in so many is kept from training, to measure on.
+HELD_OUT_EVERY = 25
+# Sentences of the kind the model has read, each followed by itself with one word that does not belong there.
+SENTENCES = (
+    "returns a new list with the elements in reverse order .",
+    "returns a new list with the elements in banana order .",
+    "if the file does not exist , an exception is raised .",
+    "if the file does not exist , an exception was of .",
+)
+SHOWN_WORDS = 3
+
+
+def run_demo(output: Path | None, overrides: Tables | None = None, *, characters: int = CORPUS_CHARACTERS) -> None:
+    """Trains a tokenizer and a small pair of networks, scores them, and shows what they say.
+
+    Args:
+        output: new folder; None: `runs/demo`, or the first of `runs/demo-2`, `runs/demo-3` ... that is free.
+        overrides: of the preset `demo`.
+        characters: of documentation to read.
+    """
+    folder = output or _free_folder()
+    require_empty(folder)
+    _say(f"1/5  collecting documentation into {folder}/corpus")
+    _collect(folder / "corpus", characters)
+    train_text, held_out_text = (str(folder / "corpus" / f"{name}.jsonl.gz") for name in ("train", "held_out"))
+    _say(f"2/5  training a tokenizer of {VOCABULARY_SIZE} word pieces")
+    train_tokenizer(_documents(train_text), folder / "tokenizer", VOCABULARY_SIZE, False)
+    _say("3/5  turning the text into token shards")
+    prepare([train_text], folder / "tokenizer", folder / "shards")
+    _say("4/5  pretraining a generator and a discriminator (preset demo)")
+    pretrain(load_configuration("demo", overrides), folder / "shards", folder / "run")
+    _say("5/5  scoring on documents that were held out")
+    scores = evaluate_detection(str(folder / "run"), [held_out_text])
+    _show(folder, scores)
+
+
+def _free_folder() -> Path:
+    names = itertools.chain(["demo"], (f"demo-{number}" for number in itertools.count(2)))
+    return next(Path("runs") / name for name in names if not (Path("runs") / name).exists())
+
+
+def _documents(source: str) -> Iterator[Document]:
+    return read_documents([source], counts=CorpusCounts())
+
+
+def _collect(folder: Path, characters: int) -> None:
+    """Writes `train.jsonl.gz` and `held_out.jsonl.gz`, one document per line."""
+    folder.mkdir()
+    texts = enumerate(_whole_texts(_documents(CORPUS), characters))
+    with gzip.open(folder / "train.jsonl.gz", "wt") as train, gzip.open(folder / "held_out.jsonl.gz", "wt") as held_out:
+        for number, text in texts:
+            (held_out if number % HELD_OUT_EVERY == 0 else train).write(json.dumps({"text": text}) + "\n")
+
+
+def _whole_texts(documents: Iterable[Document], characters: int) -> Iterator[str]:
+    """The documents' texts, long ones put together again, until there are so many characters."""
+    pieces: list[str] = []
+    seen = 0
+    for document in documents:
+        pieces.append(document.text)
+        seen += len(document.text)
+        if not document.continues:
+            yield " ".join(pieces)
+            pieces = []
+            if seen >= characters:
+                return
+
+
+def _show(folder: Path, scores: dict[str, Any]) -> None:
+    run = folder / "run"
+    print(
+        f"\nThe {SHOWN_WORDS} words of each sentence that the discriminator finds most likely to have been replaced:\n"
+    )
+    for prediction in predict_detect(str(run), SENTENCES):
+        print(f"  {prediction['text']}\n      {_most_suspicious(prediction)}")
+    auc = scores["discriminator"]["auc"]
+    baseline = scores["baselines"]["unigram_auc"]
+    verdict = "it reads the context" if auc > baseline + 0.05 else "it has NOT learned to read the context"
+    print(f"\nHeld-out detection AUC {auc:.3f}; by word frequency alone {baseline:.3f}; 0.5 is guessing: {verdict}.")
+    print(f"""
+The report with the curves:   {run}/report.html
+The encoder, to fine-tune:    {run}/model      (transformers.AutoModel.from_pretrained reads it)
+The generator:                {run}/generator
+
+Next, with your own text:
+  electrain tokenizer YOUR_TEXT... --output tok --vocab-size 8192
+  electrain prepare   YOUR_TEXT... --tokenizer tok --output shards
+  electrain pretrain  --config tiny --shards shards --output run
+  electrain predict detect --model {run} "your own sentence"
+""")
+
+
+def _most_suspicious(prediction: dict[str, Any]) -> str:
+    ranked = sorted(prediction["tokens"], key=lambda token: -token["probability_replaced"])[:SHOWN_WORDS]
+    return ", ".join(f"{token['token']} {token['probability_replaced']:.0%}" for token in ranked)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,142 @@
+"""Checks of whole sets of examples: labels that never vary, labels that training never had, broken BIO tags."""
+
+import difflib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from electrain.data.labelled.records import COLUMN_FORMATS
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.finetune.tasks.task import QuestionExample, TaggedExample, TextExample
+from electrain.foundation.errors import DataError
+
+Labelled = Sequence[TextExample] | Sequence[TaggedExample]
+OUTSIDE = "O"
+_CHUNK_TAG = re.compile(r"[BIESLUM]-.+")  # BIO, BIOES, BILOU and BMES
+_BEGINS = ("B", "S", "U")
+_GOES_ON_AFTER = ("B", "I", "M")
+
+
+def require_several_labels(examples: Labelled) -> None:
+    """Raises DataError if all examples have the same label, or all words the same tag: nothing could be learned."""
+    labels = {label for example in examples for label in _labels(example)}
+    if len(labels) <= 1:
+        found = f"only one label ('{labels.pop()}')" if labels else "no label at all"
+        raise DataError(
+            f"{found} in {len(examples):,} training examples, the first of them "
+            f"{examples[0].source}; give data with at least two"
+        )
+
+
+def require_known_labels(examples: Labelled, labels: Sequence[str], what: str = "validation") -> None:
+    """Raises DataError at the first label or tag that is not one of `labels`, those of the training data.
+
+    Args:
+        what: the data that the examples are, for the message.
+    """
+    known = set(labels)
+    for example in examples:
+        for index, label in enumerate(_labels(example)):
+            if label not in known:
+                place = word_place(example, index) if isinstance(example, TaggedExample) else example.source
+                nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0.0)
+                hint = f'the nearest that does is "{nearest[0]}"' if nearest else "which has none"
+                raise DataError(f'{place}: label "{label}" of the {what} data is never in the training data; {hint}')
+
+
+def require_single_labels(examples: Sequence[TextExample]) -> None:
+    """Raises DataError at the first example that has not exactly one label, where every training example had one."""
+    for example in examples:
+        if len(example.labels) != 1:
+            shown = ", ".join(example.labels) or "none"
+            raise DataError(
+                f"{example.source}: {len(example.labels)} labels ({shown}), where each training example has one; "
+                "mend this row"
+            )
+
+
+def require_distinct_identifiers(
+    examples: Sequence[QuestionExample], broken: Callable[[DataError], None]
+) -> list[QuestionExample]:
+    """The questions; `broken` is given an error for each whose identifier an earlier one has, and it is left out."""
+    places: dict[str, str] = {}
+    kept = []
+    for example in examples:
+        if example.identifier in places:
+            earlier = places[example.identifier]
+            message = f'two questions with the id "{example.identifier}"; the other is {earlier}; rename one'
+            broken(DataError(f"{example.source}: {message}"))
+        else:
+            places[example.identifier] = example.source
+            kept.append(example)
+    return kept
+
+
+def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = False) -> list[TaggedExample]:
+    """The examples; where their tags are BIO or a relative of it, every chunk that goes on must have begun.
+
+    Tags in the older scheme (IOB1: B- only where a chunk follows another of its kind) become BIO, which is said on
+    stderr. Other tags are returned as they are.
+
+    Args:
+        skip_broken: leave out sentences with a broken chunk and count them on stderr.
+    Raises: DataError: I-X without B-X or I-X before it; the message has the file and line, or the number of the word.
+    Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2, here called BIO).
+    """
+    tags = {tag for example in examples for tag in example.tags} - {OUTSIDE}
+    if not tags or not all(map(_CHUNK_TAG.fullmatch, tags)):
+        return list(examples)
+    errors = [(number, error) for number, error in enumerate(map(_broken_chunk, examples)) if error]
+    if not errors:
+        return list(examples)
+    if all(tag[0] in "BI" for tag in tags) and all(map(_is_iob1, examples)):
+        print(f"{examples[0].source}: the tags are IOB1 and are read as BIO", file=sys.stderr)
+        return [replace(example, tags=_from_iob1(example.tags)) for example in examples]
+    if not skip_broken:
+        raise errors[0][1]
+    print(f"left out for broken tags: {len(errors):,} sentences (the first: {errors[0][1]})", file=sys.stderr)
+    dropped = {number for number, _ in errors}
+    return [example for number, example in enumerate(examples) if number not in dropped]
+
+
+def word_place(example: TaggedExample, index: int) -> str:
+    """Where a word stands, for messages: its file and line, or its sentence and its number, counted from 1."""
+    file, _, line = example.source.rpartition(":")
+    if line.isdecimal() and uncompressed_suffix(Path(file)) in COLUMN_FORMATS:
+        return f"{file}:{int(line) + index}"
+    word = f' ("{example.words[index]}")' if index < len(example.words) and example.words[index] else ""
+    return f"{example.source}: word {index + 1}{word}"
+
+
+def _labels(example: TextExample | TaggedExample) -> tuple[str, ...]:
+    return example.labels if isinstance(example, TextExample) else example.tags
+
+
+def _before(tags: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Each tag with the one before it."""
+    return zip((OUTSIDE, *tags), tags, strict=False)
+
+
+def _goes_on(before: str, tag: str) -> bool:
+    """True if `tag`'s chunk can be the one that `before` is in."""
+    return before[0] in _GOES_ON_AFTER and before[1:] == tag[1:]
+
+
+def _broken_chunk(example: TaggedExample) -> DataError | None:
+    for index, (before, tag) in enumerate(_before(example.tags)):
+        if tag != OUTSIDE and tag[0] not in _BEGINS and not _goes_on(before, tag):
+            hint = (
+                f"it must follow B{tag[1:]} or I{tag[1:]}, not {before if index else 'the beginning of the sentence'}"
+            )
+            return DataError(f'{word_place(example, index)}: broken tag "{tag}"; {hint}')
+    return None
+
+
+def _is_iob1(example: TaggedExample) -> bool:
+    return all(tag[0] != "B" or _goes_on(before, tag) for before, tag in _before(example.tags))
+
+
+def _from_iob1(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"B{tag[1:]}" if tag[0] == "I" and not _goes_on(before, tag) else tag for before, tag in _before(tags))

@@ -1,0 +1,263 @@
+"""Which columns of a labelled data set hold what, asked for or guessed from the names that public data sets use."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Literal
+
+from electrain.data.labelled.records import Record
+from electrain.finetune.tasks.task import TaskName
+from electrain.foundation.errors import DataError
+
+Role = Literal["text", "pair", "label", "references"]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns that hold an example's parts; "" is to be guessed, or says that there is none.
+
+    Attributes:
+        text: the text, the words (tagging), the question, or what is summarized or translated.
+        pair: the second text of a pair, or the context of a question; not guessed where `text` is given.
+        label: the label, number, tags, answers, or the summary or translation.
+        references: further good summaries or translations, lists of texts.
+    """
+
+    text: str = ""
+    pair: str = ""
+    label: str = ""
+    references: str = ""
+
+
+def flag(role: Role) -> str:
+    """What sets the column on the command line."""
+    return f"--data.{role}-column"
+
+
+_PAIRS = (
+    "sentence1 sentence2, sentence_1 sentence_2, sentence_a sentence_b, sent1 sent2, text1 text2, text_1 text_2, "
+    "text_a text_b, premise hypothesis, question1 question2, question sentence, question passage, question answer, "
+    "query passage, query document, query title, query1 query2, claim evidence, s1 s2, a b"
+)
+_FROM_TO = (
+    "source target, src tgt, src trg, source reference, input output, input target, text summary, text headline, "
+    "text title, text target, text simplified, article highlights, article summary, article abstract, article title, "
+    "article headline, document summary, document title, dialogue summary, conversation summary, email subject, "
+    "abstract title, body title, body subject, content summary, content title, source summary, original simplified"
+)
+# In these, names of an earlier string are preferred; two of the same string are ambiguous.
+_TEXT = (
+    "sentence text review comment content question query tweet utterance document post message body phrase article "
+    "verse passage email abstract sentence1 text_a",
+    "title headline description summary",
+)
+_LABEL = (
+    "label",
+    "labels class category gold_label sentiment target intent polarity emotion",
+    "topic genre stance score stars rating answer",
+)
+_NUMBER = ("score similarity similarity_score relatedness_score", "rating stars value", "label target number labels")
+_WORDS = ("words tokens", "word token characters chars text sentence")
+_TAGS = ("tags ner_tags pos_tags chunk_tags bio_tags iob_tags labels", "label tag ner pos upos")
+_QUESTION = ("question", "query")
+_CONTEXT = ("context", "passage paragraph document article text")
+_ANSWERS = ("answers", "answer")
+_LOOKED_AT = 200  # values; enough to tell numbers and texts apart
+_NOT_TEXT = "id ids idx index guid uid uuid qid url link split lang language date time timestamp"
+
+
+def choose_columns(
+    task: TaskName, records: Sequence[Record], columns: Columns, where: str, *, with_targets: bool
+) -> Columns:
+    """The columns asked for, with the missing ones guessed.
+
+    Args:
+        where: the sources, for messages.
+        with_targets: False leaves label and references out ("").
+    Raises: DataError: a column asked for does not exist, or one cannot be guessed; the message lists the columns.
+    """
+    if not with_targets:
+        columns = replace(columns, label="", references="")
+    chooser = _Chooser(records, where)
+    for role, name in _by_role(columns):
+        chooser.require(role, name)
+    if task in ("summarization", "translation"):
+        return _source_and_target(chooser, columns, with_targets)
+    if task == "question-answering":
+        context = columns.pair or chooser.pick("pair", "context", _CONTEXT, set(_names(columns)))
+        text = columns.text or chooser.pick("text", "question", _QUESTION, {context, columns.label})
+        taken = {text, context}
+        label = chooser.label(columns, "answers", _ANSWERS, taken, with_targets)
+        return Columns(text, context, label)
+    if task == "tagging":
+        text = columns.text or chooser.pick("text", "words of each sentence", _WORDS, {columns.label})
+        return Columns(text, "", chooser.label(columns, "tags", _TAGS, {text}, with_targets))
+    # The label first: an "answer" may be a label, or the second text where there is a "label" beside it.
+    tiers, what = (_NUMBER, "number") if task == "regression" else (_LABEL, "label")
+    label = chooser.label(columns, what, tiers, {columns.text, columns.pair}, with_targets)
+    text, pair = _text_and_pair(chooser, replace(columns, label=label or chooser.likely(tiers)))
+    return Columns(text, pair, label)
+
+
+class _Chooser:
+    """The columns of the records, and the ways to find one by its usual names."""
+
+    def __init__(self, records: Sequence[Record], where: str) -> None:
+        self.where = where
+        self.names = list(dict.fromkeys(name for record in records for name in record.values))
+        self.lists = {name for record in records for name, value in record.values.items() if isinstance(value, list)}
+        self.texts = [name for name in self.names if _plain(name) not in _NOT_TEXT.split() and _is_text(name, records)]
+
+    def require(self, role: Role, name: str) -> None:
+        """Raises DataError unless the column exists."""
+        if name and name not in self.names:
+            nearest = difflib.get_close_matches(name, self.names, n=1)
+            hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
+            raise DataError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
+
+    def pick(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
+        """The one column with a usual name, or an error."""
+        found = self.find(role, what, tiers, taken)
+        if not found:
+            raise self.cannot_guess(what, [role])
+        return found
+
+    def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
+        """The one column with a usual name, "" if there is none; two of the same rank are an error."""
+        for tier in tiers:
+            found = [name for name in self.names if _plain(name) in tier.split() and name not in taken]
+            if len(found) > 1:
+                raise self.ambiguous(what, found, [role])
+            if found:
+                return found[0]
+        return ""
+
+    def label(self, columns: Columns, what: str, tiers: Sequence[str], taken: set[str], with_targets: bool) -> str:
+        """The column of the label; "" where none is wanted."""
+        if not with_targets or columns.label:
+            return columns.label
+        return self.pick("label", what, tiers, taken)
+
+    def likely(self, tiers: Sequence[str]) -> str:
+        """The first column with the most usual name, "" if there is none: not wanted, but not a text either."""
+        return next((name for tier in tiers for name in self.names if _plain(name) in tier.split()), "")
+
+    def pairs(self, table: str, columns: Columns, second: Role) -> list[tuple[str, str]]:
+        """The pairs of usual names of which both columns exist, and that agree with what was asked for."""
+        by_plain = {_plain(name): name for name in self.names}
+        wanted_second = columns.pair if second == "pair" else columns.label
+        other = columns.label if second == "pair" else columns.pair
+        found = []
+        for names in table.split(", "):
+            first_name, second_name = (by_plain.get(name, "") for name in names.split())
+            is_asked = columns.text in ("", first_name) and wanted_second in ("", second_name)
+            if first_name and second_name and is_asked and other not in (first_name, second_name):
+                found.append((first_name, second_name))
+        return found
+
+    def listed(self) -> str:
+        """The columns, for a message."""
+        names = ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in self.names)
+        return f"the columns are {names}"
+
+    def cannot_guess(self, what: str, roles: Sequence[Role]) -> DataError:
+        """The error for a column without a usual name."""
+        asked = " and ".join(map(flag, roles))
+        header = " (the first line of a .tsv or .csv file must name them)" if _is_delimited(self.where) else ""
+        return DataError(
+            f"{self.where}: cannot guess which column holds the {what}; {self.listed()}{header}; set {asked}"
+        )
+
+    def ambiguous(self, what: str, found: Iterable[str], roles: Sequence[Role]) -> DataError:
+        """The error for several columns of equal right."""
+        asked = " and ".join(map(flag, roles))
+        return DataError(f"{self.where}: {' or '.join(found)} could be the {what}; {self.listed()}; set {asked}")
+
+
+def _text_and_pair(chooser: _Chooser, columns: Columns) -> tuple[str, str]:
+    """The one or two texts of classification and regression."""
+    if columns.text:
+        return columns.text, columns.pair
+    pairs = chooser.pairs(_PAIRS, columns, "pair")
+    if len(pairs) > 1:
+        raise chooser.ambiguous("two texts", map(" with ".join, pairs), ["text", "pair"])
+    if pairs:
+        return pairs[0]
+    taken = {columns.pair, columns.label}
+    text = chooser.find("text", "text", _TEXT, taken)
+    if not text:
+        left = [name for name in chooser.texts if name not in taken and _plain(name) not in " ".join(_LABEL).split()]
+        if len(left) != 1:
+            raise chooser.cannot_guess("text", ["text"])
+        text = left[0]
+    return text, columns.pair
+
+
+def _source_and_target(chooser: _Chooser, columns: Columns, with_targets: bool) -> Columns:
+    references = columns.references
+    if not references and with_targets:
+        found = [name for name in chooser.names if _plain(name).startswith("reference") and name in chooser.lists]
+        if len(found) > 1:
+            raise chooser.ambiguous("references", found, ["references"])
+        references = found[0] if found else ""
+    if columns.text and (columns.label or not with_targets):
+        return replace(columns, pair="", references=references)
+    pairs = chooser.pairs(_FROM_TO, columns, "label")
+    if len(pairs) > 1:
+        raise chooser.ambiguous("source and target", map(" to ".join, pairs), ["text", "label"])
+    if pairs:
+        source, target = pairs[0]
+    else:
+        source, target = _two_texts(chooser, columns, with_targets)
+    return Columns(source, "", target if with_targets else "", references)
+
+
+def _two_texts(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple[str, str]:
+    """Source and target where no usual pair of names is there: the two columns of text, the first before the second."""
+    left = [name for name in chooser.texts if name not in (columns.text, columns.label)]
+    if columns.text and len(left) == 1:
+        return columns.text, left[0]
+    if columns.label and len(left) == 1:
+        return left[0], columns.label
+    if not (columns.text or columns.label) and (len(left) == 2 or (len(left) == 1 and not with_targets)):
+        return left[0], left[-1]
+    if not with_targets:
+        return chooser.pick("text", "source", ("source src input", *_TEXT), set()), ""
+    missing: list[Role] = [role for role in ("text", "label") if not getattr(columns, role)]
+    raise chooser.cannot_guess("source and target" if len(missing) == 2 else "other text", missing)
+
+
+def _by_role(columns: Columns) -> list[tuple[Role, str]]:
+    return [
+        ("text", columns.text),
+        ("pair", columns.pair),
+        ("label", columns.label),
+        ("references", columns.references),
+    ]
+
+
+def _names(columns: Columns) -> list[str]:
+    return [name for _, name in _by_role(columns) if name]
+
+
+def _plain(name: str) -> str:
+    """The name as the tables above have it."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def _is_text(name: str, records: Sequence[Record]) -> bool:
+    texts = (value for record in records if isinstance(value := record.values.get(name), str) and value.strip())
+    return not all(map(_is_number, islice(texts, _LOOKED_AT)))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_delimited(where: str) -> bool:
+    return ".tsv" in where or ".csv" in where

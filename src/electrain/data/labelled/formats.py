@@ -1,0 +1,246 @@
+"""Readers of labelled data, one for each format: values by column, and the place where they stand."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from electrain.data.text.cleaning import has_invalid_bytes
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.tables import arrow_batches, hub_rows, parquet_batches
+from electrain.data.text.text_files import csv_rows, open_text, parse_object
+from electrain.foundation.errors import DataError
+
+Found = tuple[dict[str, Any], str]  # values by column, source
+Broken = Callable[[DataError], None]
+_Line = tuple[int, str]
+_SPACES = re.compile("[ \t]+")  # not \s: an ideographic space can be a word
+_TABS = re.compile("\t+")
+_WHITE = " \t\r\n"
+
+
+def refuse(error: DataError) -> NoReturn:
+    """Raises `error`: what is done with a broken record unless something else is asked for."""
+    raise error
+
+
+def jsonl_rows(path: Path, broken: Broken) -> Iterator[Found]:
+    """One row per line that is not blank."""
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            source = f"{path}:{number}"
+            if line.isspace():
+                continue
+            try:
+                values = parse_object(_valid(line, source), source, "text")
+            except DataError as error:
+                broken(error)
+            else:
+                yield values, source
+
+
+def delimited_rows(path: Path, broken: Broken) -> Iterator[Found]:
+    """One row per row of a .csv (with quoting) or .tsv file (without) that is not blank; the first is the header."""
+    rows = csv_rows(path, "\t" if uncompressed_suffix(path) == ".tsv" else ",")
+    filled = ((number, row) for number, row in rows if len(row) > 1 or "".join(row).strip())
+    number, header = next(filled, (1, []))
+    header = [_valid(name, f"{path}:{number}").strip() for name in header]
+    _require_distinct(header, f"{path}:{number}")
+    for number, row in filled:
+        source = f"{path}:{number}"
+        if len(row) != len(header):
+            broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row"))
+        elif any(map(has_invalid_bytes, row)):
+            broken(_not_utf8(source))
+        else:
+            yield dict(zip(header, row, strict=True)), source
+
+
+def parquet_rows(path: Path, broken: Broken) -> Iterator[Found]:
+    """One row per row of a Parquet file."""
+    return _batch_rows(parquet_batches(path), path)
+
+
+def arrow_rows(path: Path, broken: Broken) -> Iterator[Found]:
+    """One row per row of a file in either Arrow format."""
+    return _batch_rows(arrow_batches(path), path)
+
+
+def hub_table_rows(source: str) -> Iterator[Found]:
+    """One row per row of a Hugging Face data set; labels that it keeps as numbers with names get their names."""
+    rows = hub_rows(source)
+    names = _class_names(rows.features or {})
+    for number, row in enumerate(rows):
+        yield _named(row, names), f"{source}: row {number}"
+
+
+def conll_sentences(path: Path, broken: Broken) -> Iterator[Found]:
+    """The sentences of a file with a word, perhaps more columns, and a tag on each line.
+
+    Tabs separate where the first row has one, else white space. Lines before a sentence that begin with "# " are
+    comments, unless they have a row's number of columns and a tag that occurs elsewhere in the file.
+    """
+    with open_text(path, newline=None) as file:
+        sentences = list(_sentences(file))
+    rows = [line for sentence in sentences for line in _without_head(sentence)]
+    rows = rows or [line for sentence in sentences for line in sentence]
+    if not rows:
+        return
+    form = _form(rows)
+    for sentence in sentences:
+        while sentence and sentence[0][1].startswith("# ") and not form.is_row(sentence[0][1]):
+            sentence = sentence[1:]
+        if not sentence:
+            continue
+        try:
+            columns = [form.columns(line, path) for line in sentence]
+        except DataError as error:
+            broken(error)
+            continue
+        values = {"words": [row[0] for row in columns]}
+        if form.width > 1:
+            values["tags"] = [row[-1] for row in columns]
+        yield values, f"{path}:{sentence[0][0]}"
+
+
+def squad_questions(path: Path, broken: Broken) -> Iterator[Found]:
+    """The questions of a file in the form of SQuAD 1.1 or 2; those without an answer have an empty list of answers.
+
+    Source: Rajpurkar et al. 2016 and 2018, as published at rajpurkar.github.io/SQuAD-explorer.
+    """
+    with open_text(path, newline=None) as file:
+        text = file.read()
+    if has_invalid_bytes(text):
+        number = next(number for number, line in enumerate(text.split("\n"), 1) if has_invalid_bytes(line))
+        raise _not_utf8(f"{path}:{number}")
+    try:
+        articles = json.loads(text)["data"]
+        paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+        questions = [(paragraph["context"], question) for paragraph in paragraphs for question in paragraph["qas"]]
+        found = [(context, question["id"], question["question"], question) for context, question in questions]
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file") from error
+    except (KeyError, TypeError) as error:
+        shape = "{data: [{paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
+        raise DataError(f"{path}: not in SQuAD's form ({error}); it must look like {shape}, or be .jsonl") from error
+    for context, identifier, question, fields in found:
+        values = {"id": identifier, "question": question, "context": context}
+        if fields.get("is_impossible"):
+            values["answers"] = []
+        elif "answers" in fields:
+            values["answers"] = fields["answers"]
+        yield values, f"{path}: question {identifier}"
+
+
+def _batch_rows(batches: Iterable[Any], path: Path) -> Iterator[Found]:
+    number, names = 0, None
+    for batch in batches:
+        if names is None:
+            _require_distinct(batch.schema.names, str(path))
+            names = _class_names_of_schema(batch.schema)
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(f"{path}: rows from {number}") from error
+        for row in rows:
+            yield _named(row, names), f"{path}: row {number}"
+            number += 1
+
+
+def _class_names_of_schema(schema: Any) -> dict[str, list[str]]:
+    """By column, the names of numbered labels that `datasets` notes in the files that it writes."""
+    if b"huggingface" not in (schema.metadata or {}):
+        return {}
+    import datasets
+
+    return _class_names(datasets.Features.from_arrow_schema(schema))
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    names = {}
+    for column, feature in features.items():
+        inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
+        if getattr(inner, "names", None):
+            names[column] = list(inner.names)
+    return names
+
+
+def _named(row: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+    return {column: _name(value, names[column]) if column in names else value for column, value in row.items()}
+
+
+def _name(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_name(element, names) for element in value]
+    if not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None  # -1 stands for an unknown label in published test sets
+
+
+def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
+    sentence: list[_Line] = []
+    for number, line in enumerate(lines, 1):
+        text = line.rstrip(_WHITE)
+        if text and not text.startswith("-DOCSTART-"):
+            sentence.append((number, text))
+        elif sentence:
+            yield sentence
+            sentence = []
+    if sentence:
+        yield sentence
+
+
+def _without_head(sentence: list[_Line]) -> list[_Line]:
+    """The lines from the first on that is surely no comment."""
+    start = next((place for place, (_, text) in enumerate(sentence) if not text.startswith("# ")), len(sentence))
+    return sentence[start:]
+
+
+class _Form(NamedTuple):
+    """How the lines of a file in columns are to be read."""
+
+    separator: re.Pattern[str]
+    width: int
+    tags: set[str]
+
+    def is_row(self, text: str) -> bool:
+        """True for a line that has a tag which occurs elsewhere, not only what a comment could have by chance."""
+        columns = self.separator.split(text)
+        return len(columns) == self.width and columns[-1] in self.tags
+
+    def columns(self, line: _Line, path: Path) -> list[str]:
+        """The columns of a line; DataError if it has no word, or not as many as the others."""
+        number, text = line
+        source = f"{path}:{number}"
+        columns = self.separator.split(_valid(text, source))
+        if not columns[0]:
+            raise DataError(f"{source}: begins with white space, so that there is no word; mend this line")
+        if len(columns) != self.width:
+            what = "column" if len(columns) == 1 else "columns"
+            hint = "each line needs a word and its tag, an empty line ends a sentence"
+            raise DataError(f"{source}: {len(columns)} {what}, but the file's first row has {self.width}; {hint}")
+        return columns
+
+
+def _form(rows: Sequence[_Line]) -> _Form:
+    separator = _TABS if "\t" in rows[0][1] else _SPACES
+    width = len(separator.split(rows[0][1]))
+    return _Form(separator, width, {separator.split(text)[-1] for _, text in rows})
+
+
+def _valid(text: str, source: str) -> str:
+    if has_invalid_bytes(text):
+        raise _not_utf8(source)
+    return text
+
+
+def _not_utf8(source: str) -> DataError:
+    return DataError(f"{source}: bytes that are not UTF-8; convert the file with `iconv -t utf-8`, or mend this line")
+
+
+def _require_distinct(names: list[str], source: str) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(f'{source}: the column "{repeated[0]}" is there twice; rename one of them')

@@ -1,0 +1,235 @@
+"""Examples of a task from labelled files: columns are found, every row is checked, faults are told with their line."""
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from electrain.data.labelled.checks import (
+    require_distinct_identifiers,
+    require_known_labels,
+    require_several_labels,
+    require_single_labels,
+    require_valid_bio,
+    word_place,
+)
+from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
+from electrain.data.labelled.formats import Broken
+from electrain.data.labelled.questions import question_example
+from electrain.data.labelled.records import Record, RecordKind, read_records
+from electrain.data.text.cleaning import clean_text
+from electrain.finetune.tasks.task import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
+from electrain.foundation.errors import DataError
+
+__all__ = [
+    "Columns",
+    "ReadExamples",
+    "read_examples",
+    "require_known_labels",
+    "require_several_labels",
+    "require_single_labels",
+    "require_valid_bio",
+    "word_place",
+]
+
+Example = TextExample | TaggedExample | QuestionExample | PairedExample
+
+
+@dataclass(frozen=True)
+class ReadExamples:
+    """What was read.
+
+    Attributes:
+        examples: of the task's kind, in the order of the sources; at least one.
+        columns: those that were used; give them again to read further files in the same way.
+    """
+
+    examples: list[Any]
+    columns: Columns
+
+
+class _Counted:
+    """What is done with a broken record: an error, or it is counted."""
+
+    def __init__(self, skip: bool) -> None:
+        self.skip = skip
+        self.count = 0
+        self.first = ""
+
+    def __call__(self, error: DataError) -> None:
+        if not self.skip:
+            raise DataError(f"{error} (skip_broken leaves such rows out)")
+        self.first = self.first or str(error)
+        self.count += 1
+
+    def say(self) -> None:
+        """Tells on stderr how many were left out."""
+        if self.count:
+            print(f"left out as broken: {self.count:,} (the first: {self.first})", file=sys.stderr)
+
+
+def read_examples(
+    task: TaskName,
+    sources: Sequence[str],
+    columns: Columns,
+    *,
+    with_targets: bool = True,
+    skip_broken: bool = False,
+) -> ReadExamples:
+    """The examples in `sources`, cleaned and checked, and the columns that they were read from.
+
+    Words and contexts of questions are not cleaned: their places count. Questions that have no answer are left out of
+    what is trained on or scored, and counted on stderr.
+
+    Args:
+        sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`; see `records.read_records`.
+        columns: those asked for; the missing ones are guessed from their names.
+        with_targets: False for prediction: labels need not be there, and are not looked at.
+        skip_broken: leave out rows that cannot be read or used, and count them on stderr, instead of stopping.
+    Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
+    """
+    where = ", ".join(sources)
+    broken = _Counted(skip_broken)
+    kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
+    records = list(map(_flat, read_records(sources, kind=kinds.get(task, "table"), broken=broken)))
+    if not records:
+        broken.say()
+        raise DataError(f"{where}: no example in it; give files that hold some")
+    columns = choose_columns(task, records, columns, where, with_targets=with_targets)
+    make = partial(_maker(task, broken), columns=columns, with_targets=with_targets)
+    examples = list(_examples(records, make, broken))
+    if task == "question-answering":
+        examples = _answerable(examples, where) if with_targets else examples
+        examples = require_distinct_identifiers(examples, broken)
+    broken.say()
+    if not examples:
+        raise DataError(f"{where}: no example in it can be used; the messages above say why")
+    return ReadExamples(examples, columns)
+
+
+def _flat(record: Record) -> Record:
+    """The record with its languages as columns where it keeps them as one `translation`, as on the Hugging Face hub."""
+    languages = record.values.get("translation")
+    return Record(languages, record.source) if isinstance(languages, dict) else record
+
+
+def _examples(records: Iterable[Record], make: Callable[[Record], Example], broken: Broken) -> Iterable[Any]:
+    for record in records:
+        try:
+            example = make(record)
+        except DataError as error:
+            broken(error)
+        else:
+            yield example
+
+
+def _maker(task: TaskName, broken: _Counted) -> Callable[..., Example]:
+    makers: dict[TaskName, Callable[..., Example]] = {
+        "classification": _labelled_example,
+        "regression": _number_example,
+        "tagging": _tagged_example,
+        "question-answering": partial(question_example, skip_broken=broken.skip),
+        "summarization": _paired_example,
+        "translation": _paired_example,
+    }
+    return makers[task]
+
+
+def _labelled_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
+    labels = _labels(record, columns.label) if with_targets else ()
+    return TextExample(*_texts(record, columns), labels=labels, source=record.source)
+
+
+def _number_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
+    value = _number(record, columns.label) if with_targets else None
+    return TextExample(*_texts(record, columns), value=value, source=record.source)
+
+
+def _paired_example(record: Record, columns: Columns, with_targets: bool) -> PairedExample:
+    text = _text(record, columns.text, "text")
+    if not with_targets:
+        return PairedExample(text, source=record.source)
+    references = record.values.get(columns.references) or []
+    if isinstance(references, str):
+        references = [references]
+    if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
+        raise DataError(f'{record.source}: "{columns.references}" must hold a list of texts; mend this row')
+    cleaned = tuple(filter(None, map(clean_text, references)))
+    return PairedExample(text, _text(record, columns.label, "label"), cleaned, record.source)
+
+
+def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> TaggedExample:
+    words = _strings(record, columns.text, "text")
+    tags = _strings(record, columns.label, "label") if with_targets else ()
+    example = TaggedExample(words, tags, record.source)
+    if with_targets and len(words) != len(tags):
+        raise DataError(f"{record.source}: {len(words)} words, but {len(tags)} tags; mend this row")
+    for what, values in (("word", words), ("tag", tags)):
+        if "" in values:
+            raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; mend or remove it")
+    return example
+
+
+def _texts(record: Record, columns: Columns) -> tuple[str, str | None]:
+    return _text(record, columns.text, "text"), _text(record, columns.pair, "pair") if columns.pair else None
+
+
+def _text(record: Record, column: str, role: Role) -> str:
+    value = record.values.get(column)
+    if value is not None and not isinstance(value, str):
+        kind = type(value).__name__
+        raise DataError(f'{record.source}: "{column}" holds {kind}, not text; mend this row, or set {flag(role)}')
+    text = clean_text(value or "")
+    if not text:
+        raise DataError(f'{record.source}: no text in "{column}"; mend or remove this row, or set {flag(role)}')
+    return text
+
+
+def _labels(record: Record, column: str) -> tuple[str, ...]:
+    value = record.values.get(column)
+    labels = [_label_text(label) for label in (value if isinstance(value, list) else [value])]
+    if "" in labels:
+        raise DataError(f'{record.source}: no label in "{column}"; mend or remove this row, or set {flag("label")}')
+    return tuple(dict.fromkeys(labels))
+
+
+def _label_text(value: Any) -> str:
+    """The label as text; 1.0 is "1", as tables that had a missing value once write whole numbers; "" where missing."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    return clean_text(str(value)) if isinstance(value, (str, int)) else ""
+
+
+def _number(record: Record, column: str) -> float:
+    value = record.values.get(column)
+    try:
+        number = math.nan if isinstance(value, bool) or value is None else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        shown = "nothing" if value in (None, "") else f'"{value}"'
+        raise DataError(
+            f'{record.source}: "{column}" holds {shown}, not a number; mend this row, or set {flag("label")}'
+        )
+    return number
+
+
+def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
+    """The elements of a list, stripped; numbers become text."""
+    values = record.values.get(column)
+    if not isinstance(values, list) or not values:
+        hint = f"each sentence needs a list in it, or one tag for each word; mend this row, or set {flag(role)}"
+        raise DataError(f'{record.source}: no list in "{column}"; {hint}')
+    return tuple(value.strip() if isinstance(value, str) else _label_text(value) for value in values)
+
+
+def _answerable(examples: Sequence[QuestionExample], where: str) -> list[QuestionExample]:
+    """The questions that have an answer; the others are counted on stderr."""
+    kept = [example for example in examples if example.answers]
+    if len(kept) < len(examples):
+        print(f"{where}: {len(examples) - len(kept):,} questions without an answer are left out", file=sys.stderr)
+    return kept

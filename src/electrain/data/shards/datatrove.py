@@ -1,0 +1,71 @@
+"""Taking over files that datatrove tokenised elsewhere, after a check that they are what our own would be."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from electrain.data.shards.writer import ShardWriter
+from electrain.foundation.errors import DataError, TokenizerError
+from electrain.foundation.output_folder import file_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_BLOCK_DOCUMENTS = 4096
+_HOW = "give datatrove's DocumentTokenizer this tokenizer's tokenizer.json, and eos_token=\"[SEP]\""
+
+
+def is_tokenised(sources: Sequence[str]) -> bool:
+    """True if the corpus is one folder of datatrove's `.ds` files."""
+    return len(sources) == 1 and any(Path(sources[0]).glob("*.ds"))
+
+
+def adopt_files(directory: Path, writer: ShardWriter, tokenizer: "PreTrainedTokenizerFast") -> dict[str, str]:
+    """Copies every `.ds` file of `directory`, in order of name, through `writer`; returns their hashes by name.
+
+    Raises: DataError: a file is damaged. TokenizerError: the ids are not those of `tokenizer` with [SEP] at each end.
+    """
+    hashes = {}
+    for path in sorted(directory.glob("*.ds")):
+        tokens, ends = _open(path)
+        _check(path, tokens, ends, tokenizer)
+        _copy(tokens, ends, writer)
+        hashes[path.name] = file_hash(path)
+    writer.close()
+    return hashes
+
+
+def _open(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    try:
+        lines = Path(f"{path}.metadata").read_text("utf-8").splitlines()
+        token_bytes = int(lines[0].rpartition("|")[2])
+        tokens = np.memmap(path, f"<u{token_bytes}", "r")
+        ends = np.memmap(f"{path}.index", "<u8", "r").view(np.int64)
+    except (OSError, ValueError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read with its .index and .metadata ({error}); copy them again") from error
+    if len(tokens) != int(lines[1]) or len(tokens) != ends[-1] or (np.diff(ends) <= 0).any():
+        raise DataError(f"{path}: damaged, its index or metadata tells another size; copy it again")
+    return tokens, ends
+
+
+def _check(path: Path, tokens: NDArray[Any], ends: NDArray[np.int64], tokenizer: "PreTrainedTokenizerFast") -> None:
+    if (tokens[ends - 1] != tokenizer.sep_token_id).any():
+        raise TokenizerError(f"{path}: documents do not end with {tokenizer.sep_token}; {_HOW}")
+    if (tokens[np.concatenate([[0], ends[:-1]])] == tokenizer.cls_token_id).any():
+        raise TokenizerError(f"{path}: documents begin with {tokenizer.cls_token}; {_HOW}")
+    if int(tokens.max()) >= len(tokenizer):
+        raise TokenizerError(f"{path}: holds ids beyond this tokenizer's {len(tokenizer):,}; {_HOW}")
+
+
+def _copy(tokens: NDArray[Any], ends: NDArray[np.int64], writer: ShardWriter) -> None:
+    start = 0
+    for first in range(0, len(ends), _BLOCK_DOCUMENTS):
+        some = ends[first : first + _BLOCK_DOCUMENTS]
+        writer.write(tokens[start : some[-1]], (some - start).tolist())
+        writer.counts.documents += len(some)
+        lengths = np.diff(some, prepend=start)
+        writer.longest_document_tokens = max(writer.longest_document_tokens, int(lengths.max()))
+        start = int(some[-1])

@@ -1,0 +1,171 @@
+"""From raw texts to token ids: what one process of `prepare` does. Run as a module, it serves a parent over pipes."""
+
+import json
+import marshal
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from electrain.data.text.cleaning import clean
+from electrain.data.tokenizer.chinese_words import word_beginnings
+
+_PART_CHARACTERS = 512  # a cut every 80 words; see benchmarks/preparation.py
+
+
+Bytes = bytes  # the batch has a field of that name
+
+
+class EncodedBatch(NamedTuple):
+    """The tokens of a batch of texts, one after another.
+
+    Attributes:
+        tokens: little-endian token ids, uint16 or uint32.
+        lengths: little-endian int64; tokens of each text.
+        bytes: of cleaned text in UTF-8.
+        dropped_characters: see CorpusCounts.
+        invalid_bytes: see CorpusCounts.
+        begins_word: one byte for each token, 1 where a word begins; empty where words were not asked for.
+    """
+
+    tokens: bytes
+    lengths: bytes
+    bytes: int
+    dropped_characters: int
+    invalid_bytes: int
+    begins_word: Bytes = b""
+
+
+class Encoder:
+    """A tokenizer without [CLS] and [SEP], that takes special tokens written out in a text as plain text.
+
+    With BERT's tokenizer, text in ASCII skips the normaliser, a third of the whole cost: once cleaned, it only needs
+    lower case. For that, text is cut at spaces, where that tokenizer begins anew, so that one accent does not matter.
+    """
+
+    def __init__(self, tokenizer_json: str) -> None:
+        """Args: tokenizer_json: the content of a `tokenizer.json`."""
+        self._whole = _backend(tokenizer_json)
+        self._ascii: Tokenizer | None = None
+        content = json.loads(tokenizer_json)
+        kinds = [(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        is_plain = all(token["special"] for token in content["added_tokens"])
+        if kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and is_plain:
+            self._lowercase = bool(content["normalizer"]["lowercase"])
+            self._ascii = _backend(json.dumps(content | {"normalizer": None}))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each cleaned text."""
+        if self._ascii is None:
+            return [encoding.ids for encoding in self._whole.encode_batch_fast(texts, add_special_tokens=False)]
+        cuts = [_cut_at_spaces(text) for text in texts]
+        ascii_parts = [part for parts in cuts for part in parts if part.isascii()]
+        if self._lowercase:
+            ascii_parts = [part.lower() for part in ascii_parts]
+        other_parts = [part for parts in cuts for part in parts if not part.isascii()]
+        from_ascii = iter(self._ascii.encode_batch_fast(ascii_parts, add_special_tokens=False))
+        from_other = iter(self._whole.encode_batch_fast(other_parts, add_special_tokens=False))
+        return [
+            [token for part in parts for token in next(from_ascii if part.isascii() else from_other).ids]
+            for parts in cuts
+        ]
+
+    def encode_words(self, texts: Sequence[str]) -> list[tuple[list[int], NDArray[np.bool_]]]:
+        """The token ids of each cleaned text, and for each token whether a word begins with it."""
+        return [
+            (encoding.ids, word_beginnings(text, encoding.tokens, [start for start, _ in encoding.offsets]))
+            for text, encoding in zip(texts, self._whole.encode_batch(texts, add_special_tokens=False), strict=True)
+        ]
+
+
+def _backend(tokenizer_json: str) -> Tokenizer:
+    backend = Tokenizer.from_str(tokenizer_json)
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    return backend
+
+
+def _cut_at_spaces(text: str) -> list[str]:
+    parts, start = [], 0
+    while len(text) - start > _PART_CHARACTERS:
+        cut = text.find(" ", start + _PART_CHARACTERS)
+        if cut < 0:
+            break
+        parts.append(text[start:cut])
+        start = cut + 1
+    parts.append(text[start:])
+    return parts
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_words: bool = False) -> EncodedBatch:
+    """Cleans and encodes texts, without [CLS] and [SEP].
+
+    Args:
+        dtype: "<u2" or "<u4".
+        with_words: find where words begin, which costs as much again.
+    """
+    cleaned = [clean(text) for text in texts]
+    begins = b""
+    if with_words:
+        pairs = encoder.encode_words([one.text for one in cleaned])
+        begins = b"".join(begin.tobytes() for _, begin in pairs)
+        ids = [np.array(one, dtype) for one, _ in pairs]
+    else:
+        ids = [np.array(one, dtype) for one in encoder.encode([one.text for one in cleaned])]
+    return EncodedBatch(
+        b"".join(one.tobytes() for one in ids),
+        np.array([len(one) for one in ids], "<i8").tobytes(),
+        sum(len(one.text.encode()) for one in cleaned),
+        sum(one.dropped_characters for one in cleaned),
+        sum(one.invalid_bytes for one in cleaned),
+        begins,
+    )
+
+
+def send(stream: IO[bytes], message: Any) -> None:
+    """Writes one message of plain values to a pipe."""
+    content = marshal.dumps(message)
+    stream.write(struct.pack("<Q", len(content)))
+    stream.write(content)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> object:
+    """Reads one message from a pipe. Raises: EOFError: the other side is gone."""
+    header = stream.read(8)
+    if len(header) < 8:
+        raise EOFError("the other process ended")
+    (size,) = struct.unpack("<Q", header)
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError("the other process ended")
+    return marshal.loads(content)
+
+
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answers each batch of texts with its tokens, until the parent closes the pipe.
+
+    First message: (content of tokenizer.json, dtype, with_words).
+    """
+    first = receive(requests)
+    assert isinstance(first, tuple)
+    tokenizer_json, dtype, with_words = first
+    encoder = Encoder(tokenizer_json)
+    while True:
+        try:
+            texts = receive(requests)
+        except EOFError:
+            return
+        assert isinstance(texts, list)
+        send(replies, tuple(encode_texts(encoder, texts, dtype, with_words=with_words)))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent closes the pipe
+    serve(sys.stdin.buffer, sys.stdout.buffer)

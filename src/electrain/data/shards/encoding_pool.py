@@ -1,0 +1,110 @@
+"""Processes that encode batches of text side by side, with the results in the order of the batches."""
+
+import os
+import queue
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from electrain.data.shards.encoding import EncodedBatch, receive, send
+from electrain.foundation.errors import DataError
+
+Label = TypeVar("Label")
+_AHEAD = 2  # batches that wait for each process, so that none idles while the parent reads
+
+
+class EncodingPool:
+    """Child processes, each with a tokenizer. They end when the parent does, however it ends."""
+
+    def __init__(self, tokenizer_json: str, dtype: str, processes: int, with_words: bool) -> None:
+        self._children = [_start_child() for _ in range(processes)]
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(processes)
+        for child in self._children:
+            self._threads.submit(self._begin, child, (tokenizer_json, dtype, with_words))
+
+    def encode(self, batches: Iterable[tuple[list[str], Label]]) -> Iterator[tuple[EncodedBatch, Label]]:
+        """Yields the tokens of each batch with the batch's label, in order, holding a bounded number in memory.
+
+        Raises: DataError: a child was killed.
+        """
+        waiting: deque[tuple[Future[EncodedBatch], Label]] = deque()
+        for texts, label in batches:
+            waiting.append((self._threads.submit(self._encode_one, texts), label))
+            if len(waiting) > _AHEAD * len(self._children):
+                future, label = waiting.popleft()
+                yield future.result(), label
+        while waiting:
+            future, label = waiting.popleft()
+            yield future.result(), label
+
+    def close(self) -> None:
+        """Ends the children; a batch still being encoded is abandoned."""
+        for child in self._children:
+            child.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for child in self._children:
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                assert pipe is not None
+                with suppress(OSError):  # what a dead child did not take
+                    pipe.close()
+
+    def _begin(self, child: "subprocess.Popen[bytes]", first_message: tuple[str, str, bool]) -> None:
+        try:
+            assert child.stdin is not None
+            send(child.stdin, first_message)
+        finally:
+            self._idle.put(child)  # a dead one is reported by the first batch it is given
+
+    def _encode_one(self, texts: list[str]) -> EncodedBatch:
+        child = self._idle.get()
+        try:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            send(child.stdin, texts)
+            reply = receive(child.stdout)
+            assert isinstance(reply, tuple)
+            return EncodedBatch(*reply)
+        except (EOFError, OSError) as error:
+            raise DataError(
+                f"a tokenising process ended early (exit code {child.wait()}; -9 is lack of memory or a kill); "
+                "run again, with fewer --processes if memory is short"
+            ) from error
+        finally:
+            self._idle.put(child)
+
+
+@contextmanager
+def encoding_pool(
+    tokenizer_json: str, dtype: str, processes: int, *, with_words: bool = False
+) -> Iterator[EncodingPool]:
+    """An `EncodingPool` that is closed when the block ends."""
+    pool = EncodingPool(tokenizer_json, dtype, processes, with_words)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_child() -> "subprocess.Popen[bytes]":
+    # A fresh interpreter instead of a fork: Rust's threads do not survive a fork, and the parent may run torch's.
+    package_root = str(Path(__file__).parents[2])
+    search_path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path}
+    return subprocess.Popen(
+        [sys.executable, "-m", "electrain.data.shards.encoding"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    )

@@ -1,0 +1,200 @@
+"""Preparation: a corpus and a tokenizer in, a folder of token shards out."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from electrain.data.shards.datatrove import adopt_files, is_tokenised
+from electrain.data.shards.disk_space import one_line_when_full
+from electrain.data.shards.encoding_pool import available_cores, encoding_pool
+from electrain.data.shards.writer import ShardWriter
+from electrain.data.text.corpus import CorpusCounts, no_document, read_raw
+from electrain.data.text.progress import text_progress
+from electrain.data.text.text_files import RawText
+from electrain.data.tokenizer.chinese_words import require_segmenter
+from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
+from electrain.foundation.errors import ConfigurationError, ElectrainError, RunDirectoryError
+from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, read_manifest, require_empty, write_manifest
+
+COUNTS_NAME = "unigram_counts.npy"
+TOKENIZER_FOLDER = "tokenizer"
+TOKENS_PER_FILE = 1 << 28
+_BATCH_CHARACTERS = 1 << 18
+
+
+def prepare(
+    sources: Sequence[str],
+    tokenizer: Path,
+    output: Path,
+    *,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    processes: int | None = None,
+    tokens_per_file: int = TOKENS_PER_FILE,
+    chinese_words: bool = False,
+) -> Manifest:
+    """Tokenises `sources` into the folder `output`; the result does not depend on the number of processes.
+
+    Args:
+        sources, text_column, document_separator, strict: see `read_documents`; or one folder of files that datatrove
+            tokenised, which are checked and copied.
+        tokenizer: a folder or a vocabulary file, see `load_tokenizer`.
+        output: a new or empty folder, or one that an interrupted preparation left, which is begun anew.
+        processes: that tokenise; None: one for each core.
+        tokens_per_file: a new file is begun at the first document end after so many.
+        chinese_words: store where words begin, Chinese ones as rjieba cuts them, for noise that takes whole words.
+    Returns: the manifest written.
+    Raises: DataError, TokenizerError, RunDirectoryError: one line each.
+    """
+    loaded = load_tokenizer(tokenizer)
+    if chinese_words:
+        require_segmenter()
+        if is_tokenised(sources):
+            raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
+    existed = output.is_dir()
+    begin_output(output)
+    with one_line_when_full(output):
+        save_tokenizer(loaded, output / TOKENIZER_FOLDER)
+        name = f"{TOKENIZER_FOLDER}/tokenizer.json"
+        writer = ShardWriter(
+            output, len(loaded), int(loaded.sep_token_id), tokens_per_file, name, with_words=chinese_words
+        )
+        try:
+            if is_tokenised(sources):
+                hashes = adopt_files(Path(sources[0]), writer, loaded)
+            else:
+                corpus = _HashedCorpus(sources, text_column, document_separator, strict, writer.counts)
+                _encode(corpus, writer, plain_backend(loaded).to_str(), processes or available_cores())
+                hashes = corpus.hashes
+        except ElectrainError:
+            if not writer.tokens:  # nothing was prepared: leave nothing that looks like an interrupted preparation
+                _remove_ours(output)
+                (output / MANIFEST_NAME).unlink()
+                if not existed:
+                    output.rmdir()
+            raise
+        return _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
+
+
+def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int) -> None:
+    counts = writer.counts
+    try:
+        with (
+            text_progress() as progress,
+            encoding_pool(tokenizer_json, writer.dtype, processes, with_words=writer.with_words) as pool,
+        ):
+            for encoded, continues in pool.encode(_batches(corpus)):
+                writer.add(encoded, continues)
+                progress.update(counts.documents, counts.bytes, writer.tokens)
+            progress.update(counts.documents, counts.bytes, writer.tokens, last=True)
+    finally:
+        writer.close()
+    if not counts.documents:
+        raise no_document(corpus.sources)
+
+
+def begin_output(output: Path) -> None:
+    """Makes `output` an empty folder with an unfinished manifest.
+
+    Raises: RunDirectoryError: it holds anything else than an interrupted preparation.
+    """
+    if (output / MANIFEST_NAME).is_file():
+        if read_manifest(output, "shards").finished:
+            raise RunDirectoryError(f"{output}: holds finished shards already; give a new folder, or remove this one")
+        _remove_unfinished(output)
+    elif output.is_dir() and [path.name for path in output.iterdir()] == [f".{MANIFEST_NAME}.writing"]:
+        (output / f".{MANIFEST_NAME}.writing").unlink()
+    require_empty(output)
+    write_manifest(output, Manifest("shards", False, {}, {}))
+
+
+def _remove_ours(output: Path) -> None:
+    ours = (
+        "corpus_*.ds",
+        "corpus_*.ds.index",
+        "corpus_*.ds.words",
+        "corpus_*.ds.metadata",
+        f"{COUNTS_NAME}",
+        ".*.writing",
+    )
+    for path in [path for pattern in ours for path in output.glob(pattern)]:
+        path.unlink()
+    shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)
+
+
+def _remove_unfinished(output: Path) -> None:
+    _remove_ours(output)
+    left = [path.name for path in output.iterdir() if path.name != MANIFEST_NAME]
+    if left:
+        raise RunDirectoryError(f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere")
+    (output / MANIFEST_NAME).unlink()
+    print(f"prepare: {output} holds an interrupted preparation; it is begun anew", file=sys.stderr)
+
+
+class _HashedCorpus:
+    """The raw texts of all sources in order, and a hash of each source's text once it has gone by."""
+
+    def __init__(
+        self, sources: Sequence[str], column: str, separator: str | None, strict: bool, counts: CorpusCounts
+    ) -> None:
+        self.sources = sources
+        self.hashes: dict[str, str] = {}
+        self._column, self._separator, self._strict, self._counts = column, separator, strict, counts
+
+    def __iter__(self) -> Iterator[RawText]:
+        for source in self.sources:
+            text_hash = hashlib.sha256()
+            for raw in self._read(source):
+                text_hash.update(raw.text.encode("utf-8", "surrogatepass"))
+                if not raw.continues:
+                    text_hash.update(b"\0")
+                yield raw
+            self.hashes[source] = text_hash.hexdigest()
+
+    def _read(self, source: str) -> Iterator[RawText]:
+        return read_raw(
+            [source],
+            text_column=self._column,
+            document_separator=self._separator,
+            strict=self._strict,
+            counts=self._counts,
+        )
+
+
+def _batches(corpus: Iterable[RawText]) -> Iterator[tuple[list[str], list[bool]]]:
+    """Texts of about `_BATCH_CHARACTERS` together, and of each whether the next one continues it."""
+    texts: list[str] = []
+    continues: list[bool] = []
+    size = 0
+    for raw in corpus:
+        texts.append(raw.text)
+        continues.append(raw.continues)
+        size += len(raw.text) + 16
+        if size >= _BATCH_CHARACTERS:
+            yield texts, continues
+            texts, continues, size = [], [], 0
+    if texts:
+        yield texts, continues
+
+
+def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manifest:
+    np.save(output / COUNTS_NAME, writer.unigram_counts)
+    facts = {
+        "tokens": writer.tokens,
+        "documents": writer.counts.documents,
+        "longest_document_tokens": writer.longest_document_tokens,
+        "vocabulary_size": len(writer.unigram_counts),
+        "dtype": {"<u2": "uint16", "<u4": "uint32"}[writer.dtype],
+        "read": asdict(writer.counts),
+        "files": [asdict(file) for file in writer.close()],
+    }
+    manifest = Manifest("shards", True, inputs, facts)
+    write_manifest(output, manifest)
+    print(f"prepare: {writer.counts.describe()}", file=sys.stderr)
+    return manifest

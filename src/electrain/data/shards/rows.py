@@ -1,0 +1,154 @@
+"""Rows of token ids out of shards: any row of any epoch by its number, packed to full length."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from electrain.data.shards.parcels import PackedBatch
+from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.foundation.configuration import require_at_least
+from electrain.foundation.errors import DataError
+
+# Clark et al. 2020, reference implementation: one row in ten holds one segment only.
+ONE_SEGMENT_FRACTION = 0.1
+# The same: one row in twenty is cut to a random shorter length (reference packing only).
+SHORT_ROW_FRACTION = 0.05
+SHORTEST_ROW_TOKENS = 5
+# A row is cut and joined with a mark at each token that begins a word; ids lie below it.
+_IDS = (1 << 40) - 1
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What a row is.
+
+    Attributes:
+        sequence_length: tokens in a row, special tokens counted; 128 (small) or 512 (base, large) in the paper.
+        segments: 2 splits nine rows in ten in two, so that token types are trained; 1 never does.
+    """
+
+    sequence_length: int = 128
+    segments: int = 2
+
+    def __post_init__(self) -> None:
+        require_at_least("sequence_length", self.sequence_length, 8)
+        if self.segments not in (1, 2):
+            raise ValueError(f"segments = {self.segments}: must be 1 or 2")
+
+
+class TokenStream(Protocol):
+    """What rows are made from: `electrain.data.shards.shards.Shards` is one."""
+
+    token_count: int
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    has_words: bool
+
+    @property
+    def document_ends(self) -> NDArray[np.int64]:
+        """(documents,) int64: where each document ends in the stream, exclusive."""
+
+    def read(self, start: int, count: int) -> NDArray[np.int64]:
+        """(count,) int64: the tokens from `start` on; every document ends with [SEP]."""
+
+    def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
+        """(count,) bool: whether a word begins with each of them; only where `has_words`."""
+
+
+class RowSource:
+    """Rows by their number in the run; a number beyond the last row of an epoch is a row of the next one.
+
+    By default the corpus is one stream of documents, each ended by [SEP], cut into windows; a row is always full. A
+    row is split in two segments where a document ends, or at a random place. With `reference_packing` a row never
+    crosses the end of a document, the last row of a document is padded, the split is in the middle and one row in
+    twenty is cut short, as in the reference implementation (which splits between sentences; shards hold none).
+    """
+
+    def __init__(self, stream: TokenStream, config: DataConfig, seed: int, *, reference_packing: bool = False) -> None:
+        self.stream = stream
+        self.length = config.sequence_length
+        self.segments = config.segments
+        self.seed = seed
+        self.reference_packing = reference_packing
+        self.window = self.length - 3  # [CLS] and two [SEP] take three places
+        if stream.token_count < self.length - 2:
+            raise DataError(
+                f"the shards hold {stream.token_count} tokens, too few for one row of {self.length}; "
+                "add text or lower --data.sequence-length"
+            )
+        if reference_packing:
+            lengths = np.diff(stream.document_ends, prepend=0) - 1  # without the [SEP] that ends it
+            self._row_ends = np.cumsum(-(-np.maximum(lengths, 1) // self.window))
+            self.rows_per_epoch = int(self._row_ends[-1])
+        else:
+            self.rows_per_epoch = max(1, (stream.token_count - 1) // self.window)
+
+    def batch(self, row_numbers: NDArray[np.int64]) -> PackedBatch:
+        """The rows with these numbers; the same for ever for the same shards, configuration and seed."""
+        shape = (len(row_numbers), self.length)
+        token_ids = np.full(shape, self.stream.pad_id, np.int64)
+        token_type_ids = np.zeros(shape, np.int64)
+        is_real = np.zeros(shape, np.bool_)
+        begins_word = np.ones(shape, np.bool_)
+        epochs = row_numbers // self.rows_per_epoch
+        chances = random_uniforms(self.seed, "packing", row_numbers, 4)
+        places = np.empty_like(row_numbers)
+        for epoch in np.unique(epochs).tolist():
+            within = row_numbers[epochs == epoch] - epoch * self.rows_per_epoch
+            places[epochs == epoch] = permuted(self.seed, f"order {epoch}", within, self.rows_per_epoch)
+        for row, (place, epoch) in enumerate(zip(places.tolist(), epochs.tolist(), strict=True)):
+            first, second = self._segments_of(place, epoch, chances[row])
+            ids = np.concatenate(([self.stream.cls_id], first, [self.stream.sep_id], second))
+            if len(second):
+                ids = np.append(ids, self.stream.sep_id)
+                token_type_ids[row, len(first) + 2 : len(ids)] = 1
+            token_ids[row, : len(ids)] = ids & _IDS
+            begins_word[row, 1 : len(ids)] = ids[1:] > _IDS
+            is_real[row, : len(ids)] = True
+        stream = self.stream
+        is_special = (token_ids == stream.cls_id) | (token_ids == stream.sep_id) | (token_ids == stream.pad_id)
+        known = begins_word if stream.has_words else None
+        return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers, known)
+
+    def _read(self, start: int, count: int) -> NDArray[np.int64]:
+        """The tokens from `start` on; a high bit marks those with which a word begins, where the stream knows them."""
+        tokens = self.stream.read(start, count)
+        if not self.stream.has_words:
+            return tokens
+        return tokens + np.where(self.stream.read_begins(start, count), _IDS + 1, 0)
+
+    def _segments_of(
+        self, place: int, epoch: int, chances: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self.reference_packing:
+            return self._document_row(place, chances)
+        shift = int(random_uniforms(self.seed, "shift", np.array([epoch]), 1)[0, 0] * self.window) if epoch else 0
+        start = min(place * self.window + shift, self.stream.token_count - self.length + 2)
+        tokens = self._read(start, self.length - 2)
+        if self.segments == 1 or chances[0] < ONE_SEGMENT_FRACTION:
+            return tokens, tokens[:0]
+        ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.sep_id) + 1
+        if len(ends):
+            end = int(ends[np.argmin(np.abs(ends - len(tokens) // 2))])
+            return tokens[:end], tokens[end + 1 :]
+        tokens = tokens[:-1]
+        cut = 1 + int(chances[1] * (len(tokens) - 1))
+        return tokens[:cut], tokens[cut:]
+
+    def _document_row(self, place: int, chances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        document = int(np.searchsorted(self._row_ends, place, side="right"))
+        first_row = int(self._row_ends[document - 1]) if document else 0
+        begin = int(self.stream.document_ends[document - 1]) if document else 0
+        start = begin + (place - first_row) * self.window
+        count = max(1, min(self.window, int(self.stream.document_ends[document]) - 1 - start))
+        if chances[2] < SHORT_ROW_FRACTION:
+            shortest = min(count, SHORTEST_ROW_TOKENS)
+            count = shortest + int(chances[3] * (count - shortest + 1))
+        tokens = self._read(start, count)
+        if self.segments == 1 or count < 2 or chances[0] < ONE_SEGMENT_FRACTION:
+            return tokens, tokens[:0]
+        middle = min(count - 1, self.window // 2)
+        return tokens[:middle], tokens[middle:]

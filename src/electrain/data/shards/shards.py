@@ -1,0 +1,183 @@
+"""Token shards as pretraining reads them: one long stream of token ids in which each document ends with [SEP]."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from electrain.data.shards.encoding import Encoder, encode_texts
+from electrain.data.shards.parcels import Document
+from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER, prepare
+from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, tokenizer_hash
+from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
+from electrain.foundation.output_folder import Manifest, file_hash, read_manifest
+
+__all__ = ["Shards", "open_shards", "prepare", "shards_in_memory"]
+
+
+class Shards:
+    """A stream of token ids, on disk or in memory. Reading is safe from several threads at once.
+
+    Attributes:
+        manifest: what the folder was made from.
+        token_count: length of the stream.
+        vocabulary_size: of the tokenizer.
+        unigram_counts: (vocabulary_size,) int64; how often each id occurs in the stream.
+        tokenizer_directory: a folder with the tokenizer that made the ids.
+        tokenizer_hash: see `electrain.data.tokenizer.tokenizer.tokenizer_hash`.
+        cls_id, sep_id, pad_id, mask_id: ids of the special tokens.
+        has_words: `read_begins` tells where words begin.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        tokenizer_directory: Path,
+        parts: Sequence[NDArray[Any]],
+        ends: Sequence[NDArray[Any]],
+        unigram_counts: NDArray[np.int64],
+        begins: Sequence[NDArray[Any]] = (),
+    ) -> None:
+        """
+        Args:
+            parts: the token ids of each file.
+            ends: the document ends of each file, counted from its start.
+            begins: for each token of each file whether a word begins there; empty: the files do not say.
+        """
+        tokenizer = load_tokenizer(tokenizer_directory)
+        self.manifest = manifest
+        self.tokenizer_directory = tokenizer_directory
+        self.tokenizer_hash = tokenizer_hash(tokenizer)
+        self.vocabulary_size = len(tokenizer)
+        self.cls_id, self.sep_id = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
+        self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)
+        self.unigram_counts = unigram_counts
+        self._parts, self._part_ends, self._begins = parts, ends, begins
+        self.has_words = len(begins) > 0
+        self._starts = np.cumsum([0, *(len(part) for part in parts)])
+        self.token_count = int(self._starts[-1])
+
+    @cached_property
+    def document_ends(self) -> NDArray[np.int64]:
+        """(documents,) int64; where each document ends in the stream, exclusive, in order."""
+        if len(self._part_ends) == 1:
+            return self._part_ends[0].view(np.int64)
+        moved = [ends.astype(np.int64) + start for ends, start in zip(self._part_ends, self._starts, strict=False)]
+        return np.concatenate(moved) if moved else np.zeros(0, np.int64)
+
+    def read(self, start: int, count: int) -> NDArray[np.int64]:
+        """Returns (count,) int64: the ids from `start` on, across files.
+
+        Raises: IndexError: some of them lie outside the stream.
+        """
+        return self._read(self._parts, start, count)
+
+    def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
+        """Returns (count,) bool: whether a word begins with each of the ids from `start` on; only where `has_words`.
+
+        Raises: IndexError: as `read`.
+        """
+        return self._read(self._begins, start, count).astype(np.bool_)
+
+    def _read(self, parts: Sequence[NDArray[Any]], start: int, count: int) -> NDArray[np.int64]:
+        if start < 0 or count < 0 or start + count > self.token_count:
+            raise IndexError(f"tokens {start} to {start + count} of a stream of {self.token_count}")
+        result = np.empty(count, np.int64)
+        filled = 0
+        part = int(np.searchsorted(self._starts, start, side="right")) - 1
+        while filled < count:
+            offset = start + filled - int(self._starts[part])
+            ids = parts[part][offset : offset + count - filled]
+            result[filled : filled + len(ids)] = ids
+            filled += len(ids)
+            part += 1
+        return result
+
+    def require_row(self, length: int) -> None:
+        """Raises: DataError: the text is too little for one row of `length` tokens."""
+        if self.token_count < length:
+            raise DataError(
+                f"{self.tokenizer_directory.parent}: {self.token_count:,} tokens are too few for a row of {length:,}; "
+                "prepare more text, or lower data.sequence_length"
+            )
+
+
+def open_shards(directory: Path, *, verify: bool = True) -> Shards:
+    """Opens a folder that `prepare` made. Token ids stay on disk (memory-mapped).
+
+    Args:
+        verify: compare the SHA-256 of the files with the manifest, besides their sizes.
+    Raises: RunDirectoryError: not a finished folder of shards. DataError: a file is damaged. TokenizerError: the
+        folder's tokenizer is not the one that made the shards.
+    """
+    manifest = read_manifest(directory, "shards")
+    if not manifest.finished:
+        raise RunDirectoryError(f"{directory}: the preparation was interrupted; run `electrain prepare` again")
+    parts, ends, begins = [], [], []
+    for file in manifest.facts["files"]:
+        dtype = np.dtype(manifest.facts["dtype"]).newbyteorder("<")
+        parts.append(_open_file(directory / file["name"], dtype, file["tokens"], file["sha256"] if verify else None))
+        index = directory / f"{file['name']}.index"
+        ends.append(_open_file(index, np.dtype("<u8"), file["documents"], file["index_sha256"] if verify else None))
+        if file.get("words_sha256"):
+            words = directory / f"{file['name']}.words"
+            begins.append(_open_file(words, np.dtype("u1"), file["tokens"], file["words_sha256"] if verify else None))
+    counts = _read_counts(directory, manifest)
+    shards = Shards(manifest, directory / TOKENIZER_FOLDER, parts, ends, counts, begins)
+    if shards.tokenizer_hash != manifest.inputs["tokenizer"]:
+        raise TokenizerError(
+            f"{shards.tokenizer_directory}: not the tokenizer that the shards were made with; prepare them again"
+        )
+    return shards
+
+
+def shards_in_memory(documents: Iterable[Document], tokenizer_directory: Path) -> Shards:
+    """The stream of a few documents, without any file.
+
+    Raises: DataError: no document. TokenizerError: see `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(tokenizer_directory)
+    encoder = Encoder(plain_backend(tokenizer).to_str())
+    parts, ends, length = [], [], 0
+    for document in documents:
+        tokens = np.frombuffer(encode_texts(encoder, [document.text], "<u4").tokens, "<u4").astype(np.int64)
+        if not document.continues:
+            tokens = np.append(tokens, tokenizer.sep_token_id)
+        parts.append(tokens)
+        length += len(tokens)
+        if not document.continues:
+            ends.append(length)
+    if not ends:
+        raise DataError("no document to make a stream of tokens from; give some text")
+    stream = np.concatenate(parts)
+    counts = np.bincount(stream, minlength=len(tokenizer)).astype(np.int64)
+    facts = {"tokens": length, "documents": len(ends), "vocabulary_size": len(tokenizer)}
+    manifest = Manifest("shards", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
+    return Shards(manifest, tokenizer_directory, [stream], [np.array(ends, np.int64)], counts)
+
+
+def _open_file(path: Path, dtype: np.dtype[Any], count: int, sha256: str | None) -> NDArray[Any]:
+    if not path.is_file():
+        raise DataError(f"{path}: missing; copy the folder of shards again, or prepare it again")
+    if path.stat().st_size != count * dtype.itemsize:
+        raise DataError(
+            f"{path}: damaged ({path.stat().st_size:,} bytes instead of {count * dtype.itemsize:,}); "
+            "copy the folder of shards again, or prepare it again"
+        )
+    if sha256 is not None and file_hash(path) != sha256:
+        raise DataError(f"{path}: damaged (its SHA-256 differs from the manifest's); copy or prepare the shards again")
+    return np.memmap(path, dtype, "r") if count else np.zeros(0, dtype)
+
+
+def _read_counts(directory: Path, manifest: Manifest) -> NDArray[np.int64]:
+    path = directory / COUNTS_NAME
+    try:
+        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: missing or damaged ({error}); prepare the shards again") from error
+    if counts.shape != (manifest.facts["vocabulary_size"],) or int(counts.sum()) != manifest.facts["tokens"]:
+        raise DataError(f"{path}: damaged (its counts do not add up to the manifest's); prepare the shards again")
+    return counts

@@ -1,0 +1,90 @@
+"""Files opened for reading, compressed or not, with one-line errors for those that cannot be read."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from electrain.foundation.errors import DataError
+
+COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+_COPY_BYTES = 1 << 20
+
+
+def uncompressed_suffix(path: Path) -> str:
+    """The suffix that tells the format: `.jsonl` for `news.jsonl.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+@contextmanager
+def open_stream(path: Path) -> Iterator[IO[bytes]]:
+    """Opens `path` for reading its uncompressed bytes from first to last.
+
+    Raises: DataError: the file is missing, unreadable or truncated, here or later while it is read.
+    """
+    with one_line_errors(path), _open(path) as stream:
+        yield stream
+
+
+@contextmanager
+def open_seekable(path: Path) -> Iterator[IO[bytes]]:
+    """As `open_stream`, for formats read out of order: a compressed file is unpacked to a temporary file first."""
+    with open_stream(path) as stream:
+        if path.suffix.lower() not in COMPRESSIONS:
+            yield stream
+            return
+        with tempfile.TemporaryFile() as unpacked:
+            while block := stream.read(_COPY_BYTES):
+                unpacked.write(block)
+            unpacked.seek(0)
+            yield unpacked
+
+
+@contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Turns what decompressors and the operating system raise into a DataError that names `path`."""
+    try:
+        yield
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: the compressed file is truncated or damaged ({_line(error)}); copy it again"
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the name") from error
+    except OSError as error:
+        if error.errno is None:
+            raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    suffix = path.suffix.lower()
+    if suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if suffix == ".xz":
+        return cast(IO[bytes], lzma.open(path, "rb"))
+    if suffix == ".bz2":
+        return cast(IO[bytes], bz2.open(path, "rb"))
+    if suffix == ".zst":
+        return _open_zstandard(path)
+    return open(path, "rb")
+
+
+def _open_zstandard(path: Path) -> IO[bytes]:
+    import pyarrow  # comes with datasets; reads several frames, and notices truncation as zstandard's reader does not
+
+    stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd")
+    return cast(IO[bytes], io.BufferedReader(stream))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

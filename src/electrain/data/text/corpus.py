@@ -1,0 +1,133 @@
+"""Corpora: from files, folders, globs, Hugging Face data sets and installed documentation to cleaned documents."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from electrain.data.shards.parcels import Document
+from electrain.data.text.cleaning import clean, clean_text, has_invalid_bytes
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.documentation import read_documentation
+from electrain.data.text.source_files import source_files
+from electrain.data.text.tables import read_arrow, read_hub, read_parquet
+from electrain.data.text.text_files import RawText, read_csv, read_jsonl, read_txt
+from electrain.foundation.errors import DataError
+
+__all__ = ["CorpusCounts", "clean_text", "read_documents", "read_raw"]
+
+BUILTIN_DOCUMENTATION = "builtin:documentation"
+FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
+
+
+@dataclass
+class CorpusCounts:
+    """What was read so far, and what was dropped on the way.
+
+    Attributes:
+        documents: documents that hold text.
+        bytes: of cleaned text, in UTF-8.
+        empty_documents: records without any text, left out.
+        empty_files: files of no bytes in a folder or glob, left out.
+        dropped_characters: control and format characters, NUL and U+FFFD.
+        invalid_bytes: bytes that were not UTF-8, left out.
+    """
+
+    documents: int = 0
+    bytes: int = 0
+    empty_documents: int = 0
+    empty_files: int = 0
+    dropped_characters: int = 0
+    invalid_bytes: int = 0
+
+    def describe(self) -> str:
+        """One line that says what was read and dropped."""
+        return (
+            f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} MB of text; left out: "
+            f"{self.empty_documents:,} empty documents, {self.empty_files:,} empty files, "
+            f"{self.dropped_characters:,} control characters, {self.invalid_bytes:,} bytes that are not UTF-8"
+        )
+
+
+def read_documents(
+    sources: Sequence[str],
+    *,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    counts: CorpusCounts,
+) -> Iterator[Document]:
+    """Yields the cleaned documents of `sources`, in order; a file larger than memory in pieces (`Document.continues`).
+
+    Args:
+        sources: files, folders, globs, `hub:NAME[/CONFIG][:SPLIT]` or `builtin:documentation`.
+        text_column: the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text.
+        document_separator: what stands between two documents of a .txt file; None: a file is one document.
+        strict: refuse bytes that are not UTF-8 instead of leaving them out.
+        counts: is added to while documents are taken.
+    Raises: DataError: a source cannot be read, or no document holds text.
+    """
+    found, held = False, None
+    raw_texts = read_raw(
+        sources, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
+    )
+    for raw in raw_texts:
+        cleaned = clean(raw.text)
+        counts.bytes += len(cleaned.text.encode())
+        counts.dropped_characters += cleaned.dropped_characters
+        counts.invalid_bytes += cleaned.invalid_bytes
+        if cleaned.text:
+            if held is not None:
+                yield held
+            held = Document(cleaned.text, raw.source, continues=True)
+        if raw.continues:
+            continue
+        if held is None:
+            counts.empty_documents += 1
+            continue
+        counts.documents += 1
+        found = True
+        yield Document(held.text, held.source)
+        held = None
+    if not found:
+        raise no_document(sources)
+
+
+def no_document(sources: Sequence[str]) -> DataError:
+    """The error for a corpus without any text."""
+    return DataError(f"{', '.join(sources)}: no document holds any text; give files that do")
+
+
+def read_raw(
+    sources: Sequence[str], *, text_column: str, document_separator: str | None, strict: bool, counts: CorpusCounts
+) -> Iterator[RawText]:
+    """As `read_documents`, before cleaning: `prepare` cleans in its processes."""
+    separator = document_separator.replace("\\n", "\n").replace("\\t", "\t") if document_separator else None
+    for source in sources:
+        for raw in _read_source(source, text_column, separator, counts):
+            if strict and has_invalid_bytes(raw.text):
+                raise DataError(f"{raw.source}: bytes that are not UTF-8; convert the file, or leave out --strict")
+            yield raw
+
+
+def _read_source(source: str, column: str, separator: str | None, counts: CorpusCounts) -> Iterator[RawText]:
+    if source == BUILTIN_DOCUMENTATION:
+        yield from read_documentation()
+    elif source.startswith("hub:"):
+        yield from read_hub(source, column)
+    else:
+        for path in source_files(source, FORMATS):
+            if path.stat().st_size == 0 and str(path) != source:
+                counts.empty_files += 1
+            else:
+                yield from _read_file(path, column, separator)
+
+
+def _read_file(path: Path, column: str, separator: str | None) -> Iterator[RawText]:
+    suffix = uncompressed_suffix(path)
+    if suffix == ".txt":
+        return read_txt(path, separator)
+    if suffix == ".jsonl":
+        return read_jsonl(path, column)
+    if suffix in (".csv", ".tsv"):
+        return read_csv(path, column, "," if suffix == ".csv" else "\t")
+    return read_parquet(path, column) if suffix == ".parquet" else read_arrow(path, column)

@@ -1,0 +1,36 @@
+"""Which files a name on the command line stands for."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from electrain.data.text.compression import COMPRESSIONS, uncompressed_suffix
+from electrain.foundation.errors import DataError
+
+
+def source_files(source: str, formats: Sequence[str]) -> list[Path]:
+    """The files that a file name, a folder (with its folders) or a glob stands for, in order of name.
+
+    Args:
+        formats: the suffixes that count, as ".tsv"; each also compressed.
+    Raises: DataError: there is none, or a file of another format is named.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))]
+    elif path.exists():
+        if uncompressed_suffix(path) not in formats:
+            known = f"{' '.join(formats)}, each also {' '.join(COMPRESSIONS)}"
+            raise DataError(f"{source}: unknown format; known for this are {known}")
+        return [path]
+    else:
+        found = [file for file in map(Path, glob.glob(source, recursive=True)) if file.is_file()]
+    found = sorted(file for file in found if uncompressed_suffix(file) in formats)
+    if not found:
+        problem = f"no {' '.join(formats)} file in this folder; give another"
+        raise DataError(f"{source}: {problem if path.is_dir() else 'no such file, folder or glob; check the name'}")
+    return found
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)

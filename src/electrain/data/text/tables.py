@@ -1,0 +1,138 @@
+"""Readers of Parquet and Arrow files and of Hugging Face data sets: rows in order, a batch in memory at a time."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from electrain.data.text.compression import open_seekable
+from electrain.data.text.text_files import RawText, as_text, in_pieces, missing_column
+from electrain.foundation.errors import DataError
+
+_BATCH_ROWS = 64
+
+
+def read_parquet(path: Path, column: str) -> Iterator[RawText]:
+    """One document per row, from the column `column`, one row group at a time.
+
+    Raises: DataError: damaged file, or no such column.
+    """
+    return _rows(parquet_batches(path, column), path, column)
+
+
+def read_arrow(path: Path, column: str) -> Iterator[RawText]:
+    """One document per row of an Arrow file, in the file format or in the stream format that `datasets` writes.
+
+    Raises: DataError: damaged file, or no such column.
+    """
+    return _rows(arrow_batches(path), path, column)
+
+
+def parquet_batches(path: Path, column: str | None = None) -> Iterator[Any]:
+    """pyarrow record batches, in order, of one column or of all.
+
+    Raises: DataError: damaged file, or no such column.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    with open_seekable(path) as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+            names = table.schema_arrow.names
+            if column is not None and column not in names:
+                raise missing_column(str(path), column, names)
+            yield from table.iter_batches(_BATCH_ROWS, columns=None if column is None else [column])
+        except pyarrow.ArrowException as error:
+            raise _damaged(path, error) from error
+
+
+def arrow_batches(path: Path) -> Iterator[Any]:
+    """pyarrow record batches, in order, of a file in either Arrow format.
+
+    Raises: DataError: damaged file.
+    """
+    import pyarrow
+
+    with open_seekable(path) as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(0)
+        try:
+            reader: Any = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
+            yield from _file_batches(reader) if is_file else reader
+        except pyarrow.ArrowException as error:
+            raise _damaged(path, error) from error
+
+
+def read_hub(source: str, column: str) -> Iterator[RawText]:
+    """One document per row of a Hugging Face data set, streamed.
+
+    Args:
+        source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the split is "train" unless given.
+    Raises: DataError: no such data set, configuration, split or column.
+    """
+    for number, row in enumerate(hub_rows(source)):
+        place = f"{source}: row {number}"
+        if column not in row:
+            raise missing_column(place, column, list(row))
+        yield from in_pieces(as_text(row[column], place, column), place)
+
+
+def hub_rows(source: str) -> Any:
+    """The rows of a Hugging Face data set as dicts; an iterable whose `features` may be None.
+
+    Args:
+        source: as `read_hub` has it.
+    Raises: DataError: no such data set, configuration or split.
+    """
+    location, _, split = source.removeprefix("hub:").partition(":")
+    try:
+        return _load(location, split or "train")
+    except (ValueError, OSError, KeyError, ImportError) as error:
+        raise DataError(f"{source}: cannot be opened ({_line(error)}); check name, configuration and split") from error
+
+
+def _load(location: str, split: str) -> Iterable[dict[str, Any]]:
+    import datasets
+
+    folder = Path(location)
+    if (folder / "dataset_dict.json").is_file():
+        return _checked(datasets.load_from_disk(location)[split])
+    if (folder / "state.json").is_file():
+        return _checked(datasets.load_from_disk(location))
+    parts = location.split("/")
+    if folder.is_dir() or len(parts) < 3:
+        name, configuration = location, None
+    else:
+        name, configuration = "/".join(parts[:2]), "/".join(parts[2:])
+    return _checked(datasets.load_dataset(name, configuration, split=split, streaming=True))
+
+
+def _checked(rows: Any) -> Iterable[dict[str, Any]]:
+    if isinstance(rows, dict):
+        raise ValueError(f"it has the splits {', '.join(rows)}")
+    result: Iterable[dict[str, Any]] = rows
+    return result
+
+
+def _file_batches(reader: Any) -> Iterator[Any]:
+    for number in range(reader.num_record_batches):
+        yield reader.get_batch(number)
+
+
+def _rows(batches: Iterable[Any], path: Path, column: str) -> Iterator[RawText]:
+    number = 0
+    for batch in batches:
+        if column not in batch.schema.names:
+            raise missing_column(str(path), column, batch.schema.names)
+        for value in batch.column(batch.schema.get_field_index(column)):
+            source = f"{path}: row {number}"
+            yield from in_pieces(as_text(value.as_py(), source, column), source)
+            number += 1
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

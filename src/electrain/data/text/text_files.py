@@ -1,0 +1,182 @@
+"""Readers of text, JSON lines, CSV and TSV files: one record after another, in constant memory."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from electrain.data.text.compression import open_stream
+from electrain.foundation.errors import DataError
+
+PIECE_CHARACTERS = 1 << 16  # a longer text travels in pieces; see docs/experiments.md for the size
+_BLOCK_CHARACTERS = 1 << 20
+_PROBE_BYTES = 1 << 16
+_BINARY_FRACTION = 0.1  # more control or undecodable bytes than this is not UTF-8 text with a few faults
+_CUT_AFTER = re.compile(r"[\s\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]")
+
+
+class RawText(NamedTuple):
+    """A record as it stands in the file, before cleaning.
+
+    Attributes:
+        text: bytes that are not UTF-8 appear as lone surrogates (Python's "surrogateescape").
+        source: where it was read, for messages.
+        continues: the next `RawText` is a further piece of the same document.
+    """
+
+    text: str
+    source: str
+    continues: bool
+
+
+def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
+    """One document per file, or one between each two occurrences of `separator`; long ones in pieces."""
+    number, held = 1, ""
+    with open_text(path, newline=None) as file:
+        while block := file.read(_BLOCK_CHARACTERS):
+            held += block
+            if separator:
+                *whole, held = held.split(separator)
+                for text in whole:
+                    yield from in_pieces(text, f"{path}: document {number}")
+                    number += 1
+            source = f"{path}: document {number}" if separator else str(path)
+            keep = PIECE_CHARACTERS + len(separator or "")
+            while len(held) > keep:
+                cut = cut_position(held)
+                yield RawText(held[:cut], source, True)
+                held = held[cut:]
+        yield from in_pieces(held, f"{path}: document {number}" if separator else str(path))
+
+
+def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
+    """One document per line, from the field `column`.
+
+    Raises: DataError: a line is not a JSON object, or lacks the field.
+    """
+    with open_text(path, newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.isspace():
+                continue
+            source = f"{path}:{number}"
+            record = parse_object(line, source, column)
+            if column not in record:
+                raise missing_column(source, column, record)
+            yield from in_pieces(as_text(record[column], source, column), source)
+
+
+def parse_object(line: str, source: str, field: str) -> dict[str, Any]:
+    """The JSON object on a line.
+
+    Args:
+        field: the name of one that it should hold, for the message.
+    Raises: DataError: not valid JSON, or not an object.
+    """
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{source}: not valid JSON ({error}); mend or remove this line") from error
+    if not isinstance(record, dict):
+        raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
+    return record
+
+
+def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
+    """One document per row, from the field `column` of the header; tab-separated files have no quoting.
+
+    Raises: DataError: no such column, or the file breaks the rules of CSV.
+    """
+    rows = csv_rows(path, delimiter)
+    _, header = next(rows, (1, []))
+    if column not in header:
+        raise missing_column(str(path), column, header)
+    place = header.index(column)
+    for number, row in rows:
+        if row:
+            source = f"{path}:{number}"
+            if place >= len(row):
+                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row")
+            yield from in_pieces(row[place], source)
+
+
+def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its first line, the header among them; no quoting where tabs separate.
+
+    Raises: DataError: the file breaks the rules of CSV.
+    """
+    csv.field_size_limit(1 << 31)
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    with open_text(path, newline="") as file:
+        # strict: a quote that is never closed would swallow the rest of the file
+        rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+        number = 1
+        try:
+            for row in rows:
+                yield number, row
+                number = rows.line_num + 1
+        except csv.Error as error:
+            raise DataError(f"{path}:{rows.line_num}: {error}; mend this row") from error
+
+
+def in_pieces(text: str, source: str) -> Iterator[RawText]:
+    """`text` as one record, or as several that continue each other if it is long."""
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        cut = start + cut_position(text[start : start + PIECE_CHARACTERS])
+        yield RawText(text[start:cut], source, True)
+        start = cut
+    yield RawText(text[start:] if start else text, source, False)
+
+
+def cut_position(text: str) -> int:
+    """Where to cut, at most PIECE_CHARACTERS from the start: after white space or a Chinese character if there is one.
+
+    Word-piece tokenizers break at both, so the pieces have the tokens of the whole.
+    """
+    limit = min(len(text), PIECE_CHARACTERS)
+    tail = text[max(0, limit - 4096) : limit][::-1]
+    found = _CUT_AFTER.search(tail)
+    return limit - found.start() if found and found.start() < limit else limit
+
+
+def as_text(value: object, source: str, column: str) -> str:
+    """The text in a field; a missing value is the empty text."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(f'{source}: "{column}" holds {type(value).__name__}, not text; give another --text-column')
+    return value
+
+
+def missing_column(source: str, column: str, existing: object) -> DataError:
+    """The error for a record without the column, naming those that exist."""
+    names = ", ".join(str(name) for name in existing) if isinstance(existing, (dict, list)) else str(existing)
+    return DataError(f'{source}: no column "{column}"; give one of these with --text-column: {names}')
+
+
+@contextmanager
+def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
+    """Opens `path`, compressed or not, as UTF-8; other bytes become lone surrogates (Python's "surrogateescape").
+
+    Raises: DataError: the file is empty, binary, in another encoding, or cannot be read.
+    """
+    with open_stream(path) as stream:
+        probe = stream.read(_PROBE_BYTES)
+        if not probe:
+            raise DataError(f"{path}: is empty; remove it, or give another")
+        _refuse_binary(path, probe)
+    with open_stream(path) as stream:
+        yield io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def _refuse_binary(path: Path, probe: bytes) -> None:
+    text = probe.decode("utf-8", "surrogateescape")[:-3]
+    odd = len(re.findall("[\x00-\x08\x0e-\x1a\x1c-\x1f\udc80-\udcff]", text))
+    if odd > _BINARY_FRACTION * len(text) and odd > 3:
+        raise DataError(
+            f"{path}: not UTF-8 text (binary, or another encoding); convert it with `iconv -t utf-8`, or remove it"
+        )

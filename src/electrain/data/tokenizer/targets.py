@@ -1,0 +1,128 @@
+"""Tokenizers for what a decoder writes: training one that loses nothing, and how any of them is used to write."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, add_special_tokens, load_tokenizer, plain_backend, wrap
+from electrain.foundation.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_BYTES = 256
+LONGEST_TARGET_TOKENS = 1 << 20  # written as the tokenizer's limit: the model's positions are the real one
+
+
+class WritingIds(NamedTuple):
+    """The special tokens of a decoder's vocabulary, as ids.
+
+    Attributes:
+        start: what the decoder reads before the first token that it writes.
+        end: what it writes after the last.
+        pad: fills up shorter rows.
+    """
+
+    start: int
+    end: int
+    pad: int
+
+
+def train_target_tokenizer(texts: Iterable[str], vocabulary_size: int) -> "PreTrainedTokenizerFast":
+    """A cased byte-level BPE tokenizer: every text comes back from it exactly, in any script.
+
+    [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4 and the 256 bytes follow; the same texts give the same vocabulary.
+
+    Args:
+        texts: what the decoder shall learn to write.
+        vocabulary_size: tokens, at most; fewer if the texts have too few pairs that occur twice.
+    Raises: TokenizerError: `vocabulary_size` has no room for the bytes.
+    Source: Radford et al. 2019, section 2.2.
+    """
+    least = len(SPECIAL_TOKENS) + _BYTES
+    if vocabulary_size < least:
+        raise TokenizerError(
+            f"a target vocabulary of {vocabulary_size} has no room for {len(SPECIAL_TOKENS)} special tokens and "
+            f"{_BYTES} bytes; ask for at least {least}"
+        )
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    add_special_tokens(backend)
+    return wrap(backend, model_max_length=LONGEST_TARGET_TOKENS)
+
+
+def load_target_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a decoder: one that electrain made, or a causal model's own, with an end of text alone.
+
+    Raises: TokenizerError: missing, damaged, or without a token that ends a text.
+    """
+    if not (folder / "tokenizer_config.json").is_file():
+        return load_tokenizer(folder)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # damaged files raise whatever the parser of that file raises
+        line = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{folder}: the tokenizer cannot be read ({line}); give another folder") from error
+    if all(getattr(tokenizer, f"{kind}_token") is not None for kind in SPECIAL_TOKENS):
+        return load_tokenizer(folder)
+    writing_ids(tokenizer, str(folder))
+    return tokenizer
+
+
+def writing_ids(tokenizer: Any, source: str = "the target tokenizer") -> WritingIds:
+    """Start, end and padding: [CLS], [SEP], [PAD] where there are such, otherwise those of a causal model.
+
+    A causal model's tokenizer may have an end of text and nothing else, which then is all three.
+    Raises: TokenizerError: no end.
+    """
+    end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
+    if end is None or not tokenizer.is_fast:
+        lack = "neither a [SEP] nor an end-of-text token" if end is None else "no tokenizer.json"
+        raise TokenizerError(f"{source}: has {lack}; give another tokenizer, or let one be trained")
+    start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id, end)
+    pad = _first(tokenizer.pad_token_id, end)
+    assert start is not None
+    assert pad is not None
+    return WritingIds(start, end, pad)
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((one for one in ids if one is not None), None)
+
+
+def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The token ids of each text, without special tokens: those written out in a text are plain text."""
+    backend = plain_backend(tokenizer)
+    backend.encode_special_tokens = True
+    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+
+def is_word_piece(tokenizer: Any) -> bool:
+    """True for a tokenizer that forgets spaces, so that what it decodes must be detokenized."""
+    return isinstance(tokenizer.backend_tokenizer.model, models.WordPiece)
+
+
+def written_text(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """What a decoder wrote; of a WordPiece vocabulary with a space between each two words and marks.
+
+    Special tokens are left out. WordPiece's own decoder is not asked: it also rewrites English ("do not" as "don't").
+    """
+    if not is_word_piece(tokenizer):
+        text: str = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+    special = set(tokenizer.all_special_ids)
+    pieces = tokenizer.convert_ids_to_tokens([token for token in token_ids if token not in special])
+    return " ".join(pieces).replace(" ##", "")

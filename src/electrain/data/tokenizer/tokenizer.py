@@ -1,0 +1,187 @@
+"""Tokenizers: taking one from a folder or a vocabulary file, saving it so that it reloads alike, telling two apart."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from electrain.foundation.errors import TokenizerError
+from electrain.foundation.output_folder import text_hash, write_text_durably
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+FRAME = ("pad", "cls", "sep", "mask")  # special tokens that stand for nothing in a text
+DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
+
+
+def word_piece_tokenizer(vocabulary: dict[str, int], *, cased: bool) -> Tokenizer:
+    """BERT's tokenizer over `vocabulary` ({token: id}): cleaning, Chinese characters apart, greedy longest match.
+
+    Source: google-research/electra, model/tokenization.py.
+    """
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=not cased, lowercase=not cased
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    if vocabulary:
+        add_special_tokens(backend)
+    return backend
+
+
+def add_special_tokens(backend: Tokenizer) -> None:
+    """Marks the five special tokens of `backend` as such, and makes it add [CLS] and [SEP]."""
+    missing = [token for token in SPECIAL_TOKENS.values() if backend.token_to_id(token) is None]
+    if missing:
+        raise TokenizerError(f"the vocabulary lacks {', '.join(missing)}; add them, or train another tokenizer")
+    backend.add_special_tokens(list(SPECIAL_TOKENS.values()))
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+
+
+def wrap(
+    backend: Tokenizer, names: dict[str, str] | None = None, model_max_length: int = DEFAULT_MODEL_MAX_LENGTH
+) -> "PreTrainedTokenizerFast":
+    """`backend` as transformers takes it.
+
+    Args:
+        names: the special tokens: {"pad": "[PAD]", ...}; None: BERT's.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = {f"{kind}_token": token for kind, token in (names or SPECIAL_TOKENS).items()}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_max_length=model_max_length,
+        **tokens,
+    )
+
+
+def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
+    """The tokenizer of a folder (any model's, or one that electrain made) or of a vocabulary file, one token per line.
+
+    A vocabulary file is taken as cased if any of its words holds a capital letter.
+    Raises: TokenizerError: missing, damaged, not a fast tokenizer, or without one of the five special tokens.
+    """
+    if path.is_file():
+        return wrap(word_piece_tokenizer(_read_vocabulary(path), cased=_is_cased(path)))
+    if not path.is_dir():
+        raise TokenizerError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or a vocab.txt")
+    if (path / "tokenizer.json").is_file() or (path / "tokenizer_config.json").is_file():
+        return _load_folder(path)
+    if (path / "vocab.txt").is_file():
+        return load_tokenizer(path / "vocab.txt")
+    raise TokenizerError(f"{path}: holds no tokenizer.json and no vocab.txt; give a tokenizer's folder")
+
+
+def save_tokenizer(
+    tokenizer: "PreTrainedTokenizerFast",
+    directory: Path,
+    *,
+    with_token_types: bool = True,
+    model_max_length: int | None = None,
+) -> None:
+    """Writes `tokenizer` into `directory` so that AutoTokenizer of transformers 4.57 and 5 reads it back alike.
+
+    Args:
+        with_token_types: False for models that take no token_type_ids (ModernBERT).
+        model_max_length: in tokens; None: as it is.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    names = {kind: str(getattr(tokenizer, f"{kind}_token")) for kind in SPECIAL_TOKENS}
+    types = ["token_type_ids"] if with_token_types else []
+    configuration = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model_max_length or tokenizer.model_max_length,
+        "model_input_names": ["input_ids", *types, "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **{f"{kind}_token": token for kind, token in names.items()},
+    }
+    write_text_durably(directory / "tokenizer.json", plain_backend(tokenizer).to_str(pretty=True))
+    write_text_durably(
+        directory / "tokenizer_config.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"
+    )
+
+
+def plain_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
+    """A copy of the Rust tokenizer inside, that neither truncates nor pads."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
+    """A hash of what the tokenizer does (normaliser, splitting, vocabulary, special tokens), whatever file holds it.
+
+    Raises: TokenizerError: as `load_tokenizer`.
+    """
+    tokenizer = load_tokenizer(source) if isinstance(source, Path) else source
+    backend = plain_backend(tokenizer)
+    content = json.loads(backend.to_str())
+    if content["normalizer"] and content["normalizer"].get("strip_accents", 0) is None:
+        content["normalizer"]["strip_accents"] = content["normalizer"]["lowercase"]  # what leaving it out means
+    pair = backend.encode("", "")
+    behaviour = {
+        **{part: content[part] for part in ("normalizer", "pre_tokenizer", "model")},
+        "added_tokens": sorted(content["added_tokens"], key=lambda token: int(token["id"])),
+        "special_ids": {kind: getattr(tokenizer, f"{kind}_token_id") for kind in SPECIAL_TOKENS},
+        "around_texts": [
+            backend.encode("").ids,
+            pair.ids,
+            pair.type_ids,
+        ],  # the same from either kind of post-processor
+    }
+    return text_hash(json.dumps(behaviour, sort_keys=True))
+
+
+def _load_folder(path: Path) -> "PreTrainedTokenizerFast":
+    from transformers import AutoTokenizer
+
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    except Exception as error:  # damaged files raise whatever the parser of that file raises
+        line = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"{path}: the tokenizer cannot be read ({line}); give another, or train one") from error
+    names = {kind: getattr(loaded, f"{kind}_token", None) for kind in SPECIAL_TOKENS}
+    missing = [kind for kind, token in names.items() if token is None]
+    if missing:
+        raise TokenizerError(
+            f"{path}: the tokenizer has no {', '.join(missing)} token; train one with `electrain tokenizer`"
+        )
+    return wrap(backend, {kind: str(token) for kind, token in names.items()}, loaded.model_max_length)
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # some vocabularies hold U+2028 as a token
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path}: cannot be read as a vocabulary, one token per line ({error})") from error
+    vocabulary = {token: number for number, token in enumerate(lines)}
+    missing = [token for token in SPECIAL_TOKENS.values() if token not in vocabulary]
+    if missing or len(vocabulary) != len(lines):
+        fault = f"lacks {', '.join(missing)}" if missing else "names a token twice"
+        raise TokenizerError(f"{path}: the vocabulary {fault}; give one token per line, with the special tokens")
+    return vocabulary
+
+
+def _is_cased(path: Path) -> bool:
+    words = [token for token in _read_vocabulary(path) if not (token.startswith("[") or token.startswith("<"))]
+    return any(word != word.lower() for word in words)
+
+
+def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:
+    """(vocabulary,) bool: True for the pieces that go on with a word, such as ##ing."""
+    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return np.array([piece.startswith("##") for piece in pieces], np.bool_)

@@ -1,0 +1,202 @@
+"""The network of a fine-tuning run: a pretrained encoder with the task's head, or joined to a decoder."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel
+from transformers.utils import logging
+
+from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
+from electrain.data.tokenizer.tokenizer import save_tokenizer
+from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
+from electrain.finetune.tasks.task import Task
+from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
+from electrain.foundation.errors import CheckpointError, ConfigurationError
+from electrain.inference.model import model_folder
+from electrain.models.backbones import positions_of
+from electrain.models.encoder_decoder import (
+    DecoderConfig,
+    build_encoder_decoder,
+    open_encoder_decoder,
+    save_encoder_decoder,
+    target_tokenizer_of,
+)
+from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
+from electrain.models.task_heads import (
+    TASK_CLASSES,
+    fold_reference_head,
+    reset_answer_layer,
+    task_configuration,
+    use_reference_head,
+    with_dropout,
+)
+from electrain.training.objective import LossTerm, Outcome
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What is fine-tuned.
+
+    Attributes:
+        source: folder or hub id.
+        configuration: Hugging Face's, of the encoder.
+        tokenizer: the encoder's.
+        has_decoder: it is an encoder-decoder, to be trained further.
+    """
+
+    source: str
+    configuration: Any
+    tokenizer: Any
+    has_decoder: bool = False
+
+    @property
+    def longest_row(self) -> int:
+        """The most tokens, special ones counted, that it takes at once."""
+        return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
+
+
+def open_pretrained(model: Path | str, *, may_have_decoder: bool = False) -> Pretrained:
+    """The encoder, or where it may be that an encoder-decoder, of a run folder, a model's folder, or the hub.
+
+    Raises: CheckpointError: neither.
+    """
+    source = model_folder(model)
+    configuration = configuration_of(source)
+    has_decoder = configuration.model_type == "encoder-decoder"
+    what = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}.get(configuration.model_type)
+    if what and not (has_decoder and may_have_decoder):
+        raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
+    if has_decoder and not Path(source).is_dir():
+        raise CheckpointError(f"{source}: an encoder-decoder is read from a folder; download it first")
+    configuration = configuration.encoder if has_decoder else configuration
+    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size), has_decoder)
+
+
+def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
+    """The tokenizer of what is written: the encoder-decoder's, the encoder's, one learned from targets, or a folder's.
+
+    Raises: ConfigurationError: a decoder for what has one. TokenizerError: a folder without a usable tokenizer, or a
+        vocabulary too small.
+    """
+    if pretrained.has_decoder:
+        if decoder.kind != "fresh":
+            raise ConfigurationError(f"--decoder {decoder.kind}: {pretrained.source} has a decoder; leave it out")
+        return target_tokenizer_of(Path(pretrained.source)) or pretrained.tokenizer
+    if decoder.vocabulary == "encoder":
+        return pretrained.tokenizer
+    if decoder.vocabulary == "own":
+        return train_target_tokenizer(targets, decoder.vocabulary_size)
+    if not Path(decoder.tokenizer_folder).is_dir():
+        raise CheckpointError(f"{decoder.tokenizer_folder}: no such folder; give that of a language model or tokenizer")
+    return load_target_tokenizer(Path(decoder.tokenizer_folder))
+
+
+class FineTuning(nn.Module):
+    """A model with its task, as the training loop takes an objective: tensors in, sums and counts out."""
+
+    def __init__(self, model: Any, task: Task[Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, scored: int, **tensors: Any) -> Outcome:
+        """The task's loss over `scored` elements."""
+        total = self.task.loss(self.model, tensors)
+        return Outcome({"task": LossTerm(total, torch.tensor(scored, device=total.device), 1.0)}, {})
+
+
+def build_model(pretrained: Pretrained, settings: TaskSettings, config: FinetuneConfig, target_tokenizer: Any) -> Any:
+    """The network to train, on the CPU.
+
+    Raises: CheckpointError: weights that do not fit. ConfigurationError: a head or decoder that it cannot have.
+    """
+    torch.manual_seed(config.training.seed)
+    is_fresh = config.training.weights == "fresh"
+    if settings.task in WRITING_TASKS:
+        return _encoder_decoder(pretrained, config, target_tokenizer, is_fresh=is_fresh)
+    configuration = task_configuration(
+        pretrained.configuration,
+        settings.task,
+        settings.labels,
+        dropout=config.training.dropout,
+        pooling=config.head.pooling,
+    )
+    if settings.has_many:
+        configuration.problem_type = "multi_label_classification"
+    model = _weights(pretrained, TASK_CLASSES[settings.task], configuration, is_fresh=is_fresh)
+    if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
+        reset_answer_layer(model)
+    if config.head.kind == "reference":
+        if configuration.model_type != "electra":
+            raise ConfigurationError(
+                f'[head] kind = "reference": is for an ELECTRA encoder; {pretrained.source} is a '
+                f"{configuration.model_type} model"
+            )
+        use_reference_head(model)
+    return model
+
+
+def _encoder_decoder(pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: Any, *, is_fresh: bool) -> Any:
+    dropout = config.training.dropout
+    if pretrained.has_decoder:
+        joined = open_encoder_decoder(pretrained.source, dropout, is_fresh=is_fresh)
+    else:
+        configuration = with_dropout(pretrained.configuration, dropout)
+        joined = build_encoder_decoder(
+            _weights(pretrained, AutoModel, configuration, is_fresh=is_fresh),
+            config.decoder,
+            encoder_source=pretrained.source,
+            target_tokenizer=target_tokenizer,
+            dropout=dropout,
+        )
+    positions = joined.config.decoder.max_position_embeddings
+    if config.generation.longest_output_tokens > positions:
+        raise ConfigurationError(
+            f"[generation] longest_output_tokens = {config.generation.longest_output_tokens}: the decoder has "
+            f"{positions} positions; lower it"
+        )
+    return joined
+
+
+def _answers_the_same(before: Any, architecture: str, now: Any) -> bool:
+    """True where the folder was fine-tuned for the same labels already, so that its head is worth keeping."""
+    is_same_class = (getattr(before, "architectures", None) or [""])[0] == architecture
+    return bool(is_same_class and before.id2label == now.id2label)
+
+
+def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, is_fresh: bool) -> Any:
+    source = pretrained.source
+    try:
+        if is_fresh:
+            return encoder_class.from_config(configuration)
+        return weights_of(
+            source, encoder_class, "pretrained encoder", configuration=configuration, may_be_new=_is_of_a_head
+        )
+    except CheckpointError as error:
+        if "Unrecognized configuration class" in str(error):
+            kind = configuration.model_type
+            raise CheckpointError(
+                f"{source}: a {kind} model has no head for this task; give another encoder"
+            ) from error
+        raise
+
+
+def _is_of_a_head(model: Any, name: str) -> bool:
+    """True for what a task puts on top of an encoder, and for a pooler."""
+    body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
+    return is_of_a_pooler(model, name) or not name.startswith(body)
+
+
+def save_task_model(model: Any, settings: TaskSettings, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:
+    """Writes a standard Hugging Face folder with `task.json` beside the weights."""
+    logging.disable_progress_bar()
+    if settings.task in WRITING_TASKS:
+        save_encoder_decoder(model, tokenizer, target_tokenizer, directory)
+    else:
+        fold_reference_head(model).save_pretrained(directory)
+        save_tokenizer(tokenizer, directory, with_token_types=takes_token_types(model))
+    save_task_settings(settings, directory)

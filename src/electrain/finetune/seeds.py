@@ -1,0 +1,95 @@
+"""Fine-tuning with several seeds: a run for each, what they reach together, and the best one's model."""
+
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetune.run import SCORES_NAME, FinetuneResult, finetune
+from electrain.finetune.tasks.task import TaskName
+from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
+from electrain.training.journal import say
+
+# A seed that diverged is tried again with this added to it, so often at most.
+RESTARTED_SEED_OFFSET = 1000
+MOST_RESTARTS = 2
+
+
+def finetune_seeds(
+    task: TaskName,
+    config: FinetuneConfig,
+    model: Path | str,
+    train_sources: Sequence[str],
+    validation_sources: Sequence[str],
+    output: Path,
+    *,
+    seeds: int,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Runs so many seeds, each in `output/seed-N`, and keeps the best one's model in `output/model`.
+
+    A seed that diverged is run again with another in its place, and that is said. Returns, ready for JSON, median,
+    least and greatest of every score; also written to `output/scores.json`.
+    """
+    if seeds < 1:
+        raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError("--seeds: runs in one process; start each seed by itself, with --training.seed")
+    if not resume:
+        require_empty(output)
+    runs: list[FinetuneResult] = []
+    restarts: list[int] = []
+    for number in range(seeds):
+        for attempt in range(MOST_RESTARTS + 1):
+            seed = config.training.seed + number + attempt * RESTARTED_SEED_OFFSET
+            own = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
+            say(f"seed {seed}")
+            result = finetune(
+                task, own, model, train_sources, validation_sources, output / f"seed-{seed}", resume=resume
+            )
+            if not result.is_finished and not result.is_diverged:
+                return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
+            if not result.is_diverged:
+                break
+            if attempt < MOST_RESTARTS:
+                restarts.append(seed)
+                say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} is run in its place")
+        runs.append(result)
+    return _summary(runs, restarts, output)
+
+
+def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, Any]:
+    scored = [run for run in runs if run.scores]
+    if not scored:
+        raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")
+    main = json.loads((scored[0].directory / SCORES_NAME).read_text("utf-8"))["main_score"]
+    best = max(scored, key=lambda run: run.scores[main])
+    summary = {
+        "output": str(output),
+        "finished": True,
+        "seeds": len(runs),
+        "restarted_seeds": restarts,
+        "diverged": sum(run.is_diverged for run in runs),
+        "main_score": main,
+        "best": best.directory.name,
+        "scores": {
+            name: {
+                "median": statistics.median(run.scores[name] for run in scored),
+                "least": min(run.scores[name] for run in scored),
+                "greatest": max(run.scores[name] for run in scored),
+            }
+            for name in best.scores
+            if all(name in run.scores for run in scored)
+        },
+    }
+    if runs[0].is_first:
+        with replaced_directory(output / "model") as temporary:
+            shutil.copytree(best.directory / "model", temporary, dirs_exist_ok=True)
+        write_text_durably(output / SCORES_NAME, json.dumps(summary, indent=2) + "\n")
+    return summary

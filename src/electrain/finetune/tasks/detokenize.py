@@ -1,0 +1,162 @@
+"""Words and marks with a space between each two, as WordPiece leaves them, back to normal text.
+
+WordPiece forgets where spaces stood. For English, German and Chinese they mostly follow from the marks themselves;
+where they do not (a dash or a hyphen? a list of numbers or a decimal?), the more frequent reading is taken.
+"""
+
+import re
+from typing import NamedTuple
+
+from electrain.data.text.cleaning import clean_text
+
+
+class _Sides(NamedTuple):
+    """Whether a token stands right against its neighbours."""
+
+    left: bool = False
+    right: bool = False
+
+
+_FREE, _LEFT, _RIGHT, _BOTH = _Sides(), _Sides(left=True), _Sides(right=True), _Sides(True, True)
+
+_ALWAYS = dict.fromkeys(",;!?)]}%…”°", _LEFT) | dict.fromkeys("([{¿¡„‚", _RIGHT) | dict.fromkeys("/\\_—", _BOTH)
+# A mark that opens or closes: what closes it when it has opened. Of two that differ, either may come first.
+_CLOSED_BY = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“", "‚": "‘", "»": "«", "«": "»", "`": "`"}
+_APOSTROPHES = "'’"
+_SUFFIXES = frozenset(["s", "t", "m", "d", "re", "ve", "ll", "em", "S", "T", "M", "D", "RE", "VE", "LL"])
+_ELISIONS = frozenset(["o", "O", "d", "D", "l", "L", "j", "J", "c", "qu", "Mc"])  # o'clock, O'Brien, d'Artagnan
+_SUSPENDED = frozenset(["und", "oder", "bis", "sowie", "and", "or", "to"])  # Vor- und Nachteile, two- or threefold
+_DOMAINS = frozenset(["com", "org", "net", "edu", "gov", "de", "uk", "co", "cn", "io", "eu"])
+_ABBREVIATIONS = frozenset(["U.S", "U.K", "U.N", "D.C", "B.C", "A.D", "P.M", "A.M", "S.A", "N.Y", "Ph.D"])
+_FORMULA = frozenset("<>=+*~·×±")  # without spaces in Chinese
+_IDEOGRAPHS = "\u2e80-\u2fff\u3040-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WIDE_MARKS = "\u3000-\u303f\ufe30-\ufe4f\uff00-\uffef"
+_IS_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
+_IS_WIDE_MARK = re.compile(f"[{_WIDE_MARKS}]")
+_LATIN_WORD = re.compile(r"(?![\u2e80-\U0003ffff])[^\W\d_]")
+
+
+def detokenize(tokens_text: str) -> str:
+    """`tokens_text` with the spaces of normal text.
+
+    Args:
+        tokens_text: words, marks and Chinese characters with a space between each two, as the WordPiece tokenizer of
+            BERT and ELECTRA decodes to.
+    Returns: for instance "don't (3.5%)" of "don ' t ( 3 . 5 % )".
+    """
+    tokens = clean_text(tokens_text).split()
+    if not tokens:
+        return ""
+    sides = _all_sides(tokens)
+    is_chinese = _is_mostly_chinese(tokens)
+    pieces = [tokens[0]]
+    for number in range(1, len(tokens)):
+        before, after = tokens[number - 1], tokens[number]
+        is_joined = sides[number - 1].right or sides[number].left or _joins_chinese(before, after, is_chinese)
+        pieces.append(after if is_joined else " " + after)
+    return "".join(pieces)
+
+
+def _is_mostly_chinese(tokens: list[str]) -> bool:
+    ideographs = sum(_IS_IDEOGRAPH.match(token) is not None for token in tokens)
+    return ideographs > sum(_LATIN_WORD.match(token) is not None for token in tokens)
+
+
+def _joins_chinese(before: str, after: str, is_chinese: bool) -> bool:
+    """True where no space stands because of Chinese: in Chinese text only Latin words and numbers are apart."""
+    if _IS_WIDE_MARK.match(before[-1]) or _IS_WIDE_MARK.match(after[0]):
+        return True
+    if is_chinese and ((before in _FORMULA or after in _FORMULA) or not (before[-1].isalnum() or after[0].isalnum())):
+        return True
+    ideographs = [_IS_IDEOGRAPH.match(before[-1]), _IS_IDEOGRAPH.match(after[0])]
+    return any(ideographs) if is_chinese else all(ideographs)
+
+
+def _all_sides(tokens: list[str]) -> list[_Sides]:
+    open_marks: list[str] = []
+    sides = []
+    for number, token in enumerate(tokens):
+        before = tokens[number - 1] if number else ""
+        after = tokens[number + 1] if number + 1 < len(tokens) else ""
+        if token in _APOSTROPHES and _is_apostrophe(before, after, token in open_marks):
+            sides.append(_BOTH if _goes_on(before, after) else _LEFT)
+        elif token in open_marks:
+            del open_marks[open_marks.index(token) :]
+            sides.append(_LEFT)
+        elif token in _APOSTROPHES and _is_year(after):
+            sides.append(_RIGHT)
+        elif token in _CLOSED_BY:
+            open_marks.append(_CLOSED_BY[token])
+            sides.append(_RIGHT)
+        else:
+            sides.append(_mark_sides(token, before, after))
+    return sides
+
+
+def _is_apostrophe(before: str, after: str, is_open: bool) -> bool:
+    """True for what belongs to a word, False for a quotation mark."""
+    return _goes_on(before, after) or (not is_open and _is_word(before) and before[-1] in "sxzß" and after != "")
+
+
+def _goes_on(before: str, after: str) -> bool:
+    """True between the two halves of don't, o'clock or Hans's."""
+    return _is_word(before) and (after in _SUFFIXES or (before in _ELISIONS and _is_word(after)))
+
+
+def _is_year(token: str) -> bool:
+    """True for what stands behind the apostrophe of '90s."""
+    return re.fullmatch(r"\d\ds?", token) is not None
+
+
+def _is_word(token: str) -> bool:
+    return token != "" and token[-1].isalnum()
+
+
+def _mark_sides(token: str, before: str, after: str) -> _Sides:
+    """How a mark that opens and closes nothing stands; words stand free."""
+    if token in _ALWAYS:
+        return _BOTH if token == "," and _is_thousand(before, after) else _ALWAYS[token]
+    if token == ".":
+        return _BOTH if _goes_on_after_point(before, after) else _LEFT
+    if token == ":":
+        return _BOTH if _is_number(before) and _is_number(after) else _LEFT
+    if token in "-‐‑":
+        return _hyphen_sides(before, after)
+    if token == "–":
+        return _BOTH if _is_number(before) and _is_number(after) else _FREE
+    if token in "$£€¥#@":
+        is_inside = token == "@" and _is_word(before)
+        return _Sides(is_inside, _is_word(after) and not (token in "€¥" and _is_number(before)))
+    if token == "’":  # not an apostrophe, and closes nothing that was seen to open
+        return _LEFT
+    if token == "&":
+        return _BOTH if all(side.isupper() and len(side) <= 2 for side in (before, after)) else _FREE
+    return _FREE
+
+
+def _is_number(token: str) -> bool:
+    return token != "" and token[0].isdigit() and token[-1].isdigit()
+
+
+def _is_thousand(before: str, after: str) -> bool:
+    """True in 1,000; a list of numbers has a space."""
+    return re.fullmatch(r"\d{1,3}", before) is not None and re.fullmatch(r"\d{3}\D*", after) is not None
+
+
+def _goes_on_after_point(before: str, after: str) -> bool:
+    """True within a decimal number, three points, an abbreviation, or a name on the web."""
+    if before[-1:].isdigit() and after[:1].isdigit():
+        return True
+    if after == "." or before == "www":
+        return True
+    is_letters = len(before) == len(after) == 1 and before.islower() and after.islower()
+    return is_letters or f"{before}.{after}" in _ABBREVIATIONS or (_is_word(before) and after in _DOMAINS)
+
+
+def _hyphen_sides(before: str, after: str) -> _Sides:
+    """Within a word or a doubled hyphen both sides; before "und" the left one; at the start of a number the right."""
+    if before in ("", *"([{"):
+        return _RIGHT if _is_word(after) else _FREE
+    if after in _SUSPENDED and not _is_number(before):
+        return _LEFT
+    return _BOTH if (_is_word(before) or before in "-“”)") and (_is_word(after) or after == "-") else _FREE

@@ -1,0 +1,340 @@
+"""Question answering: which stretch of a text answers the question? Long texts are asked in overlapping windows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
+from electrain.finetune.tasks.task import (
+    Answer,
+    Collated,
+    QuestionExample,
+    Row,
+    TaskName,
+    encoder_inputs,
+    inference_batches,
+    on_device,
+    padded,
+)
+from electrain.foundation.errors import ConfigurationError, DataError
+
+# Source: google-research/electra, configure_finetuning.py: max_query_length.
+LONGEST_QUESTION_TOKENS = 64
+# Texts tokenized at once: Python's lists of their offsets are large, and soon become arrays.
+TEXTS_PER_CALL = 256
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedText:
+    """A text as tokens, without special ones.
+
+    Attributes:
+        text: as given.
+        token_ids: one per token.
+        starts: (tokens,) int32; each token's first character in `text`.
+        ends: (tokens,) int32; the one after its last.
+    """
+
+    text: str
+    token_ids: list[int]
+    starts: NDArray[np.int32]
+    ends: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a context that stands in a row.
+
+    Attributes:
+        context: the whole of it; shared by all its windows.
+        start, end: the tokens of the context in this window, end exclusive.
+        first: place in the row of the first of them.
+    """
+
+    context: TokenizedText
+    start: int
+    end: int
+    first: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """An answer as tokens of the context, both inclusive, and its probability among all that could be given."""
+
+    first: int
+    last: int
+    probability: float
+
+
+@dataclass(frozen=True)
+class QuestionAnswering:
+    """Answers that are a stretch of the context, as in SQuAD 1.1 and CMRC 2018; a `Task`.
+
+    A row is [CLS] question [SEP] window [SEP]. What the loss and the answers choose among is the context, and for the
+    loss [CLS], which is the target of a window that the answer is not in. Source: Devlin et al. 2018, section 4.2;
+    google-research/electra, finetune/qa/qa_tasks.py.
+
+    Attributes:
+        tokenizer: fast.
+        longest_tokens: of a row, special tokens counted.
+        window_overlap_tokens: that a window shares with the next one.
+        longest_answer_tokens: of an answer that is given; those trained on may be longer.
+        batch_tokens: of a forward pass when answering, padding counted.
+        by_characters: how answers are scored, see `answer_scores`; None: True where the contexts are Chinese.
+        with_token_types: False for models that take no token_type_ids (ModernBERT).
+    Raises: ConfigurationError: the windows would not advance.
+    """
+
+    tokenizer: Any
+    longest_tokens: int = 384
+    window_overlap_tokens: int = 128
+    longest_answer_tokens: int = 30
+    batch_tokens: int = 8192
+    by_characters: bool | None = None
+    with_token_types: bool = True
+    name: TaskName = "question-answering"
+    main_score: str = "f1"
+
+    def __post_init__(self) -> None:
+        room = self.longest_tokens - self.longest_question_tokens - 3
+        if not 0 <= self.window_overlap_tokens < room:
+            raise ConfigurationError(
+                f"window_overlap_tokens = {self.window_overlap_tokens}: rows of longest_tokens = {self.longest_tokens} "
+                f"leave {room} tokens for the text; choose 0 to {room - 1}, or longer rows"
+            )
+        if self.longest_answer_tokens < 1:
+            raise ConfigurationError(
+                f"longest_answer_tokens = {self.longest_answer_tokens}: an answer has a token; choose at least 1"
+            )
+
+    @property
+    def longest_question_tokens(self) -> int:
+        """What a question is cut to: 64 tokens, and no more than a quarter of a row."""
+        return min(LONGEST_QUESTION_TOKENS, self.longest_tokens // 4)
+
+    def rows(self, examples: Sequence[QuestionExample]) -> list[Row]:
+        """See `Task`. `places` is a `Window`; `target` is the row's first and last place of the answer.
+
+        (0, 0), which is [CLS], where the answer is not wholly in the window; None where no answer is known. Of several
+        answers it is the first that stands in the context; where it does not stand at the character given (CMRC 2018
+        is off by one here and there), the nearest place is taken.
+        Raises: DataError: no answer of an example stands in its context, or the tokenizer sees nothing of it.
+        """
+        rows = []
+        for row in self._rows_without_targets(examples):
+            if examples[row.example].answers:
+                span = _tokens_of_answer(row.places.context, examples[row.example])
+                row = Row(row.example, row.input_ids, row.token_type_ids, _target(row.places, span), row.places)
+            rows.append(row)
+        return rows
+
+    def _rows_without_targets(self, examples: Sequence[QuestionExample]) -> list[Row]:
+        questions = tokenize_distinct(self.tokenizer, (example.question for example in examples))
+        contexts = tokenize_distinct(self.tokenizer, (example.context for example in examples))
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        rows = []
+        for number, example in enumerate(examples):
+            asked = questions[example.question].token_ids[: self.longest_question_tokens]
+            before = [cls, *asked, sep]
+            context = contexts[example.context]
+            room = self.longest_tokens - len(before) - 1
+            for start, end in window_bounds(len(context.token_ids), room, self.window_overlap_tokens):
+                ids = [*before, *context.token_ids[start:end], sep]
+                types = [0] * len(before) + [1] * (len(ids) - len(before))
+                rows.append(Row(number, ids, types, None, Window(context, start, end, len(before))))
+        return rows
+
+    def collate(self, rows: Sequence[Row]) -> Collated:
+        """See `Task`. Beside the model's inputs:
+
+        `is_candidate`, (rows, length) bool: True at [CLS] and the context; and `first_token` and `last_token`,
+        (rows,) int64: places of the answer.
+        """
+        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        candidates = [
+            [1] + [0] * (row.places.first - 1) + [1] * (row.places.end - row.places.start) + [0] for row in rows
+        ]
+        tensors["is_candidate"] = padded(candidates, 0).bool()
+        if all(row.target is not None for row in rows):
+            tensors["first_token"], tensors["last_token"] = torch.tensor([row.target for row in rows]).unbind(1)
+        return Collated(tensors, scored=len(rows), tokens=sum(len(row.input_ids) for row in rows))
+
+    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+        """() float32: for each row the mean cross-entropy, in nats, of the answer's first and last token; summed."""
+        output = _outputs(model, tensors)
+        is_other = ~tensors["is_candidate"]
+        losses = [
+            functional.cross_entropy(logits.float().masked_fill(is_other, -torch.inf), tensors[target], reduction="sum")
+            for logits, target in ((output.start_logits, "first_token"), (output.end_logits, "last_token"))
+        ]
+        return (losses[0] + losses[1]) / 2
+
+    def answer(self, model: Any, examples: Sequence[QuestionExample]) -> list[Answer]:
+        """{"id", "answer", "score", "start", "end"} for each question.
+
+        answer is a stretch of the context as given, from character start to end, exclusive; score its probability among
+        all stretches of at most `longest_answer_tokens`. Of a context without a token: "" and score 0.
+        """
+        rows = self._rows_without_targets(examples)
+        logits = self._context_logits(model, rows)
+        windows_of: list[list[int]] = [[] for _ in examples]
+        for index, row in enumerate(rows):
+            windows_of[row.example].append(index)
+        answers = []
+        for example, indices in zip(examples, windows_of, strict=True):
+            windows = [rows[index].places for index in indices]
+            span = best_span(windows, [logits[index] for index in indices], self.longest_answer_tokens)
+            answers.append({"id": example.identifier} | _answer_of(windows[0].context, span))
+        return answers
+
+    @torch.inference_mode()
+    def _context_logits(self, model: Any, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+        """For each row (2, tokens of its window) float32: start and end logits of those tokens."""
+        result: list[Any] = [None] * len(rows)
+        index_of = {id(row): index for index, row in enumerate(rows)}
+        for batch in inference_batches(rows, self.batch_tokens):
+            output = _outputs(model, on_device(self.collate(batch).tensors, model.device))
+            both = torch.stack([output.start_logits, output.end_logits], 1).float().cpu().numpy()
+            for row, logits in zip(batch, both, strict=True):
+                window = row.places
+                result[index_of[id(row)]] = logits[:, window.first : window.first + window.end - window.start].copy()
+        return result
+
+    def score(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> dict[str, float]:
+        """exact_match and f1, in per cent, see `answer_scores`. Raises: DataError: a question's answer is unknown."""
+        for example in examples:
+            if not example.answers:
+                raise DataError(
+                    f"{example.source or example.identifier}: no accepted answer to score against; add one, or leave "
+                    "the question out"
+                )
+        by_characters = self.is_scored_by_characters(examples)
+        truths = [[text for text, _ in example.answers] for example in examples]
+        return answer_scores(truths, [answer["answer"] for answer in answers], by_characters=by_characters)
+
+    def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, Any]:
+        """Which published definition of the scores it is."""
+        return {"definition": "CMRC 2018" if self.is_scored_by_characters(examples) else "SQuAD 1.1"}
+
+    def is_scored_by_characters(self, examples: Sequence[QuestionExample]) -> bool:
+        """As `by_characters` says, or True where the contexts are Chinese."""
+        if self.by_characters is not None:
+            return self.by_characters
+        return looks_chinese(list({example.context for example in examples}))
+
+
+def _outputs(model: Any, tensors: Mapping[str, Any]) -> Any:
+    """What the model says of the rows; `tensors` holds more than it takes."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return model(**{name: tensors[name] for name in names if name in tensors})
+
+
+def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, TokenizedText]:
+    """Each distinct text as tokens that know their characters."""
+    distinct = list(dict.fromkeys(texts))
+    result = {}
+    for start in range(0, len(distinct), TEXTS_PER_CALL):
+        part = distinct[start : start + TEXTS_PER_CALL]
+        encoding = tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        for text, ids, offsets in zip(part, encoding["input_ids"], encoding["offset_mapping"], strict=True):
+            starts, ends = np.array(offsets, np.int32).reshape(-1, 2).T
+            result[text] = TokenizedText(text, ids, starts, ends)
+    return result
+
+
+def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]:
+    """Start and end of windows of at most `room` tokens that cover a context; one empty window for an empty one.
+
+    Neighbours share `overlap` tokens, or more with the last window, which is full too: any stretch of up to
+    `overlap` + 1 tokens is wholly in some window.
+    """
+    starts = [*range(0, max(0, tokens - room), room - overlap), max(0, tokens - room)]
+    return [(start, min(start + room, tokens)) for start in starts]
+
+
+def _tokens_of_answer(context: TokenizedText, example: QuestionExample) -> tuple[int, int]:
+    """First and last token, inclusive, that hold a character of the answer. Raises: as `QuestionAnswering.rows`."""
+    where = example.source or f"question {example.identifier}"
+    placed = [(text, place) for text, given in example.answers for place in [_place_of(text, given, context.text)]]
+    text, start = next((answer for answer in placed if answer[1] >= 0), ("", -1))
+    if start < 0:
+        raise DataError(
+            f"{where}: the answer '{example.answers[0][0][:60]}' does not stand in its context; mend it, or leave the "
+            "question out"
+        )
+    first = int(np.searchsorted(context.ends, start, side="right"))
+    last = int(np.searchsorted(context.starts, start + len(text), side="left")) - 1
+    if first > last:
+        raise DataError(f"{where}: the tokenizer drops all of the answer '{text[:60]}'; leave the question out")
+    return first, last
+
+
+def _place_of(answer: str, given: int, context: str) -> int:
+    """The character of the context where the answer begins, nearest to `given`; -1 where it does not stand there."""
+    if answer and given >= 0 and context.startswith(answer, given):
+        return given
+    before, after = context.rfind(answer, 0, max(given, 0) + len(answer)), context.find(answer, max(given, 0))
+    if not answer or -1 in (before, after):
+        return max(before, after) if answer else -1
+    return min(before, after, key=lambda place: abs(place - given))
+
+
+def _target(window: Window, span: tuple[int, int]) -> tuple[int, int]:
+    """The answer's first and last place in the row; [CLS], twice, where it is not wholly in the window."""
+    if span[0] < window.start or span[1] >= window.end:
+        return 0, 0
+    shift = window.first - window.start
+    return span[0] + shift, span[1] + shift
+
+
+def span_logits(logits: NDArray[np.float32], longest: int) -> NDArray[np.float64]:
+    """(tokens, longest) float64: the logit of the answer that begins at a token and ends so many tokens later.
+
+    Args:
+        logits: (2, tokens) float; of beginning, and of ending, at each token.
+    Returns: start logit + end logit; minus infinity where the end is outside the window.
+    """
+    start, end = logits.astype(np.float64)
+    filled = np.concatenate([end, np.full(longest - 1, -np.inf)])
+    spans: NDArray[np.float64] = start[:, None] + np.lib.stride_tricks.sliding_window_view(filled, longest)
+    return spans
+
+
+def best_span(windows: Sequence[Window], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:
+    """The answer with the highest start logit + end logit in any window; None where there is no token.
+
+    Its probability is the softmax over the spans of all windows; what two windows say of one span is added up, so that
+    an answer where they overlap is not taken for two that compete.
+
+    Args:
+        windows: of one context, in its order.
+        logits: for each (2, tokens) float, as in `span_logits`.
+    """
+    tokens = windows[-1].end
+    if not tokens:
+        return None
+    best = np.full((tokens, longest), -np.inf)
+    mass = best.copy()
+    for window, both in zip(windows, logits, strict=True):
+        own, spans = slice(window.start, window.end), span_logits(both, longest)
+        np.maximum(best[own], spans, out=best[own])
+        np.logaddexp(mass[own], spans, out=mass[own])
+    place = int(best.argmax())
+    first, further = divmod(place, longest)
+    probability = float(np.exp(mass.flat[place] - np.logaddexp.reduce(mass, axis=None)))
+    return Span(first, first + further, probability)
+
+
+def _answer_of(context: TokenizedText, span: Span | None) -> Answer:
+    if span is None:
+        return {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    start, end = int(context.starts[span.first]), int(context.ends[span.last])
+    text = context.text[start:end]
+    start += len(text) - len(text.lstrip())  # some tokenizers count the space before a word as its own
+    return {"answer": text.strip(), "score": span.probability, "start": start, "end": start + len(text.strip())}

@@ -1,0 +1,196 @@
+"""Summarization and translation: an encoder reads the text, a decoder writes the output, token after token."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from electrain.data.tokenizer.targets import is_word_piece, plain_ids, writing_ids, written_text
+from electrain.finetune.tasks.detokenize import detokenize
+from electrain.finetune.tasks.metrics import looks_chinese
+from electrain.finetune.tasks.task import (
+    Answer,
+    Collated,
+    PairedExample,
+    Row,
+    encoder_inputs,
+    inference_batches,
+    on_device,
+    padded,
+)
+from electrain.foundation.errors import DataError
+
+_UNSCORED = -100  # what PyTorch's cross-entropy leaves out
+
+
+@dataclass(frozen=True)
+class SequenceToSequence:
+    """A task whose answer is a text.
+
+    Attributes:
+        tokenizer: of the text that is read.
+        target_tokenizer: of the text that is written; may be the same.
+        with_token_types: True where the encoder has token types (not ModernBERT).
+        longest_source_tokens: special tokens counted; what is longer is cut at the end.
+        longest_target_tokens: the end counted; longer targets are cut, and writing stops there.
+        label_smoothing: this much of each target's probability is spread over the vocabulary (Szegedy et al. 2016).
+        beams: kept in beam search; 1: the likeliest token each time.
+        length_penalty: a beam's log-probability is divided by its length to this power.
+        no_repeat_ngram_tokens: no run of so many tokens is written twice; 0: no such rule.
+        batch_tokens: source tokens in one pass of beam search, each counted once per beam.
+        tokenize: how sacreBLEU splits words; empty: "zh" where the references look Chinese, otherwise "13a".
+    """
+
+    name: Literal["summarization", "translation"]
+    tokenizer: Any
+    target_tokenizer: Any
+    with_token_types: bool
+    longest_source_tokens: int = 256
+    longest_target_tokens: int = 64
+    label_smoothing: float = 0.1
+    beams: int = 4
+    length_penalty: float = 1.0
+    no_repeat_ngram_tokens: int = 0
+    batch_tokens: int = 8192
+    tokenize: str = ""
+
+    @property
+    def main_score(self) -> str:
+        """BLEU of translations, ROUGE-L of summaries."""
+        return "bleu" if self.name == "translation" else "rougeL"
+
+    def rows(self, examples: Sequence[PairedExample]) -> list[Row]:
+        """Source as [CLS] ... [SEP] and target as ... [SEP]; no target where an example has none."""
+        targets = plain_ids(self.target_tokenizer, [example.target for example in examples])
+        end = writing_ids(self.target_tokenizer).end
+        room = self.longest_target_tokens - 1
+        return [
+            Row(
+                row.example,
+                row.input_ids,
+                row.token_type_ids,
+                target=[*target[:room], end] if example.target else None,
+                is_cut=row.is_cut,
+                is_target_cut=len(target) > room,
+            )
+            for row, example, target in zip(self._source_rows(examples), examples, targets, strict=True)
+        ]
+
+    def _source_rows(self, examples: Sequence[PairedExample]) -> list[Row]:
+        room = self.longest_source_tokens - 2
+        rows = []
+        for number, ids in enumerate(plain_ids(self.tokenizer, [example.text for example in examples])):
+            whole = [self.tokenizer.cls_token_id, *ids[:room], self.tokenizer.sep_token_id]
+            rows.append(Row(number, whole, [0] * len(whole), is_cut=len(ids) > room))
+        return rows
+
+    def collate(self, rows: Sequence[Row]) -> Collated:
+        """The model's arguments, and `labels`, (rows, longest target) int64, -100 at padding.
+
+        The decoder reads the target one place later, behind its start token: at each place it has seen what stands
+        before, and its label is what comes next.
+        """
+        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        tokens = sum(len(row.input_ids) for row in rows)
+        if any(row.target is None for row in rows):
+            return Collated(tensors, 0, tokens)
+        ids = writing_ids(self.target_tokenizer)
+        tensors["decoder_input_ids"] = padded([[ids.start, *row.target[:-1]] for row in rows], ids.pad)
+        tensors["labels"] = padded([row.target for row in rows], _UNSCORED)
+        is_real = tensors["labels"] != _UNSCORED
+        tensors["decoder_attention_mask"] = None if is_real.all() else is_real.to(torch.int64)
+        scored = int(is_real.sum())
+        return Collated(tensors, scored, tokens + scored)
+
+    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+        """() float32: label-smoothed cross-entropy in nats, summed over the target tokens, ends included."""
+        inputs = {name: value for name, value in tensors.items() if name != "labels"}
+        logits = model(**inputs, use_cache=False).logits
+        return functional.cross_entropy(
+            logits.float().flatten(0, 1),
+            tensors["labels"].flatten(),
+            ignore_index=_UNSCORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+
+    def answer(self, model: Any, examples: Sequence[PairedExample]) -> list[Answer]:
+        """For each example {"text": what was read, "output": what the model writes of it}."""
+        outputs = [""] * len(examples)
+        for batch in inference_batches(self._source_rows(examples), max(1, self.batch_tokens // self.beams)):
+            for row, text in zip(batch, self._write(model, batch), strict=True):
+                outputs[row.example] = text
+        return [{"text": example.text, "output": text} for example, text in zip(examples, outputs, strict=True)]
+
+    def _write(self, model: Any, rows: Sequence[Row]) -> list[str]:
+        inputs = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        if inputs["attention_mask"] is None:
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])  # otherwise guessed, from the decoder's pad
+        positions = model.config.decoder.max_position_embeddings
+        written = model.generate(
+            **on_device(inputs, model.device),
+            do_sample=False,
+            num_beams=self.beams,
+            length_penalty=self.length_penalty,
+            no_repeat_ngram_size=self.no_repeat_ngram_tokens,
+            max_length=None,
+            max_new_tokens=min(self.longest_target_tokens, positions - 1),
+            use_cache=True,
+        )
+        texts = [written_text(self.target_tokenizer, ids) for ids in written.tolist()]
+        return [detokenize(text) for text in texts] if is_word_piece(self.target_tokenizer) else texts
+
+    def score(self, examples: Sequence[PairedExample], answers: Sequence[Answer]) -> dict[str, float]:
+        """BLEU and chrF, 0 to 100, of translations; ROUGE-1, ROUGE-2 and ROUGE-L of summaries.
+
+        Raises: DataError: an example has neither target nor references.
+        """
+        from electrain.finetune.tasks.metrics import looks_chinese, summary_scores, translation_scores
+
+        references = [_references(example) for example in examples]
+        outputs = [str(answer["output"]) for answer in answers]
+        if self.name == "translation":
+            return dict(translation_scores(references, outputs, tokenize=self._words_of(references)))
+        is_chinese = looks_chinese([texts[0] for texts in references])
+        return dict(summary_scores(references, outputs, by_characters=is_chinese))
+
+    def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, Any]:
+        """Of translations sacreBLEU's signatures, of summaries how ROUGE finds words."""
+        from electrain.finetune.tasks.metrics import looks_chinese, translation_signature
+
+        references = [_references(example) for example in examples]
+        if self.name == "summarization":
+            is_chinese = looks_chinese([texts[0] for texts in references])
+            return {"rouge": "characters" if is_chinese else "words, stemmed", "of_several_references": "the best"}
+        return {"signatures": translation_signature(references, tokenize=self._words_of(references))}
+
+    def _words_of(self, references: Sequence[Sequence[str]]) -> str:
+        """How sacreBLEU splits words."""
+        from electrain.finetune.tasks.metrics import looks_chinese
+
+        return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
+
+
+def _references(example: PairedExample) -> list[str]:
+    references = [text for text in (example.target, *example.references) if text]
+    if not references:
+        raise DataError(f"{example.source or 'an example'}: has no target to compare with; add one, or leave it out")
+    return references
+
+
+def copying_pairs(texts: Sequence[str], targets: Sequence[str]) -> list[dict[str, str]]:
+    """Each text with its first words for a summary, as long as the median target: they teach a decoder to copy."""
+    length = round(statistics.median(len(target) for target in targets))
+    return [{"text": text, "summary": first_words(text, length)} for text in texts]
+
+
+def first_words(text: str, characters: int) -> str:
+    """About so many characters from the start of a text, to the end of a word: the plainest of summaries."""
+    if looks_chinese([text]):
+        return text[:characters]
+    end = text.find(" ", characters)
+    return text if end < 0 else text[:end]

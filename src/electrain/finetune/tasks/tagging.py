@@ -1,0 +1,148 @@
+"""Tagging: a tag for each word of a sentence; names and other entities where the tags are BIO."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
+from electrain.finetune.tasks.task import (
+    Answer,
+    Collated,
+    Row,
+    TaggedExample,
+    TaskName,
+    encoder_inputs,
+    inference_batches,
+    on_device,
+    padded,
+)
+from electrain.inference.windows import windows_of
+
+# The target of every token that is not the first of a word: the loss leaves it out (PyTorch's own number for that).
+IGNORED = -100
+OUTSIDE = "O"
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """Each word is tagged at its first token.
+
+    Attributes:
+        tokenizer: fast.
+        labels: the tags, in the order of the logits.
+        longest_tokens: of a row; longer sentences go through in overlapping windows.
+        with_token_types: False for encoders without them.
+        batch_tokens: of a forward pass without training, padding counted.
+    """
+
+    tokenizer: Any
+    labels: tuple[str, ...]
+    longest_tokens: int = 128
+    with_token_types: bool = True
+    batch_tokens: int = 8192
+    name: TaskName = "tagging"
+
+    @property
+    def has_entities(self) -> bool:
+        """True where the tags are BIO, or a relative of it."""
+        return are_entity_tags(self.labels)
+
+    @property
+    def main_score(self) -> str:
+        """F1 of entities, or accuracy of tags."""
+        return "f1" if self.has_entities else "accuracy"
+
+    def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
+        """One row for each window; `places` has for each token the number of the word that it answers for, or None."""
+        encoded = self.tokenizer(
+            [list(example.words) for example in examples], is_split_into_words=True, add_special_tokens=False
+        )
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
+        rows = []
+        for number, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
+            words = encoded.word_ids(number)
+            firsts = [word if place == 0 or words[place - 1] != word else None for place, word in enumerate(words)]
+            for window in windows_of(number, len(ids), self.longest_tokens - 2):
+                answered = [
+                    first if window.answers_from <= place < window.answers_to else None
+                    for place, first in enumerate(firsts)
+                ]
+                places = [None, *answered[window.start : window.end], None]
+                targets = None
+                if example.tags:
+                    targets = [IGNORED if word is None else numbers[example.tags[word]] for word in places]
+                tokens = [cls, *ids[window.start : window.end], sep]
+                rows.append(Row(number, tokens, [0] * len(tokens), targets, places))
+        return rows
+
+    def collate(self, rows: Sequence[Row]) -> Collated:
+        """See `Task`. `targets` is (rows, length) int64, -100 where no word is answered for."""
+        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        tokens = sum(len(row.input_ids) for row in rows)
+        if any(row.target is None for row in rows):
+            return Collated(tensors, 0, tokens)
+        tensors["targets"] = padded([row.target for row in rows], IGNORED)
+        return Collated(tensors, int((tensors["targets"] != IGNORED).sum()), tokens)
+
+    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+        """() float32: summed cross-entropy of the words' tags, in nats."""
+        inputs = dict(tensors)
+        targets = inputs.pop("targets")
+        logits = model(**inputs).logits.float()
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    @torch.inference_mode()
+    def answer(self, model: Any, examples: Sequence[TaggedExample]) -> list[Answer]:
+        """{"words", "tags"}, and {"entities": [{"type", "text", "first_word", "last_word"}]} where the tags are BIO.
+
+        A word without any token (a control character, say) gets the tag O, or the first tag where there is no O.
+        """
+        silent = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
+        tags = [[silent] * len(example.words) for example in examples]
+        for batch in inference_batches(self.rows(examples), self.batch_tokens):
+            inputs = encoder_inputs(batch, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+            best = model(**on_device(inputs, model.device)).logits.argmax(-1).tolist()
+            for row, numbers in zip(batch, best, strict=True):
+                for word, number in zip(row.places, numbers, strict=False):
+                    if word is not None:
+                        tags[row.example][word] = self.labels[number]
+        answers: list[Answer] = []
+        for example, of_example in zip(examples, tags, strict=True):
+            answer: Answer = {"words": list(example.words), "tags": of_example}
+            if self.has_entities:
+                answer["entities"] = entities_of(example.words, of_example)
+            answers.append(answer)
+        return answers
+
+    def score(self, examples: Sequence[TaggedExample], answers: Sequence[Answer]) -> dict[str, float]:
+        """See `tagging_scores`."""
+        return tagging_scores([list(example.tags) for example in examples], [answer["tags"] for answer in answers])
+
+    def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, Any]:
+        """How entities are read from tags."""
+        del examples
+        return {"entities": "conlleval, as seqeval reads them by default"} if self.has_entities else {}
+
+
+def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
+    """The entities that BIO or BIOES tags mark; one that begins with I- counts, as in the usual scorer."""
+    entities: list[dict[str, Any]] = []
+    is_open = False
+    for place, tag in enumerate(tags):
+        prefix, _, kind = tag.partition("-")
+        goes_on = is_open and prefix in ("I", "E") and entities[-1]["type"] == kind
+        if kind and not goes_on:
+            entities.append({"type": kind, "text": "", "first_word": place, "last_word": place})
+        elif goes_on:
+            entities[-1]["last_word"] = place
+        is_open = bool(kind) and prefix not in ("E", "S")
+    for entity in entities:
+        inside = words[entity["first_word"] : entity["last_word"] + 1]
+        separator = "" if all(len(word) == 1 and ord(word) > 0x2E7F for word in inside) else " "
+        entity["text"] = separator.join(inside)
+    return entities

@@ -1,0 +1,145 @@
+"""A fine-tuned model's folder: Hugging Face's files, and `task.json`, which says how its task was set up."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from electrain.finetune.tasks.classification import Classification
+from electrain.finetune.tasks.question_answering import QuestionAnswering
+from electrain.finetune.tasks.regression import Regression
+from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
+from electrain.finetune.tasks.tagging import Tagging
+from electrain.finetune.tasks.task import Task, TaskName
+from electrain.foundation.errors import CheckpointError
+from electrain.foundation.output_folder import write_text_durably
+from electrain.models.backbones import positions_of
+
+TASK_FILE_NAME = "task.json"
+# What a folder of somebody else's is for, by the end of its architecture's name.
+_BY_ARCHITECTURE: dict[str, TaskName] = {
+    "ForSequenceClassification": "classification",
+    "ForTokenClassification": "tagging",
+    "ForQuestionAnswering": "question-answering",
+}
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """How a task was set up, as it is kept beside the weights.
+
+    Attributes:
+        task: which it is.
+        labels: in the order of the logits; empty where the task has none.
+        has_many: a text may have several labels.
+        columns: of the examples, by name: text, pair, label, references; to be read the same way again.
+        longest_tokens: of a row.
+        window_overlap_tokens: of the windows of a long context, in question-answering.
+        longest_answer_tokens: of an answer that is given, in question-answering.
+        generation: beams, length_penalty, no_repeat_ngram_tokens, longest_output_tokens, for tasks that write.
+        label_smoothing: that those were trained with.
+    """
+
+    task: TaskName
+    labels: tuple[str, ...] = ()
+    has_many: bool = False
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    longest_tokens: int = 128
+    window_overlap_tokens: int = 128
+    longest_answer_tokens: int = 30
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict)
+    label_smoothing: float = 0.0
+
+
+def build_task(
+    settings: TaskSettings, tokenizer: Any, target_tokenizer: Any = None, *, with_token_types: bool = True
+) -> Task[Any]:
+    """The task of these settings for a model's tokenizer (and that of its decoder)."""
+    common: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "longest_tokens": settings.longest_tokens,
+        "with_token_types": with_token_types,
+    }
+    if settings.task == "classification":
+        return Classification(**common, labels=settings.labels, has_many=settings.has_many)
+    if settings.task == "regression":
+        return Regression(**common)
+    if settings.task == "tagging":
+        return Tagging(**common, labels=settings.labels)
+    if settings.task == "question-answering":
+        return QuestionAnswering(
+            **common,
+            window_overlap_tokens=settings.window_overlap_tokens,
+            longest_answer_tokens=settings.longest_answer_tokens,
+        )
+    writing = dict(settings.generation)
+    return SequenceToSequence(
+        name=settings.task,
+        tokenizer=tokenizer,
+        target_tokenizer=target_tokenizer or tokenizer,
+        with_token_types=with_token_types,
+        longest_source_tokens=settings.longest_tokens,
+        longest_target_tokens=writing.pop("longest_output_tokens", 64),
+        label_smoothing=settings.label_smoothing,
+        **writing,
+    )
+
+
+def takes_token_types(model: Any) -> bool:
+    """Whether the encoder tells the two texts of a pair apart by token types."""
+    kind: Mapping[str, Any] = (getattr(model.config, "encoder", None) or model.config).to_dict()
+    return int(kind.get("type_vocab_size") or 0) > 1
+
+
+def score_settings(task: Task[Any], settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
+    """What the scores of a model on some examples depend on, ready for JSON."""
+    given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
+    if settings.generation:
+        given["generation"] = settings.generation
+    return given | task.score_settings(examples)
+
+
+def save_task_settings(settings: TaskSettings, directory: Path) -> None:
+    """Writes `task.json`."""
+    content = {"format_version": 1, **dataclasses.asdict(settings)}
+    write_text_durably(directory / TASK_FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_task_settings(source: str, configuration: Any) -> TaskSettings:
+    """The settings of a folder; of one that somebody else made, what its architecture says.
+
+    Args: configuration: the Hugging Face configuration of the folder.
+    Raises: CheckpointError: damaged, or not fine-tuned for any task.
+    """
+    path = Path(source) / TASK_FILE_NAME
+    if path.is_file():
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            content.pop("format_version")
+            content["labels"] = tuple(content["labels"])
+            settings = TaskSettings(**content)
+            if settings.task not in get_args(TaskName):
+                raise ValueError(f"unknown task {settings.task}")
+            return settings
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error}); copy the folder again") from error
+    architecture = (getattr(configuration, "architectures", None) or [""])[0]
+    for ending, task in _BY_ARCHITECTURE.items():
+        if architecture.endswith(ending):
+            labels = tuple(str(configuration.id2label[number]) for number in sorted(configuration.id2label))
+            if task == "classification" and len(labels) == 1:
+                return TaskSettings("regression")
+            is_discriminator = labels == ("original", "replaced")
+            if not is_discriminator:
+                longest = min(positions_of(configuration) or 512, 384 if task == "question-answering" else 512)
+                has_many = getattr(configuration, "problem_type", None) == "multi_label_classification"
+                labels = () if task == "question-answering" else labels
+                return TaskSettings(task, labels, has_many, longest_tokens=longest)
+    kind: Literal["an encoder-decoder", "a pretrained model"] = (
+        "an encoder-decoder" if configuration.model_type == "encoder-decoder" else "a pretrained model"
+    )
+    raise CheckpointError(
+        f"{source}: is {kind} that says no task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"
+    )

@@ -1,0 +1,74 @@
+"""What classification and regression share: a text or a pair of texts as one row of tokens, one vector of logits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from electrain.finetune.tasks.task import Collated, Row, TextExample, encoder_inputs, inference_batches, on_device
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """Texts as rows.
+
+    Attributes:
+        tokenizer: fast.
+        longest_tokens: of a row; longer texts are cut, the longer of a pair first.
+        with_token_types: False for encoders without them.
+        batch_tokens: of a forward pass without training, padding counted.
+    """
+
+    tokenizer: Any
+    longest_tokens: int = 128
+    with_token_types: bool = True
+    batch_tokens: int = 8192
+
+    def target_of(self, example: TextExample) -> Any:
+        """What the loss compares with; None where unknown."""
+        raise NotImplementedError
+
+    def rows(self, examples: Sequence[TextExample]) -> list[Row]:
+        """One row for each example."""
+        rows: list[Any] = [None] * len(examples)
+        for is_pair in (False, True):
+            numbers = [number for number, example in enumerate(examples) if (example.second is not None) == is_pair]
+            if not numbers:
+                continue
+            encoded = self.tokenizer(
+                [examples[number].first for number in numbers],
+                [examples[number].second for number in numbers] if is_pair else None,
+                truncation=True,
+                max_length=self.longest_tokens,
+                return_token_type_ids=True,
+            )
+            parts = (encoded["input_ids"], encoded["token_type_ids"], encoded.encodings)
+            for number, ids, types, encoding in zip(numbers, *parts, strict=True):
+                target, is_cut = self.target_of(examples[number]), bool(encoding.overflowing)
+                rows[number] = Row(number, ids, types, target, is_cut=is_cut)
+        return rows
+
+    def score_settings(self, examples: Sequence[TextExample]) -> dict[str, Any]:
+        """None."""
+        del examples
+        return {}
+
+    def collated(self, rows: Sequence[Row], dtype: torch.dtype) -> Collated:
+        """The rows as tensors, with `targets` of that type where every row has one."""
+        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        if all(row.target is not None for row in rows):
+            tensors["targets"] = torch.tensor([row.target for row in rows], dtype=dtype)
+        return Collated(tensors, len(rows), sum(len(row.input_ids) for row in rows))
+
+    @torch.inference_mode()
+    def logits(self, model: Any, examples: Sequence[TextExample]) -> list[Tensor]:
+        """For each example (labels,) float32, on the CPU."""
+        result: list[Any] = [None] * len(examples)
+        for batch in inference_batches(self.rows(examples), self.batch_tokens):
+            inputs = encoder_inputs(batch, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+            logits = model(**on_device(inputs, model.device)).logits.float().cpu()
+            for row, values in zip(batch, logits, strict=True):
+                result[row.example] = values
+        return result

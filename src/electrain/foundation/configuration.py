@@ -1,0 +1,217 @@
+"""TOML files and command-line fields become frozen dataclasses; every mistake is one line naming its key."""
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from electrain.foundation.errors import ConfigurationError
+
+T = TypeVar("T")
+Tables = dict[str, dict[str, Any]]
+
+
+def read_toml(path: Path) -> Tables:
+    """The tables of a TOML file.
+
+    Raises: ConfigurationError: missing, unreadable or not TOML, or a key stands outside a section.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"{path}: no such configuration file; give a .toml file")
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigurationError(f"{path}: not a readable TOML file ({error}); mend it") from error
+    for section, table in content.items():
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"{path}: '{section}' stands outside a section; put it below [training], say")
+    return content
+
+
+def parse_overrides(arguments: Sequence[str]) -> Tables:
+    """Reads `--section.field value` pairs; a repeated flag makes a list, values are read as TOML where they can be.
+
+    Raises: ConfigurationError: anything that is not such a pair.
+    """
+    tables: Tables = {}
+    index = 0
+    while index < len(arguments):
+        name, equals, value = arguments[index].partition("=")
+        section, dot, field = name.removeprefix("--").partition(".")
+        if not name.startswith("--") or not dot:
+            raise ConfigurationError(f"{arguments[index]}: not understood; fields are set by --section.field value")
+        if not equals:
+            index += 1
+            if index >= len(arguments):
+                raise ConfigurationError(f"{name}: has no value; write {name} VALUE")
+            value = arguments[index]
+        table = tables.setdefault(section.replace("-", "_"), {})
+        field = field.replace("-", "_")
+        parsed = _parse_value(value)
+        if field in table:
+            earlier = table[field] if isinstance(table[field], list) else [table[field]]
+            table[field] = [*earlier, parsed]
+        else:
+            table[field] = parsed
+        index += 1
+    return tables
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge_tables(below: Tables, above: Tables) -> Tables:
+    """`below` with every field that `above` has replaced by it."""
+    merged = {section: dict(table) for section, table in below.items()}
+    for section, table in above.items():
+        merged.setdefault(section, {}).update(table)
+    return merged
+
+
+def build_configuration(kind: type[T], tables: Tables, where: str) -> T:
+    """Builds a dataclass of sections, each a dataclass of fields, from tables.
+
+    Raises: ConfigurationError: unknown section or field (with the nearest known name), a missing one, a wrong type,
+        a value outside its choices, or what the dataclasses' own `__post_init__` refuse.
+    """
+    sections = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    _require_known(tables, sections, "section", where)
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name in sections:
+        values[name] = _build_section(hints[name], tables.get(name, {}), f"{where}: [{name}]")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _build_section(kind: Any, table: Mapping[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    _require_known(table, fields, "field", where)
+    hints = typing.get_type_hints(kind)
+    values = {name: _convert(value, hints[name], f"{where} {name}") for name, value in table.items()}
+    for name, field in fields.items():
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in values and not has_default:
+            raise ConfigurationError(f"{where} {name}: is missing; set it in the file or by a flag")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigurationError(f"{where} {error}") from error
+
+
+def _require_known(given: Mapping[str, Any], known: Mapping[str, Any], what: str, where: str) -> None:
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(known)}"
+            raise ConfigurationError(f"{where}: unknown {what} '{name}'; {hint}")
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ConfigurationError(f"{where} = {value!r}: choose one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_convert(item, arguments[0], where) for item in items)
+    if origin in (typing.Union, types.UnionType):
+        kind = next(argument for argument in arguments if argument is not type(None))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is str and not isinstance(value, str):
+        value = str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        raise ConfigurationError(f"{where} = {value!r}: must be {names[kind]}")
+    return value
+
+
+def to_toml(configuration: Any) -> str:
+    """The resolved configuration as TOML text that `read_toml` and `build_configuration` turn back into it."""
+    lines = []
+    for section in dataclasses.fields(configuration):
+        lines.append(f"[{section.name}]")
+        table = getattr(configuration, section.name)
+        for field in dataclasses.fields(table):
+            value = getattr(table, field.name)
+            if value is not None:
+                lines.append(f"{field.name} = {_to_toml_value(value)}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _to_toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_to_toml_value, value)) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
+
+
+def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[str]:
+    """Where two configurations of the same kind differ: one phrase for each field whose name is not in `but`."""
+    found = []
+    for section in dataclasses.fields(earlier):
+        old, new = getattr(earlier, section.name), getattr(now, section.name)
+        for field in dataclasses.fields(old):
+            was, is_now = getattr(old, field.name), getattr(new, field.name)
+            if was != is_now and field.name not in but:
+                found.append(f"[{section.name}] {field.name} was {was} and is now {is_now}")
+    return found
+
+
+def require_fraction(name: str, value: float, *, may_be_one: bool = False) -> None:
+    """Raises ValueError unless value is a fraction: above 0 and below 1 (or 1 where allowed)."""
+    if not (0 < value < 1 or (value == 1 and may_be_one)):
+        hint = f"; as a percentage, {value} is written {value / 100}" if 1 < value <= 100 else ""
+        raise ValueError(f"{name} = {value}: must be a fraction between 0 and 1{hint}")
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """Raises ValueError when value is below least, or no finite number."""
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} = {value}: must be at least {least}")
+
+
+def describe_fields(kind: type[Any]) -> str:
+    """One line per field of a configuration: its flag, its default, and the first line of its documentation."""
+    lines = []
+    hints = typing.get_type_hints(kind)
+    for section in dataclasses.fields(kind):
+        documentation = _field_documentation(hints[section.name])
+        for field in dataclasses.fields(hints[section.name]):
+            flag = f"--{section.name}.{field.name}".replace("_", "-")
+            default = "" if field.default is dataclasses.MISSING else f" (default {field.default})"
+            lines.append(f"  {flag}: {documentation.get(field.name, '')}{default}")
+    return "\n".join(lines)
+
+
+def _field_documentation(kind: Any) -> dict[str, str]:
+    documentation: dict[str, str] = {}
+    current = ""
+    for line in (kind.__doc__ or "").splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if colon and name in kind.__dataclass_fields__:
+            current = name
+            documentation[current] = text
+        elif current and line.strip():
+            documentation[current] += " " + line.strip()
+        else:
+            current = ""
+    return documentation

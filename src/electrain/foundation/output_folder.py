@@ -1,0 +1,227 @@
+"""Output folders: what made them, what they were made from, and whether they are finished."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from electrain import __version__
+from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
+from electrain.foundation.errors import ElectrainError, RunDirectoryError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+CONFIGURATION_NAME = "config.toml"
+# Changes nothing but memory, speed, rounding and what dropout draws: a run whose memory was full can go on with less.
+MAY_CHANGE = "micro_batch_rows"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `manifest.json`.
+
+    Attributes:
+        kind: what the folder holds: tokenizer | shards | run | fine-tuning.
+        finished: False while the stage is still writing.
+        inputs: hashes of what the folder was made from, by name.
+        facts: numbers and settings worth knowing, by name.
+    """
+
+    kind: str
+    finished: bool
+    inputs: dict[str, str]
+    facts: dict[str, Any]
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Replaces the file at `path` by `text` so that a crash leaves the old content or the new, never a part."""
+    write_bytes_durably(path, text.encode("utf-8"))
+
+
+def write_bytes_durably(path: Path, content: bytes) -> None:
+    """As `write_text_durably`, for bytes. Raises OSError when the disk is full; the old file stays."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes renames inside `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replaced_directory(directory: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder that takes the name `directory` when the block ends without an exception.
+
+    Files are synced before the rename, so `directory` is whole or absent (or the old one) at any moment.
+    """
+    temporary = directory.with_name(f".{directory.name}.writing")
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    yield temporary
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            with open(path, "rb+") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_directory(path)
+    sync_directory(temporary)
+    if directory.exists():
+        old = directory.with_name(f".{directory.name}.old")
+        if old.exists():
+            shutil.rmtree(old)
+        os.replace(directory, old)
+        os.replace(temporary, directory)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, directory)
+    sync_directory(directory.parent)
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Writes `manifest.json` into `directory`, replacing an earlier one."""
+    content = {
+        "format_version": FORMAT_VERSION,
+        "made_by": f"electrain {__version__}",
+        "kind": manifest.kind,
+        "finished": manifest.finished,
+        "inputs": manifest.inputs,
+        "facts": manifest.facts,
+    }
+    write_text_durably(directory / MANIFEST_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(directory: Path, kind: str) -> Manifest:
+    """Reads the manifest of a finished or unfinished folder of the given kind.
+
+    Raises: RunDirectoryError: no folder, no manifest, a damaged one, one of another kind or of a newer format.
+    """
+    path = directory / MANIFEST_NAME
+    if not directory.is_dir():
+        raise RunDirectoryError(f"{directory}: no such folder; give a folder of {kind} that electrain made")
+    if not path.is_file():
+        raise RunDirectoryError(f"{directory}: has no {MANIFEST_NAME}; give a folder of {kind} that electrain made")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["format_version"] > FORMAT_VERSION:
+            raise RunDirectoryError(
+                f"{path}: format {content['format_version']} is newer than this electrain reads ({FORMAT_VERSION}); "
+                "update electrain"
+            )
+        manifest = Manifest(content["kind"], content["finished"], content["inputs"], content["facts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(f"{path}: damaged ({error}); make the folder again") from error
+    if manifest.kind != kind:
+        raise RunDirectoryError(f"{directory}: holds {manifest.kind}, not {kind}; give a folder of {kind}")
+    return manifest
+
+
+def require_empty(directory: Path) -> None:
+    """Creates `directory`, or accepts an empty one.
+
+    Raises: RunDirectoryError: it is a file, or holds anything at all.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise RunDirectoryError(f"{directory}: is a file; give the name of a new folder")
+    if directory.is_dir() and any(directory.iterdir()):
+        raise RunDirectoryError(f"{directory}: is not empty; give a new folder, or remove this one")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunDirectoryError(f"{directory}: cannot be created ({error.strerror}); give another folder") from error
+
+
+def begins(
+    directory: Path, kind: str, inputs: dict[str, str], config: Any, first_files: set[str], *, resume: bool
+) -> bool:
+    """False where `directory` holds this very run, to be resumed; True where it is new, with its configuration alone.
+
+    Resumed, all of the configuration is to be as it was, but for `MAY_CHANGE`.
+
+    Args:
+        inputs: see `Manifest`.
+        config: the run's configuration, a dataclass.
+        first_files: names of what a run writes before it trains, the manifest last.
+    Raises: RunDirectoryError: it holds another run, or, without `resume`, anything at all.
+    """
+    if not resume and directory.is_dir() and any(directory.iterdir()):
+        raise RunDirectoryError(
+            f"{directory}: is not empty; give a new folder, or --resume to go on with the run in it"
+        )
+    path = directory / CONFIGURATION_NAME
+    if not (directory / MANIFEST_NAME).exists():
+        if _is_as_written(path, type(config)):
+            _remove_first_files(directory, first_files)
+        require_empty(directory)
+        write_text_durably(path, to_toml(config))
+        return True
+    manifest = read_manifest(directory, kind)
+    for name, value in inputs.items():
+        if manifest.inputs.get(name) != value:
+            raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
+    earlier = build_configuration(type(config), read_toml(path), str(path))
+    for difference in differences(earlier, config, but=(MAY_CHANGE,)):
+        raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
+    if earlier != config:
+        write_text_durably(path, to_toml(config))
+    return False
+
+
+def _is_as_written(path: Path, kind: type[Any]) -> bool:
+    """False for a configuration that somebody wrote by hand: what stands beside it may be theirs too."""
+    if not path.exists():
+        return path.with_name(f".{path.name}.writing").exists()
+    try:
+        return path.read_text("utf-8") == to_toml(build_configuration(kind, read_toml(path), str(path)))
+    except (ElectrainError, ValueError):
+        return False
+
+
+@contextmanager
+def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) -> Iterator[None]:
+    """Where the run cannot be built, the first process removes its first files: no mended command finds them."""
+    try:
+        yield
+    except ElectrainError:
+        if is_first:
+            _remove_first_files(directory, first_files)
+        raise
+
+
+def _remove_first_files(directory: Path, names: set[str]) -> None:
+    """Empties a folder that holds nothing but what a run writes before it trains: `names`, whole or half written."""
+    ours = names | {f".{name}.writing" for name in names}
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    if any(path.name not in ours for path in found):
+        return
+    for path in found:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, as hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

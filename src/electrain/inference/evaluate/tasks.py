@@ -1,0 +1,74 @@
+"""The score of a fine-tuned model on labelled examples."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from electrain.data.labelled.reading import Columns, read_examples, require_known_labels, require_single_labels
+from electrain.finetune.batches import checked
+from electrain.finetune.tasks.fine_tuned import FineTuned, load_fine_tuned
+from electrain.finetune.tasks.task import Answer, TaskName
+from electrain.finetune.tasks.task_folder import score_settings
+from electrain.foundation.errors import DataError
+from electrain.foundation.progress import Progress
+
+EXAMPLES_PER_ROUND = 512  # between two lines of progress
+
+
+def evaluate_task(
+    task: TaskName,
+    model: Path | str,
+    data: Sequence[str],
+    *,
+    columns: dict[str, str] | None = None,
+    skip_broken: bool = False,
+    device: str | None = None,
+) -> tuple[dict[str, Any], list[Answer]]:
+    """Scores of a model, ready for JSON with the settings that produced them, and its answers, in the examples' order.
+
+    Args:
+        model: a fine-tuning run, a model's folder, or a hub id.
+        data: files, folders, globs or hub data sets.
+        columns: text, pair, label, references; where not given, as the model was trained, or by the usual names.
+        skip_broken: leave broken rows out, and say how many; sentences with broken BIO tags are scored as they are.
+    Raises: DataError, CheckpointError, TokenizerError: with one line.
+    """
+    tuned = load_fine_tuned(model, (task,), device=device)
+    given = {name: column for name, column in (columns or {}).items() if column}
+    examples, chosen = _examples(tuned, data, given, skip_broken)
+    progress = Progress(f"evaluate {task}", len(examples), "examples")
+    answers: list[Answer] = []
+    for start in range(0, len(examples), EXAMPLES_PER_ROUND):
+        part = examples[start : start + EXAMPLES_PER_ROUND]
+        answers += tuned.task.answer(tuned.model, part)
+        progress.advance(len(part))
+    settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
+    settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
+    scores = tuned.task.score(examples, answers)
+    result = {
+        "task": task,
+        "settings": settings,
+        "examples": len(examples),
+        "main_score": tuned.task.main_score,
+        "scores": scores,
+    }
+    return result, answers
+
+
+def _examples(
+    tuned: FineTuned, data: Sequence[str], given: dict[str, str], skip_broken: bool
+) -> tuple[list[Any], dict[str, str]]:
+    """The examples, and the columns that they stand in: those asked for, else the model's own, else the usual ones."""
+    task = tuned.settings.task
+    own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
+    try:
+        read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
+    except DataError as error:
+        raise DataError(str(error).replace("--data.", "--")) from error  # the names that fine-tuning has for its flags
+    # Where broken rows are let pass, a sentence with broken BIO tags stays: the scorer reads it as published scores do.
+    examples = read.examples if skip_broken else checked(task, read.examples, skip_broken=False)
+    if task == "classification" and not tuned.settings.has_many:
+        require_single_labels(examples)
+    if tuned.settings.labels:
+        require_known_labels(examples, tuned.settings.labels, what="evaluation")
+    return examples, {name: column for name, column in vars(read.columns).items() if column}

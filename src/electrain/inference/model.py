@@ -1,0 +1,297 @@
+"""Pretrained networks from a run folder, a Hugging Face folder or the hub, or one line saying why not."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    BertForMaskedLM,
+    BertForTokenClassification,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    GPT2LMHeadModel,
+    ModernBertForMaskedLM,
+    ModernBertForTokenClassification,
+)
+
+from electrain.foundation.configuration import read_toml
+from electrain.foundation.errors import CheckpointError, TokenizerError
+from electrain.foundation.output_folder import CONFIGURATION_NAME
+from electrain.models import discriminator
+from electrain.models.backbones import LABELS, encode, positions_of
+from electrain.models.folders import configuration_of, tokenizer_of, weights_of
+from electrain.models.frozen_generator import language_model_kind, require_causal, states_and_word_logits
+from electrain.models.generators import places_before, take_positions
+from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
+
+Kind = Literal["detection", "masked-language-model", "causal-language-model"]
+
+_CLASSES: dict[tuple[str, Kind], Any] = {
+    ("electra", "detection"): ElectraForPreTraining,
+    ("electra", "masked-language-model"): ElectraForMaskedLM,
+    ("modernbert", "detection"): ModernBertForTokenClassification,
+    ("modernbert", "masked-language-model"): ModernBertForMaskedLM,
+    ("bert", "detection"): BertForTokenClassification,
+    ("bert", "masked-language-model"): BertForMaskedLM,
+    ("gpt2", "causal-language-model"): GPT2LMHeadModel,
+    (MODEL_TYPE, "detection"): RecurrentForTokenClassification,
+    (MODEL_TYPE, "masked-language-model"): RecurrentForMaskedLM,
+}
+# Of architectures that electrain does not pretrain: a frozen generator can be one, from the hub.
+_OTHER_CLASSES: dict[Kind, Any] = {
+    "masked-language-model": AutoModelForMaskedLM,
+    "causal-language-model": AutoModelForCausalLM,
+}
+_ROLES: dict[Kind, str] = {
+    "detection": "discriminator",
+    "masked-language-model": "generator or masked language model",
+    "causal-language-model": "causal generator",
+}
+# Further heads of a discriminator, each in a folder of its own, with the class that holds it.
+HEAD_FOLDERS: dict[str, Kind] = {"correction": "masked-language-model", "electric": "detection"}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network that is ready to be asked: in evaluation mode, in float32.
+
+    Attributes:
+        model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, a GPT-2, or
+            another language model.
+        tokenizer: the fast tokenizer from the same folder.
+        kind: detection (was each token replaced? or, of an electric head, its energy), masked-language-model (which
+            word stands at [MASK]?) or causal-language-model (which word comes next?).
+        source: the folder or hub name it was read from.
+        longest_row: the most tokens, special ones counted, that it can be asked at once: no more than it was trained
+            on, where a run folder says so, because later positions are then random.
+        vocabulary_size: one more than the tokenizer's largest id.
+    """
+
+    model: Any
+    tokenizer: Any
+    kind: Kind
+    source: str
+    longest_row: int
+    vocabulary_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        device: torch.device = self.model.device
+        return device
+
+
+def replaced_logits(
+    detector: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, token_type_ids: Tensor | None = None
+) -> Tensor:
+    """(batch, length) float32: the logit of "this token was replaced"; its sigmoid is the probability.
+
+    Args:
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+    """
+    hidden = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
+    return discriminator.replaced_logits(detector.model, hidden).float()
+
+
+def masked_word_logits(
+    language_model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, is_asked: Tensor
+) -> Tensor:
+    """(asked, vocabulary) float32: word logits at the positions where is_asked, in row order.
+
+    The prediction head, the dearest part of a small network, runs nowhere else.
+
+    Args:
+        input_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        is_asked: (batch, length) bool.
+    """
+    return _word_logits(language_model, input_ids, None, attention_mask, lambda x: x[is_asked])
+
+
+def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: Tensor) -> Tensor:
+    """(asked, vocabulary) float32: a causal model's word logits at the positions where is_asked, in row order.
+
+    Each is predicted from the tokens before it; the first position of a row cannot be asked.
+
+    Args:
+        input_ids: (batch, length) int64; padding, if any, at the end.
+        is_asked: (batch, length) bool.
+    """
+    before = torch.zeros_like(is_asked)
+    before[:, :-1] = is_asked[:, 1:]
+    return _word_logits(language_model, input_ids, None, None, lambda x: x[before])
+
+
+def proposed_word_logits(
+    language_model: LoadedModel,
+    token_ids: Tensor,
+    masked_ids: Tensor,
+    token_type_ids: Tensor,
+    attention_mask: Tensor | None,
+    positions: Tensor,
+) -> Tensor:
+    """(batch, selected, vocabulary) float32: what a generator of either kind proposes at the selected positions.
+
+    Args:
+        token_ids: (batch, length) int64; read by a causal model, which knows what stands before each position.
+        masked_ids: (batch, length) int64; read by a masked one.
+        token_type_ids: (batch, length) int64.
+        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        positions: (batch, selected) int64.
+    """
+    is_causal = language_model.kind == "causal-language-model"
+    ids, places = (token_ids, places_before(positions)) if is_causal else (masked_ids, positions)
+    return _word_logits(language_model, ids, token_type_ids, attention_mask, lambda x: take_positions(x, places))
+
+
+def _word_logits(
+    language_model: LoadedModel,
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    take: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Float32, of the tokenizer's words: a model of the hub can have more rows in its table."""
+    _, logits = states_and_word_logits(language_model.model, input_ids, token_type_ids, attention_mask, take)
+    return logits[..., : language_model.vocabulary_size].float()
+
+
+def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """The discriminator in a run folder, a model folder, or on the hub.
+
+    Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
+        tokenizer, or one that is not the model's.
+    """
+    heads = heads_of(folder)
+    if heads and "detection" not in heads:
+        raise CheckpointError(
+            f"{folder}: has no detection head, only {', '.join(heads)}; "
+            'pretrain with "detection" among the [discriminator] heads'
+        )
+    return _load(model_folder(folder), "detection", device, _trained_length(folder))
+
+
+def load_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """The masked or causal language model in a model folder, on the hub, or in the run folder of the baseline.
+
+    Of a run folder with a generator, that generator; with a correction head and no generator, that head. Raises: as
+    `load_detector`.
+    """
+    inside = [Path(folder) / name for name in ("generator", "correction")]
+    source = next((str(path) for path in inside if path.is_dir()), None) or model_folder(folder)
+    return _load(source, language_model_kind(configuration_of(source)), device, _trained_length(folder))
+
+
+def load_head(folder: Path | str, head: str, *, device: str | None = None) -> LoadedModel:
+    """A further head of a run's discriminator: correction or electric.
+
+    Raises: CheckpointError: the run has no such head; otherwise as `load_detector`.
+    """
+    if head not in heads_of(folder):
+        raise CheckpointError(
+            f"{folder}: has no {head} head, only {', '.join(heads_of(folder)) or 'what its model/ is'}; "
+            f'pretrain with [discriminator] heads = ["detection", "{head}"]'
+        )
+    inside = Path(folder) / head
+    source = str(inside) if inside.is_dir() else model_folder(folder)
+    return _load(source, HEAD_FOLDERS[head], device, _trained_length(folder))
+
+
+def restores_missing_words(folder: Path | str) -> bool:
+    """True for a run whose correction head was trained at [MASK] only."""
+    judge = read_toml(Path(folder) / CONFIGURATION_NAME).get("discriminator", {})
+    return bool(judge.get("correction_at") == "missing")
+
+
+def heads_of(folder: Path | str) -> tuple[str, ...]:
+    """The heads that the discriminator of a run was trained with; empty where `folder` is no run of that kind."""
+    path = Path(folder) / CONFIGURATION_NAME
+    if not path.is_file():
+        return ()
+    return () if is_baseline(folder) else tuple(read_toml(path).get("discriminator", {}).get("heads", ["detection"]))
+
+
+def is_baseline(folder: Path | str) -> bool:
+    """True for a run of the masked-language-modelling baseline."""
+    path = Path(folder) / CONFIGURATION_NAME
+    return path.is_file() and read_toml(path).get("training", {}).get("objective") == "masked-language-modelling"
+
+
+def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
+    """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
+    source = model_folder(folder)
+    configuration = configuration_of(source)
+    name = (configuration.architectures or [""])[0]
+    is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
+    kind: Kind = "detection" if is_detector else language_model_kind(configuration)
+    return _load(source, kind, device, _trained_length(folder))
+
+
+def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
+    """The generator that belongs to a discriminator: the one named, or the run folder's own.
+
+    Raises: CheckpointError: `folder` is no run folder and no generator is named; otherwise as `load_detector`.
+    """
+    if generator is None and not (Path(folder) / "generator").is_dir():
+        raise CheckpointError(
+            f"{folder}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
+        )
+    return load_language_model(folder if generator is None else generator, device=device)
+
+
+def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
+    """Raises TokenizerError unless both models number the same tokens alike."""
+    if first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
+        raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
+
+
+def model_folder(folder: Path | str) -> str:
+    """The Hugging Face folder in a run folder, the folder itself, or the hub's name for a model."""
+    path = Path(folder)
+    if (path / "model").is_dir():
+        return str(path / "model")
+    if path.is_file():
+        raise CheckpointError(f"{folder}: is a file; give the folder of a run or of a model")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise CheckpointError(f"{folder}: holds neither model/ nor config.json; give the folder of a finished run")
+    if not path.exists() and not _HUB_NAME.fullmatch(str(folder)):
+        raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a model")
+    return str(folder)
+
+
+def _trained_length(folder: Path | str) -> int | None:
+    """The length of the rows that a run was trained on, in tokens; None where `folder` is no run folder."""
+    path = Path(folder) / CONFIGURATION_NAME
+    if not path.is_file():
+        return None
+    length = read_toml(path).get("data", {}).get("sequence_length")
+    return length if isinstance(length, int) else None
+
+
+def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
+    configuration = configuration_of(source)
+    model_class = _CLASSES.get((configuration.model_type, kind)) or _OTHER_CLASSES.get(kind)
+    if model_class is None or configuration.is_encoder_decoder:
+        wanted = "electra, modernbert or bert" if kind == "detection" else "an encoder or a decoder alone"
+        raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
+    if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
+        raise CheckpointError(
+            f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
+        )
+    tokenizer = tokenizer_of(source, configuration.vocab_size)
+    model = weights_of(source, model_class, _ROLES[kind])
+    if kind == "causal-language-model":
+        require_causal(model)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
+    vocabulary_size = 1 + max(tokenizer.get_vocab().values())
+    return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)

@@ -1,0 +1,136 @@
+"""A user's texts as rows that a model takes: overlapping windows over long ones, and the way back to the characters."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from electrain.data.text.cleaning import clean_text
+from electrain.inference.model import LoadedModel
+
+T = TypeVar("T")
+# A quarter of a window is shared with the next one; each token is judged where it has more context.
+OVERLAP_FRACTION = 0.25
+# So many texts are read before any is answered, so that texts of like length are asked together.
+TEXTS_PER_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """A text as the model's tokens, without special ones.
+
+    Attributes:
+        text: as the user gave it.
+        token_ids: one per token.
+        spans: for each token its first character in `text` and the one after its last.
+    """
+
+    text: str
+    token_ids: list[int]
+    spans: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a text's tokens that is asked at once.
+
+    Attributes:
+        text: number of the text in its chunk.
+        start, end: its tokens, end exclusive.
+        answers_from, answers_to: the tokens, among those, whose answers are taken from this window.
+    """
+
+    text: int
+    start: int
+    end: int
+    answers_from: int
+    answers_to: int
+
+
+def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[T]]:
+    """Lists of at most `size` texts, as they arrive."""
+    chunk: list[T] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def tokenize_texts(tokenizer: Any, texts: Sequence[str]) -> list[TokenizedText]:
+    """The texts, cleaned as training text is, as tokens that know their characters in the texts as given."""
+    cleaned = [clean_text(text) for text in texts]
+    encoding = tokenizer(cleaned, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    result = []
+    for text, clean, ids, offsets in zip(
+        texts, cleaned, encoding["input_ids"], encoding["offset_mapping"], strict=True
+    ):
+        places = places_in_original(text, clean)
+        spans = [(places[start], places[end - 1] + 1) if start < end else (0, 0) for start, end in offsets]
+        result.append(TokenizedText(text, ids, spans))
+    return result
+
+
+def places_in_original(text: str, cleaned: str) -> list[int]:
+    """For each character of `cleaned`, its index in `text`; cleaning only drops characters and joins white space."""
+    places, index = [], 0
+    for character in cleaned:
+        while text[index] != character and not (character == " " and text[index].isspace()):
+            index += 1
+        places.append(index)
+        index += 1
+    return places
+
+
+def windows_of(text: int, tokens: int, longest: int) -> list[Window]:
+    """Windows of at most `longest` tokens that cover a text; none for an empty one."""
+    if tokens <= longest:
+        return [Window(text, 0, tokens, 0, tokens)] if tokens else []
+    stride = longest - int(longest * OVERLAP_FRACTION)
+    starts = [*range(0, tokens - longest, stride), tokens - longest]
+    windows = []
+    for number, start in enumerate(starts):
+        # The middle of the overlap with either neighbour.
+        first = (start + starts[number - 1] + longest) // 2 if number else 0
+        last = (starts[number + 1] + start + longest) // 2 if number + 1 < len(starts) else tokens
+        windows.append(Window(text, start, start + longest, first, last))
+    return windows
+
+
+def batches_by_length(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
+    """The windows, longest first, in batches of at most `batch_tokens` tokens, padding and special tokens counted."""
+    return longest_first(windows, batch_tokens, lambda window: window.end - window.start + 2)
+
+
+def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items, longest first, in batches that have at most `batch_tokens` tokens when padded to their longest.
+
+    Args: tokens_of: how many an item has, special ones counted.
+    """
+    batch: list[T] = []
+    for item in sorted(items, key=lambda item: -tokens_of(item)):
+        if batch and tokens_of(batch[0]) * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def rows_of(
+    model: LoadedModel, windows: Sequence[Window], texts: Sequence[TokenizedText]
+) -> tuple[Tensor, Tensor | None]:
+    """Token ids, (windows, length) int64 with [CLS], [SEP] and padding; and which are real, or None where all are."""
+    tokenizer = model.tokenizer
+    rows = [
+        [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
+        for window in windows
+    ]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
+    is_real = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
+    return ids.to(model.device), None if is_real.all() else is_real.to(model.device)

@@ -1,0 +1,247 @@
+"""From a configuration to the objective that is trained, and the micro-batches it is trained on."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from electrain.data.shards.rows import RowSource
+from electrain.foundation.errors import ConfigurationError
+from electrain.models.backbones import EncoderConfig, causal_configuration, encoder_configuration, generator_encoder
+from electrain.models.discriminator import Discriminator
+from electrain.models.embedding_sharing import build_generator
+from electrain.models.frozen_generator import FrozenGenerator
+from electrain.models.generators import MaskedGenerator
+from electrain.models.starting_weights import (
+    load_starting_discriminator,
+    load_starting_encoder,
+    load_starting_generator,
+)
+from electrain.models.unigram_generator import UnigramGenerator
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.objectives.detection_batches import detection_micro_batch
+from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling, modelling_micro_batch
+from electrain.pretrain.objectives.masking import MaskedBatch, mask_batch, most_selected
+from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, Generator, ReplacedTokenDetection
+from electrain.training.objective import MicroBatch
+
+PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
+# AMOS mixes three generators (Meng et al. 2022, section 3.2).
+MIXTURE_DEPTHS = 3
+
+
+def build_objective(
+    config: PretrainConfig,
+    *,
+    vocabulary_size: int,
+    special_ids: dict[str, int],
+    unigram_counts: NDArray[np.int64] | None = None,
+) -> PretrainObjective:
+    """The networks of a configuration with fresh weights from its seed, on the CPU.
+
+    Args:
+        special_ids: the ids of `pad`, `cls`, `sep` and `mask` in the vocabulary.
+        unigram_counts: (vocabulary,) occurrences in the corpus, for a unigram generator; None: all alike.
+    Raises: CheckpointError: a frozen generator's folder cannot be used.
+    """
+    torch.manual_seed(config.training.seed)
+    common: dict[str, Any] = {
+        "vocabulary_size": vocabulary_size,
+        "sequence_length": config.data.sequence_length,
+        "dropout": config.training.dropout,
+        "special_ids": special_ids,
+    }
+    configuration = encoder_configuration(config.encoder, **common)
+    if config.training.objective == "masked-language-modelling":
+        return MaskedLanguageModelling(configuration)
+    discriminator = Discriminator(configuration, config.discriminator.heads)
+    return ReplacedTokenDetection(
+        discriminator,
+        _build_generator(config, discriminator, common, unigram_counts),
+        _settings(config),
+        mask_id=special_ids.get("mask", 0),
+        special_ids=tuple(special_ids.values()),
+        own_stage_steps=config.generator.own_stage_steps,
+    )
+
+
+def _build_generator(
+    config: PretrainConfig, discriminator: Discriminator, common: dict[str, Any], counts: NDArray[np.int64] | None
+) -> Generator:
+    choice, vocabulary_size = config.generator, common["vocabulary_size"]
+    if choice.kind == "unigram":
+        occurrences = np.ones(vocabulary_size, np.int64) if counts is None else counts
+        special = sorted(set(common["special_ids"].values()))
+        return UnigramGenerator(occurrences, choice.clusters, choice.temperature, special)
+    if choice.source:
+        return FrozenGenerator(choice.source, vocabulary_size, config.data.sequence_length)
+    sizes = generator_sizes(config)
+    if choice.kind == "causal":
+        return build_generator(causal_configuration(sizes, **common), discriminator, choice.embedding_sharing)
+    # A generator with a stage of its own must not be changed afterwards through shared embeddings.
+    sharing = "separate" if choice.own_stage_steps else choice.embedding_sharing
+    return build_generator(encoder_configuration(sizes, **common), discriminator, sharing)
+
+
+def generator_sizes(config: PretrainConfig) -> EncoderConfig:
+    """The generator's sizes: by the fraction, or the numbers given.
+
+    Raises: ConfigurationError: numbers that do not fit each other.
+    """
+    choice = config.generator
+    sizes = generator_encoder(config.encoder, choice.size_fraction)
+    numbers = {name: getattr(choice, name) for name in ("layers", "hidden_size", "feed_forward_size", "heads")}
+    try:
+        return dataclasses.replace(sizes, **{name: number for name, number in numbers.items() if number})
+    except ValueError as error:
+        raise ConfigurationError(f"[generator] {error}") from error
+
+
+def _settings(config: PretrainConfig) -> DetectionSettings:
+    judge, game, choice = config.discriminator, config.game, config.generator
+    layers = generator_sizes(config).layers
+    last = tuple(range(max(1, layers - MIXTURE_DEPTHS + 1), layers + 1))
+    return DetectionSettings(
+        loss_weight=judge.loss_weight,
+        training=choice.training,
+        detection_at=judge.detection_at,
+        correction_at=judge.correction_at,
+        correction_weight=judge.correction_weight,
+        likelihood_weight=game.likelihood_weight,
+        adversarial_weight=game.adversarial_weight,
+        gumbel_temperature=game.gumbel_temperature,
+        depths=(game.mixture_depths or last) if choice.training == "mixture" else (),
+        averages_collisions=config.parity.colliding_positions,
+        top_p=config.corruption.top_p,
+    )
+
+
+def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
+    """Makes relaxed words worth as much as a reward; None where no words are relaxed.
+
+    The discriminator's loss is a mean over the tokens it is asked about, times its weight; a reward, one over the words
+    proposed and shown.
+    """
+    if config.generator.training not in ("gumbel", "mixture"):
+        return None
+    missing, weight = config.corruption.missing_fraction, config.discriminator.loss_weight
+    if config.discriminator.detection_at == "all":
+        weight *= masked_fraction * (1 - missing) / (1 - masked_fraction * missing)
+    return config.game.adversarial_weight / weight
+
+
+def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) -> None:
+    """Puts the weights that `[start]` names into the networks.
+
+    Where embeddings are shared, the discriminator's are the ones that stay.
+    Raises: CheckpointError: see `electrain.models.starting_weights`.
+    """
+    start, length = config.start, config.data.sequence_length
+    if isinstance(objective, MaskedLanguageModelling):
+        if start.generator:
+            load_starting_generator(start.generator, objective.model.network, length)
+        elif start.discriminator:
+            load_starting_encoder(start.discriminator, objective.model.body, length)
+        return
+    if start.discriminator:
+        objective.discriminator.load(lambda network: load_starting_discriminator(start.discriminator, network, length))
+    if start.generator:
+        if not isinstance(objective.generator, MaskedGenerator):
+            raise ConfigurationError(
+                f"[start] generator: a {config.generator.kind} generator has no weights to start from; leave it out"
+            )
+        kept = {}
+        if start.discriminator:
+            kept = {name: value.clone() for name, value in objective.discriminator.body.embeddings.state_dict().items()}
+        objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
+        if start.discriminator:
+            objective.discriminator.body.embeddings.load_state_dict(kept)
+
+
+def micro_batches(
+    rows: RowSource,
+    config: PretrainConfig,
+    *,
+    mask_id: int,
+    vocabulary_size: int,
+    continues_word: NDArray[np.bool_] | None = None,
+    rank: int = 0,
+    processes: int = 1,
+) -> Callable[[int], list[MicroBatch]]:
+    """The function from a step to this process's micro-batches.
+
+    A step's rows have consecutive numbers; each process takes a run of them, so that the number of processes changes
+    who computes a row, never the rows.
+
+    Args:
+        continues_word: (vocabulary,) bool; True for pieces such as ##ing; for noise that takes whole words.
+    """
+    training, parity, corruption = config.training, config.parity, config.corruption
+    is_baseline = training.objective == "masked-language-modelling"
+    own_rows = training.batch_rows // processes
+    micro_rows = training.micro_batch_rows or own_rows
+    slots = most_masked(config)
+
+    def of_step(step: int) -> list[MicroBatch]:
+        first = step * training.batch_rows + rank * own_rows
+        batches = []
+        for offset in range(0, own_rows, micro_rows):
+            numbers = np.arange(first + offset, first + min(offset + micro_rows, own_rows), dtype=np.int64)
+            masked = mask_batch(
+                rows.batch(numbers),
+                _masked_fraction(config, step),
+                training.seed,
+                mask_id=mask_id,
+                with_collisions=parity.colliding_positions,
+                random_words=vocabulary_size if is_baseline else None,
+                slots=slots,
+                noise=corruption.noise,
+                span_words=corruption.span_words,
+                continues_word=continues_word,
+            )
+            if is_baseline:
+                batches.append(modelling_micro_batch(masked, with_padding=parity.reference_packing))
+            else:
+                batches.append(_detection_micro_batch(masked, config, step))
+        return batches
+
+    return of_step
+
+
+def most_masked(config: PretrainConfig) -> int:
+    """The most positions of a row that are selected at any step."""
+    corruption = config.corruption
+    fraction = max(corruption.masked_fraction, corruption.last_masked_fraction)
+    return most_selected(config.data.sequence_length, fraction)
+
+
+def on_the_line(first: float, last: float, step: int, steps: int) -> float:
+    """The value at a step on the straight line from `first` to `last`; `first` where `last` is 0."""
+    return first + (last - first) * step / max(1, steps - 1) if last else first
+
+
+def _masked_fraction(config: PretrainConfig, step: int) -> float:
+    corruption = config.corruption
+    return on_the_line(corruption.masked_fraction, corruption.last_masked_fraction, step, config.training.steps)
+
+
+def _detection_micro_batch(masked: MaskedBatch, config: PretrainConfig, step: int) -> MicroBatch:
+    choice = config.generator
+    temperature = on_the_line(choice.temperature, choice.last_temperature, step, config.training.steps)
+    is_tempered = temperature != 1.0 and choice.kind != "unigram"
+    return detection_micro_batch(
+        masked,
+        config.discriminator,
+        config.corruption,
+        config.training.seed,
+        with_padding=config.parity.reference_packing,
+        temperature=temperature if is_tempered else None,
+        reversal=_reversal(config, _masked_fraction(config, step)),
+        generator=None
+        if choice.kind in ("unigram", "frozen") and not choice.own_stage_steps > step
+        else choice.training,
+        generator_alone=step < choice.own_stage_steps,
+    )

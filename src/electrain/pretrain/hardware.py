@@ -1,0 +1,104 @@
+"""Machines by name: how fast they multiply matrices, and how much memory they have."""
+
+import difflib
+import os
+from dataclasses import dataclass
+
+import torch
+
+from electrain.foundation.errors import ConfigurationError
+from electrain.training.runtime import has_bfloat16_instructions, measure_matrix_rate
+
+THIS_MACHINE = "this"
+GIGABYTE = 10**9
+
+# Fraction of the nominal rate that training reaches. Large models reach 0.2 to 0.5 (Narayanan et al. 2021, table 1:
+# 0.44 to 0.52; Chowdhery et al. 2022, table 3: 0.21 to 0.46), narrow ones less: the ELECTRA paper's own Small run (one
+# V100, 4 days) comes to 0.21 of float32. An assumption: a short run's `matrix_rate_fraction` is better.
+UTILISATION_OF_NOMINAL = 0.3
+# Of a rate that large products were measured to reach, where the nominal rate's losses are already taken off.
+UTILISATION_OF_MEASURED = 0.6
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One device.
+
+    Attributes:
+        name: as given on the command line.
+        float32_flops: operations per second of float32 matrix products, 2 m n k each, without TF32.
+        bfloat16_flops: the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16.
+        memory_bytes: of the device.
+        utilisation: assumed fraction of these rates that training reaches.
+    """
+
+    name: str
+    float32_flops: float
+    bfloat16_flops: float
+    memory_bytes: float
+    utilisation: float = UTILISATION_OF_NOMINAL
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `precision = "auto"` means on this device."""
+        return torch.bfloat16 if self.bfloat16_flops else torch.float32
+
+    def flops(self, dtype: torch.dtype) -> float:
+        """Operations per second in a dtype. Raises: ConfigurationError: the device has no bfloat16 instructions."""
+        if dtype == torch.bfloat16 and not self.bfloat16_flops:
+            raise ConfigurationError(f'{self.name}: has no bfloat16 instructions; set [training] precision = "float32"')
+        return self.bfloat16_flops if dtype == torch.bfloat16 else self.float32_flops
+
+
+_KNOWN = [
+    # NVIDIA Tesla V100 SXM2 data sheet, 2020: 15.7 TFLOPS single precision. Its tensor cores know float16 only.
+    Hardware("v100", 15.7e12, 0.0, 32 * GIGABYTE),
+    # NVIDIA T4 data sheet, 2019: 8.1 TFLOPS single precision, 16 GB. Float16 only, as above.
+    Hardware("t4", 8.1e12, 0.0, 16 * GIGABYTE),
+    # NVIDIA A100 data sheet, 2022: 19.5 and 312 TFLOPS.
+    Hardware("a100-40gb", 19.5e12, 312e12, 40 * GIGABYTE),
+    Hardware("a100-80gb", 19.5e12, 312e12, 80 * GIGABYTE),
+    # NVIDIA H100 and H200 SXM data sheets, 2023 and 2024: 67 TFLOPS, and 1,979 with sparsity, hence half.
+    Hardware("h100", 67e12, 989e12, 80 * GIGABYTE),
+    Hardware("h200", 67e12, 989e12, 141 * GIGABYTE),
+    # NVIDIA L4 data sheet, 2023: 30.3 TFLOPS, and 242 with sparsity, hence half.
+    Hardware("l4", 30.3e12, 121e12, 24 * GIGABYTE),
+    # NVIDIA Ada architecture white paper, appendix A: 82.6, and 165.2 dense with float32 accumulation.
+    Hardware("rtx-4090", 82.6e12, 165.2e12, 24 * GIGABYTE),
+    # NVIDIA GA102 architecture white paper, appendix A: 35.6, and 71 dense with float32 accumulation.
+    Hardware("rtx-3090", 35.6e12, 71e12, 24 * GIGABYTE),
+    # Two cores with 256-bit vectors at 3 GHz: two fused multiply-adds of eight numbers a cycle. `this` measures.
+    Hardware("cpu-2", 2 * 3e9 * 32, 0.0, 8 * GIGABYTE),
+]
+
+
+def hardware_names() -> list[str]:
+    """Names that `named_hardware` knows."""
+    return [hardware.name for hardware in _KNOWN] + [THIS_MACHINE]
+
+
+def named_hardware(name: str) -> Hardware:
+    """The device of that name; `this` measures the machine that runs, which takes about a second.
+
+    Raises: ConfigurationError: unknown name; the nearest known one is named.
+    """
+    wanted = name.lower().replace(" ", "-").replace("_", "-")
+    if wanted == THIS_MACHINE:
+        return _this_machine()
+    for hardware in _KNOWN:
+        if hardware.name == wanted:
+            return hardware
+    longer = [known for known in hardware_names() if known.startswith(wanted)]
+    nearest = longer or difflib.get_close_matches(wanted, hardware_names(), n=1, cutoff=0.4)
+    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    raise ConfigurationError(f"--hardware {name}: unknown; {hint}known: {', '.join(hardware_names())}")
+
+
+def _this_machine() -> Hardware:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        memory = float(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    bfloat16 = measure_matrix_rate(device, torch.bfloat16) if has_bfloat16_instructions(device) else 0.0
+    return Hardware(THIS_MACHINE, measure_matrix_rate(device, torch.float32), bfloat16, memory, UTILISATION_OF_MEASURED)

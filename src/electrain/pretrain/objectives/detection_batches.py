@@ -1,0 +1,101 @@
+"""Rows for `ReplacedTokenDetection`: what the discriminator sees at each selected position, what each loss counts."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.models.discriminator import DiscriminatorConfig
+from electrain.pretrain.objectives.masking import CorruptionConfig, MaskedBatch
+from electrain.training.objective import MicroBatch, micro_batch
+
+# As much text as noise (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2).
+KEPT_FRACTION = 0.5
+
+
+def detection_micro_batch(
+    masked: MaskedBatch,
+    judge: DiscriminatorConfig,
+    corruption: CorruptionConfig,
+    seed: int,
+    *,
+    with_padding: bool,
+    temperature: float | None = None,
+    reversal: float | None = None,
+    generator: str | None = "likelihood",
+    generator_alone: bool = False,
+) -> MicroBatch:
+    """The parcel as tensors, with what its losses count.
+
+    Args:
+        temperature: of the generator's samples; None: 1.
+        reversal: see `Rows`; None: no words are relaxed.
+        generator: how it is trained; None: not at all.
+        generator_alone: the discriminator is left out of this step.
+    """
+    is_missing = _chosen(masked, "missing", corruption.missing_fraction, seed)
+    is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
+    is_written = _written(masked, corruption, seed) if corruption.source == "generated" else None
+    counts = {}
+    in_text = masked.is_selected if is_written is None else masked.is_selected & ~_at(masked, is_written)
+    if generator is not None:
+        counts["generator"] = int(in_text.sum())
+    if not generator_alone:
+        counts |= _discriminator_counts(masked, judge, is_missing)
+    if generator == "policy-gradient":
+        counts |= dict.fromkeys(("policy", "baseline"), int((_shown(masked, is_missing) & in_text).sum()))
+    more: dict[str, torch.Tensor | bool | None] = {
+        "temperature": None if temperature is None else torch.tensor(temperature),
+        "reversal": None if reversal is None else torch.tensor(reversal),
+        "base_ids": None if masked.base_ids is None else torch.from_numpy(masked.base_ids),
+        "is_missing": None if is_missing is None else torch.from_numpy(is_missing),
+        "is_kept": None if is_kept is None else torch.from_numpy(is_kept),
+    }
+    if generator_alone:
+        more["generator_alone"] = True
+    if is_written is not None:
+        draws = random_uniforms(seed, "writing", masked.packed.row_numbers, is_written.shape[1])
+        more["is_written"] = torch.from_numpy(is_written)
+        more["writing_uniforms"] = torch.from_numpy(below_one(draws))
+    return micro_batch(masked, with_padding=with_padding, scored=counts, **more)
+
+
+def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> NDArray[np.bool_] | None:
+    """(rows, selected) bool: a random fraction of the selected positions; None where it is 0."""
+    if not fraction:
+        return None
+    draws = random_uniforms(seed, purpose, masked.packed.row_numbers, masked.positions.shape[1])
+    return (draws < fraction) & masked.is_selected
+
+
+def _written(masked: MaskedBatch, corruption: CorruptionConfig, seed: int) -> NDArray[np.bool_]:
+    """(rows, length) bool: every word behind the prompt, in the rows that the generator is to write."""
+    packed = masked.packed
+    draws = random_uniforms(seed, "written", packed.row_numbers, 1)
+    is_behind = np.arange(packed.token_ids.shape[1]) > packed.is_real.sum(1, keepdims=True) * corruption.prompt_fraction
+    result: NDArray[np.bool_] = (draws < corruption.generated_fraction) & is_behind & ~packed.is_special
+    return result
+
+
+def _at(masked: MaskedBatch, is_true: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    result: NDArray[np.bool_] = np.take_along_axis(is_true, masked.positions, 1)
+    return result
+
+
+def _shown(masked: MaskedBatch, is_missing: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    return masked.is_selected if is_missing is None else masked.is_selected & ~is_missing
+
+
+def _discriminator_counts(
+    masked: MaskedBatch, judge: DiscriminatorConfig, is_missing: NDArray[np.bool_] | None
+) -> dict[str, int]:
+    real, selected = int(masked.packed.is_real.sum()), int(masked.is_selected.sum())
+    missing = 0 if is_missing is None else int(is_missing.sum())
+    counts = {}
+    if "detection" in judge.heads:
+        counts["discriminator"] = (real if judge.detection_at == "all" else selected) - missing
+    if "correction" in judge.heads:
+        counts["correction"] = {"missing": missing, "replaced": selected, "all": real}[judge.correction_at]
+    if "electric" in judge.heads:
+        counts["electric"] = selected
+    return counts

@@ -1,0 +1,211 @@
+"""Which positions are masked, and what stands there instead."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from electrain.data.shards.parcels import PackedBatch
+from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.foundation.configuration import require_at_least, require_fraction
+from electrain.pretrain.objectives.noise import choose_groups, moved_words, span_numbers, word_numbers
+
+# ELECTRA: of the selected positions 85% become [MASK], the others stay as they are (Clark et al. 2020, reference code).
+ELECTRA_MASK_FRACTION = 0.85
+# BERT: 80% become [MASK], 10% a random word, 10% stay (Devlin et al. 2019, section 3.1).
+BERT_MASK_FRACTION = 0.8
+BERT_RANDOM_FRACTION = 0.1
+
+
+Noise = Literal["random", "whole-word", "span", "deletion", "shuffle"]
+
+
+@dataclass(frozen=True)
+class CorruptionConfig:
+    """What is done to the text.
+
+    Attributes:
+        noise: which tokens are selected: random, independently; whole-word, all pieces of a word together; span, runs
+            of words; or half of them at random, and the other half moved: deletion takes words out and puts them in
+            elsewhere in the row, shuffle exchanges neighbouring words.
+        masked_fraction: of the real tokens of a row; 0.15 (small, base) or 0.25 (large) in the paper.
+        last_masked_fraction: reached in a straight line at the last step; 0: the fraction does not change.
+        span_words: mean length of a span, in words.
+        missing_fraction: of the selected tokens; there the discriminator sees [MASK] instead of a proposed word.
+        source: corpus: real text is corrupted; generated: so are passages that the causal generator has written.
+        generated_fraction: of the rows, with source "generated".
+        prompt_fraction: of a row's tokens, real text from which a passage is written on, with source "generated".
+        top_p: of the chance at each written word, the likeliest words that hold so much; 1: all words.
+    """
+
+    noise: Noise = "random"
+    masked_fraction: float = 0.15
+    last_masked_fraction: float = 0.0
+    span_words: float = 3.0
+    missing_fraction: float = 0.0
+    source: Literal["corpus", "generated"] = "corpus"
+    generated_fraction: float = 0.5
+    prompt_fraction: float = 0.25
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("masked_fraction", "generated_fraction", "prompt_fraction"):
+            require_fraction(name, getattr(self, name))
+        for name in ("last_masked_fraction", "missing_fraction"):
+            if getattr(self, name):
+                require_fraction(name, getattr(self, name), may_be_one=True)
+        require_fraction("top_p", self.top_p, may_be_one=True)
+        require_at_least("span_words", self.span_words, 1)
+
+
+@dataclass(frozen=True)
+class MaskedBatch:
+    """Rows with positions selected and masked.
+
+    Attributes:
+        packed: the rows as they were.
+        masked_ids: (rows, length) int64; what the generator, or the masked language model, sees.
+        positions: (rows, selected) int64; ascending; 0 where a row has fewer.
+        is_selected: (rows, selected) bool; False where a row has fewer.
+        uniforms: (rows, selected) float32 in [0, 1); one per sample of the generator.
+        base_ids: (rows, length) int64; the rows with tokens moved, where noise moves some; otherwise None.
+    """
+
+    packed: PackedBatch
+    masked_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    is_selected: NDArray[np.bool_]
+    uniforms: NDArray[np.float32]
+    base_ids: NDArray[np.int64] | None = None
+
+
+def most_selected(length: int, masked_fraction: float) -> int:
+    """Positions selected in a full row: the fraction of its tokens, special ones counted, at least one."""
+    return max(1, round(length * masked_fraction))
+
+
+def choose_positions(
+    batch: PackedBatch,
+    masked_fraction: float,
+    seed: int,
+    *,
+    slots: int | None = None,
+    can_be_masked: NDArray[np.bool_] | None = None,
+    with_collisions: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """(positions, is_selected) as in `MaskedBatch`, each token by itself.
+
+    Positions are drawn without replacement among the tokens that are not special. `with_collisions` draws them with
+    replacement, as the reference implementation does (about 17.7 distinct ones of 19 at length 128).
+
+    Args:
+        slots: width of the result; None: what the fraction needs.
+        can_be_masked: (rows, length) bool; None: every token that is not special.
+    """
+    length = batch.token_ids.shape[1]
+    most = most_selected(length, masked_fraction) if slots is None else slots
+    candidates = ~batch.is_special if can_be_masked is None else can_be_masked
+    wanted = wanted_tokens(batch, candidates, masked_fraction, most, with_collisions=with_collisions)
+    if with_collisions:
+        draws = random_uniforms(seed, "positions", batch.row_numbers, most)
+        places = np.argsort(~candidates, axis=1, kind="stable")
+        chosen = np.floor(draws * candidates.sum(1, keepdims=True)).astype(np.int64)
+        positions = np.take_along_axis(places, chosen, 1)
+    else:
+        keys = random_uniforms(seed, "positions", batch.row_numbers, length)
+        keys[~candidates] = 2.0
+        positions = np.argsort(keys, axis=1, kind="stable")[:, :most]
+    is_selected = np.arange(most) < wanted[:, None]
+    positions = np.sort(np.where(is_selected, positions, length), axis=1)
+    return np.where(is_selected, positions, 0).astype(np.int64), is_selected
+
+
+def wanted_tokens(
+    batch: PackedBatch,
+    candidates: NDArray[np.bool_],
+    fraction: float,
+    most: int,
+    *,
+    with_collisions: bool = False,
+) -> NDArray[np.int64]:
+    """(rows,) int64: the fraction of each row's real tokens, at least one, at most `most` and the candidates."""
+    wanted = np.maximum(1, np.round(batch.is_real.sum(1) * fraction)).astype(np.int64)
+    wanted = np.minimum(wanted, most if with_collisions else np.minimum(most, candidates.sum(1)))
+    return np.where(candidates.any(1), wanted, 0)
+
+
+def mask_batch(
+    batch: PackedBatch,
+    masked_fraction: float,
+    seed: int,
+    *,
+    mask_id: int,
+    with_collisions: bool = False,
+    random_words: int | None = None,
+    slots: int | None = None,
+    noise: Noise = "random",
+    span_words: float = 3.0,
+    continues_word: NDArray[np.bool_] | None = None,
+) -> MaskedBatch:
+    """Selects positions and masks them.
+
+    Args:
+        random_words: None for ELECTRA's masking (no position becomes a random word); for BERT's 80/10/10 the size of
+            the vocabulary that random words come from.
+        slots: positions of a row, at most; None: what the fraction needs.
+        noise, span_words: see `CorruptionConfig`; every noise but random needs `continues_word`.
+        continues_word: (vocabulary,) bool; see `electrain.pretrain.objectives.noise.word_numbers`.
+    """
+    if noise == "random":
+        base_ids = None
+        positions, is_selected = choose_positions(
+            batch, masked_fraction, seed, slots=slots, with_collisions=with_collisions
+        )
+    else:
+        assert continues_word is not None
+        most = most_selected(batch.token_ids.shape[1], masked_fraction) if slots is None else slots
+        base_ids, positions, is_selected = _select_words(
+            batch, masked_fraction, seed, most, noise, span_words, continues_word
+        )
+    chances = random_uniforms(seed, "masking", batch.row_numbers, 2 * positions.shape[1])
+    fates, words = np.split(chances, 2, axis=1)
+    replacement = np.take_along_axis(batch.token_ids, positions, 1)
+    if random_words is None:
+        replacement = np.where(fates < ELECTRA_MASK_FRACTION, mask_id, replacement)
+    else:
+        word = np.floor(words * random_words).astype(np.int64)
+        replacement = np.where(fates < BERT_MASK_FRACTION + BERT_RANDOM_FRACTION, word, replacement)
+        replacement = np.where(fates < BERT_MASK_FRACTION, mask_id, replacement)
+    masked_ids = batch.token_ids.copy() if base_ids is None else base_ids.copy()
+    row_of, slot = np.nonzero(is_selected)
+    if with_collisions:  # a position drawn twice is masked where either draw masks it
+        kept = replacement[row_of, slot] != mask_id
+        order = np.argsort(~kept, kind="stable")
+        row_of, slot = row_of[order], slot[order]
+    masked_ids[row_of, positions[row_of, slot]] = replacement[row_of, slot]
+    uniforms = below_one(random_uniforms(seed, "samples", batch.row_numbers, positions.shape[1]))
+    return MaskedBatch(batch, masked_ids, positions, is_selected, uniforms, base_ids)
+
+
+def _select_words(
+    batch: PackedBatch,
+    masked_fraction: float,
+    seed: int,
+    slots: int,
+    noise: Noise,
+    span_words: float,
+    continues_word: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], NDArray[np.bool_]]:
+    """(base_ids, positions, is_selected) of `MaskedBatch` for every noise that knows of words."""
+    candidates = ~batch.is_special
+    words = word_numbers(batch, continues_word)
+    if noise in ("whole-word", "span"):
+        groups = words if noise == "whole-word" else span_numbers(words, batch, seed, span_words)
+        wanted = wanted_tokens(batch, candidates, masked_fraction, slots)
+        return None, *choose_groups(groups, words, wanted, candidates, batch, seed, slots)
+    half = masked_fraction / 2
+    wanted = wanted_tokens(batch, candidates, half, slots)
+    base_ids, is_moved = moved_words(batch, words, wanted, seed, exchanges_neighbours=noise == "shuffle")
+    positions, is_selected = choose_positions(batch, half, seed, slots=slots, can_be_masked=candidates & ~is_moved)
+    return base_ids, positions, is_selected

@@ -1,0 +1,101 @@
+"""What a step showed, as numbers for the journal and as a sentence for a person."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from electrain.pretrain.objectives.detection_metrics import detection_metrics, unigram_auc
+from electrain.training.loop import StepResult
+
+
+def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[str, Any]:
+    """The numbers of one journal line: losses in nats, and what the last micro-batch of this process showed.
+
+    Detection is scored on tokens that can be replaced: special tokens never are, and would flatter it.
+    """
+    numbers: dict[str, Any] = {"loss": result.loss}
+    numbers |= {f"{name}_loss": value for name, value in result.losses.items()}
+    numbers |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
+    seen, tensors = result.observations, result.micro_batch.tensors
+    selected = max(1, int(tensors["is_selected"].sum()))
+    if "masked_language_model_hits" in seen:
+        numbers["masked_language_model_accuracy"] = float(seen["masked_language_model_hits"]) / selected
+        return numbers
+    if "generator_hits" in seen:
+        asked = max(1, int(seen["generator_asked"]))
+        numbers["generator_accuracy"] = float(seen["generator_hits"]) / asked
+        numbers["generator_entropy"] = float(seen["generator_entropy"]) / asked
+    if "replaced_logits" in seen:
+        numbers |= _detection_numbers(result, unigram_counts)
+    if "correction_hits" in seen:
+        numbers |= _correction_numbers(result)
+    return numbers
+
+
+def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[str, float]:
+    """Detection, and the game whose stake it is, on the tokens that could have been replaced.
+
+    The value of the game is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the chance
+    that the discriminator gives a token of being original: 0 where it is never wrong, -2 ln 2 where it only guesses.
+    """
+    assert result.micro_batch.is_special is not None
+    seen, can_be_replaced = result.observations, ~result.micro_batch.is_special.numpy()
+    if "is_scored" in seen:  # detection is not asked about [MASK]
+        can_be_replaced = can_be_replaced & seen["is_scored"].cpu().numpy()
+    scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
+    is_replaced = seen["is_replaced"].cpu().numpy()[can_be_replaced]
+    token_ids = seen["corrupted_ids"].cpu().numpy()[can_be_replaced]
+    detection = detection_metrics(scores, is_replaced)
+    numbers = {
+        "discriminator_precision": detection.precision,
+        "discriminator_recall": detection.recall,
+        "discriminator_auc": detection.auc,
+        "unigram_auc": unigram_auc(token_ids, is_replaced, unigram_counts),
+        "replaced_fraction": detection.replaced_fraction,
+    }
+    if is_replaced.any() and not is_replaced.all():
+        surprise = np.logaddexp(0.0, np.where(is_replaced, -scores, scores).astype(np.float64))
+        numbers["game_value"] = -float(surprise[~is_replaced].mean() + surprise[is_replaced].mean())
+    if "generator_rewards" in seen:
+        is_asked = seen["is_asked"].cpu().numpy()
+        numbers["generator_reward"] = float(seen["generator_rewards"].cpu().numpy()[is_asked].mean())
+    return numbers
+
+
+def _correction_numbers(result: StepResult) -> dict[str, float]:
+    """How often the correction head's likeliest word is the one that belongs there; passages written apart."""
+    seen = result.observations
+    hits, is_asked, is_written = (
+        seen[name].cpu().numpy() for name in ("correction_hits", "correction_asked", "correction_written")
+    )
+    numbers = {}
+    for name, is_counted in {
+        "correction_accuracy": is_asked & ~is_written,
+        "correction_accuracy_written": is_asked & is_written,
+    }.items():
+        if is_counted.any():
+            numbers[name] = float(hits[is_counted].mean())
+    return numbers
+
+
+def example_of(result: StepResult, tokenizer: Any) -> dict[str, Any] | None:
+    """The first row of the last micro-batch, with the discriminator's marks; None where nothing is detected."""
+    if "replaced_logits" not in result.observations or result.micro_batch.is_special is None:
+        return None
+    is_special = result.micro_batch.is_special[0]
+    places = torch.nonzero(~is_special).flatten()
+
+    def row(tensor: torch.Tensor) -> list[Any]:
+        values: list[Any] = tensor[0].cpu()[places].tolist()
+        return values
+
+    seen = result.observations
+    probabilities = row(torch.sigmoid(seen["replaced_logits"]))
+    return {
+        "tokens": tokenizer.convert_ids_to_tokens(row(seen["corrupted_ids"])),
+        "originals": tokenizer.convert_ids_to_tokens(row(result.micro_batch.tensors["token_ids"])),
+        "probabilities": [round(probability, 4) for probability in probabilities],
+        "is_replaced": row(seen["is_replaced"]),
+    }

@@ -1,0 +1,218 @@
+"""What a configuration costs before it is run: parameters, operations, memory, hours and money."""
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from electrain.foundation.errors import ConfigurationError
+from electrain.models.embedding_sharing import count_parameters
+from electrain.pretrain.build import build_objective, most_masked
+from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.flops import (
+    PAPER_MASKED_FRACTION,
+    NetworkPass,
+    activation_bytes,
+    paper_flops_per_row,
+    passes_of,
+    training_flops_per_row,
+)
+from electrain.pretrain.hardware import Hardware
+
+PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
+PAPER_DROPOUT = 0.1
+BYTES_PER_WEIGHT = 4  # weights, gradients and each of Adam's two moments are float32
+# Memory left free: the gradients of activations, and what the allocator wastes.
+USABLE_MEMORY_FRACTION = 0.85
+SPECIAL_IDS = {"pad": 0, "cls": 1, "sep": 2, "mask": 3}  # any will do
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters; `together` counts what the networks share once."""
+
+    discriminator: int
+    generator: int
+    shared: int
+    together: int
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of training, by both conventions of `electrain.pretrain.flops`.
+
+    Attributes:
+        per_row, per_step, per_run: what the machine does.
+        per_run_as_in_paper: by the ELECTRA paper's convention, to compare with its table 8.
+    """
+
+    per_row: float
+    per_step: float
+    per_run: float
+    per_run_as_in_paper: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device: weights + gradients + Adam moments + what the backward pass needs of one micro-batch.
+
+    Attributes:
+        activations: kept by autograd for a micro-batch of `micro_batch_rows`, counted tensor by tensor.
+        largest_micro_batch_rows: the largest power of two that fits the hardware; 0 when not even one row does.
+    """
+
+    weights: int
+    gradients: int
+    adam_moments: int
+    micro_batch_rows: int
+    activations: int
+    total: int
+    largest_micro_batch_rows: int | None
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Time on named hardware: operations / (devices x rate x utilisation), which is an assumption.
+
+    Attributes:
+        flops_per_second: nominal or measured rate of one device, in the run's precision.
+        utilisation: the fraction of it that is assumed to be reached.
+        price: hours x devices x price per hour, in the currency of that price; None without one.
+    """
+
+    hardware: str
+    devices: int
+    precision: str
+    flops_per_second: float
+    utilisation: float
+    tokens_per_second: float
+    hours: float
+    price: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run costs; `tokens` are those of all its rows."""
+
+    vocabulary_size: int
+    tokens: int
+    parameters: Parameters
+    flops: Flops
+    memory: Memory
+    duration: Duration | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as the command line prints it."""
+        return asdict(self)
+
+
+def plan(
+    config: PretrainConfig,
+    hardware: Hardware | None = None,
+    *,
+    vocabulary_size: int = PAPER_VOCABULARY_SIZE,
+    devices: int = 1,
+    utilisation: float | None = None,
+    price_per_hour: float | None = None,
+) -> Plan:
+    """The cost of a configuration. No weight is allocated: the largest model takes seconds and little memory.
+
+    Args:
+        hardware: see `electrain.pretrain.hardware.named_hardware`; None leaves the time out.
+        devices: that share the run's rows.
+        utilisation: fraction of the hardware's rate that training reaches; None: the hardware's assumption.
+        price_per_hour: of one device.
+    Raises: ConfigurationError: a number that cannot be, or bfloat16 on hardware without it.
+    """
+    _require_possible(devices, utilisation, price_per_hour)
+    if hardware is not None and utilisation is not None:
+        hardware = replace(hardware, utilisation=utilisation)
+    dtype = _dtype(config, hardware)
+    rows = config.training.batch_rows
+    micro_batch_rows = config.training.micro_batch_rows or max(1, rows // devices)
+    passes = _passes(config, vocabulary_size)
+    per_row = training_flops_per_row(passes, micro_batch_rows)
+    steps = config.training.steps
+    flops = Flops(per_row, per_row * rows, per_row * rows * steps, paper_flops(config, vocabulary_size=vocabulary_size))
+    tokens = rows * steps * config.data.sequence_length
+    return Plan(
+        vocabulary_size,
+        tokens,
+        _parameters(passes),
+        flops,
+        _memory(passes, micro_batch_rows, dtype, hardware),
+        _duration(flops, tokens, hardware, dtype, devices, price_per_hour) if hardware else None,
+    )
+
+
+def paper_flops(config: PretrainConfig, *, vocabulary_size: int = PAPER_VOCABULARY_SIZE) -> float:
+    """Operations of a whole run by the paper's convention, counted on the modules; see `flops`."""
+    with_dropout = replace(config, training=replace(config.training, dropout=PAPER_DROPOUT))
+    positions = round(config.data.sequence_length * PAPER_MASKED_FRACTION)
+    per_row = paper_flops_per_row(_passes(with_dropout, vocabulary_size, positions))
+    return per_row * config.training.batch_rows * config.training.steps
+
+
+def _require_possible(devices: int, utilisation: float | None, price_per_hour: float | None) -> None:
+    if devices < 1:
+        raise ConfigurationError(f"--devices {devices}: must be at least 1")
+    if utilisation is not None and not 0 < utilisation <= 1:
+        raise ConfigurationError(f"--utilisation {utilisation}: must be a fraction above 0 and at most 1")
+    if price_per_hour is not None and price_per_hour < 0:
+        raise ConfigurationError(f"--price-per-hour {price_per_hour}: must not be negative")
+
+
+def _dtype(config: PretrainConfig, hardware: Hardware | None) -> torch.dtype:
+    if config.training.precision == "auto":
+        return hardware.dtype if hardware else torch.bfloat16
+    return torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
+
+
+def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int | None = None) -> list[NetworkPass]:
+    """The networks of a configuration, without data, as a step runs them."""
+    length = config.data.sequence_length
+    # A generator from a folder is read from there, with its data.
+    with nullcontext() if config.generator.source else torch.device("meta"):
+        objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
+    selected = masked_positions or most_masked(config)
+    return passes_of(objective, sequence_length=length, masked_positions=selected)
+
+
+def _parameters(passes: list[NetworkPass]) -> Parameters:
+    modules: list[nn.Module] = [network.module for network in passes]
+    judge, generators = modules[0], [module for module in modules[1:] if module is not modules[0]]
+    own, others, together = count_parameters(judge), count_parameters(*generators), count_parameters(*modules)
+    return Parameters(own, others, own + others - together, together)
+
+
+def _memory(passes: list[NetworkPass], rows: int, dtype: torch.dtype, hardware: Hardware | None) -> Memory:
+    weights = BYTES_PER_WEIGHT * count_parameters(*(network.module for network in passes))
+    fixed = 4 * weights
+    activations = activation_bytes(passes, rows, dtype)
+    largest = None
+    if hardware is not None:
+        one, two = (activation_bytes(passes, count, dtype) for count in (1, 2))
+        spare = hardware.memory_bytes * USABLE_MEMORY_FRACTION - fixed - (2 * one - two)
+        most = int(spare // (two - one))
+        largest = 2 ** (most.bit_length() - 1) if most >= 1 else 0
+    return Memory(weights, weights, 2 * weights, rows, activations, fixed + activations, largest)
+
+
+def _duration(
+    flops: Flops, tokens: int, hardware: Hardware, dtype: torch.dtype, devices: int, price_per_hour: float | None
+) -> Duration:
+    rate = hardware.flops(dtype)
+    seconds = flops.per_run / (devices * rate * hardware.utilisation)
+    hours = seconds / 3600
+    return Duration(
+        hardware=hardware.name,
+        devices=devices,
+        precision=str(dtype).removeprefix("torch."),
+        flops_per_second=rate,
+        utilisation=hardware.utilisation,
+        tokens_per_second=tokens / seconds,
+        hours=hours,
+        price=None if price_per_hour is None else hours * devices * price_per_hour,
+    )
