@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Columns, read_examples
-from electrain.finetune.batches import drawn
 from electrain.finetune.configuration import WRITING_TASKS, load_finetune_configuration
+from electrain.finetune.examples import drawn
 from electrain.finetune.run import finetune
 from electrain.finetune.tasks.fine_tuned import load_fine_tuned
 from electrain.finetune.tasks.metrics import (
@@ -40,7 +41,6 @@ from electrain.finetune.tasks.metrics import (
     translation_scores,
 )
 from electrain.finetune.tasks.sequence_to_sequence import copying_pairs, first_words
-from electrain.finetune.tasks.task import TaskName
 from electrain.foundation.configuration import parse_overrides
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import write_bytes_durably

@@ -1,3 +1,15 @@
-"""Pretrain your own ELECTRA on text in your own language or field, and use it."""
+"""Pretrain your own ELECTRA on text in your own language or field, and use it.
+
+The folders, in the order of the road; each imports only from those above it (ARCHITECTURE.md says more):
+
+    foundation   user errors, configuration files, progress on stderr, output folders
+    data         text, tokenizer, token shards, labelled examples
+    models       backbones, generators, the discriminator, Hugging Face folders
+    training     the training loop and the protocol of what it trains
+    pretrain     pretraining objectives, the run and its report
+    finetune     fine-tuning tasks and the run
+    inference    evaluate and predict
+    cli          the command line
+"""
 
 __version__ = "0.1.0"

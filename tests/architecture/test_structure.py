@@ -10,17 +10,17 @@ import electrain
 SOURCE = Path(electrain.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
 
-# Earlier stages first; a module imports from its own stage and the ones before it.
-ROAD = ("__init__", "foundation", "data", "models", "training", "pretrain", "finetune", "inference", "cli")
-STAGE = {name: number for number, name in enumerate(ROAD)}
-# Names that still stand in a later stage than the one that needs them: the next step moves them.
-NOT_YET = {
-    "data": {"finetune"},
-    "models": {"inference"},
-    "training": {"pretrain"},
-    "pretrain": {"inference"},
-    "finetune": {"inference"},
-}
+ARCHITECTURE = Path(__file__).parents[2] / "ARCHITECTURE.md"
+
+
+def road() -> list[str]:
+    """The folders in the first list of ARCHITECTURE.md, in its order."""
+    first_list = ARCHITECTURE.read_text("utf-8").split("```")[1]
+    return [line.split()[0] for line in first_list.strip().splitlines()]
+
+
+STAGE = {name: number for number, name in enumerate(["__init__", *road()])}
+MOST_ROOT_ENTRIES = 8
 LONGEST_FILE_LINES = 500
 LONGEST_FUNCTION_LINES = 60
 FROZEN_VERBS = {"demo", "tokenizer", "prepare", "pretrain", "finetune", "evaluate", "predict", "plan"}
@@ -40,14 +40,21 @@ def imported_modules(tree: ast.AST) -> list[str]:
     return [name.split(".")[1] for name in names if name.startswith("electrain.")]
 
 
+def test_the_root_holds_the_road_and_nothing_else():
+    found = {path.name for path in SOURCE.iterdir()} - {"__init__.py", "__pycache__", "py.typed"}
+    assert found == set(road())
+    assert len(found) <= MOST_ROOT_ENTRIES
+    assert [name for name in road() if f"{name} " in (electrain.__doc__ or "")] == road(), (
+        "the package docstring lists it"
+    )
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_point_backwards(path):
     if "presets" in path.parts:
         return
     own = stage_of(path)
-    allowed = NOT_YET.get(ROAD[own], set())
-    names = imported_modules(ast.parse(path.read_text()))
-    later = [name for name in names if STAGE.get(name, -1) > own and name not in allowed]
+    later = [name for name in imported_modules(ast.parse(path.read_text())) if STAGE.get(name, -1) > own]
     assert not later, f"{path.name} imports from later stages: {later}"
 
 

@@ -19,10 +19,11 @@ from transformers import (
     GPT2LMHeadModel,
 )
 
+from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.targets import plain_ids, train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
-from electrain.finetune.tasks.task import PairedExample, Task
+from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.models.backbones import EncoderConfig, causal_configuration, choose_attention, encoder_configuration
 from electrain.models.encoder_decoder import (

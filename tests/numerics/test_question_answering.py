@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers import ElectraConfig, ElectraForQuestionAnswering, ModernBertConfig, ModernBertForQuestionAnswering
 
 from conftest import VOCABULARY
+from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
 from electrain.finetune.tasks.question_answering import (
     QuestionAnswering,
@@ -20,7 +21,7 @@ from electrain.finetune.tasks.question_answering import (
     best_span,
     window_bounds,
 )
-from electrain.finetune.tasks.task import QuestionExample, Row
+from electrain.finetune.tasks.task import Row
 from electrain.foundation.errors import ConfigurationError, DataError
 
 CHARACTERS = [*"北京是中国的首都在哪里人口有多少万", "2100", "年", "，", "。", "？"]

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import PackedBatch
-from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.data.shards.rows import DataConfig, PackedBatch, RowSource
 from electrain.foundation.errors import DataError
 
 PAD, CLS, SEP = 0, 2, 3

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import PackedBatch
 from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.data.shards.rows import PackedBatch
 from electrain.pretrain.objectives.masking import MaskedBatch, choose_positions, mask_batch, most_selected
 
 PAD, CLS, SEP, MASK, WORDS = 0, 2, 3, 4, 200

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.data.shards.parcels import PackedBatch
+from electrain.data.shards.rows import PackedBatch
 from electrain.pretrain.objectives.masking import mask_batch
 from electrain.pretrain.objectives.noise import moved_words, span_numbers, word_numbers
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from electrain.data.labelled.examples import PairedExample, TextExample
 from electrain.data.labelled.reading import Columns, read_examples
-from electrain.finetune.tasks.task import PairedExample, TextExample
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from electrain.data.shards.parcels import Document
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import prepare, shards_in_memory
+from electrain.data.text.document import Document
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError
 from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TextExample
 from electrain.data.labelled.reading import (
     Columns,
     read_examples,
@@ -18,7 +19,6 @@ from electrain.data.labelled.reading import (
     require_valid_bio,
 )
 from electrain.data.text.cleaning import clean_text
-from electrain.finetune.tasks.task import PairedExample, QuestionExample, TaggedExample, TextExample
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 

@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoConfig, RobertaConfig, RobertaModel
 
 from command_line import command
+from electrain.data.labelled.examples import TaggedExample, TextExample
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer
 from electrain.finetune.run import says_the_same
-from electrain.finetune.tasks.task import TaggedExample, TextExample
 
 Runs = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]

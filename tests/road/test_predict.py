@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
+from electrain.data.tokenizer.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
 from electrain.inference.model import load_detector, load_generator, load_language_model
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
-from electrain.inference.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 
 Runs = Callable[..., Path]
 

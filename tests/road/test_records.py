@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from electrain.data.labelled.examples import QuestionExample, TaggedExample, TextExample
 from electrain.data.labelled.reading import Columns, read_examples
 from electrain.data.labelled.records import read_records
-from electrain.finetune.tasks.task import QuestionExample, TaggedExample, TextExample
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-from electrain.finetune.tasks.task import TaskName
+from electrain.data.labelled.examples import TaskName
 from electrain.foundation.configuration import Tables, build_configuration, merge_tables, read_toml, require_at_least
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.encoder_decoder import DecoderConfig

@@ -16,7 +16,6 @@ from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
 from electrain.finetune.tasks.task import Task
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
-from electrain.inference.model import model_folder
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import (
     DecoderConfig,
@@ -34,6 +33,7 @@ from electrain.models.task_heads import (
     use_reference_head,
     with_dropout,
 )
+from electrain.pretrain.run_folder import model_folder
 from electrain.training.objective import LossTerm, Outcome
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from electrain.finetune.batches import Examples, read_all, settings_for, training_batches
+from electrain.data.labelled.examples import TaskName
+from electrain.finetune.batches import training_batches
 from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig, resolved
+from electrain.finetune.examples import Examples, read_all, settings_for
 from electrain.finetune.model import (
     FineTuning,
     Pretrained,
@@ -22,7 +24,7 @@ from electrain.finetune.model import (
     target_tokenizer_for,
 )
 from electrain.finetune.tasks.metrics import require_scorer
-from electrain.finetune.tasks.task import Answer, TaskName
+from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import (
@@ -38,10 +40,11 @@ from electrain.foundation.output_folder import (
     write_manifest,
     write_text_durably,
 )
+from electrain.foundation.progress import ProgressDisplay, format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
+from electrain.training.journal import Journal
 from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState, StepResult, train
 from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from electrain.data.labelled.examples import TaskName
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.run import SCORES_NAME, FinetuneResult, finetune
-from electrain.finetune.tasks.task import TaskName
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
-from electrain.training.journal import say
+from electrain.foundation.progress import say
 
 # A seed that diverged is tried again with this added to it, so often at most.
 RESTARTED_SEED_OFFSET = 1000

@@ -1,5 +1,6 @@
 """Output folders: what made them, what they were made from, and whether they are finished."""
 
+import errno
 import hashlib
 import json
 import os
@@ -225,3 +226,20 @@ def file_hash(path: Path) -> str:
 def text_hash(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, as hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def one_line_when_full(output: Path) -> Iterator[None]:
+    """Raises: RunDirectoryError: the disk, the quota or the file size limit was reached while writing `output`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise RunDirectoryError(
+            f"{output}: cannot be written ({error.strerror}); free some space, or give another folder, and run the "
+            "same command again"
+        ) from error

@@ -1,11 +1,10 @@
 """Pretrained networks from a run folder, a Hugging Face folder or the hub, or one line saying why not."""
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,17 +20,15 @@ from transformers import (
     ModernBertForTokenClassification,
 )
 
-from electrain.foundation.configuration import read_toml
+from electrain.data.tokenizer.windows import TokenizedText, Window
 from electrain.foundation.errors import CheckpointError, TokenizerError
-from electrain.foundation.output_folder import CONFIGURATION_NAME
 from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode, positions_of
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import language_model_kind, require_causal, states_and_word_logits
 from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
-
-Kind = Literal["detection", "masked-language-model", "causal-language-model"]
+from electrain.pretrain.run_folder import HEAD_FOLDERS, Kind, _trained_length, heads_of, model_folder
 
 _CLASSES: dict[tuple[str, Kind], Any] = {
     ("electra", "detection"): ElectraForPreTraining,
@@ -54,9 +51,6 @@ _ROLES: dict[Kind, str] = {
     "masked-language-model": "generator or masked language model",
     "causal-language-model": "causal generator",
 }
-# Further heads of a discriminator, each in a folder of its own, with the class that holds it.
-HEAD_FOLDERS: dict[str, Kind] = {"correction": "masked-language-model", "electric": "detection"}
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -206,26 +200,6 @@ def load_head(folder: Path | str, head: str, *, device: str | None = None) -> Lo
     return _load(source, HEAD_FOLDERS[head], device, _trained_length(folder))
 
 
-def restores_missing_words(folder: Path | str) -> bool:
-    """True for a run whose correction head was trained at [MASK] only."""
-    judge = read_toml(Path(folder) / CONFIGURATION_NAME).get("discriminator", {})
-    return bool(judge.get("correction_at") == "missing")
-
-
-def heads_of(folder: Path | str) -> tuple[str, ...]:
-    """The heads that the discriminator of a run was trained with; empty where `folder` is no run of that kind."""
-    path = Path(folder) / CONFIGURATION_NAME
-    if not path.is_file():
-        return ()
-    return () if is_baseline(folder) else tuple(read_toml(path).get("discriminator", {}).get("heads", ["detection"]))
-
-
-def is_baseline(folder: Path | str) -> bool:
-    """True for a run of the masked-language-modelling baseline."""
-    path = Path(folder) / CONFIGURATION_NAME
-    return path.is_file() and read_toml(path).get("training", {}).get("objective") == "masked-language-modelling"
-
-
 def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
     """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
     source = model_folder(folder)
@@ -254,29 +228,6 @@ def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
         raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
 
 
-def model_folder(folder: Path | str) -> str:
-    """The Hugging Face folder in a run folder, the folder itself, or the hub's name for a model."""
-    path = Path(folder)
-    if (path / "model").is_dir():
-        return str(path / "model")
-    if path.is_file():
-        raise CheckpointError(f"{folder}: is a file; give the folder of a run or of a model")
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise CheckpointError(f"{folder}: holds neither model/ nor config.json; give the folder of a finished run")
-    if not path.exists() and not _HUB_NAME.fullmatch(str(folder)):
-        raise CheckpointError(f"{folder}: no such folder; give the folder of a run or of a model")
-    return str(folder)
-
-
-def _trained_length(folder: Path | str) -> int | None:
-    """The length of the rows that a run was trained on, in tokens; None where `folder` is no run folder."""
-    path = Path(folder) / CONFIGURATION_NAME
-    if not path.is_file():
-        return None
-    length = read_toml(path).get("data", {}).get("sequence_length")
-    return length if isinstance(length, int) else None
-
-
 def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
     configuration = configuration_of(source)
     model_class = _CLASSES.get((configuration.model_type, kind)) or _OTHER_CLASSES.get(kind)
@@ -295,3 +246,18 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
+
+
+def rows_of(
+    model: LoadedModel, windows: Sequence[Window], texts: Sequence[TokenizedText]
+) -> tuple[Tensor, Tensor | None]:
+    """Token ids, (windows, length) int64 with [CLS], [SEP] and padding; and which are real, or None where all are."""
+    tokenizer = model.tokenizer
+    rows = [
+        [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
+        for window in windows
+    ]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
+    is_real = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
+    return ids.to(model.device), None if is_real.all() else is_real.to(model.device)

@@ -28,6 +28,7 @@ from electrain.foundation.output_folder import (
     replaced_directory,
     write_manifest,
 )
+from electrain.foundation.progress import ProgressDisplay, format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
 from electrain.models.unigram_generator import UnigramGenerator
@@ -44,7 +45,7 @@ from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretrain.observations import example_of, metrics_of
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from electrain.training.journal import Journal, ProgressDisplay, format_seconds, say
+from electrain.training.journal import Journal
 from electrain.training.loop import RunState, StepResult, compile_or_say_why_not, train
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, measure_matrix_rate, started_runtime

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from electrain.training.journal import say
+from electrain.foundation.progress import say
 from electrain.training.objective import MicroBatch, Outcome
 from electrain.training.optimizer import clip_gradients, learning_rate, networks_of, set_learning_rate
 from electrain.training.runtime import Runtime

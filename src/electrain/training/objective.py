@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from electrain.pretrain.objectives.masking import MaskedBatch
-
 
 class LossTerm(NamedTuple):
     """A loss as its parts, so that it is averaged once, over the whole step.
@@ -50,27 +48,6 @@ class MicroBatch:
     is_special: Tensor | None
     counts: dict[str, int]
     tokens: int
-
-
-def micro_batch(
-    masked: MaskedBatch, *, with_padding: bool, scored: dict[str, int], **more: Tensor | bool | None
-) -> MicroBatch:
-    """The parcel of arrays as tensors; the mask of real tokens only where rows can be padded.
-
-    Args: scored: see `MicroBatch.counts`; more: further arguments of the objective's forward pass.
-    """
-    packed = masked.packed
-    tensors = {
-        "token_ids": torch.from_numpy(packed.token_ids),
-        "token_type_ids": torch.from_numpy(packed.token_type_ids),
-        "attention_mask": torch.from_numpy(packed.is_real) if with_padding else None,
-        "masked_ids": torch.from_numpy(masked.masked_ids),
-        "positions": torch.from_numpy(masked.positions),
-        "is_selected": torch.from_numpy(masked.is_selected),
-        "uniforms": torch.from_numpy(masked.uniforms),
-        **more,
-    }
-    return MicroBatch(tensors, torch.from_numpy(packed.is_special), scored, int(packed.is_real.sum()))
 
 
 def word_loss(logits: Tensor, words: Tensor, is_selected: Tensor) -> Tensor:

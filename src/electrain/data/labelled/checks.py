@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName, TextExample
 from electrain.data.labelled.records import COLUMN_FORMATS
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.finetune.tasks.task import QuestionExample, TaggedExample, TextExample
 from electrain.foundation.errors import DataError
 
 Labelled = Sequence[TextExample] | Sequence[TaggedExample]
@@ -140,3 +141,8 @@ def _is_iob1(example: TaggedExample) -> bool:
 
 def _from_iob1(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"B{tag[1:]}" if tag[0] == "I" and not _goes_on(before, tag) else tag for before, tag in _before(tags))
+
+
+def checked(task: TaskName, examples: list[Any], *, skip_broken: bool) -> list[Any]:
+    """The examples, with BIO tags checked, and brought to the usual form where they are of an older one."""
+    return require_valid_bio(examples, skip_broken=skip_broken) if task == "tagging" else examples

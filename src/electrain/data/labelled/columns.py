@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
+from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.records import Record
-from electrain.finetune.tasks.task import TaskName
 from electrain.foundation.errors import DataError
 
 Role = Literal["text", "pair", "label", "references"]

@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from electrain.data.labelled.columns import Columns, flag
+from electrain.data.labelled.examples import QuestionExample
 from electrain.data.labelled.records import Record
 from electrain.data.text.cleaning import clean_text
-from electrain.finetune.tasks.task import QuestionExample
 from electrain.foundation.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -99,7 +99,7 @@ def available_cores() -> int:
 
 def _start_child() -> "subprocess.Popen[bytes]":
     # A fresh interpreter instead of a fork: Rust's threads do not survive a fork, and the parent may run torch's.
-    package_root = str(Path(__file__).parents[2])
+    package_root = str(Path(__file__).parents[3])
     search_path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path}
     return subprocess.Popen(

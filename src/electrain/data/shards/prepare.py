@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from electrain.data.shards.datatrove import adopt_files, is_tokenised
-from electrain.data.shards.disk_space import one_line_when_full
 from electrain.data.shards.encoding_pool import available_cores, encoding_pool
 from electrain.data.shards.writer import ShardWriter
 from electrain.data.text.corpus import CorpusCounts, no_document, read_raw
@@ -19,7 +18,14 @@ from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
 from electrain.foundation.errors import ConfigurationError, ElectrainError, RunDirectoryError
-from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, read_manifest, require_empty, write_manifest
+from electrain.foundation.output_folder import (
+    MANIFEST_NAME,
+    Manifest,
+    one_line_when_full,
+    read_manifest,
+    require_empty,
+    write_manifest,
+)
 
 COUNTS_NAME = "unigram_counts.npy"
 TOKENIZER_FOLDER = "tokenizer"

@@ -6,7 +6,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import PackedBatch
 from electrain.data.shards.randomness import permuted, random_uniforms
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
@@ -36,6 +35,27 @@ class DataConfig:
         require_at_least("sequence_length", self.sequence_length, 8)
         if self.segments not in (1, 2):
             raise ValueError(f"segments = {self.segments}: must be 1 or 2")
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of token ids as the model takes them, before any corruption.
+
+    Attributes:
+        token_ids: (rows, length) int64: [CLS] segment [SEP] segment [SEP], then [PAD].
+        token_type_ids: (rows, length) int64: 0 in the first segment, 1 in the second, 0 at padding.
+        is_real: (rows, length) bool; False at padding.
+        is_special: (rows, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
+        row_numbers: (rows,) int64; the number of each row in the whole run, the key of everything random about it.
+        begins_word: (rows, length) bool; True where a word begins; None: the vocabulary's ## tells.
+    """
+
+    token_ids: NDArray[np.int64]
+    token_type_ids: NDArray[np.int64]
+    is_real: NDArray[np.bool_]
+    is_special: NDArray[np.bool_]
+    row_numbers: NDArray[np.int64]
+    begins_word: NDArray[np.bool_] | None = None
 
 
 class TokenStream(Protocol):

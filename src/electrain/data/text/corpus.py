@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from electrain.data.shards.parcels import Document
 from electrain.data.text.cleaning import clean, clean_text, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.document import Document
 from electrain.data.text.documentation import read_documentation
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_arrow, read_hub, read_parquet

@@ -10,8 +10,7 @@ from typing import IO
 
 from tokenizers import Tokenizer, normalizers, trainers
 
-from electrain.data.shards.disk_space import one_line_when_full
-from electrain.data.shards.parcels import Document
+from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import (
     SPECIAL_TOKENS,
     save_tokenizer,
@@ -20,7 +19,7 @@ from electrain.data.tokenizer.tokenizer import (
     wrap,
 )
 from electrain.foundation.errors import TokenizerError
-from electrain.foundation.output_folder import Manifest, require_empty, write_manifest
+from electrain.foundation.output_folder import Manifest, one_line_when_full, require_empty, write_manifest
 
 DEFAULT_CHARACTER_COVERAGE = 0.9999
 DEFAULT_MAXIMUM_BYTES = 500_000_000

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from electrain.finetune.tasks.task import Task, TaskName
+from electrain.data.labelled.examples import TaskName
+from electrain.finetune.tasks.task import Task
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, load_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError
-from electrain.inference.model import model_folder
 from electrain.models.encoder_decoder import load_encoder_decoder
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.task_heads import TASK_CLASSES
+from electrain.pretrain.run_folder import model_folder
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.labelled.examples import QuestionExample, TaskName
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
-from electrain.finetune.tasks.task import (
-    Answer,
-    Collated,
-    QuestionExample,
-    Row,
-    TaskName,
-    encoder_inputs,
-    inference_batches,
-    on_device,
-    padded,
-)
+from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import ConfigurationError, DataError
 
 # Source: google-research/electra, configure_finetuning.py: max_query_length.

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.labelled.examples import TaskName, TextExample
 from electrain.finetune.tasks.metrics import regression_scores
-from electrain.finetune.tasks.task import Answer, Collated, Row, TaskName, TextExample
+from electrain.finetune.tasks.task import Answer, Collated, Row
 from electrain.finetune.tasks.text_task import TextTask
 
 

@@ -9,19 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.targets import is_word_piece, plain_ids, writing_ids, written_text
 from electrain.finetune.tasks.detokenize import detokenize
 from electrain.finetune.tasks.metrics import looks_chinese
-from electrain.finetune.tasks.task import (
-    Answer,
-    Collated,
-    PairedExample,
-    Row,
-    encoder_inputs,
-    inference_batches,
-    on_device,
-    padded,
-)
+from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import DataError
 
 _UNSCORED = -100  # what PyTorch's cross-entropy leaves out

@@ -8,19 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.labelled.examples import TaggedExample, TaskName
+from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
-from electrain.finetune.tasks.task import (
-    Answer,
-    Collated,
-    Row,
-    TaggedExample,
-    TaskName,
-    encoder_inputs,
-    inference_batches,
-    on_device,
-    padded,
-)
-from electrain.inference.windows import windows_of
+from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 
 # The target of every token that is not the first of a word: the loss leaves it out (PyTorch's own number for that).
 IGNORED = -100

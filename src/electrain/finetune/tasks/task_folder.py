@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.classification import Classification
 from electrain.finetune.tasks.question_answering import QuestionAnswering
 from electrain.finetune.tasks.regression import Regression
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.tagging import Tagging
-from electrain.finetune.tasks.task import Task, TaskName
+from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from electrain.finetune.tasks.task import Collated, Row, TextExample, encoder_inputs, inference_batches, on_device
+from electrain.data.labelled.examples import TextExample
+from electrain.finetune.tasks.task import Collated, Row, encoder_inputs, inference_batches, on_device
 
 
 @dataclass(frozen=True)

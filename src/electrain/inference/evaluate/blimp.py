@@ -19,14 +19,8 @@ from electrain.inference.evaluate.sentence_scores import (
     pseudo_log_likelihoods,
     tokenize_sentences,
 )
-from electrain.inference.model import (
-    LoadedModel,
-    heads_of,
-    load_head,
-    load_language_model,
-    load_model,
-    restores_missing_words,
-)
+from electrain.inference.model import LoadedModel, load_head, load_language_model, load_model
+from electrain.pretrain.run_folder import heads_of, restores_missing_words
 
 
 @dataclass(frozen=True)

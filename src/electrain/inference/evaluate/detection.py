@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import Document
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.foundation.configuration import read_toml, require_at_least, require_fraction
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
@@ -22,16 +22,14 @@ from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.inference.model import (
     LoadedModel,
-    heads_of,
-    is_baseline,
     load_detector,
     load_generator,
     load_head,
     load_model,
     require_same_vocabulary,
-    restores_missing_words,
 )
 from electrain.pretrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
+from electrain.pretrain.run_folder import heads_of, is_baseline, restores_missing_words
 
 UNIGRAM_COUNTS_NAME = "unigram_counts.npy"
 # Of a corpus no more is read than the rows need: a token and the space before it are rarely longer than this.

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import PackedBatch
 from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.data.shards.rows import PackedBatch
 from electrain.data.tokenizer.chinese_words import word_beginnings
 from electrain.data.tokenizer.tokenizer import FRAME, continues_word, load_tokenizer
 from electrain.foundation.configuration import require_at_least, require_fraction

@@ -11,25 +11,25 @@ import torch
 from torch import Tensor
 
 from electrain.data.text.compression import open_stream, uncompressed_suffix
+from electrain.data.tokenizer.windows import (
+    TokenizedText,
+    Window,
+    batches_by_length,
+    chunks_of,
+    tokenize_texts,
+    windows_of,
+)
 from electrain.foundation.errors import CheckpointError, DataError
 from electrain.inference.model import (
     LoadedModel,
-    heads_of,
     load_detector,
     load_head,
     load_language_model,
     masked_word_logits,
     replaced_logits,
-)
-from electrain.inference.windows import (
-    TokenizedText,
-    Window,
-    batches_by_length,
-    chunks_of,
     rows_of,
-    tokenize_texts,
-    windows_of,
 )
+from electrain.pretrain.run_folder import heads_of
 
 STANDARD_INPUT = "-"
 

@@ -9,27 +9,19 @@ from typing import Any
 
 import torch
 
+from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
 from electrain.data.labelled.reading import Columns, read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import parse_object
+from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
 from electrain.finetune.tasks.fine_tuned import FineTuned, load_fine_tuned
-from electrain.finetune.tasks.task import (
-    PairedExample,
-    QuestionExample,
-    Row,
-    TaggedExample,
-    TaskName,
-    TextExample,
-    encoder_inputs,
-    inference_batches,
-)
+from electrain.finetune.tasks.task import Row, encoder_inputs, inference_batches
 from electrain.finetune.tasks.task_folder import takes_token_types
 from electrain.foundation.errors import DataError
-from electrain.inference.windows import chunks_of
+from electrain.foundation.progress import say
 from electrain.models.folders import is_of_a_pooler, weights_of
-from electrain.training.journal import say
 
 TASK_OF_VERB: dict[str, TaskName] = {
     "classify": "classification",

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import below_one, random_uniforms
 from electrain.models.discriminator import DiscriminatorConfig
-from electrain.pretrain.objectives.masking import CorruptionConfig, MaskedBatch
-from electrain.training.objective import MicroBatch, micro_batch
+from electrain.pretrain.objectives.masking import CorruptionConfig, MaskedBatch, micro_batch
+from electrain.training.objective import MicroBatch
 
 # As much text as noise (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2).
 KEPT_FRACTION = 0.5

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from electrain.models.generators import MaskedGenerator
-from electrain.pretrain.objectives.masking import MaskedBatch
-from electrain.training.objective import LossTerm, MicroBatch, Outcome, micro_batch, word_loss
+from electrain.pretrain.objectives.masking import MaskedBatch, micro_batch
+from electrain.training.objective import LossTerm, MicroBatch, Outcome, word_loss
 
 
 class MaskedLanguageModelling(nn.Module):

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from electrain.data.shards.parcels import PackedBatch
 from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.data.shards.rows import PackedBatch
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.pretrain.objectives.noise import choose_groups, moved_words, span_numbers, word_numbers
+from electrain.training.objective import MicroBatch
 
 # ELECTRA: of the selected positions 85% become [MASK], the others stay as they are (Clark et al. 2020, reference code).
 ELECTRA_MASK_FRACTION = 0.85
@@ -209,3 +212,24 @@ def _select_words(
     base_ids, is_moved = moved_words(batch, words, wanted, seed, exchanges_neighbours=noise == "shuffle")
     positions, is_selected = choose_positions(batch, half, seed, slots=slots, can_be_masked=candidates & ~is_moved)
     return base_ids, positions, is_selected
+
+
+def micro_batch(
+    masked: MaskedBatch, *, with_padding: bool, scored: dict[str, int], **more: Tensor | bool | None
+) -> MicroBatch:
+    """The parcel of arrays as tensors; the mask of real tokens only where rows can be padded.
+
+    Args: scored: see `MicroBatch.counts`; more: further arguments of the objective's forward pass.
+    """
+    packed = masked.packed
+    tensors = {
+        "token_ids": torch.from_numpy(packed.token_ids),
+        "token_type_ids": torch.from_numpy(packed.token_type_ids),
+        "attention_mask": torch.from_numpy(packed.is_real) if with_padding else None,
+        "masked_ids": torch.from_numpy(masked.masked_ids),
+        "positions": torch.from_numpy(masked.positions),
+        "is_selected": torch.from_numpy(masked.is_selected),
+        "uniforms": torch.from_numpy(masked.uniforms),
+        **more,
+    }
+    return MicroBatch(tensors, torch.from_numpy(packed.is_special), scored, int(packed.is_real.sum()))

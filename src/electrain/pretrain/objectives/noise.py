@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.parcels import PackedBatch
 from electrain.data.shards.randomness import random_uniforms
+from electrain.data.shards.rows import PackedBatch
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

@@ -1,18 +1,18 @@
-"""A user's texts as rows that a model takes: overlapping windows over long ones, and the way back to the characters."""
+"""Texts of any length as tokens that know their characters, and as overlapping windows that a model takes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from electrain.data.text.cleaning import clean_text
-from electrain.inference.model import LoadedModel
 
 T = TypeVar("T")
+
+
 # A quarter of a window is shared with the next one; each token is judged where it has more context.
 OVERLAP_FRACTION = 0.25
+
+
 # So many texts are read before any is answered, so that texts of like length are asked together.
 TEXTS_PER_CHUNK = 256
 
@@ -119,18 +119,3 @@ def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T]
         batch.append(item)
     if batch:
         yield batch
-
-
-def rows_of(
-    model: LoadedModel, windows: Sequence[Window], texts: Sequence[TokenizedText]
-) -> tuple[Tensor, Tensor | None]:
-    """Token ids, (windows, length) int64 with [CLS], [SEP] and padding; and which are real, or None where all are."""
-    tokenizer = model.tokenizer
-    rows = [
-        [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
-        for window in windows
-    ]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
-    is_real = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
-    return ids.to(model.device), None if is_real.all() else is_real.to(model.device)
