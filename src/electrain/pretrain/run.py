@@ -4,18 +4,16 @@ import dataclasses
 import platform
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers.utils import logging
 
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
-from electrain.data.tokenizer.tokenizer import continues_word, load_tokenizer, save_tokenizer, tokenizer_hash
+from electrain.data.tokenizer.tokenizer import continues_word, load_tokenizer, tokenizer_hash
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
@@ -25,13 +23,11 @@ from electrain.foundation.output_folder import (
     emptied_on_error,
     file_hash,
     read_manifest,
-    replaced_directory,
     write_manifest,
 )
 from electrain.foundation.progress import ProgressDisplay, format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
-from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.build import (
     PretrainObjective,
     build_objective,
@@ -40,9 +36,9 @@ from electrain.pretrain.build import (
     most_masked,
 )
 from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.export import export_models
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
-from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretrain.observations import example_of, metrics_of
 from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from electrain.training.journal import Journal
@@ -311,24 +307,3 @@ def _device_name(runtime: Runtime) -> str:
     if runtime.device.type == "cuda":
         return torch.cuda.get_device_name(runtime.device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
-    """Writes `model/`, a folder for each further head, and `generator/` where there is one.
-
-    Each is a Hugging Face folder with its tokenizer.
-    """
-    logging.disable_progress_bar()
-    networks: dict[str, Callable[[], Any]]
-    if isinstance(objective, MaskedLanguageModelling):
-        networks = {"model": objective.model.export}
-    else:
-        networks = objective.discriminator.exports()
-        if not isinstance(objective.generator, UnigramGenerator):
-            networks["generator"] = objective.generator.export
-    for name, network in networks.items():
-        with replaced_directory(output / name) as temporary:
-            exported = network()
-            exported.save_pretrained(temporary)
-            has_types = exported.config.model_type in ("electra", "bert")
-            save_tokenizer(tokenizer, temporary, with_token_types=has_types)
