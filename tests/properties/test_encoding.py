@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.data import encoding
+from electrain.data.shards import encoding
 from electrain.data.shards.encoding import Encoder
 from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer

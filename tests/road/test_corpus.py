@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from electrain.data import readers
+from electrain.data.text import text_files
 from electrain.data.text.corpus import CorpusCounts, read_documents
 from electrain.foundation.errors import DataError
 
@@ -149,8 +149,8 @@ def test_documentation_is_read_without_importing() -> None:
 
 
 def test_long_file_is_one_document_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "PIECE_CHARACTERS", 100)
-    monkeypatch.setattr(readers, "_BLOCK_CHARACTERS", 130)
+    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 100)
+    monkeypatch.setattr(text_files, "_BLOCK_CHARACTERS", 130)
     words = [f"word{number}" for number in range(300)]
     (tmp_path / "long.txt").write_text(" ".join(words) + "   ")
     counts = CorpusCounts()
@@ -163,8 +163,8 @@ def test_long_file_is_one_document_in_pieces(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("block", [3, 7, 50, 1000])
 def test_separator_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    monkeypatch.setattr(readers, "_BLOCK_CHARACTERS", block)
-    monkeypatch.setattr(readers, "PIECE_CHARACTERS", 20)
+    monkeypatch.setattr(text_files, "_BLOCK_CHARACTERS", block)
+    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 20)
     documents = ["a b c", "x" * 50, "some words and some more words", "", "end"]
     (tmp_path / "a.txt").write_text("<|end|>".join(documents))
     found = texts(tmp_path / "a.txt", document_separator="<|end|>")

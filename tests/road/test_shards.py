@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from electrain.data import encoding_pool
-from electrain.data import prepare as preparation
+from electrain.data.shards import encoding_pool
+from electrain.data.shards import prepare as preparation
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.shards import Shards, open_shards, prepare, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, read_documents
@@ -207,7 +207,7 @@ def test_finished_shards_are_kept(tmp_path: Path, tokenizer: Path, corpus: str) 
 
 
 PREPARE = (
-    "import sys; from pathlib import Path; from electrain.data import prepare as p; p._BATCH_CHARACTERS = 500\n"
+    "import sys; from pathlib import Path; from electrain.data.shards import prepare as p; p._BATCH_CHARACTERS = 500\n"
     "from electrain.foundation.errors import ElectrainError\n"
     "try: p.prepare(sys.argv[3:], Path(sys.argv[1]), Path(sys.argv[2]), processes=2, tokens_per_file=2000)\n"
     "except ElectrainError as error: print(error); sys.exit(2)"
