@@ -296,3 +296,12 @@ def test_batches_hold_no_more_than_asked() -> None:
     batches = list(inference_batches(rows, 40))
     assert sorted(row.example for batch in batches for row in batch) == list(range(50))
     assert all(len(batch) == 1 or max(len(row.input_ids) for row in batch) * len(batch) <= 40 for batch in batches)
+
+
+def test_entities_are_scored_where_all_tags_of_training_are_bio() -> None:
+    """Not where the tags that a validation set happens to have are: scores of two sets must mean the same."""
+    sentence = [TaggedExample(("cat", "dog"), ("O", "B-X"))]
+    tagging = Tagging(TOKENIZER, ("O", "B-X", "NAME"))
+    assert tagging.main_score == "accuracy"
+    assert set(tagging.score(sentence, [{"tags": ["O", "B-X"]}])) == {"accuracy"}
+    assert {"f1", "f1_X"} <= set(Tagging(TOKENIZER, ("O", "B-X")).score(sentence, [{"tags": ["O", "B-X"]}]))

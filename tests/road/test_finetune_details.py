@@ -12,6 +12,8 @@ from transformers import AutoConfig, RobertaConfig, RobertaModel
 from command_line import command
 from electrain.data.labelled.examples import TaggedExample, TextExample
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer
+from electrain.finetune.configuration import ExamplesConfig
+from electrain.finetune.examples import read_all
 from electrain.finetune.run import says_the_same
 
 Runs = Callable[..., Path]
@@ -106,6 +108,19 @@ def test_lists_of_labels(tiny_run: Runs, tmp_path: Path, capsys: Capture, conten
     code, _, err = classify(capsys, tiny_run(), train, tmp_path / "out")
     assert code == (2 if message else 0)
     assert message in err
+
+
+def test_a_drawn_part_of_the_examples_keeps_the_kind_of_all(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
+    """Whether a text may have several labels is a property of the data set, not of the few examples drawn from it."""
+    rows: list[dict[str, Any]] = [{"text": f"cat {'dog ' * number}", "label": "ab"[number % 2]} for number in range(20)]
+    rows[-1]["label"] = ["a", "b"]
+    train = labelled(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    drawn = read_all("classification", ExamplesConfig(train_examples=2), [str(train)], [str(train)], seed=0).train
+    assert all(len(example.labels) == 1 for example in drawn)
+    code, _, err = classify(capsys, tiny_run(), train, tmp_path / "out", "--data.train-examples", "2")
+    assert code == 0, err
+    _, [answer], _ = command(capsys, "predict", "classify", "cat", "--model", tmp_path / "out")
+    assert "labels" in answer
 
 
 def test_a_model_of_one_label_each_is_not_scored_on_several(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:

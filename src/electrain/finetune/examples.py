@@ -26,46 +26,53 @@ from electrain.foundation.progress import say
 
 @dataclass(frozen=True)
 class Examples:
-    """What a run reads.
+    """The examples of a run.
 
     Attributes:
-        train, validation: examples of the task's kind.
-        labels: of all training examples, in the order of the logits; empty where the task has none.
-        columns: that were read.
+        train, validation: examples of the task's kind; only the drawn ones where a number of examples is configured.
+        labels: labels of all training examples, drawn or not, in the order of the logits; empty for tasks without.
+        has_many: True where a training example, drawn or not, has several labels or none.
+        columns: names of the columns that were read.
     """
 
     train: list[Any]
     validation: list[Any]
     labels: tuple[str, ...]
+    has_many: bool
     columns: Columns
 
 
 def read_all(
     task: TaskName, data: ExamplesConfig, train: Sequence[str], validation: Sequence[str], seed: int
 ) -> Examples:
-    """Reads and checks both sets. Raises: DataError: whatever has to be mended, with file and line."""
-    asked = Columns(data.text_column, data.pair_column, data.label_column)
-    read = read_examples(task, train, asked, skip_broken=data.skip_broken)
+    """Reads and checks both sets, and draws from them.
+
+    Raises: DataError: a row that cannot be used, with its file and line. ConfigurationError: see `drawn`.
+    """
+    wanted = Columns(data.text_column, data.pair_column, data.label_column)
+    read = read_examples(task, train, wanted, skip_broken=data.skip_broken)
     labels: tuple[str, ...] = ()
-    # Further references are needed for scoring alone; training files need not have them.
+    # Only scoring needs further references, so training files may lack them.
     same = dataclasses.replace(read.columns, references=data.references_column)
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
     if task in ("classification", "tagging"):
         kept, known = (checked(task, part, skip_broken=data.skip_broken) for part in (read.examples, held_out.examples))
         require_several_labels(kept)
-        if task == "classification" and all(len(example.labels) == 1 for example in kept):
+        has_many = task == "classification" and any(len(example.labels) != 1 for example in kept)
+        if task == "classification" and not has_many:
             require_single_labels(known)
         labels = _ordered(label for example in kept for label in _labels_of(example))
         require_known_labels(known, labels, what="validation")
     else:
-        kept, known = read.examples, held_out.examples
+        kept, known, has_many = read.examples, held_out.examples, False
+    # Drawn last: a small part of a data set may lack some labels, or have one label each where the whole has several.
     kept = drawn(kept, data.train_examples, seed, "training")
     known = drawn(known, data.validation_examples, 0, "validation")
-    return Examples(kept, known, labels, read.columns)
+    return Examples(kept, known, labels, has_many, read.columns)
 
 
 def drawn(examples: list[Any], count: int, seed: int, what: str) -> list[Any]:
-    """So many of the examples, in their order; all of them for 0.
+    """`count` of the examples, chosen by the seed and kept in their order; all of them for 0.
 
     Raises: ConfigurationError: there are fewer.
     """
@@ -86,7 +93,7 @@ def _labels_of(example: Any) -> tuple[str, ...]:
 
 
 def _ordered(labels: Any) -> tuple[str, ...]:
-    """Each label once: numbers by value, all others by name, O first."""
+    """Each label once: sorted by value where all are whole numbers, otherwise by name with O first."""
     different = set(labels)
     if all(re.fullmatch("-?[0-9]+", label) for label in different):
         return tuple(sorted(different, key=int))
@@ -94,16 +101,18 @@ def _ordered(labels: Any) -> tuple[str, ...]:
 
 
 def settings_for(task: TaskName, config: FinetuneConfig, examples: Examples, longest_row: int) -> TaskSettings:
-    """How the task is set up: what the configuration says, and what the examples show."""
+    """The task's settings, from the configuration and from the examples; says so when rows must be shorter.
+
+    Args: longest_row: the most tokens that the model takes.
+    """
     longest = min(config.data.longest_tokens, longest_row)
     if longest < config.data.longest_tokens:
         say(f"rows have at most {longest} tokens, as many as the model takes")
     writes = task in WRITING_TASKS
-    has_many = task == "classification" and any(len(example.labels) != 1 for example in examples.train)
     return TaskSettings(
         task,
         examples.labels,
-        has_many,
+        examples.has_many,
         columns=dataclasses.asdict(examples.columns),
         longest_tokens=longest,
         longest_answer_tokens=config.data.longest_answer_tokens,

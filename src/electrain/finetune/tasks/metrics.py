@@ -121,21 +121,24 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def tagging_scores(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> dict[str, float]:
-    """Accuracy over words; for BIO or BIOES tags also precision, recall, f1 and each f1_TYPE of entities.
+def tagging_scores(
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, has_entities: bool
+) -> dict[str, float]:
+    """Accuracy over words, in per cent; of entities also precision, recall, f1, and the f1_TYPE of each type.
 
     Entities are read as conlleval reads them, and seqeval by default: I-X after O or after another type begins an
     entity too. seqeval's strict mode would not count such a one, and gives lower scores.
 
     Args:
         truth, predicted: for each sentence a tag for each word.
+        has_entities: the tags are BIO or BIOES; see `are_entity_tags`.
     Raises: DataError: no word.
     Source: Tjong Kim Sang and De Meulder 2003; seqeval.
     """
     pairs = [pair for true, given in zip(truth, predicted, strict=True) for pair in zip(true, given, strict=True)]
     _require_examples(pairs)
     scores = {"accuracy": 100 * float(np.mean([true == given for true, given in pairs]))}
-    if not are_entity_tags({tag for pair in pairs for tag in pair}):
+    if not has_entities:
         return scores
     scores |= {"precision": 0.0, "recall": 0.0, "f1": 0.0}
     if any(tag != "O" for pair in pairs for tag in pair):
@@ -150,7 +153,7 @@ def tagging_scores(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[
 
 
 def are_entity_tags(tags: Collection[str]) -> bool:
-    """True where all are O or B-, I-, E-, S- with a type: then `tagging_scores` has an f1, and it is what counts."""
+    """True where each tag is O, or B-, I-, E- or S- followed by a type: then entities are scored, not only words."""
     return all(_ENTITY_TAG.fullmatch(tag) for tag in tags)
 
 

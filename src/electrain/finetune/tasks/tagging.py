@@ -112,7 +112,8 @@ class Tagging:
 
     def score(self, examples: Sequence[TaggedExample], answers: Sequence[Answer]) -> dict[str, float]:
         """See `tagging_scores`."""
-        return tagging_scores([list(example.tags) for example in examples], [answer["tags"] for answer in answers])
+        truth, predicted = [example.tags for example in examples], [answer["tags"] for answer in answers]
+        return tagging_scores(truth, predicted, has_entities=self.has_entities)
 
     def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, Any]:
         """How entities are read from tags."""
