@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from electrain.objectives import replaced_token_detection
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from electrain.foundation.errors import CheckpointError, RunDirectoryError
+from electrain.pretrain.objectives import replaced_token_detection
 from electrain.pretrain.run import RunResult, pretrain
 from electrain.training import checkpoint
 from electrain.training.checkpoint import find_checkpoint
