@@ -14,9 +14,9 @@ from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError
 from electrain.models.frozen_generator import FrozenGenerator
 from electrain.models.unigram_generator import UnigramGenerator
+from electrain.pretrain.export import export_models
 from electrain.pretrain.objectives.writing import nucleus, write_passages
 from electrain.pretrain.plan import plan
-from electrain.pretrain.run import export_models
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 SHARINGS = ["shared", "gradient-disentangled", "separate"]

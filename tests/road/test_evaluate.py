@@ -14,6 +14,7 @@ import torch
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import prepare, shards_in_memory
 from electrain.data.text.document import Document
+from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError
 from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
@@ -26,6 +27,7 @@ from electrain.models.generators import take_positions, word_logits
 from electrain.pretrain.objectives.detection_batches import detection_micro_batch
 from electrain.pretrain.objectives.masking import CorruptionConfig, mask_batch
 from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from tiny_pretraining import tiny_configuration
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -129,10 +131,12 @@ def test_batches_do_not_change_the_masks(tiny_run: Runs, text: str) -> None:
 def test_detection_reads_shards_and_the_settings_of_the_run(tiny_run: Runs, text: str, tmp_path: Path) -> None:
     run, shards = tmp_path / "run", tmp_path / "shards"
     shutil.copytree(tiny_run(), run)
-    (run / "config.toml").write_text(
-        "[data]\nsequence_length = 16\nsegments = 1\n"
-        "[corruption]\nmasked_fraction = 0.3\n[generator]\ntemperature = 0.5\n"
+    config = tiny_configuration(
+        data={"sequence_length": 16, "segments": 1},
+        corruption={"masked_fraction": 0.3},
+        generator={"temperature": 0.5},
     )
+    (run / "config.toml").write_text(to_toml(config))
     (run / "unigram_counts.npy").unlink()
     prepare([text], tokenizer=run / "model", output=shards)
     result = evaluate_detection(run, [str(shards)], rows=30)

@@ -13,9 +13,11 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.data.tokenizer.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
+from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
 from electrain.inference.model import load_detector, load_generator, load_language_model
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
+from tiny_pretraining import tiny_configuration
 
 Runs = Callable[..., Path]
 
@@ -108,7 +110,7 @@ def test_no_text_is_longer_than_the_rows_of_the_run(tiny_run: Runs, tmp_path: Pa
     run = tmp_path / "run"
     shutil.copytree(tiny_run(), run)
     assert load_detector(run).longest_row == 24
-    (run / "config.toml").write_text("[data]\nsequence_length = 16\n")
+    (run / "config.toml").write_text(to_toml(tiny_configuration(data={"sequence_length": 16})))
     assert load_detector(run).longest_row == 16
     assert load_generator(run, None).longest_row == 16
 

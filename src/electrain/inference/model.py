@@ -24,11 +24,12 @@ from electrain.data.tokenizer.windows import TokenizedText, Window
 from electrain.foundation.errors import CheckpointError, TokenizerError
 from electrain.models import discriminator
 from electrain.models.backbones import LABELS, encode, positions_of
+from electrain.models.discriminator import Head
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import language_model_kind, require_causal, states_and_word_logits
 from electrain.models.generators import places_before, take_positions
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
-from electrain.pretrain.run_folder import HEAD_FOLDERS, Kind, _trained_length, heads_of, model_folder
+from electrain.pretrain.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
 
 _CLASSES: dict[tuple[str, Kind], Any] = {
     ("electra", "detection"): ElectraForPreTraining,
@@ -159,67 +160,69 @@ def _word_logits(
     return logits[..., : language_model.vocabulary_size].float()
 
 
-def load_detector(folder: Path | str, *, device: str | None = None) -> LoadedModel:
-    """The discriminator in a run folder, a model folder, or on the hub.
+def load_detector(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
+    """The discriminator of a run folder, of a model's folder, or on the hub.
 
     Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
         tokenizer, or one that is not the model's.
     """
-    heads = heads_of(folder)
-    if heads and "detection" not in heads:
+    run = open_run_folder(folder)
+    if run.heads and "detection" not in run.heads:
         raise CheckpointError(
-            f"{folder}: has no detection head, only {', '.join(heads)}; "
+            f"{run}: has no detection head, only {', '.join(run.heads)}; "
             'pretrain with "detection" among the [discriminator] heads'
         )
-    return _load(model_folder(folder), "detection", device, _trained_length(folder))
+    return _load(run.heads.get("detection", run.model), "detection", device, run.trained_length)
 
 
-def load_language_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
-    """The masked or causal language model in a model folder, on the hub, or in the run folder of the baseline.
+def load_language_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
+    """The masked or causal language model of a run folder, of a model's folder, or on the hub.
 
-    Of a run folder with a generator, that generator; with a correction head and no generator, that head. Raises: as
-    `load_detector`.
+    Of a run folder it is the generator; without a generator, the correction head; without that, the model itself,
+    which is right for a run of the masked-language-modelling baseline. Raises: as `load_detector`.
     """
-    inside = [Path(folder) / name for name in ("generator", "correction")]
-    source = next((str(path) for path in inside if path.is_dir()), None) or model_folder(folder)
-    return _load(source, language_model_kind(configuration_of(source)), device, _trained_length(folder))
+    run = open_run_folder(folder)
+    source = run.generator or run.heads.get("correction", run.model)
+    return _load(source, language_model_kind(configuration_of(source)), device, run.trained_length)
 
 
-def load_head(folder: Path | str, head: str, *, device: str | None = None) -> LoadedModel:
-    """A further head of a run's discriminator: correction or electric.
+def load_head(folder: Path | str | RunFolder, head: Head, *, device: str | None = None) -> LoadedModel:
+    """The network with a further head of a run's discriminator: correction or electric.
 
     Raises: CheckpointError: the run has no such head; otherwise as `load_detector`.
     """
-    if head not in heads_of(folder):
+    run = open_run_folder(folder)
+    if head not in run.heads:
         raise CheckpointError(
-            f"{folder}: has no {head} head, only {', '.join(heads_of(folder)) or 'what its model/ is'}; "
+            f"{run}: has no {head} head, only {', '.join(run.heads) or 'what its model/ is'}; "
             f'pretrain with [discriminator] heads = ["detection", "{head}"]'
         )
-    inside = Path(folder) / head
-    source = str(inside) if inside.is_dir() else model_folder(folder)
-    return _load(source, HEAD_FOLDERS[head], device, _trained_length(folder))
+    return _load(run.heads[head], HEAD_KINDS[head], device, run.trained_length)
 
 
-def load_model(folder: Path | str, *, device: str | None = None) -> LoadedModel:
-    """A discriminator or a language model, whichever the folder holds. Raises: as `load_detector`."""
-    source = model_folder(folder)
-    configuration = configuration_of(source)
+def load_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
+    """The network in `model/`: a discriminator or a language model, as its class says. Raises: as `load_detector`."""
+    run = open_run_folder(folder)
+    configuration = configuration_of(run.model)
     name = (configuration.architectures or [""])[0]
     is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
     kind: Kind = "detection" if is_detector else language_model_kind(configuration)
-    return _load(source, kind, device, _trained_length(folder))
+    return _load(run.model, kind, device, run.trained_length)
 
 
-def load_generator(folder: Path | str, generator: Path | str | None, *, device: str | None = None) -> LoadedModel:
+def load_generator(
+    folder: Path | str | RunFolder, generator: Path | str | None, *, device: str | None = None
+) -> LoadedModel:
     """The generator that belongs to a discriminator: the one named, or the run folder's own.
 
     Raises: CheckpointError: `folder` is no run folder and no generator is named; otherwise as `load_detector`.
     """
-    if generator is None and not (Path(folder) / "generator").is_dir():
+    run = open_run_folder(folder)
+    if generator is None and run.generator is None:
         raise CheckpointError(
-            f"{folder}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
+            f"{run}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
         )
-    return load_language_model(folder if generator is None else generator, device=device)
+    return load_language_model(run if generator is None else generator, device=device)
 
 
 def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:

@@ -19,8 +19,8 @@ from electrain.inference.evaluate.sentence_scores import (
     pseudo_log_likelihoods,
     tokenize_sentences,
 )
-from electrain.inference.model import LoadedModel, load_head, load_language_model, load_model
-from electrain.pretrain.run_folder import heads_of, restores_missing_words
+from electrain.inference.model import LoadedModel, load_detector, load_head, load_language_model, load_model
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MinimalPair:
 
 
 def evaluate_blimp(
-    model: Path | str,
+    model: Path | str | RunFolder,
     data: Path | str,
     *,
     generator: Path | str | None = None,
@@ -74,7 +74,8 @@ def evaluate_blimp(
         raise DataError(f"--limit-pairs-per-set {limit_pairs_per_set}: must be at least 1")
     pairs = read_minimal_pairs(Path(data), limit_pairs_per_set)
     sentences = [pair.good for pair in pairs] + [pair.bad for pair in pairs]
-    scorers = _scorers(model, generator, device)
+    run = open_run_folder(model)
+    scorers = _scorers(run, generator, device)
     scores: Scores = {}
     asked = next(iter(scorers.values()))
     tokenized = tokenize_sentences(asked, sentences)
@@ -82,7 +83,7 @@ def evaluate_blimp(
         own = tokenized
         if scorer.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
             own = tokenize_sentences(scorer, sentences)
-        if name == "correction" and restores_missing_words(model):  # it has only ever been asked at [MASK]
+        if name == "correction" and run.restores_missing_words:  # it has only ever been asked at [MASK]
             masked = pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
             scores |= {f"correction_{kind}": values for kind, values in masked.items()}
         elif name == "pseudo_log_likelihood":
@@ -108,26 +109,26 @@ def evaluate_blimp(
 ScorerName = Literal["discriminator", "electric", "correction", "generator", "pseudo_log_likelihood"]
 
 
-def _scorers(model: Path | str, generator: Path | str | None, device: str | None) -> dict[ScorerName, LoadedModel]:
-    """Everything in `model` that can score a sentence, by name; the discriminator's heads first."""
-    heads = heads_of(model)
-    asked = load_model(model, device=device)
+def _scorers(run: RunFolder, generator: Path | str | None, device: str | None) -> dict[ScorerName, LoadedModel]:
+    """Everything in the run folder that can score a sentence, by name; the discriminator's heads first."""
     scorers: dict[ScorerName, LoadedModel] = {}
-    if asked.kind == "detection" and (not heads or "detection" in heads):
-        scorers["discriminator"] = asked
-    if "electric" in heads:
-        scorers["electric"] = load_head(model, "electric", device=device)
-    if "correction" in heads:
-        scorers["correction"] = load_head(model, "correction", device=device)
-    named = generator or (model if (Path(model) / "generator").is_dir() else None)
+    if "detection" in run.heads:
+        scorers["discriminator"] = load_detector(run, device=device)
+    if "electric" in run.heads:
+        scorers["electric"] = load_head(run, "electric", device=device)
+    if "correction" in run.heads:
+        scorers["correction"] = load_head(run, "correction", device=device)
+    words = None
+    if not run.heads:  # a model's own folder does not say what it is; its network does
+        words = load_model(run, device=device)
+        if words.kind == "detection":
+            scorers["discriminator"], words = words, None
+    named = generator or run.generator
     if named is not None:
         words = load_language_model(named, device=device)
-    elif asked.kind != "detection" and not heads:
-        words = asked
-    else:
-        return scorers
-    is_causal = words.kind == "causal-language-model"
-    scorers["generator" if is_causal else "pseudo_log_likelihood"] = words
+    if words is not None:
+        is_causal = words.kind == "causal-language-model"
+        scorers["generator" if is_causal else "pseudo_log_likelihood"] = words
     return scorers
 
 

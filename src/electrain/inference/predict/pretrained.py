@@ -29,7 +29,7 @@ from electrain.inference.model import (
     replaced_logits,
     rows_of,
 )
-from electrain.pretrain.run_folder import heads_of
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
 STANDARD_INPUT = "-"
 
@@ -117,16 +117,17 @@ def predict_fill(
             }
 
 
-def _filler(model: Path | str, by: str | None, device: str | None) -> LoadedModel:
+def _filler(model: Path | str | RunFolder, by: str | None, device: str | None) -> LoadedModel:
     """What fills: the one asked for, or the first that sees both sides of a gap."""
+    run = open_run_folder(model)
     if by == "correction":
-        return load_head(model, "correction", device=device)
-    if by == "generator" and heads_of(model) and not (Path(model) / "generator").is_dir():
-        raise CheckpointError(f"{model}: has no generator that fills gaps; leave --by out, or give another run")
-    found = load_language_model(model, device=device)
+        return load_head(run, "correction", device=device)
+    if by == "generator" and run.heads and run.generator is None:
+        raise CheckpointError(f"{run}: has no generator that fills gaps; leave --by out, or give another run")
+    found = load_language_model(run, device=device)
     if found.kind == "causal-language-model":
-        if by is None and "correction" in heads_of(model):
-            return load_head(model, "correction", device=device)
+        if by is None and "correction" in run.heads:
+            return load_head(run, "correction", device=device)
         raise CheckpointError(
             f"{found.source}: is a causal generator, which sees only what stands before a gap; "
             "let it write on by predict generate"
