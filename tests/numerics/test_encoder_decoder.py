@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from electrain.data.labelled.examples import PairedExample
-from electrain.data.tokenizer.targets import plain_ids, train_target_tokenizer
+from electrain.data.tokenizer.plain_text import plain_ids
+from electrain.data.tokenizer.targets import train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.task import Task

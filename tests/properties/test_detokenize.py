@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from electrain.data.text.cleaning import clean_text
+from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import (
     is_word_piece,
     load_target_tokenizer,
-    plain_ids,
     train_target_tokenizer,
     writing_ids,
     written_text,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, add_special_tokens, load_tokenizer, plain_backend, wrap
+from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, add_special_tokens, load_tokenizer, wrap
 from electrain.foundation.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -101,13 +101,6 @@ def writing_ids(tokenizer: Any, source: str = "the target tokenizer") -> Writing
 
 def _first(*ids: int | None) -> int | None:
     return next((one for one in ids if one is not None), None)
-
-
-def plain_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of each text, without special tokens: those written out in a text are plain text."""
-    backend = plain_backend(tokenizer)
-    backend.encode_special_tokens = True
-    return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
 def is_word_piece(tokenizer: Any) -> bool:

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from electrain.data.text.cleaning import clean_text
+from electrain.data.tokenizer.plain_text import encode_plain, mask_reader
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 T = TypeVar("T")
 
@@ -61,17 +65,24 @@ def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[
         yield chunk
 
 
-def tokenize_texts(tokenizer: Any, texts: Sequence[str]) -> list[TokenizedText]:
-    """The texts, cleaned as training text is, as tokens that know their characters in the texts as given."""
+def tokenize_texts(
+    tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str], *, reads_masks: bool = False
+) -> list[TokenizedText]:
+    """The texts, cleaned as training text is, as tokens that know their characters in the texts as given.
+
+    Args:
+        reads_masks: a mask token typed in a text is one; all other special tokens are always plain text.
+    """
     cleaned = [clean_text(text) for text in texts]
-    encoding = tokenizer(cleaned, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    if reads_masks:
+        encodings = mask_reader(tokenizer).encode_batch(cleaned, add_special_tokens=False)
+    else:
+        encodings = encode_plain(tokenizer, cleaned, add_special_tokens=False).encodings or []
     result = []
-    for text, clean, ids, offsets in zip(
-        texts, cleaned, encoding["input_ids"], encoding["offset_mapping"], strict=True
-    ):
+    for text, clean, encoding in zip(texts, cleaned, encodings, strict=True):
         places = places_in_original(text, clean)
-        spans = [(places[start], places[end - 1] + 1) if start < end else (0, 0) for start, end in offsets]
-        result.append(TokenizedText(text, ids, spans))
+        spans = [(places[start], places[end - 1] + 1) if start < end else (0, 0) for start, end in encoding.offsets]
+        result.append(TokenizedText(text, encoding.ids, spans))
     return result
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from electrain.data.labelled.examples import QuestionExample, TaskName
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import ConfigurationError, DataError
@@ -232,7 +233,7 @@ def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, Tokeniz
     result = {}
     for start in range(0, len(distinct), TEXTS_PER_CALL):
         part = distinct[start : start + TEXTS_PER_CALL]
-        encoding = tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoding = encode_plain(tokenizer, part, add_special_tokens=False, return_offsets_mapping=True)
         for text, ids, offsets in zip(part, encoding["input_ids"], encoding["offset_mapping"], strict=True):
             starts, ends = np.array(offsets, np.int32).reshape(-1, 2).T
             result[text] = TokenizedText(text, ids, starts, ends)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from electrain.data.labelled.examples import PairedExample
-from electrain.data.tokenizer.targets import is_word_piece, plain_ids, writing_ids, written_text
+from electrain.data.tokenizer.plain_text import plain_ids
+from electrain.data.tokenizer.targets import is_word_piece, writing_ids, written_text
 from electrain.finetune.tasks.detokenize import detokenize
 from electrain.finetune.tasks.metrics import looks_chinese
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded

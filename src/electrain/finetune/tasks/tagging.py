@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from electrain.data.labelled.examples import TaggedExample, TaskName
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
@@ -49,9 +50,8 @@ class Tagging:
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
         """One row for each window; `places` has for each token the number of the word that it answers for, or None."""
-        encoded = self.tokenizer(
-            [list(example.words) for example in examples], is_split_into_words=True, add_special_tokens=False
-        )
+        words_of = [list(example.words) for example in examples]
+        encoded = encode_plain(self.tokenizer, words_of, is_split_into_words=True, add_special_tokens=False)
         numbers = {label: number for number, label in enumerate(self.labels)}
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         rows = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from electrain.data.labelled.examples import TextExample
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.task import Collated, Row, encoder_inputs, inference_batches, on_device
 
 
@@ -38,7 +39,8 @@ class TextTask:
             numbers = [number for number, example in enumerate(examples) if (example.second is not None) == is_pair]
             if not numbers:
                 continue
-            encoded = self.tokenizer(
+            encoded = encode_plain(
+                self.tokenizer,
                 [examples[number].first for number in numbers],
                 [examples[number].second for number in numbers] if is_pair else None,
                 truncation=True,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
 from electrain.inference.model import LoadedModel, masked_word_logits, next_word_logits, replaced_logits
@@ -55,7 +56,7 @@ def tokenize_sentences(model: LoadedModel, sentences: Sequence[str]) -> Tokenize
 
     Raises: DataError: a sentence has no token, or more than the model takes.
     """
-    encoding = model.tokenizer(list(sentences), add_special_tokens=True)
+    encoding = encode_plain(model.tokenizer, list(sentences))
     numbers: dict[tuple[int, ...], int] = {}
     words, place = [], []
     for index, ids in enumerate(map(tuple, encoding["input_ids"])):

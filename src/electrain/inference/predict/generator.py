@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from electrain.data.shards.randomness import below_one, random_uniforms
 from electrain.data.shards.rows import PackedBatch
 from electrain.data.tokenizer.chinese_words import word_beginnings
+from electrain.data.tokenizer.plain_text import encode_plain, plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME, continues_word, load_tokenizer
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
@@ -54,7 +55,7 @@ def predict_generate(
     except ValueError as error:
         raise ConfigurationError(f"predict generate: {error}") from error
     for number, text in enumerate(texts):
-        ids = writer.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = plain_ids(writer.tokenizer, [text])[0]
         room = min(tokens, writer.longest_row - 1 - len(ids))
         if room < 1:
             raise DataError(
@@ -107,8 +108,8 @@ def predict_corrupt(
     tokenizer = _tokenizer_of(model, generator)
     takes_words = config.corruption.noise != "random" and read_manifest(Path(model), "run").facts.get("has_words")
     for number, text in enumerate(texts):
-        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ids = encoded["input_ids"]
+        encoded = encode_plain(tokenizer, [text], add_special_tokens=False, return_offsets_mapping=True)
+        ids = encoded["input_ids"][0]
         longest = config.data.sequence_length - 2
         if not 0 < len(ids) <= longest:
             raise DataError(
@@ -116,7 +117,7 @@ def predict_corrupt(
             )
         begins = None
         if takes_words:  # as the shards' rows have them
-            starts = [start for start, _ in encoded["offset_mapping"]]
+            starts = [start for start, _ in encoded["offset_mapping"][0]]
             begins = word_beginnings(text, tokenizer.convert_ids_to_tokens(ids), starts)
         packed = _packed(ids, begins, tokenizer, number)
         yield {"text": text, **_steps(packed, config, generator, tokenizer, Path(model), seed)}

@@ -103,7 +103,7 @@ def predict_fill(
     mask = language_model.tokenizer.mask_token
     number = 0
     for chunk in chunks_of(texts):
-        tokenized = tokenize_texts(language_model.tokenizer, chunk)
+        tokenized = tokenize_texts(language_model.tokenizer, chunk, reads_masks=True)
         for text in tokenized:
             number += 1
             if text.text.strip() and language_model.tokenizer.mask_token_id not in text.token_ids:

@@ -14,6 +14,7 @@ from electrain.data.labelled.reading import Columns, read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import parse_object
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
 from electrain.finetune.tasks.fine_tuned import FineTuned, load_fine_tuned
@@ -209,7 +210,7 @@ def predict_embed(
 
 def _embedder(network: Any, tokenizer: Any, longest: int) -> Callable[[Sequence[str]], list[list[float]]]:
     def embed(texts: Sequence[str]) -> list[list[float]]:
-        encoded = tokenizer([clean_text(text) for text in texts], truncation=True, max_length=longest)
+        encoded = encode_plain(tokenizer, list(map(clean_text, texts)), truncation=True, max_length=longest)
         _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings], longest)
         rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
         vectors: list[list[float]] = [[] for _ in texts]
