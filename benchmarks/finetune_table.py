@@ -33,6 +33,7 @@ from electrain.finetune.run import finetune
 from electrain.finetune.tasks.fine_tuned import load_fine_tuned
 from electrain.finetune.tasks.metrics import (
     answer_scores,
+    are_entity_tags,
     classification_scores,
     looks_chinese,
     regression_scores,
@@ -363,10 +364,15 @@ def _is_chinese(examples: list[Any]) -> bool:
     return looks_chinese([example.target for example in examples])
 
 
+def _tagging_scores(truth: list[list[str]], told: list[list[str]]) -> dict[str, float]:
+    has_entities = are_entity_tags({tag for tags in truth for tag in tags})
+    return tagging_scores(truth, told, has_entities=has_entities)
+
+
 TRIVIAL: dict[str, tuple[Callable[[list[Any]], Any], Callable[[list[Any], list[Any]], dict[str, float]]]] = {
     "classification": (_majority, lambda x, told: classification_scores([one.labels[0] for one in x], told)),
     "regression": (_mean, lambda x, told: regression_scores([one.value for one in x], told)),
-    "tagging": (_unigram_tagger, lambda x, told: tagging_scores([list(one.tags) for one in x], told)),
+    "tagging": (_unigram_tagger, lambda x, told: _tagging_scores([list(one.tags) for one in x], told)),
     "question-answering": (
         _first_words_of_context,
         lambda x, told: answer_scores(
