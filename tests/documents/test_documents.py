@@ -56,7 +56,7 @@ def test_readme_is_short_and_starts_with_the_two_commands():
 
 
 def test_the_guide_names_every_field():
-    from electrain.cli.app import pretrain_fields
+    from electrain.cli.training import pretrain_fields
 
     guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
     for flag in re.findall(r"--([\w-]+\.[\w-]+):", pretrain_fields()):

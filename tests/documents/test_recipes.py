@@ -87,7 +87,7 @@ def test_the_example_knows_every_recipe() -> None:
 
 
 def test_the_page_names_every_field_and_recipe() -> None:
-    from electrain.cli.app import finetune_fields
+    from electrain.cli.training import finetune_fields
 
     page = (Path(__file__).parents[2] / "docs" / "finetuning.md").read_text("utf-8")
     names = [line.split(":")[0].split(".")[1].replace("-", "_") for line in finetune_fields().splitlines()]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from electrain.cli import app as cli
+from command_line import refuse
 from electrain.foundation.configuration import build_configuration, parse_overrides, read_toml, to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
@@ -25,18 +25,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "run.toml"
     path.write_text(TINY)
     return path
-
-
-def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line on stderr with which the command line refuses; exit code 2, nothing on stdout."""
-    with pytest.raises(SystemExit) as raised:
-        cli.main(arguments)
-    output = capsys.readouterr()
-    assert raised.value.code == 2
-    assert output.out == ""
-    assert output.err.count("\n") == 1
-    assert output.err.startswith("electrain: ")
-    return output.err
 
 
 def pretrain(config: Path | str, shards: Path, output: Path, *flags: str) -> list[str]:
@@ -83,8 +71,8 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--data.segments", "3"], "[data] segments = 3: must be 1 or 2"),
     (["--data.sequence-length", "2"], "sequence_length = 2: must be at least 8"),
     (["--data.sequence-length", "100000"], "too few for one row of 100000; add text or lower"),
-    (["--steps", "5"], "--steps: not understood; fields are set by --section.field value"),
-    (["stray"], "stray: not understood; fields are set by --section.field value"),
+    (["--steps", "5"], "there is no option --steps; a field is set by --SECTION.FIELD VALUE"),
+    (["stray"], "'stray' is not expected here; a field is set by --SECTION.FIELD VALUE"),
 ]
 
 

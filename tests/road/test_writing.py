@@ -157,7 +157,7 @@ def test_mistakes_get_one_line(
     assert code == 2
     assert not out
     assert message in err
-    assert len([line for line in err.splitlines() if line.startswith("electrain:")]) == 1
+    assert len([line for line in err.splitlines() if line.startswith("electrain ")]) == 1
 
 
 def test_what_is_no_encoder_decoder_is_refused(

@@ -45,7 +45,7 @@ def parse_overrides(arguments: Sequence[str]) -> Tables:
         name, equals, value = arguments[index].partition("=")
         section, dot, field = name.removeprefix("--").partition(".")
         if not name.startswith("--") or not dot:
-            raise ConfigurationError(f"{arguments[index]}: not understood; fields are set by --section.field value")
+            raise ConfigurationError(f"'{name}' is not expected here; a field is set by --SECTION.FIELD VALUE")
         if not equals:
             index += 1
             if index >= len(arguments):

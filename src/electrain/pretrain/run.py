@@ -75,18 +75,15 @@ class RunResult:
     metrics: dict[str, Any]
 
 
-def pretrain(
-    config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False, tokenizer: Path | None = None
-) -> RunResult:
+def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False) -> RunResult:
     """Trains as `config` says on the shards and writes the run folder `output`.
 
     Args:
         resume: go on from the newest good checkpoint of `output`; where there is none, begin.
-        tokenizer: refuse shards that were made with another one.
     Raises: ElectrainError: whatever the user has to mend.
     """
     shards = open_shards(shards_directory)
-    _require_tokenizer(shards, tokenizer, config)
+    _require_tokenizer(shards, config)
     with started_runtime(config.training.precision) as runtime:
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
@@ -105,10 +102,10 @@ def pretrain(
             raise ConfigurationError(OUT_OF_MEMORY) from error
 
 
-def _require_tokenizer(shards: Shards, tokenizer: Path | None, config: PretrainConfig) -> None:
+def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
     named = (config.start.discriminator, config.start.generator, config.generator.source)
     starts = [Path(start) for start in named if start]
-    for other in [*([tokenizer] if tokenizer else []), *(start for start in starts if start.is_dir())]:
+    for other in (start for start in starts if start.is_dir()):
         if tokenizer_hash(other) != shards.tokenizer_hash:
             raise TokenizerError(
                 f"the shards were made with another tokenizer than {other}; "

@@ -1,0 +1,188 @@
+"""The verbs that ask a trained model: `evaluate` and `predict`, and which of their options each task reads."""
+
+import json
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, TaskChoice, Whole, print_json, say
+from electrain.foundation.errors import ConfigurationError
+
+_LABELLED = typing.get_args(TaskChoice)
+
+# The tasks that read each option. Options that are not listed here are read by every task of the verb.
+EVALUATE_READERS: dict[str, tuple[str, ...]] = {
+    "predictions": _LABELLED,
+    "generator": ("detection", "blimp"),
+    "text_column": ("detection", *_LABELLED),
+    "pair_column": PAIRED_TASKS,
+    "label_column": _LABELLED,
+    "references_column": WRITING_TASKS,
+    "skip_broken": _LABELLED,
+    "rows": ("detection",),
+    "seed": ("detection",),
+    "limit_pairs_per_set": ("blimp",),
+}
+PREDICT_READERS: dict[str, tuple[str, ...]] = {
+    "candidates": ("fill",),
+    "by": ("fill",),
+    "tokens": ("generate",),
+    "temperature": ("generate",),
+    "top_p": ("generate",),
+    "seed": ("generate", "corrupt"),
+}
+
+
+def evaluate(
+    task: Literal["detection", "blimp", TaskChoice],
+    /,
+    *,
+    model: str,
+    data: Files,
+    output: Path | None = None,
+    predictions: Path | None = None,
+    generator: str | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    references_column: str | None = None,
+    skip_broken: bool = False,
+    rows: Whole = 512,
+    seed: Whole = 0,
+    limit_pairs_per_set: Whole | None = None,
+) -> None:
+    """Score a model.
+
+    A pretrained model is scored by `detection` on held-out text or by `blimp` on minimal pairs, a fine-tuned model by
+    its own task on labelled examples.
+
+    Args:
+        task: What to score.
+        model: Run folder, model folder or hub id.
+        data: detection: shards or a corpus of held-out text. blimp: one .jsonl or .jsonl.gz file, or a folder of them.
+            Other tasks: labelled examples, in the formats that `electrain finetune` reads.
+        output: JSON file for the scores. By default, they are only printed.
+        predictions: Fine-tuned tasks: file for the answers, one JSON line per example. By default, answers are not
+            saved.
+        generator: detection, blimp: run folder, model folder or hub id of the generator, when --model is a model folder
+            or hub id. By default, the generator of the run.
+        text_column: Column of the text. By default "text" for detection; for fine-tuned tasks, the column used in
+            training.
+        pair_column: classification, regression, question-answering: column of the second text, or of the context. By
+            default, the column used in training.
+        label_column: Fine-tuned tasks: column of the label, number, tags, answers or target text. By default, the
+            column used in training.
+        references_column: summarization, translation: column of a list of further correct outputs. By default, none.
+        skip_broken: Fine-tuned tasks: leave invalid rows out and count them. By default, an invalid row is an error.
+        rows: detection: largest number of rows to score.
+        seed: detection: seed of the masks and of the sampled replacements.
+        limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
+    """
+    from electrain.foundation.output_folder import write_text_durably
+    from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
+    from electrain.inference.evaluate.detection import evaluate_detection
+    from electrain.inference.predict.pretrained import require_writable, write_json_lines
+
+    require_writable(output)
+    require_writable(predictions)
+    if task == "detection":
+        column = text_column or "text"
+        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
+    elif task == "blimp":
+        if len(data) != 1:
+            raise ConfigurationError(f"--data: blimp reads one file or folder, not {len(data)}; give one")
+        result = evaluate_blimp(model, data[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
+        say(blimp_table(result))
+    else:
+        from electrain.inference.evaluate.tasks import evaluate_task
+
+        columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
+        given = {role: column for role, column in columns.items() if column is not None}
+        result, answers = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
+        if predictions is not None:
+            write_json_lines(answers, predictions)
+    if output is not None:
+        write_text_durably(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print_json(result)
+
+
+def predict(
+    task: Literal[
+        "detect",
+        "fill",
+        "generate",
+        "corrupt",
+        "embed",
+        "classify",
+        "regress",
+        "tag",
+        "answer",
+        "summarize",
+        "translate",
+    ],
+    /,
+    *texts: str,
+    model: str,
+    input: Path | None = None,
+    output: Path | None = None,
+    candidates: Whole = 5,
+    by: Literal["generator", "correction"] | None = None,
+    tokens: Whole = 40,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    seed: Whole = 0,
+) -> None:
+    """Ask a model about texts.
+
+    With a pretrained model, `detect` finds replaced tokens, `fill` fills each [MASK], `generate` continues a text,
+    `corrupt` shows what the discriminator sees in training, and `embed` turns texts into vectors. A fine-tuned model
+    can `classify`, `regress`, `tag`, `answer`, `summarize` or `translate`.
+
+    Args:
+        task: What to ask.
+        texts: Texts to read. By default, they are the lines of --input or of standard input. A tab separates the two
+            texts of a pair, and a question from its context.
+        model: Run folder, model folder or hub id.
+        input: File with one text per line, JSON lines, or labelled examples in the formats that `electrain finetune`
+            reads. By default, standard input when no texts are given.
+        output: File for the answers, one JSON line per text. By default, they are printed.
+        candidates: fill: number of words to suggest for each [MASK].
+        by: fill: network that fills. By default the generator where the run has one, else the correction head.
+        tokens: generate: number of tokens to write.
+        temperature: generate: sampling temperature, above 0. Lower values favour likely tokens.
+        top_p: generate: sample from the likeliest tokens whose probabilities sum to this value, above 0 and at most 1.
+        seed: generate, corrupt: seed of the random draws.
+    """
+    from electrain.inference.predict import tasks as predict_tasks
+    from electrain.inference.predict.generator import predict_corrupt, predict_generate
+    from electrain.inference.predict.pretrained import (
+        predict_detect,
+        predict_fill,
+        read_texts,
+        require_writable,
+        write_json_lines,
+    )
+
+    require_writable(output)
+    results: Iterator[dict[str, Any]]
+    if task in predict_tasks.TASK_OF_VERB:
+        if not texts and predict_tasks.holds_examples(input):
+            results = predict_tasks.predict_examples(task, model, [str(input)])
+        else:
+            lines = read_texts(texts, input, keeps_json=True)
+            results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input))
+        write_json_lines(results, output)
+        return
+    given = read_texts(texts, input)
+    if task == "detect":
+        results = predict_detect(model, given)
+    elif task == "fill":
+        results = predict_fill(model, given, by=by, top_k=candidates)
+    elif task == "embed":
+        results = predict_tasks.predict_embed(model, given)
+    elif task == "generate":
+        results = predict_generate(model, given, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+    else:
+        results = predict_corrupt(model, given, seed=seed)
+    write_json_lines(results, output)

@@ -1,0 +1,90 @@
+"""What several verbs share: the types of their options, and how they print a result."""
+
+import difflib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from electrain.foundation.errors import ConfigurationError
+
+
+def _whole(_: Any, tokens: Any) -> int:
+    """Strict, because cyclopts alone rounds `--steps 1.5` to 2."""
+    text = tokens[0].value
+    if not text.lstrip("+-").isdigit():
+        raise ConfigurationError(f"{tokens[0].keyword or 'value'} {text}: must be a whole number")
+    return int(text)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
+Files = Annotated[list[str], Parameter(consume_multiple=True)]
+Overrides = Annotated[str, Parameter(allow_leading_hyphen=True)]
+TaskChoice = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
+
+PAIRED_TASKS = ("classification", "regression", "question-answering")
+WRITING_TASKS = ("summarization", "translation")
+
+
+def print_json(result: Any) -> None:
+    """Prints one line of JSON to standard output."""
+    print(json.dumps(result, ensure_ascii=False), flush=True)
+
+
+def say(message: str) -> None:
+    """Prints one line to standard error, where it does not mix with results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def options_of(verb: Callable[..., None]) -> list[str]:
+    """The flags that a verb declares, for example ["--config", "--shards"]."""
+    parameters = inspect.signature(verb).parameters.values()
+    return [f"--{each.name.replace('_', '-')}" for each in parameters if each.kind is each.KEYWORD_ONLY]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """The end of a message that offers the known word nearest to a misspelt one, or "" where none is near."""
+    nearest = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+# cyclopts calls a verb's validator with the arguments that stand on the command line, without the defaults.
+def refuse_unknown_options(verb: Callable[..., None]) -> Callable[..., None]:
+    """A validator for verbs that take --SECTION.FIELD VALUE, for which cyclopts lets every other flag pass too.
+
+    Returns: a function that raises ConfigurationError at the first flag without a section.
+    """
+
+    def refuse(**given: Any) -> None:
+        for word in given.get("overrides", ()):
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and "." not in flag:
+                nearest = suggestion(flag, options_of(verb)) or "; a field is set by --SECTION.FIELD VALUE"
+                raise ConfigurationError(f"there is no option {flag}{nearest}")
+
+    return refuse
+
+
+def refuse_unread_options(readers: dict[str, tuple[str, ...]]) -> Callable[..., None]:
+    """A validator for verbs whose first argument is a task, each of which reads only some of the options.
+
+    Args:
+        readers: the tasks that read each option. An option that is not listed is read by every task.
+    Returns: a function that raises ConfigurationError at the first option that the task does not read.
+    """
+
+    def refuse(**given: Any) -> None:
+        for option, tasks in readers.items():
+            if option in given:
+                require_read(f"--{option.replace('_', '-')}", tasks, given["task"])
+
+    return refuse
+
+
+def require_read(flag: str, tasks: tuple[str, ...], task: str) -> None:
+    """Raises ConfigurationError unless the task is one of those that read the flag."""
+    if task not in tasks:
+        raise ConfigurationError(f"{flag}: {task} does not read it, only {', '.join(tasks)}; leave it out")

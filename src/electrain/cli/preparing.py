@@ -1,0 +1,96 @@
+"""The verbs that turn text into what pretraining reads: `tokenizer` and `prepare`."""
+
+from pathlib import Path
+
+from electrain.cli.options import Whole, print_json, say
+from electrain.foundation.errors import ConfigurationError
+
+
+def tokenizer(
+    corpus: list[str],
+    /,
+    *,
+    output: Path,
+    vocab_size: Whole = 30522,
+    cased: bool = False,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    model_max_length: Whole = 512,
+    character_coverage: float = 0.9999,
+) -> None:
+    """Train a WordPiece tokenizer on a corpus.
+
+    Args:
+        corpus: Files, folders, globs, hub:NAME[/CONFIG][:SPLIT] data sets, or builtin:documentation.
+        output: Folder to create for the tokenizer.
+        vocab_size: Largest number of tokens in the vocabulary. The default is the published size.
+        cased: Keep capital letters and accents. By default, text is lower-cased and accents are removed.
+        text_column: Column that holds the text in tables and JSON lines.
+        document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By
+            default, each .txt file is one document.
+        strict: Refuse invalid UTF-8. By default, invalid bytes are left out and counted.
+        model_max_length: Longest input, in tokens, that is written into the tokenizer's configuration.
+        character_coverage: Fraction of the characters in the corpus that the alphabet covers, above 0 and at most 1.
+            The rarest characters become [UNK].
+    """
+    from electrain.data.text.corpus import CorpusCounts, read_documents
+    from electrain.data.tokenizer.training import train_tokenizer
+
+    counts = CorpusCounts()
+    documents = read_documents(
+        corpus, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
+    )
+    if not 0 < character_coverage <= 1:
+        raise ConfigurationError(f"--character-coverage {character_coverage}: must be above 0 and at most 1")
+    manifest = train_tokenizer(
+        documents,
+        output,
+        vocab_size,
+        cased,
+        model_max_length=model_max_length,
+        character_coverage=character_coverage,
+    )
+    say(counts.describe())
+    print_json({"output": str(output), **manifest.facts})
+
+
+def prepare(
+    corpus: list[str],
+    /,
+    *,
+    tokenizer: Path,
+    output: Path,
+    text_column: str = "text",
+    document_separator: str | None = None,
+    strict: bool = False,
+    processes: Whole | None = None,
+    chinese_words: bool = False,
+) -> None:
+    """Tokenize a corpus and store it as token shards.
+
+    Args:
+        corpus: Files, folders, globs, hub:NAME[/CONFIG][:SPLIT] data sets, or builtin:documentation.
+        tokenizer: Folder of a tokenizer, or a vocab.txt file.
+        output: Folder to create for the shards. A folder that an interrupted preparation left is started over.
+        text_column: Column that holds the text in tables and JSON lines.
+        document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By
+            default, each .txt file is one document.
+        strict: Refuse invalid UTF-8. By default, invalid bytes are left out and counted.
+        processes: Number of processes that tokenize. By default, one for each core.
+        chinese_words: Also store where Chinese words begin, so that masking can select whole words. Needs rjieba (pip
+            install 'electrain[chinese]').
+    """
+    from electrain.data.shards.prepare import prepare as prepare_shards
+
+    manifest = prepare_shards(
+        corpus,
+        tokenizer,
+        output,
+        text_column=text_column,
+        document_separator=document_separator,
+        strict=strict,
+        processes=processes,
+        chinese_words=chinese_words,
+    )
+    print_json({"output": str(output), **{name: fact for name, fact in manifest.facts.items() if name != "files"}})

@@ -1,0 +1,210 @@
+"""The verbs around a training run: `pretrain`, `plan`, `report`, `finetune`, `fields` and `demo`."""
+
+from pathlib import Path
+from typing import Literal
+
+from electrain.cli.options import (
+    PAIRED_TASKS,
+    WRITING_TASKS,
+    Files,
+    Overrides,
+    TaskChoice,
+    Whole,
+    print_json,
+    require_read,
+)
+from electrain.foundation.configuration import Tables, describe_fields, parse_overrides
+from electrain.foundation.errors import ConfigurationError
+
+# The tasks that read each section or field of a fine-tuning configuration. A file may set any of them, because one
+# file can serve several tasks; on the command line, a field that the task does not read is a mistake.
+FINETUNE_READERS: dict[str, tuple[str, ...]] = {
+    "decoder": WRITING_TASKS,
+    "generation": WRITING_TASKS,
+    "data.pair_column": PAIRED_TASKS,
+    "data.references_column": WRITING_TASKS,
+    "data.window_overlap_tokens": ("question-answering",),
+    "data.longest_answer_tokens": ("question-answering",),
+    "training.label_smoothing": WRITING_TASKS,
+    "head.pooling": ("classification", "regression"),
+}
+
+
+def pretrain(
+    *overrides: Overrides,
+    config: str,
+    shards: Path,
+    output: Path,
+    resume: bool = False,
+) -> None:
+    """Pretrain a generator and a discriminator on token shards.
+
+    Args:
+        overrides: Fields of the configuration, each as --SECTION.FIELD VALUE; they override the file. `electrain
+            fields` lists all fields.
+        config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
+        shards: Folder that `electrain prepare` wrote.
+        output: Folder to create for the run.
+        resume: Continue from the newest intact checkpoint in the output folder.
+    """
+    from electrain.pretrain.configuration import load_configuration
+    from electrain.pretrain.run import pretrain as run
+
+    configuration = load_configuration(config, parse_overrides(overrides))
+    result = run(configuration, shards, output, resume=resume)
+    if result.is_first:
+        print_json({"output": str(output), "finished": result.is_finished, **result.metrics})
+    if result.is_failed:
+        raise SystemExit(1)
+
+
+def plan(
+    *overrides: Overrides,
+    config: str,
+    hardware: str | None = None,
+    devices: Whole = 1,
+    utilisation: float | None = None,
+    price_per_hour: float | None = None,
+    vocab_size: Whole | None = None,
+) -> None:
+    """Estimate what a pretraining run costs: parameters, FLOPs, memory, hours and money.
+
+    Args:
+        overrides: Fields of the configuration, each as --SECTION.FIELD VALUE; they override the file. `electrain
+            fields` lists all fields.
+        config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
+        hardware: Name of a device, for example h100 or rtx-4090, or "this" to measure this machine. By default, no
+            duration is estimated.
+        devices: Number of devices that share the rows of a step.
+        utilisation: Fraction of the device's peak rate that training reaches, above 0 and at most 1. By default, a
+            typical value for the device. Needs --hardware.
+        price_per_hour: Price of one device for one hour, in any currency. By default, no price is estimated. Needs
+            --hardware.
+        vocab_size: Number of tokens in the vocabulary. By default 30,522, the published size.
+    """
+    from electrain.pretrain.configuration import load_configuration
+    from electrain.pretrain.hardware import named_hardware
+    from electrain.pretrain.plan import PAPER_VOCABULARY_SIZE
+    from electrain.pretrain.plan import plan as plan_run
+
+    for flag, value in (("--utilisation", utilisation), ("--price-per-hour", price_per_hour)):
+        if value is not None and hardware is None:
+            raise ConfigurationError(f"{flag}: is read only with --hardware; give both")
+    result = plan_run(
+        load_configuration(config, parse_overrides(overrides)),
+        None if hardware is None else named_hardware(hardware),
+        vocabulary_size=vocab_size or PAPER_VOCABULARY_SIZE,
+        devices=devices,
+        utilisation=utilisation,
+        price_per_hour=price_per_hour,
+    )
+    print_json(result.to_dict())
+
+
+def report(*, run: Path) -> None:
+    """Write report.html for a run, also while the run is still training.
+
+    Args:
+        run: Output folder of `electrain pretrain` or `electrain finetune`.
+    """
+    from electrain.pretrain.report import write_report
+
+    print_json({"report": str(write_report(run))})
+
+
+def finetune(
+    task: TaskChoice,
+    /,
+    *overrides: Overrides,
+    model: str,
+    train: Files,
+    validation: Files,
+    output: Path,
+    config: str | None = None,
+    decoder: str | None = None,
+    seeds: Whole | None = None,
+    resume: bool = False,
+) -> None:
+    """Fine-tune a pretrained encoder on labelled examples.
+
+    Args:
+        task: Kind of task to train for.
+        overrides: Fields of the configuration, each as --SECTION.FIELD VALUE; they override the file. `electrain fields
+            finetune` lists all fields.
+        model: Run folder, model folder or hub id of a pretrained encoder.
+        train: Training examples: files (.tsv, .csv, .jsonl, .parquet, CoNLL columns, SQuAD JSON), folders, globs or
+            hub:NAME data sets.
+        validation: Validation examples, in the same formats. The model with the best validation score is kept.
+        output: Folder to create for the run. The trained model is written to OUTPUT/model.
+        config: TOML file, or the name of a recipe: sst2, brown_pos, squad, multi30k_en_de, ... By default, the default
+            of every field.
+        decoder: Decoder for summarization and translation: generator, encoder, fresh, or the folder of a language
+            model. By default, what the configuration says, else fresh.
+        seeds: Number of runs with different seeds, each in OUTPUT/seed-N; the median and the spread of the scores are
+            reported. By default, one run.
+        resume: Continue from the newest intact checkpoint in the output folder.
+    """
+    from electrain.finetune.configuration import load_finetune_configuration
+    from electrain.finetune.run import finetune as run
+    from electrain.finetune.seeds import finetune_seeds
+
+    tables = parse_overrides(overrides)
+    _require_read(task, tables)
+    if decoder is not None:
+        require_read("--decoder", WRITING_TASKS, task)
+        is_kind = decoder in ("generator", "encoder", "fresh")
+        chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
+        tables["decoder"] = chosen | tables.get("decoder", {})
+    configuration = load_finetune_configuration(config, tables)
+    if seeds is not None:
+        print_json(finetune_seeds(task, configuration, model, train, validation, output, seeds=seeds, resume=resume))
+        return
+    result = run(task, configuration, model, train, validation, output, resume=resume)
+    if result.is_first:
+        facts = {"output": str(output), "task": task, "finished": result.is_finished, "best_step": result.best_step}
+        print_json({**facts, "scores": result.scores})
+    if not result.is_finished and result.is_diverged:
+        raise SystemExit(1)
+
+
+def _require_read(task: str, tables: Tables) -> None:
+    for section, table in tables.items():
+        for name in table:
+            tasks = FINETUNE_READERS.get(section) or FINETUNE_READERS.get(f"{section}.{name}")
+            if tasks is not None:
+                require_read(f"--{section}.{name}".replace("_", "-"), tasks, task)
+
+
+def fields(of: Literal["pretrain", "finetune"] = "pretrain", /) -> None:
+    """List every field of a configuration, as the flag that sets it.
+
+    Args:
+        of: Verb whose configuration is listed.
+    """
+    print(pretrain_fields() if of == "pretrain" else finetune_fields())
+
+
+def demo(*overrides: Overrides, output: Path | None = None) -> None:
+    """Run every stage in a few minutes, on documentation that is already on this machine.
+
+    Args:
+        overrides: Fields of the preset demo, each as --SECTION.FIELD VALUE. `electrain fields` lists all fields.
+        output: Folder to create. By default runs/demo, or the next free name.
+    """
+    from electrain.cli.demo import run_demo
+
+    run_demo(output, parse_overrides(overrides))
+
+
+def pretrain_fields() -> str:
+    """Every field of a pretraining configuration, for people."""
+    from electrain.pretrain.configuration import PretrainConfig
+
+    return describe_fields(PretrainConfig)
+
+
+def finetune_fields() -> str:
+    """Every field of a fine-tuning configuration, for people."""
+    from electrain.finetune.configuration import FinetuneConfig
+
+    return describe_fields(FinetuneConfig)
