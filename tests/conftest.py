@@ -1,5 +1,6 @@
 """Tiny run folders with random weights, and shards and configurations that train in a second, for all tests."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import torch
 from hypothesis import settings
 
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.foundation.configuration import to_toml
 from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator
 from electrain.models.generators import masked_language_model
-from tiny_pretraining import write_invented_shards
+from tiny_pretraining import tiny_configuration, write_invented_shards
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("electrain", deadline=None, derandomize=True, max_examples=30)
@@ -56,11 +58,15 @@ def _write_run(folder: Path, backbone: str, objective: str) -> None:
     if objective == "masked-language-modelling":
         networks = {"model": language_model}
     else:
-        networks = {"model": Discriminator(configuration).network, "generator": language_model}
+        exports = Discriminator(configuration).exports()
+        networks = {"model" if part == "encoder" else "detector": make() for part, make in exports.items()}
+        networks["generator"] = language_model
     tokenizer = wrap(word_piece_tokenizer(VOCABULARY, cased=False))
     for name, network in networks.items():
         network.save_pretrained(folder / name)
         save_tokenizer(tokenizer, folder / name, with_token_types=backbone == "electra")
+    config = tiny_configuration(encoder=dataclasses.asdict(encoder), training={"objective": objective})
+    (folder / "config.toml").write_text(to_toml(config))
     np.save(folder / "unigram_counts.npy", np.arange(len(VOCABULARY), dtype=np.int64)[::-1].copy())
 
 

@@ -68,7 +68,7 @@ def write_invented_shards(folder: Path, documents: int = 300) -> None:
 def tiny_configuration(**sections: dict[str, Any]) -> PretrainConfig:
     """`TINY_TABLES` with fields replaced: `tiny_configuration(training={"steps": 20})`."""
     tables = merge_tables(TINY_TABLES, sections)
-    if tables["encoder"].get("backbone") == "modernbert":
+    if tables["encoder"].get("backbone", "electra") != "electra":
         tables["encoder"]["embedding_size"] = 0
     return build_configuration(PretrainConfig, tables, "test")
 

@@ -35,17 +35,19 @@ def test_exported_heads_answer_as_the_trained_ones(tiny_shards: Path, backbone: 
     judge, tensors = objective.discriminator, batches_of(config, tiny_shards)(0)[0].tensors
     ids = tensors["token_ids"]
     exports = {name: make().eval() for name, make in judge.exports().items()}
-    assert list(exports) == ["model", "correction", "electric"]
+    detector = "encoder" if backbone == "electra" else "detection"
+    assert list(exports) == list(dict.fromkeys(["encoder", detector, "correction", "electric"]))
     with torch.no_grad():
         given = inputs_of(tensors, ids, backbone)
         hidden = judge.hidden(ids, tensors["token_type_ids"], tensors["attention_mask"])
         expected = {
-            "model": judge.detect(hidden),
+            detector: judge.detect(hidden),
             "correction": judge.correction(hidden, judge.word_embeddings.weight),
             "electric": judge.energy(hidden),
         }
-        for name, network in exports.items():
-            logits = network(**given).logits
+        torch.testing.assert_close(exports["encoder"].base_model(**given)[0], hidden)
+        for name in expected:
+            logits = exports[name](**given).logits
             if name != "correction" and backbone != "electra":
                 logits = logits[..., 1] - logits[..., 0]
             torch.testing.assert_close(logits, expected[name], rtol=1e-5, atol=1e-5, msg=name)

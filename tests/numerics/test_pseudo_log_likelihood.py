@@ -33,7 +33,7 @@ SENTENCES = [
 def test_discriminator_score_equals_one_sentence_at_a_time(
     tiny_run: Callable[..., Path], backbone: str, batch_tokens: int
 ) -> None:
-    folder = tiny_run(backbone) / "model"
+    folder = tiny_run(backbone) / ("model" if backbone == "electra" else "detector")
     kind = ElectraForPreTraining if backbone == "electra" else ModernBertForTokenClassification
     network, tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     expected = []

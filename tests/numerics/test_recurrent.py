@@ -47,7 +47,7 @@ def test_it_trains_in_the_loop_and_comes_out(tiny_shards: Path, tmp_path: Path) 
     # 106 words: guessing costs 4.66 nats; each word suggests the next
     assert result.metrics["correction_loss"] < 4.3
     assert 0 < result.metrics["correction_accuracy"] < 1
-    network, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/model", output_loading_info=True)
+    network, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "run/correction", output_loading_info=True)
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert type(network).__name__ == "RecurrentForMaskedLM"
@@ -58,7 +58,7 @@ def test_it_trains_in_the_loop_and_comes_out(tiny_shards: Path, tmp_path: Path) 
 def test_the_exported_network_is_the_articles_class(tiny_shards: Path, tmp_path: Path) -> None:
     objective = objective_of(tiny_configuration(**RECURRENT), tiny_shards).eval()
     export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path)
-    network = AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    network = AutoModelForMaskedLM.from_pretrained(tmp_path / "correction").eval()
     ids = batches_of(tiny_configuration(**RECURRENT), tiny_shards)(0)[0].tensors["token_ids"]
     with torch.no_grad():
         judge = objective.discriminator

@@ -1,6 +1,8 @@
 """What a run leaves behind loads in plain Transformers, and computes exactly what was trained."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,19 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    pipeline,
 )
 
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
-from electrain.pretrain.build import build_objective
-from electrain.pretrain.configuration import PretrainConfig
+from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetune.model import build_model, open_pretrained
+from electrain.finetune.tasks.task_folder import TaskSettings
+from electrain.foundation.errors import CheckpointError
+from electrain.inference.model import load_detector
+from electrain.inference.predict.pretrained import predict_detect
+from electrain.pretrain.build import build_objective, load_starting_weights
+from electrain.pretrain.configuration import PretrainConfig, StartConfig
 from electrain.pretrain.run import pretrain
 from tiny_pretraining import invented_text, tiny_configuration
 
@@ -74,8 +83,9 @@ def loaded(kind: Any, folder: Path) -> Any:
 def test_discriminator_computes_exactly_what_was_trained(runs: Any, shape: str) -> None:
     config, folder, objective = runs(SHAPES[shape])
     is_electra = config.encoder.backbone == "electra"
-    network = loaded(AutoModelForPreTraining if is_electra else AutoModelForTokenClassification, folder / "model")
-    inputs = texts_as_inputs(folder / "model")
+    trained = folder / ("model" if is_electra else "detector")
+    network = loaded(AutoModelForPreTraining if is_electra else AutoModelForTokenClassification, trained)
+    inputs = texts_as_inputs(trained)
     assert ("token_type_ids" in inputs) == is_electra
     with torch.no_grad():
         answer = network(**inputs).logits
@@ -117,22 +127,88 @@ def texts_as_inputs(folder: Path) -> Any:
     return tokenizer(invented_text(3, seed=1), padding=True, truncation=True, max_length=24, return_tensors="pt")
 
 
-@pytest.mark.parametrize("sections", [{}, {"encoder": {"backbone": "modernbert"}}, BASELINE])
-def test_model_is_a_plain_encoder_for_fine_tuning(runs: Any, sections: Any) -> None:
-    """`AutoModel` takes all of the encoder; a classifier gets only its own head fresh."""
-    _, folder, objective = runs(sections)
+BACKBONES = ["electra", "modernbert", "bert"]
+# What Hugging Face's classes put on top of each encoder; ModernBERT's baseline brings the dense layer of its own.
+NEW = ("classifier.", "head.", "bert.pooler.", "pooler.", "qa_outputs.")
+
+
+@pytest.mark.parametrize("sections", [{}, BASELINE], ids=["detection", "baseline"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_model_is_a_plain_encoder_for_fine_tuning(runs: Any, backbone: str, sections: Any) -> None:
+    """`AutoModel` takes all of the encoder and computes what was trained; no label of pretraining is left in it."""
+    _, folder, objective = runs({**sections, "encoder": {"backbone": backbone}})
     network, report = AutoModel.from_pretrained(folder / "model", output_loading_info=True)
-    assert not report["missing_keys"]
+    assert all(name.startswith("pooler.") for name in report["missing_keys"])
     inputs = texts_as_inputs(folder / "model")
     body = objective.model.body if sections == BASELINE else objective.discriminator.body
     with torch.no_grad():
         assert torch.equal(network.eval()(**inputs)[0], body(**inputs)[0])
-    classifier, report = AutoModelForSequenceClassification.from_pretrained(
-        folder / "model", num_labels=3, output_loading_info=True, ignore_mismatched_sizes=True
-    )
-    fresh = {name.split(".")[0] for name in report["missing_keys"]}
-    assert fresh <= {"classifier", "head"}
-    assert classifier(**inputs).logits.shape == (3, 3)
+    assert "label" not in (folder / "model/config.json").read_text()
+
+
+@pytest.mark.parametrize("sections", [{}, BASELINE], ids=["detection", "baseline"])
+@pytest.mark.parametrize("labels", [2, 3, 9])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_classifier_gets_a_new_head_of_its_own(runs: Any, backbone: str, labels: int, sections: Any) -> None:
+    """As a user fine-tunes: any number of labels, for texts and for tokens; before training it knows nothing."""
+    _, folder, _ = runs({**sections, "encoder": {"backbone": backbone}})
+    inputs = texts_as_inputs(folder / "model")
+    for kind in (AutoModelForSequenceClassification, AutoModelForTokenClassification):
+        network, report = kind.from_pretrained(folder / "model", num_labels=labels, output_loading_info=True)
+        assert {name for name in report["missing_keys"] if name.startswith("classifier.")}
+        assert all(name.startswith(NEW) for name in report["missing_keys"])
+        assert not report["mismatched_keys"]
+        assert network.config.id2label == {number: f"LABEL_{number}" for number in range(labels)}
+        with torch.no_grad():
+            logits = network.eval()(**inputs).logits
+        assert logits.shape[-1] == labels
+        # Hugging Face draws ModernBERT's answer layer so that logits have a deviation of about 1, others of 0.1.
+        assert logits.abs().max() < (4 if backbone == "modernbert" else 1)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_pipeline_on_an_encoder_knows_nothing_yet(runs: Any, backbone: str) -> None:
+    _, folder, _ = runs({"encoder": {"backbone": backbone}})
+    classify = pipeline("text-classification", model=str(folder / "model"), top_k=None)
+    scores = {answer["label"]: answer["score"] for answer in classify(["bak bal dem ."])[0]}
+    assert set(scores) == {"LABEL_0", "LABEL_1"}
+    assert all(0.02 < score < 0.98 for score in scores.values())
+    features = pipeline("feature-extraction", model=str(folder / "model"), return_tensors=True)
+    assert features("bak bal").shape == (1, 4, 32)
+
+
+def as_an_older_run(folder: Path, older: Path) -> Path:
+    """The run as it was written before: the network with the first of the heads in `model/`."""
+    shutil.copytree(folder, older)
+    if (older / "detector").is_dir():
+        shutil.rmtree(older / "model")
+        (older / "detector").rename(older / "model")
+    return older
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_older_runs_are_read(runs: Any, tmp_path: Path, backbone: str) -> None:
+    """The detection head in `model/` still detects, still starts a run, and is never taken for a classifier."""
+    config, folder, objective = runs({"encoder": {"backbone": backbone}})
+    older = as_an_older_run(folder, tmp_path / "older")
+    texts = [" ".join(text.split()[:9]) for text in invented_text(4, seed=5)]
+    assert list(predict_detect(older, texts)) == list(predict_detect(folder, texts))
+    if backbone != "electra":
+        assert list(predict_detect(older / "model", texts)) == list(predict_detect(folder, texts))
+        with pytest.raises(CheckpointError, match="the head that detects lies in detector/"):
+            load_detector(folder / "model")
+    started = dataclasses.replace(config, start=StartConfig(discriminator=str(older / "model")))
+    again = build_objective(started, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    load_starting_weights(again, started)
+    inputs = texts_as_inputs(folder / "model")
+    arguments = inputs["input_ids"], inputs.get("token_type_ids"), inputs["attention_mask"]
+    with torch.no_grad():
+        assert torch.equal(again.eval().discriminator(*arguments), objective.discriminator(*arguments))
+    settings = TaskSettings("tagging", labels=("original", "replaced"))
+    network = build_model(open_pretrained(older), settings, FinetuneConfig(), None)
+    taken = load_file(older / "model/model.safetensors").get("classifier.weight")
+    assert taken is None or not torch.allclose(network.classifier.weight, taken)
+    assert network.classifier.weight.std() < 0.03
 
 
 @pytest.mark.parametrize("name", ["model", "generator"])

@@ -269,7 +269,7 @@ def test_one_network_is_not_taken_for_the_other(tiny_run: Runs) -> None:
 
 def test_a_tagger_is_no_discriminator(tiny_run: Runs, tmp_path: Path) -> None:
     folder = tmp_path / "tagger"
-    shutil.copytree(tiny_run("modernbert") / "model", folder)
+    shutil.copytree(tiny_run("modernbert") / "detector", folder)
     content = json.loads((folder / "config.json").read_text())
     content |= {"id2label": {"0": "NOUN", "1": "VERB"}, "label2id": {"NOUN": 0, "VERB": 1}}
     (folder / "config.json").write_text(json.dumps(content))

@@ -87,7 +87,8 @@ def test_both_networks(run: Callable[..., Path], backbone: str, sharing: str) ->
     source = run(**same)
     start = {"discriminator": str(source / "model"), "generator": str(source / "generator")}
     objective = started(starting(start, **same))
-    saved = type(objective.discriminator.network).from_pretrained(source / "model")
+    trained = source / ("model" if backbone == "electra" else "detector")
+    saved = type(objective.discriminator.network).from_pretrained(trained)
     assert torch.equal(logits(objective.discriminator.network), logits(saved))
     generator = AutoModelForMaskedLM.from_pretrained(source / "generator")
     ours = logits(objective.generator.export())

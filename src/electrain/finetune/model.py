@@ -16,7 +16,7 @@ from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
 from electrain.finetune.tasks.task import Task
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
-from electrain.models.backbones import positions_of
+from electrain.models.backbones import LABELS, positions_of
 from electrain.models.encoder_decoder import (
     DecoderConfig,
     build_encoder_decoder,
@@ -163,9 +163,12 @@ def _encoder_decoder(pretrained: Pretrained, config: FinetuneConfig, target_toke
 
 
 def _answers_the_same(before: Any, architecture: str, now: Any) -> bool:
-    """True where the folder was fine-tuned for the same labels already, so that its head is worth keeping."""
+    """True where the folder was fine-tuned for the same labels already, so that its head is worth keeping.
+
+    A detection head, which older runs have in their model/, answers another question whatever the labels are called.
+    """
     is_same_class = (getattr(before, "architectures", None) or [""])[0] == architecture
-    return bool(is_same_class and before.id2label == now.id2label)
+    return bool(is_same_class and before.id2label == now.id2label != LABELS)
 
 
 def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, is_fresh: bool) -> Any:

@@ -239,7 +239,8 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
         raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
     if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
         raise CheckpointError(
-            f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run"
+            f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run, "
+            "where the head that detects lies in detector/"
         )
     tokenizer = tokenizer_of(source, configuration.vocab_size)
     model = weights_of(source, model_class, _ROLES[kind])

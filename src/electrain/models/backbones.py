@@ -73,8 +73,6 @@ def encoder_configuration(
         "intermediate_size": encoder.feed_forward_size,
         "max_position_embeddings": max(MOST_POSITIONS, sequence_length),
         "pad_token_id": special_ids["pad"],
-        "id2label": LABELS,
-        "label2id": {label: number for number, label in LABELS.items()},
         "attn_implementation": "sdpa",
     }
     if encoder.backbone == "lstm":

@@ -1,5 +1,6 @@
 """The discriminator: an encoder, and the heads that are asked about every token."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from torch.nn import functional
 from transformers import BertForTokenClassification, ElectraForPreTraining, ModernBertForTokenClassification
 
 from electrain.foundation.configuration import require_at_least
-from electrain.models.backbones import encode
+from electrain.models.backbones import LABELS, encode
 from electrain.models.generators import masked_language_model, output_layer, word_features
 from electrain.models.recurrent import MODEL_TYPE, RecurrentForTokenClassification
 
@@ -59,6 +60,12 @@ def token_classifier(configuration: Any) -> Any:
         "bert": BertForTokenClassification,
         MODEL_TYPE: RecurrentForTokenClassification,
     }
+    if configuration.model_type != "electra":
+        # Labels belong to this head alone. In a configuration that other networks share they would reach what people
+        # fine-tune, whose answers would then be called original and replaced.
+        configuration = copy.deepcopy(configuration)
+        configuration.id2label = dict(LABELS)
+        configuration.label2id = {label: number for number, label in LABELS.items()}
     return kinds[configuration.model_type](configuration)
 
 
@@ -159,25 +166,36 @@ class Discriminator(nn.Module):
         """(batch, length) float: the logit of "this token was replaced"."""
         return self.detect(self.hidden(token_ids, token_type_ids, attention_mask))
 
-    def exports(self) -> dict[str, Callable[[], Any]]:
-        """What makes the Hugging Face network of each folder: `model`, and one for each further head.
+    def exports(self) -> dict[Literal["encoder"] | Head, Callable[[], Any]]:
+        """For each head, and for the encoder, what makes the Hugging Face network that holds it.
 
-        `model` has the detection head, or the first of the heads where there is none.
+        The encoder has no head where Hugging Face would take the detection head for a classifier's: it is token
+        classification, and fine-tuning finds a layer of the same name there. ELECTRA's is of a class of its own, so
+        that one network serves as encoder and as detector.
         """
-        makers: dict[Head, Callable[[], Any]] = {
-            "detection": self.export,
+        makers: dict[Literal["encoder"] | Head, Callable[[], Any]] = {
+            "encoder": self._export_encoder,
+            "detection": self.export_detector,
             "correction": self._export_correction,
             "electric": self._export_energy,
         }
-        main = "detection" if "detection" in self.heads else self.heads[0]
-        return {"model": makers[main], **{head: makers[head] for head in self.heads if head != main}}
+        chosen = {part: make for part, make in makers.items() if part in ("encoder", *self.heads)}
+        if isinstance(self.network, ElectraForPreTraining) and "detection" in chosen:
+            chosen["encoder"] = chosen.pop("detection")
+        return chosen
 
     @torch.no_grad()
-    def export(self) -> Any:
-        """The network as Hugging Face saves and loads it, with one table of embeddings."""
+    def export_detector(self) -> Any:
+        """The network with the detection head as Hugging Face saves and loads it, with one table of embeddings."""
         if isinstance(self.word_embeddings, nn.Embedding):
             return self.network
         return self._filled(token_classifier(self.configuration), self.network.state_dict())
+
+    @torch.no_grad()
+    def _export_encoder(self) -> Any:
+        body = copy.deepcopy(self.export_detector().base_model)
+        body.config = copy.deepcopy(self.configuration)  # the network's own names the labels of its head
+        return body
 
     @torch.no_grad()
     def load(self, fill: Callable[[Any], None]) -> None:

@@ -26,6 +26,7 @@ from electrain.pretrain.objectives.detection_batches import detection_micro_batc
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling, modelling_micro_batch
 from electrain.pretrain.objectives.masking import MaskedBatch, mask_batch, most_selected
 from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, Generator, ReplacedTokenDetection
+from electrain.pretrain.run_folder import with_detection_head
 from electrain.training.objective import MicroBatch
 
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
@@ -147,7 +148,8 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
             load_starting_encoder(start.discriminator, objective.model.body, length)
         return
     if start.discriminator:
-        objective.discriminator.load(lambda network: load_starting_discriminator(start.discriminator, network, length))
+        source = with_detection_head(start.discriminator)
+        objective.discriminator.load(lambda network: load_starting_discriminator(source, network, length))
     if start.generator:
         if not isinstance(objective.generator, MaskedGenerator):
             raise ConfigurationError(

@@ -11,24 +11,32 @@ from electrain.foundation.output_folder import replaced_directory
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.build import PretrainObjective
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling
+from electrain.pretrain.run_folder import HEAD_FOLDERS
 
 
 def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
-    """Writes `model/`, a folder for each further head, and `generator/` where there is one.
+    """Writes `model/`, a folder for each head that `model/` does not hold, and `generator/` where there is one.
 
-    Each is a Hugging Face folder with its tokenizer.
+    `model/` is what people fine-tune: it loads into any class of Hugging Face with only that class's head new. Each
+    folder is a Hugging Face folder with its tokenizer.
     """
     logging.disable_progress_bar()
-    networks: dict[str, Callable[[], Any]]
-    if isinstance(objective, MaskedLanguageModelling):
-        networks = {"model": objective.model.export}
-    else:
-        networks = objective.discriminator.exports()
-        if not isinstance(objective.generator, UnigramGenerator):
-            networks["generator"] = objective.generator.export
-    for name, network in networks.items():
+    for name, network in _networks(objective).items():
         with replaced_directory(output / name) as temporary:
             exported = network()
             exported.save_pretrained(temporary)
             has_types = exported.config.model_type in ("electra", "bert")
             save_tokenizer(tokenizer, temporary, with_token_types=has_types)
+
+
+def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:
+    """For each folder, what makes its network."""
+    if isinstance(objective, MaskedLanguageModelling):
+        return {"model": objective.model.export}
+    networks = {
+        "model" if part == "encoder" else HEAD_FOLDERS[part]: network
+        for part, network in objective.discriminator.exports().items()
+    }
+    if not isinstance(objective.generator, UnigramGenerator):
+        networks["generator"] = objective.generator.export
+    return networks

@@ -126,6 +126,12 @@ def _heads(folder: Path, model: str, config: PretrainConfig) -> dict[Head, str]:
     return {head: str(place) if place.is_dir() else model for head, place in places.items()}
 
 
+def with_detection_head(source: str) -> str:
+    """For the `model/` of a run, the folder beside it that holds the detection head too; else `source` itself."""
+    beside = Path(source).parent / HEAD_FOLDERS["detection"]
+    return str(beside) if Path(source).name == "model" and beside.is_dir() else source
+
+
 def restores_missing_words(folder: Path | str) -> bool:
     """True for a run whose correction head was trained at [MASK] only."""
     return open_run_folder(folder).restores_missing_words
