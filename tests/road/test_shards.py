@@ -186,6 +186,39 @@ def test_datatroves_without_sep_are_refused(tmp_path: Path, tokenizer: Path) -> 
         prepare([str(tmp_path / "theirs")], tokenizer, tmp_path / "taken")
 
 
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        (".metadata", b"tokenizer.json|2"),
+        (".metadata", b""),
+        (".metadata", b"tokenizer.json|2\nmany"),
+        (".metadata", b"tokenizer.json|3\n4"),
+        (".metadata", b"tokenizer.json|2\n5"),
+        (".metadata", None),
+        (".index", b""),
+        (".index", np.array([0, 4], "<u8").tobytes()),
+        (".index", b"odd"),
+        ("", b""),
+    ],
+)
+def test_damaged_files_of_datatrove_are_one_line(
+    tmp_path: Path, tokenizer: Path, ending: str, content: bytes | None
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "a.ds").write_bytes(np.array([5, 6, 7, 3], "<u2").tobytes())
+    (folder / "a.ds.index").write_bytes(np.array([4], "<u8").tobytes())
+    (folder / "a.ds.metadata").write_text("tokenizer.json|2\n4\n4 T")
+    prepare([str(folder)], tokenizer, tmp_path / "good")
+    if content is None:
+        (folder / f"a.ds{ending}").unlink()
+    else:
+        (folder / f"a.ds{ending}").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.ds: .*copy (it|them) again") as raised:
+        prepare([str(folder)], tokenizer, tmp_path / "taken")
+    assert "\n" not in str(raised.value)
+
+
 def test_foreign_folder_is_refused(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
     output = tmp_path / "output"
     output.mkdir()

@@ -41,13 +41,13 @@ def adopt_files(directory: Path, writer: ShardWriter, tokenizer: "PreTrainedToke
 def _open(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     try:
         lines = Path(f"{path}.metadata").read_text("utf-8").splitlines()
-        token_bytes = int(lines[0].rpartition("|")[2])
+        token_bytes, token_count = int(lines[0].rpartition("|")[2]), int(lines[1])
         tokens = np.memmap(path, f"<u{token_bytes}", "r")
         ends = np.memmap(f"{path}.index", "<u8", "r").view(np.int64)
     except (OSError, ValueError, IndexError, TypeError) as error:
         raise DataError(f"{path}: cannot be read with its .index and .metadata ({error}); copy them again") from error
-    if len(tokens) != int(lines[1]) or len(tokens) != ends[-1] or (np.diff(ends) <= 0).any():
-        raise DataError(f"{path}: damaged, its index or metadata tells another size; copy it again")
+    if len(tokens) != token_count or len(tokens) != ends[-1] or (np.diff(ends, prepend=0) <= 0).any():
+        raise DataError(f"{path}: damaged, its index or metadata gives another size; copy it again")
     return tokens, ends
 
 
