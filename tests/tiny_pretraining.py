@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import RowSource
-from electrain.data.shards.shards import open_shards, prepare
+from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import (
     continues_word,
     load_tokenizer,

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import DataConfig, RowSource
-from electrain.data.shards.shards import open_shards, prepare
+from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.chinese_words import word_beginnings
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.foundation.errors import ElectrainError

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from electrain.data.text import text_files
-from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.foundation.errors import DataError
 
 TEXTS = ["First document, with an é.", "第二篇文章。", '"Third is quoted, with a comma']
@@ -23,7 +23,7 @@ TEXTS = ["First document, with an é.", "第二篇文章。", '"Third is quoted,
 def texts(*sources: object, **options: object) -> list[str]:
     """The texts of the documents, pieces joined."""
     found, held = [], ""
-    for document in read_documents([str(source) for source in sources], counts=CorpusCounts(), **options):  # type: ignore[arg-type]
+    for document in read_documents(list(map(str, sources)), CorpusFormat(**options), counts=CorpusCounts()):  # type: ignore[arg-type]
         held = f"{held} {document.text}".strip()
         if not document.continues:
             found.append(held)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import DataConfig, RowSource
-from electrain.data.shards.shards import prepare, shards_in_memory
+from electrain.data.shards.shards import shards_in_memory
 from electrain.data.text.document import Document
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError

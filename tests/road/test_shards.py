@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from command_line import command
 from electrain.data.shards import encoding_pool
 from electrain.data.shards import prepare as preparation
 from electrain.data.shards.encoding import Encoder, encode_texts
-from electrain.data.shards.shards import Shards, open_shards, prepare, shards_in_memory
-from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.shards.prepare import prepare
+from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
+from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.data.tokenizer.tokenizer import (
     load_tokenizer,
     save_tokenizer,
@@ -102,8 +104,9 @@ def test_number_of_processes_changes_nothing(
     tmp_path: Path, tokenizer: Path, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preparation, "_BATCH_CHARACTERS", 300)
+    monkeypatch.setattr(preparation, "_TOKENS_PER_FILE", 500)
     for processes in (1, 3):
-        prepare([corpus], tokenizer, tmp_path / str(processes), processes=processes, tokens_per_file=500)
+        prepare([corpus], tokenizer, tmp_path / str(processes), processes=processes)
     names = sorted(path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*"))
     assert names == sorted(path.relative_to(tmp_path / "3") for path in (tmp_path / "3").rglob("*"))
     assert len([name for name in names if name.suffix == ".ds"]) > 3
@@ -114,9 +117,12 @@ def test_number_of_processes_changes_nothing(
     assert open_shards(tmp_path / "3").document_ends.tolist() == memory.document_ends.tolist()
 
 
-def test_files_join_into_one_stream(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
-    prepare([corpus], tokenizer, tmp_path / "many", processes=1, tokens_per_file=100)
+def test_files_join_into_one_stream(
+    tmp_path: Path, tokenizer: Path, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepare([corpus], tokenizer, tmp_path / "one", processes=1)
+    monkeypatch.setattr(preparation, "_TOKENS_PER_FILE", 100)
+    prepare([corpus], tokenizer, tmp_path / "many", processes=1)
     many, one = open_shards(tmp_path / "many"), open_shards(tmp_path / "one")
     memory = shards_in_memory(read_documents([corpus], counts=CorpusCounts()), tokenizer)
     for other in (many, memory):
@@ -132,9 +138,10 @@ def test_files_join_into_one_stream(tmp_path: Path, tokenizer: Path, corpus: str
 def test_long_document_is_one_document(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("electrain.data.text.text_files.PIECE_CHARACTERS", 50)
     monkeypatch.setattr(preparation, "_BATCH_CHARACTERS", 120)
+    monkeypatch.setattr(preparation, "_TOKENS_PER_FILE", 20)
     text = "the cats sat. " * 40 + "你" * 200
     (tmp_path / "a.txt").write_text(text, "utf-8")
-    manifest = prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "shards", processes=2, tokens_per_file=20)
+    manifest = prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "shards", processes=2)
     whole = load_tokenizer(tokenizer)(text, add_special_tokens=False)["input_ids"]
     assert everything(open_shards(tmp_path / "shards")) == [*whole, 3]
     assert manifest.facts["documents"] == 1
@@ -170,7 +177,13 @@ def test_ours_reads_datatroves(tmp_path: Path, tokenizer: Path) -> None:
     datatrove_tokenise(tmp_path / "theirs", tokenizer, "[SEP]")
     (tmp_path / "a.txt").write_text("|".join(text for text in DOCUMENTS if "[" not in text))
     prepare([str(tmp_path / "theirs")], tokenizer, tmp_path / "taken")
-    prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "own", document_separator="|", processes=1)
+    prepare(
+        [str(tmp_path / "a.txt")],
+        tokenizer,
+        tmp_path / "own",
+        corpus_format=CorpusFormat(document_separator="|"),
+        processes=1,
+    )
     taken, own = open_shards(tmp_path / "taken"), open_shards(tmp_path / "own")
     assert everything(taken) == everything(own)
     assert taken.document_ends.tolist() == own.document_ends.tolist()
@@ -240,9 +253,10 @@ def test_finished_shards_are_kept(tmp_path: Path, tokenizer: Path, corpus: str) 
 
 
 PREPARE = (
-    "import sys; from pathlib import Path; from electrain.data.shards import prepare as p; p._BATCH_CHARACTERS = 500\n"
+    "import sys; from pathlib import Path; from electrain.data.shards import prepare as p\n"
+    "p._BATCH_CHARACTERS = 500; p._TOKENS_PER_FILE = 2000\n"
     "from electrain.foundation.errors import ElectrainError\n"
-    "try: p.prepare(sys.argv[3:], Path(sys.argv[1]), Path(sys.argv[2]), processes=2, tokens_per_file=2000)\n"
+    "try: p.prepare(sys.argv[3:], Path(sys.argv[1]), Path(sys.argv[2]), processes=2)\n"
     "except ElectrainError as error: print(error); sys.exit(2)"
 )
 
@@ -366,3 +380,26 @@ def test_manifest_says_what_was_dropped_and_read(
     assert "1 bytes that are not UTF-8" in capsys.readouterr().err
     (tmp_path / "a.txt").write_bytes(b"the c\x00at \xff sats")
     assert prepare([path], tokenizer, tmp_path / "other", processes=1).inputs[path] != manifest.inputs[path]
+
+
+def test_a_text_file_of_many_lines_is_said_to_be_one_document(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text("the cat\n" * (2900 if number else 900))
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "the cat\n" * 2000}))
+    road = ["prepare", tmp_path / "?.txt", tmp_path / "rows.jsonl", "--tokenizer", tokenizer, "--processes", 1]
+    code, [result], err = command(capsys, *road, "--output", tmp_path / "whole")
+    assert code == 0
+    assert result["documents"] == 7
+    said = [line for line in err.splitlines() if "--document-separator" in line]
+    assert said[0] == (
+        f"prepare: {tmp_path / '1.txt'}: its 2,900 lines are read as one document; if each line is a document, "
+        'give --document-separator "\\n"'
+    )
+    assert [Path(line.split(":")[1].strip()).name for line in said] == ["1.txt", "2.txt", "3.txt"]
+    assert err.count("they are not named") == 1
+    code, [result], err = command(capsys, *road, "--output", tmp_path / "lines", "--document-separator", r"\n")
+    assert code == 0
+    assert result["documents"] == 5 * 2900 + 900 + 1
+    assert "--document-separator" not in err

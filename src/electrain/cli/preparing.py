@@ -34,13 +34,11 @@ def tokenizer(
         character_coverage: Fraction of the characters in the corpus that the alphabet covers, above 0 and at most 1.
             The rarest characters become [UNK].
     """
-    from electrain.data.text.corpus import CorpusCounts, read_documents
+    from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
     from electrain.data.tokenizer.training import train_tokenizer
 
     counts = CorpusCounts()
-    documents = read_documents(
-        corpus, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
-    )
+    documents = read_documents(corpus, CorpusFormat(text_column, document_separator, strict), counts=counts)
     if not 0 < character_coverage <= 1:
         raise ConfigurationError(f"--character-coverage {character_coverage}: must be above 0 and at most 1")
     manifest = train_tokenizer(
@@ -82,14 +80,13 @@ def prepare(
             install 'electrain[chinese]').
     """
     from electrain.data.shards.prepare import prepare as prepare_shards
+    from electrain.data.text.corpus import CorpusFormat
 
     manifest = prepare_shards(
         corpus,
         tokenizer,
         output,
-        text_column=text_column,
-        document_separator=document_separator,
-        strict=strict,
+        corpus_format=CorpusFormat(text_column, document_separator, strict),
         processes=processes,
         chinese_words=chinese_words,
     )

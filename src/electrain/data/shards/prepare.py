@@ -12,8 +12,9 @@ import numpy as np
 from electrain.data.shards.datatrove import adopt_files, is_tokenised
 from electrain.data.shards.encoding_pool import available_cores, encoding_pool
 from electrain.data.shards.writer import ShardWriter
-from electrain.data.text.corpus import CorpusCounts, no_document, read_raw
-from electrain.data.text.progress import text_progress
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
+from electrain.data.text.progress import print_line, text_progress
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
@@ -29,8 +30,10 @@ from electrain.foundation.output_folder import (
 
 COUNTS_NAME = "unigram_counts.npy"
 TOKENIZER_FOLDER = "tokenizer"
-TOKENS_PER_FILE = 1 << 28
-_BATCH_CHARACTERS = 1 << 18
+_TOKENS_PER_FILE = 1 << 28  # half a gigabyte at two bytes a token: few files, each still quick to copy and to hash
+_BATCH_CHARACTERS = 1 << 18  # what a process encodes at once; see benchmarks/preparation.py
+_MANY_LINES = 1000
+_FILES_NAMED = 3
 
 
 def prepare(
@@ -38,23 +41,19 @@ def prepare(
     tokenizer: Path,
     output: Path,
     *,
-    text_column: str = "text",
-    document_separator: str | None = None,
-    strict: bool = False,
+    corpus_format: CorpusFormat = DEFAULT_FORMAT,
     processes: int | None = None,
-    tokens_per_file: int = TOKENS_PER_FILE,
     chinese_words: bool = False,
 ) -> Manifest:
     """Tokenises `sources` into the folder `output`; the result does not depend on the number of processes.
 
     Args:
-        sources, text_column, document_separator, strict: see `read_documents`; or one folder of files that datatrove
-            tokenised, which are checked and copied.
-        tokenizer: a folder or a vocabulary file, see `load_tokenizer`.
-        output: a new or empty folder, or one that an interrupted preparation left, which is begun anew.
-        processes: that tokenise; None: one for each core.
-        tokens_per_file: a new file is begun at the first document end after so many.
-        chinese_words: store where words begin, Chinese ones as rjieba cuts them, for noise that takes whole words.
+        sources: as in `read_documents`; or one folder of files tokenised by datatrove, which are checked and copied.
+        tokenizer: a folder or a vocabulary file, as in `load_tokenizer`.
+        output: a new or empty folder, or one that an interrupted preparation left, which starts over.
+        corpus_format: how documents are found in the files.
+        processes: number of tokenising processes; None: one for each core.
+        chinese_words: store where words begin, with rjieba's boundaries for Chinese, for whole-word noise.
     Returns: the manifest written.
     Raises: DataError, TokenizerError, RunDirectoryError: one line each.
     """
@@ -69,13 +68,13 @@ def prepare(
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
         name = f"{TOKENIZER_FOLDER}/tokenizer.json"
         writer = ShardWriter(
-            output, len(loaded), int(loaded.sep_token_id), tokens_per_file, name, with_words=chinese_words
+            output, len(loaded), int(loaded.sep_token_id), _TOKENS_PER_FILE, name, with_words=chinese_words
         )
         try:
             if is_tokenised(sources):
                 hashes = adopt_files(Path(sources[0]), writer, loaded)
             else:
-                corpus = _HashedCorpus(sources, text_column, document_separator, strict, writer.counts)
+                corpus = _HashedCorpus(sources, corpus_format, writer.counts)
                 _encode(corpus, writer, plain_backend(loaded).to_str(), processes or available_cores())
                 hashes = corpus.hashes
         except ElectrainError:
@@ -121,15 +120,9 @@ def begin_output(output: Path) -> None:
 
 
 def _remove_ours(output: Path) -> None:
-    ours = (
-        "corpus_*.ds",
-        "corpus_*.ds.index",
-        "corpus_*.ds.words",
-        "corpus_*.ds.metadata",
-        f"{COUNTS_NAME}",
-        ".*.writing",
-    )
-    for path in [path for pattern in ours for path in output.glob(pattern)]:
+    endings = ("", ".index", ".words", ".metadata")
+    patterns = [*(f"corpus_*.ds{ending}" for ending in endings), COUNTS_NAME, ".*.writing"]
+    for path in [path for pattern in patterns for path in output.glob(pattern)]:
         path.unlink()
     shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)
 
@@ -140,48 +133,55 @@ def _remove_unfinished(output: Path) -> None:
     if left:
         raise RunDirectoryError(f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere")
     (output / MANIFEST_NAME).unlink()
-    print(f"prepare: {output} holds an interrupted preparation; it is begun anew", file=sys.stderr)
+    print(f"prepare: {output} holds an interrupted preparation; starting over", file=sys.stderr)
 
 
 class _HashedCorpus:
-    """The raw texts of all sources in order, and a hash of each source's text once it has gone by."""
+    """The raw texts of all sources in order, and a hash of each source's text once it has been read."""
 
-    def __init__(
-        self, sources: Sequence[str], column: str, separator: str | None, strict: bool, counts: CorpusCounts
-    ) -> None:
+    def __init__(self, sources: Sequence[str], corpus_format: CorpusFormat, counts: CorpusCounts) -> None:
         self.sources = sources
         self.hashes: dict[str, str] = {}
-        self._column, self._separator, self._strict, self._counts = column, separator, strict, counts
+        self._format, self._counts = corpus_format, counts
+        self._lines = self._files_of_many_lines = 0
 
     def __iter__(self) -> Iterator[RawText]:
         for source in self.sources:
             text_hash = hashlib.sha256()
-            for raw in self._read(source):
+            for raw in read_raw([source], self._format, self._counts):
                 text_hash.update(raw.text.encode("utf-8", "surrogatepass"))
                 if not raw.continues:
-                    text_hash.update(b"\0")
+                    text_hash.update(b"\0")  # "ab" and "a", "b" are different corpora
+                self._say_many_lines(raw)
                 yield raw
             self.hashes[source] = text_hash.hexdigest()
 
-    def _read(self, source: str) -> Iterator[RawText]:
-        return read_raw(
-            [source],
-            text_column=self._column,
-            document_separator=self._separator,
-            strict=self._strict,
-            counts=self._counts,
-        )
+    def _say_many_lines(self, raw: RawText) -> None:
+        """Says it on stderr when a .txt file of many lines was read as one document: often each line is one."""
+        if self._format.document_separator or uncompressed_suffix(Path(raw.source)) != ".txt":
+            return
+        self._lines += raw.text.count("\n")
+        if raw.continues:
+            return
+        lines, self._lines = self._lines, 0
+        if lines >= _MANY_LINES:
+            self._files_of_many_lines += 1
+            if self._files_of_many_lines <= _FILES_NAMED:
+                hint = 'if each line is a document, give --document-separator "\\n"'
+                print_line(f"prepare: {raw.source}: its {lines:,} lines are read as one document; {hint}")
+            elif self._files_of_many_lines == _FILES_NAMED + 1:
+                print_line("prepare: more files of many lines are read as one document each; they are not named")
 
 
 def _batches(corpus: Iterable[RawText]) -> Iterator[tuple[list[str], list[bool]]]:
-    """Texts of about `_BATCH_CHARACTERS` together, and of each whether the next one continues it."""
+    """Lists of texts of about `_BATCH_CHARACTERS` characters, with a flag for each: does the next text continue it?"""
     texts: list[str] = []
     continues: list[bool] = []
     size = 0
     for raw in corpus:
         texts.append(raw.text)
         continues.append(raw.continues)
-        size += len(raw.text) + 16
+        size += len(raw.text) + 16  # an empty text costs something too
         if size >= _BATCH_CHARACTERS:
             yield texts, continues
             texts, continues, size = [], [], 0

@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import Encoder, encode_texts
-from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER, prepare
+from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, file_hash, read_manifest
-
-__all__ = ["Shards", "open_shards", "prepare", "shards_in_memory"]
 
 
 class Shards:

@@ -1,10 +1,10 @@
-"""Corpora: from files, folders, globs, Hugging Face data sets and installed documentation to cleaned documents."""
+"""Corpora: files, folders, globs, Hugging Face data sets and installed documentation, read as cleaned documents."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from electrain.data.text.cleaning import clean, clean_text, has_invalid_bytes
+from electrain.data.text.cleaning import clean, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.document import Document
 from electrain.data.text.documentation import read_documentation
@@ -13,23 +13,40 @@ from electrain.data.text.tables import read_arrow, read_hub, read_parquet
 from electrain.data.text.text_files import RawText, read_csv, read_jsonl, read_txt
 from electrain.foundation.errors import DataError
 
-__all__ = ["CorpusCounts", "clean_text", "read_documents", "read_raw"]
-
 BUILTIN_DOCUMENTATION = "builtin:documentation"
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 
 
-@dataclass
-class CorpusCounts:
-    """What was read so far, and what was dropped on the way.
+@dataclass(frozen=True)
+class CorpusFormat:
+    """How the documents of a corpus are found in its files.
 
     Attributes:
-        documents: documents that hold text.
-        bytes: of cleaned text, in UTF-8.
-        empty_documents: records without any text, left out.
-        empty_files: files of no bytes in a folder or glob, left out.
-        dropped_characters: control and format characters, NUL and U+FFFD.
-        invalid_bytes: bytes that were not UTF-8, left out.
+        text_column: the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text.
+        document_separator: what stands between two documents of a .txt file; backslash-n and backslash-t stand for a
+            line feed and a tab. None: a file is one document.
+        strict: refuse bytes that are not UTF-8 instead of leaving them out.
+    """
+
+    text_column: str = "text"
+    document_separator: str | None = None
+    strict: bool = False
+
+
+DEFAULT_FORMAT = CorpusFormat()
+
+
+@dataclass
+class CorpusCounts:
+    """What was read so far, and what was left out.
+
+    Attributes:
+        documents: number of documents that hold text.
+        bytes: size of the cleaned text in UTF-8.
+        empty_documents: number of records without any text, left out.
+        empty_files: number of files of no bytes in a folder or glob, left out.
+        dropped_characters: number of control and format characters, NUL and U+FFFD, left out.
+        invalid_bytes: number of bytes that were not UTF-8, left out.
     """
 
     documents: int = 0
@@ -40,7 +57,7 @@ class CorpusCounts:
     invalid_bytes: int = 0
 
     def describe(self) -> str:
-        """One line that says what was read and dropped."""
+        """One line for people."""
         return (
             f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} MB of text; left out: "
             f"{self.empty_documents:,} empty documents, {self.empty_files:,} empty files, "
@@ -49,32 +66,22 @@ class CorpusCounts:
 
 
 def read_documents(
-    sources: Sequence[str],
-    *,
-    text_column: str = "text",
-    document_separator: str | None = None,
-    strict: bool = False,
-    counts: CorpusCounts,
+    sources: Sequence[str], corpus_format: CorpusFormat = DEFAULT_FORMAT, *, counts: CorpusCounts
 ) -> Iterator[Document]:
-    """Yields the cleaned documents of `sources`, in order; a file larger than memory in pieces (`Document.continues`).
+    """Yields the cleaned documents of `sources` in order; long ones arrive in pieces (see `Document.continues`).
 
     Args:
         sources: files, folders, globs, `hub:NAME[/CONFIG][:SPLIT]` or `builtin:documentation`.
-        text_column: the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text.
-        document_separator: what stands between two documents of a .txt file; None: a file is one document.
-        strict: refuse bytes that are not UTF-8 instead of leaving them out.
         counts: is added to while documents are taken.
     Raises: DataError: a source cannot be read, or no document holds text.
     """
     found, held = False, None
-    raw_texts = read_raw(
-        sources, text_column=text_column, document_separator=document_separator, strict=strict, counts=counts
-    )
-    for raw in raw_texts:
+    for raw in read_raw(sources, corpus_format, counts):
         cleaned = clean(raw.text)
         counts.bytes += len(cleaned.text.encode())
         counts.dropped_characters += cleaned.dropped_characters
         counts.invalid_bytes += cleaned.invalid_bytes
+        # The last piece of a document may clean to nothing, so a piece is held back until it is known to be the last.
         if cleaned.text:
             if held is not None:
                 yield held
@@ -97,14 +104,14 @@ def no_document(sources: Sequence[str]) -> DataError:
     return DataError(f"{', '.join(sources)}: no document holds any text; give files that do")
 
 
-def read_raw(
-    sources: Sequence[str], *, text_column: str, document_separator: str | None, strict: bool, counts: CorpusCounts
-) -> Iterator[RawText]:
-    """As `read_documents`, before cleaning: `prepare` cleans in its processes."""
-    separator = document_separator.replace("\\n", "\n").replace("\\t", "\t") if document_separator else None
+def read_raw(sources: Sequence[str], corpus_format: CorpusFormat, counts: CorpusCounts) -> Iterator[RawText]:
+    """As `read_documents`, before cleaning, so that `prepare` can clean in its processes."""
+    separator = corpus_format.document_separator
+    # A shell hands over "\n" as a backslash and an n.
+    separator = separator.replace("\\n", "\n").replace("\\t", "\t") if separator else None
     for source in sources:
-        for raw in _read_source(source, text_column, separator, counts):
-            if strict and has_invalid_bytes(raw.text):
+        for raw in _read_source(source, corpus_format.text_column, separator, counts):
+            if corpus_format.strict and has_invalid_bytes(raw.text):
                 raise DataError(f"{raw.source}: bytes that are not UTF-8; convert the file, or leave out --strict")
             yield raw
 
@@ -116,7 +123,7 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
         yield from read_hub(source, column)
     else:
         for path in source_files(source, FORMATS):
-            if path.stat().st_size == 0 and str(path) != source:
+            if path.stat().st_size == 0 and str(path) != source:  # one named by itself is an error instead
                 counts.empty_files += 1
             else:
                 yield from _read_file(path, column, separator)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
-from electrain.data.text.corpus import CorpusCounts, read_documents
+from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.foundation.configuration import read_toml, require_at_least, require_fraction
@@ -187,7 +187,7 @@ def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_co
                 "give the text itself, or shards prepared with that tokenizer"
             )
         return shards
-    documents = _beginning(read_documents(data, text_column=text_column, counts=CorpusCounts()), characters)
+    documents = _beginning(read_documents(data, CorpusFormat(text_column), counts=CorpusCounts()), characters)
     with tempfile.TemporaryDirectory() as folder:  # a model from the hub has no folder of its own
         save_tokenizer(detector.tokenizer, Path(folder))
         return shards_in_memory(documents, Path(folder))
