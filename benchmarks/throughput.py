@@ -27,6 +27,7 @@ from torch.nn import functional
 from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.data.shards.rows import RowSource
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
 from electrain.pretrain.build import PretrainObjective, build_objective, micro_batches
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
@@ -37,8 +38,7 @@ from electrain.training.objective import MicroBatch
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize
 
-SPECIAL_IDS = {"pad": 0, "cls": 101, "sep": 102}
-MASK_ID = 103
+SPECIAL_IDS = SpecialIds(pad=0, cls=101, sep=102, mask=103)
 FIRST_WORD_ID = 999
 PLAIN_DROPOUT = 0.1
 
@@ -49,9 +49,7 @@ class ZipfText:
 
     vocabulary_size: int
     token_count: int = 1_000_000
-    cls_id: int = SPECIAL_IDS["cls"]
-    sep_id: int = SPECIAL_IDS["sep"]
-    pad_id: int = SPECIAL_IDS["pad"]
+    special_ids: SpecialIds = SPECIAL_IDS
     has_words: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +57,7 @@ class ZipfText:
         chances = 1 / np.arange(1, len(words) + 1)
         self.tokens = np.random.default_rng(0).choice(words, self.token_count, p=chances / chances.sum())
         self.document_ends: NDArray[np.int64] = np.arange(500, self.token_count + 1, 500)
-        self.tokens[self.document_ends - 1] = self.sep_id
+        self.tokens[self.document_ends - 1] = self.special_ids.sep
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
         """(count,) int64: the tokens from `start` on."""
@@ -102,7 +100,7 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
     optimizers = build_optimizers(objective, training, config.parity)
-    batches = micro_batches(rows, config, mask_id=MASK_ID, vocabulary_size=vocabulary_size)
+    batches = micro_batches(rows, config, mask_id=SPECIAL_IDS.mask, vocabulary_size=vocabulary_size)
     if not compile_or_say_why_not(objective, batches(0)[0], training, runtime):
         raise SystemExit("the step could not be compiled")
     state = RunState()
@@ -176,7 +174,7 @@ class PlainLoop:
 def plain(config: PretrainConfig, rows: RowSource, vocabulary_size: int, device: torch.device) -> Contestant:
     """The plain loop, on the batches that ours is given."""
     loop = PlainLoop(config, vocabulary_size, device)
-    batches = micro_batches(rows, config, mask_id=MASK_ID, vocabulary_size=vocabulary_size)(0)
+    batches = micro_batches(rows, config, mask_id=SPECIAL_IDS.mask, vocabulary_size=vocabulary_size)(0)
 
     def take_steps(count: int) -> None:
         torch.use_deterministic_algorithms(False)

@@ -13,8 +13,8 @@ from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokeni
 from electrain.foundation.configuration import to_toml
 from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator
-from electrain.models.generators import masked_language_model
-from tiny_pretraining import tiny_configuration, write_invented_shards
+from electrain.models.heads import language_model
+from tiny_pretraining import SPECIAL_IDS, tiny_configuration, write_invented_shards
 
 # The same examples on every machine, however slow it is.
 settings.register_profile("electrain", deadline=None, derandomize=True, max_examples=30)
@@ -50,17 +50,17 @@ def _write_run(folder: Path, backbone: str, objective: str) -> None:
         vocabulary_size=len(VOCABULARY),
         sequence_length=24,
         dropout=0.1,
-        special_ids={"pad": 0, "cls": 2, "sep": 3},
+        special_ids=SPECIAL_IDS,
     )
     configuration.initializer_range = 0.3  # scores that differ clearly
     configuration.max_position_embeddings = 24
-    language_model = masked_language_model(configuration)
+    words = language_model(configuration)
     if objective == "masked-language-modelling":
-        networks = {"model": language_model}
+        networks = {"model": words}
     else:
         exports = Discriminator(configuration).exports()
         networks = {"model" if part == "encoder" else "detector": make() for part, make in exports.items()}
-        networks["generator"] = language_model
+        networks["generator"] = words
     tokenizer = wrap(word_piece_tokenizer(VOCABULARY, cased=False))
     for name, network in networks.items():
         network.save_pretrained(folder / name)

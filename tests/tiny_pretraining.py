@@ -11,6 +11,7 @@ from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import (
+    SpecialIds,
     continues_word,
     load_tokenizer,
     save_tokenizer,
@@ -26,6 +27,7 @@ INVENTED_WORDS = [
     for first in ("ba", "de", "fi", "go", "lu", "ma", "ne", "po", "ri", "su")
     for second in ("k", "l", "m", "n", "r", "s", "t", "v", "x", "z")
 ]
+SPECIAL_IDS = SpecialIds(pad=0, cls=2, sep=3, mask=4)  # of the invented vocabulary
 TINY_TABLES: dict[str, dict[str, Any]] = {
     "encoder": {"layers": 2, "hidden_size": 32, "feed_forward_size": 64, "heads": 2, "embedding_size": 16},
     "generator": {"size_fraction": 0.5},
@@ -77,9 +79,11 @@ def tiny_configuration(**sections: dict[str, Any]) -> PretrainConfig:
 def objective_of(config: PretrainConfig, shards: Path, *, spread: float = 0.15) -> Any:
     """A fresh objective whose weights are `spread` further out, so that its outputs differ clearly."""
     stream = open_shards(shards)
-    ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id, "mask": stream.mask_id}
     objective = build_objective(
-        config, vocabulary_size=stream.vocabulary_size, special_ids=ids, unigram_counts=stream.unigram_counts
+        config,
+        vocabulary_size=stream.vocabulary_size,
+        special_ids=stream.special_ids,
+        unigram_counts=stream.unigram_counts,
     )
     with torch.no_grad():
         for parameter in objective.parameters():
@@ -94,7 +98,7 @@ def batches_of(config: PretrainConfig, shards: Path) -> Any:
     return micro_batches(
         rows,
         config,
-        mask_id=stream.mask_id,
+        mask_id=stream.special_ids.mask,
         vocabulary_size=stream.vocabulary_size,
         continues_word=continues_word(load_tokenizer(stream.tokenizer_directory)),
     )

@@ -84,6 +84,38 @@ def test_the_training_path_imports_nothing_heavy():
                 assert not foreign, f"{path.name} imports {foreign}"
 
 
+# Where a kind of network may be called by its name: the table, and the recurrent network, which defines its own.
+TABLE = {"models/backbones.py", "models/recurrent.py"}
+NAMES = {"electra", "modernbert", "bert", "lstm", "electrain-lstm", "gpt2", "roberta", "deberta-v2"}
+
+
+def backbones_asked_for(tree: ast.AST) -> list[str]:
+    """The lines that name a kind of network, or read `.model_type` for more than a message."""
+    in_messages = {id(node) for text in ast.walk(tree) if isinstance(text, ast.JoinedStr) for node in ast.walk(text)}
+    return [
+        f"line {node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(tree)
+        if id(node) not in in_messages
+        and (
+            (isinstance(node, ast.Constant) and node.value in NAMES)
+            or (isinstance(node, ast.Attribute) and node.attr == "model_type")
+            or (isinstance(node, ast.Name) and node.id == "MODEL_TYPE")
+        )
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_the_table_knows_the_backbones_by_name(path):
+    if str(path.relative_to(SOURCE)) not in TABLE:
+        found = backbones_asked_for(ast.parse(path.read_text()))
+        assert not found, f"{path.name}: move this into an entry of BACKBONES: {found}"
+
+
+def test_a_comparison_with_a_backbone_is_found():
+    code = 'if config.model_type == "bert":\n    say(f"{config.model_type} is bert")\nkinds = ("gpt2",)'
+    assert len(backbones_asked_for(ast.parse(code))) == 3
+
+
 def test_the_verbs_are_there():
     from electrain.cli.app import app
 

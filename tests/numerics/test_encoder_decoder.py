@@ -26,18 +26,18 @@ from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokeni
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
-from electrain.models.backbones import EncoderConfig, causal_configuration, choose_attention, encoder_configuration
+from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration
 from electrain.models.encoder_decoder import (
     DecoderConfig,
     build_encoder_decoder,
     load_encoder_decoder,
     save_encoder_decoder,
 )
+from tiny_pretraining import SPECIAL_IDS
 
 WORDS = ["the", "a", "cat", "dog", "bird", "fish", "sees", "hears", "old", "young", "in", "house", "tree", ".", ","]
 TARGETS = ["der", "ein", "hund", "sieht", "hört", "katze", "vogel", "fisch", "im", "haus", "baum", "alte", "junge", "."]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-SPECIAL_IDS = {"pad": 0, "cls": 2, "sep": 3}
 PAIRS = [
     PairedExample("the old cat sees a dog .", "die alte Katze sieht 3,5 Hunde – nicht?"),
     PairedExample("a dog hears", "ein Hund hört …"),
@@ -83,8 +83,13 @@ def tiny_gpt2(vocabulary_size: int, width: int = 8) -> Any:
     sizes = EncoderConfig(layers=1, hidden_size=width, feed_forward_size=16, heads=2)
     return GPT2LMHeadModel(
         spread(
-            causal_configuration(
-                sizes, vocabulary_size=vocabulary_size, sequence_length=24, dropout=0.1, special_ids=SPECIAL_IDS
+            encoder_configuration(
+                sizes,
+                vocabulary_size=vocabulary_size,
+                sequence_length=24,
+                dropout=0.1,
+                special_ids=SPECIAL_IDS,
+                is_causal=True,
             )
         )
     )

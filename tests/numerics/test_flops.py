@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from electrain.data.shards.rows import DataConfig
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig
 from electrain.pretrain.build import PretrainObjective, build_objective
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
@@ -29,7 +30,7 @@ def tiny(backbone: str = "electra", dropout: float = 0.0) -> PretrainObjective:
     training = TrainingConfig(steps=10, batch_rows=4, peak_learning_rate=1e-3, warmup_steps=1, dropout=dropout)
     config = PretrainConfig(encoder=encoder, training=training, data=DataConfig(sequence_length=LENGTH))
     config = replace(config, generator=replace(config.generator, size_fraction=0.5))
-    return build_objective(config, vocabulary_size=VOCABULARY, special_ids={"pad": 0, "cls": 1, "sep": 2})
+    return build_objective(config, vocabulary_size=VOCABULARY, special_ids=SpecialIds(pad=0, cls=1, sep=2, mask=3))
 
 
 def encoder_products(hidden: int, feed_forward: int) -> int:

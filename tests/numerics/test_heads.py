@@ -141,9 +141,11 @@ def test_missing_words_are_masks_and_are_not_asked_about(tiny_shards: Path) -> N
     outcome = objective(**batch.tensors)
     positions, is_missing = batch.tensors["positions"], batch.tensors["is_missing"]
     seen = outcome.observations["corrupted_ids"].gather(1, positions)
-    assert bool((seen[is_missing] == objective.mask_id).all())
+    assert bool((seen[is_missing] == objective.special_ids.mask).all())
     shown = batch.tensors["is_selected"] & ~is_missing
-    assert float((seen[shown] == objective.mask_id).float().mean()) < 0.3  # the generator may draw [MASK] itself
+    assert (
+        float((seen[shown] == objective.special_ids.mask).float().mean()) < 0.3
+    )  # the generator may draw [MASK] itself
     assert int(outcome.terms["discriminator"].scored) == batch.tensors["token_ids"].numel() - int(is_missing.sum())
     assert int(outcome.terms["correction"].scored) == int(is_missing.sum()) > 5
 

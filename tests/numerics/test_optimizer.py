@@ -20,7 +20,7 @@ from electrain.training.optimizer import (
     set_learning_rate,
 )
 from electrain.training.settings import ParityConfig, TrainingConfig
-from tiny_pretraining import objective_of, tiny_configuration
+from tiny_pretraining import SPECIAL_IDS, objective_of, tiny_configuration
 
 MULTIPLIED = ParityConfig(multiplied_warmup=True)
 
@@ -94,7 +94,7 @@ def test_without_warmup_the_first_rate_is_the_peak(schedule: str) -> None:
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
 def test_biases_and_layer_norms_are_not_decayed(backbone: str, optimizer: Any) -> None:
     config = tiny_configuration(encoder={"backbone": backbone}, training={"optimizer": optimizer})
-    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    objective = build_objective(config, vocabulary_size=60, special_ids=SPECIAL_IDS)
     optimizers = build_optimizers(objective, config.training, config.parity)
     decays: dict[int, float] = {}
     for one in optimizers:
@@ -110,7 +110,7 @@ def test_biases_and_layer_norms_are_not_decayed(backbone: str, optimizer: Any) -
 
 def test_muon_takes_the_matrices_inside_the_layers_only() -> None:
     config = tiny_configuration(training={"optimizer": "muon"})
-    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    objective = build_objective(config, vocabulary_size=60, special_ids=SPECIAL_IDS)
     _, muon = build_optimizers(objective, config.training, config.parity)
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
     taken = [names[id(parameter)] for group in muon.param_groups for parameter in group["params"]]
@@ -120,7 +120,7 @@ def test_muon_takes_the_matrices_inside_the_layers_only() -> None:
 
 def test_muon_takes_the_matrices_of_a_gpt2_generator_too() -> None:
     config = tiny_configuration(training={"optimizer": "muon"}, generator={"kind": "causal"})
-    objective = build_objective(config, vocabulary_size=60, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    objective = build_objective(config, vocabulary_size=60, special_ids=SPECIAL_IDS)
     _, muon = build_optimizers(objective, config.training, config.parity)
     names = {id(parameter): name for name, parameter in objective.named_parameters()}
     taken = [names[id(parameter)] for group in muon.param_groups for parameter in group["params"]]

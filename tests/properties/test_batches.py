@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from electrain.data.shards.rows import DataConfig, PackedBatch, RowSource
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import DataError
 
 PAD, CLS, SEP = 0, 2, 3
+SPECIAL_IDS = SpecialIds(pad=PAD, cls=CLS, sep=SEP, mask=4)
 
 
 @dataclass
@@ -20,9 +22,7 @@ class Numbers:
     """A stream in which every token is its own place + 10, and every document ends with [SEP]."""
 
     document_ends: NDArray[np.int64]
-    cls_id: int = CLS
-    sep_id: int = SEP
-    pad_id: int = PAD
+    special_ids: SpecialIds = SPECIAL_IDS
     has_words: bool = False
 
     def __post_init__(self) -> None:

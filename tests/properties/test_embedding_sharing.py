@@ -8,10 +8,10 @@ import torch
 from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator, count_parameters
-from electrain.models.generators import masked_language_model
+from electrain.models.heads import language_model
 from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from tiny_pretraining import SPECIAL_IDS
 
-SPECIAL_IDS = {"pad": 0, "cls": 2, "sep": 3}
 VOCABULARY = 90
 
 
@@ -77,7 +77,7 @@ def test_shared_parameters_are_counted_once(backbone: str) -> None:
     for sharing in ("shared", "separate"):
         discriminator, generator = networks(backbone, sharing)
         sizes[sharing] = count_parameters(discriminator, generator)
-        objective = ReplacedTokenDetection(discriminator, generator, DetectionSettings())
+        objective = ReplacedTokenDetection(discriminator, generator, DetectionSettings(), special_ids=SPECIAL_IDS)
         assert sizes[sharing] == sum(parameter.numel() for parameter in objective.parameters())
     if backbone == "electra":  # words, positions, types, LayerNorm
         assert sizes["separate"] - sizes["shared"] == 16 * (VOCABULARY + 512 + 2 + 2)
@@ -149,4 +149,4 @@ def test_projection_is_fitted_to_a_loaded_table() -> None:
 
 def test_language_model_has_as_many_parameters_as_hugging_faces() -> None:
     _, generator = networks("electra", "separate")
-    assert count_parameters(generator) == masked_language_model(generator.body.config).num_parameters()
+    assert count_parameters(generator) == language_model(generator.body.config).num_parameters()

@@ -117,10 +117,9 @@ def test_colliding_words_are_averaged() -> None:
 def make(shards: Path, **sections: dict[str, Any]) -> tuple[Any, MicroBatch]:
     config = tiny_configuration(**sections)
     stream = open_shards(shards)
-    ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id}
-    objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=ids)
+    objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=stream.special_ids)
     rows = RowSource(stream, config.data, 0)
-    batches = micro_batches(rows, config, mask_id=stream.mask_id, vocabulary_size=stream.vocabulary_size)
+    batches = micro_batches(rows, config, mask_id=stream.special_ids.mask, vocabulary_size=stream.vocabulary_size)
     return objective, batches(0)[0]
 
 

@@ -23,12 +23,13 @@ from electrain.inference.evaluate.judged_tokens import judge_rows
 from electrain.inference.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
 from electrain.inference.model import load_detector, load_generator
 from electrain.models.backbones import encode
-from electrain.models.discriminator import DiscriminatorConfig, replaced_logits
-from electrain.models.generators import take_positions, word_logits
+from electrain.models.discriminator import DiscriminatorConfig
+from electrain.models.generators import take_positions
+from electrain.models.heads import replaced_logits, word_logits
 from electrain.pretrain.objectives.detection_batches import detection_micro_batch
 from electrain.pretrain.objectives.masking import CorruptionConfig, mask_batch
 from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
-from tiny_pretraining import tiny_configuration
+from tiny_pretraining import SPECIAL_IDS, tiny_configuration
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -63,7 +64,9 @@ def test_detection_equals_the_training_objective(tiny_run: Runs, text: str, back
     assert result["generator"]["loss"] == pytest.approx(losses.item(), rel=1e-4)
     assert result["generator"]["accuracy"] == pytest.approx((logits.argmax(-1) == originals).float().mean().item())
     assert result["generator"]["masked_tokens"] == int(chosen.sum())
-    objective = ReplacedTokenDetection(_Judge(detector), _Proposer(sampler), DetectionSettings())  # type: ignore[arg-type]
+    judge: Any = _Judge(detector)
+    proposer: Any = _Proposer(sampler)
+    objective = ReplacedTokenDetection(judge, proposer, DetectionSettings(), special_ids=SPECIAL_IDS)
     with torch.no_grad():
         outcome = objective(**batch.tensors)
     is_scored = ~masked.packed.is_special

@@ -57,8 +57,7 @@ def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             folder = tmp_path_factory.mktemp("export") / "run"
             pretrain(config, tiny_shards, folder)
             stream = open_shards(tiny_shards)
-            ids = {"pad": stream.pad_id, "cls": stream.cls_id, "sep": stream.sep_id}
-            objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=ids)
+            objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=stream.special_ids)
             weights = load_file(folder / "checkpoints/step-10/model.safetensors")
             with torch.no_grad():
                 for name, parameter in objective.named_parameters():

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from command_line import command
-from tiny_pretraining import INVENTED_WORDS
+from tiny_pretraining import INVENTED_WORDS, SPECIAL_IDS
 
 WORDS = INVENTED_WORDS[:40]
 Runs = Callable[..., Path]
@@ -43,7 +43,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 vocabulary_size=len(tokens),
                 sequence_length=32,
                 dropout=0.1,
-                special_ids={"pad": 0, "cls": 2, "sep": 3},
+                special_ids=SPECIAL_IDS,
             )
             folder = tmp_path_factory.mktemp(backbone)
             Discriminator(configuration).network.save_pretrained(folder)

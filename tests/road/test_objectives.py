@@ -110,7 +110,7 @@ def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) 
     seen = objective(**objective.prepare(batch.tensors)).observations
     is_masked = ~seen["is_scored"]
     assert is_masked.any()
-    assert (seen["corrupted_ids"][is_masked] == objective.mask_id).all()
+    assert (seen["corrupted_ids"][is_masked] == objective.special_ids.mask).all()
     is_right = torch.where(seen["is_replaced"], 9.0, -9.0)
     seen["replaced_logits"] = torch.where(is_masked, -9.0, is_right)
     result = StepResult(0.0, {}, 0.0, 0.0, batch, seen, False)

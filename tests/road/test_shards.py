@@ -20,6 +20,7 @@ from electrain.data.shards.prepare import prepare
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.data.tokenizer.tokenizer import (
+    SpecialIds,
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
@@ -69,7 +70,7 @@ def test_stream_by_hand(tmp_path: Path, tokenizer: Path) -> None:
     assert shards.read(3, 4).tolist() == [10, 3, 6, 9]
     assert shards.read(29, 0).tolist() == []
     assert shards.unigram_counts.tolist() == np.bincount(everything(shards), minlength=len(WORDS)).tolist()
-    assert (shards.cls_id, shards.sep_id, shards.pad_id, shards.mask_id) == (2, 3, 0, 4)
+    assert shards.special_ids == SpecialIds(pad=0, cls=2, sep=3, mask=4)
     assert shards.vocabulary_size == len(WORDS)
     assert shards.tokenizer_hash == tokenizer_hash(tokenizer) == tokenizer_hash(shards.tokenizer_directory)
     facts = shards.manifest.facts
@@ -132,7 +133,7 @@ def test_files_join_into_one_stream(
         assert other.tokenizer_hash == one.tokenizer_hash
     for start in range(0, one.token_count - 250, 77):
         assert many.read(start, 250).tolist() == one.read(start, 250).tolist()
-    assert all(many.read(int(end) - 1, 1) == many.sep_id for end in many.document_ends)
+    assert all(many.read(int(end) - 1, 1) == many.special_ids.sep for end in many.document_ends)
 
 
 def test_long_document_is_one_document(tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from electrain.models.backbones import encode
 from electrain.pretrain.build import build_objective, load_starting_weights
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.run import pretrain
-from tiny_pretraining import tiny_configuration
+from tiny_pretraining import SPECIAL_IDS, tiny_configuration
 
 IDS = torch.randint(5, 106, (3, 20), generator=torch.Generator().manual_seed(1))
 TYPES = (torch.arange(20) > 9).long().expand(3, -1)
@@ -57,7 +57,7 @@ def run(tiny_shards: Path, tmp_path: Path, quick_pretraining: None) -> Callable[
 def started(config: PretrainConfig, seed: int = 9) -> Any:
     """The objective of a configuration with its starting weights, from other fresh ones than the source's."""
     torch.manual_seed(seed)
-    objective = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    objective = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS)
     load_starting_weights(objective, config)
     return objective.eval()
 
@@ -104,7 +104,7 @@ def test_discriminator_only(run: Callable[..., Path]) -> None:
     objective = started(config)
     saved = ElectraForPreTraining.from_pretrained(source / "model")
     assert torch.equal(logits(objective.discriminator.network), logits(saved))
-    fresh = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    fresh = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS)
     ours, theirs = objective.generator.body.encoder.state_dict(), fresh.generator.body.encoder.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert objective.generator.body.embeddings is objective.discriminator.body.embeddings
@@ -116,7 +116,7 @@ def test_generator_only(run: Callable[..., Path]) -> None:
     objective = started(config)
     saved = ElectraForMaskedLM.from_pretrained(source / "generator")
     assert torch.equal(logits(objective.generator.network), logits(saved))
-    fresh = build_objective(config, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    fresh = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS)
     ours, theirs = objective.discriminator.body.encoder.state_dict(), fresh.discriminator.body.encoder.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 

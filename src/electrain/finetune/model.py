@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel
+from transformers import AutoModel, ElectraForSequenceClassification
 from transformers.utils import logging
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
@@ -16,10 +16,11 @@ from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
 from electrain.finetune.tasks.task import Task
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
-from electrain.models.backbones import LABELS, positions_of
+from electrain.models.backbones import LABELS, backbone_of, positions_of
 from electrain.models.encoder_decoder import (
     DecoderConfig,
     build_encoder_decoder,
+    is_encoder_decoder,
     open_encoder_decoder,
     save_encoder_decoder,
     target_tokenizer_of,
@@ -66,9 +67,9 @@ def open_pretrained(model: Path | str, *, may_have_decoder: bool = False) -> Pre
     """
     source = model_folder(model)
     configuration = configuration_of(source)
-    has_decoder = configuration.model_type == "encoder-decoder"
-    what = {"gpt2": "a causal generator", "encoder-decoder": "an encoder-decoder"}.get(configuration.model_type)
-    if what and not (has_decoder and may_have_decoder):
+    has_decoder, backbone = is_encoder_decoder(configuration), backbone_of(configuration)
+    if (has_decoder and not may_have_decoder) or (backbone and backbone.is_causal):
+        what = "an encoder-decoder" if has_decoder else "a causal generator"
         raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
     if has_decoder and not Path(source).is_dir():
         raise CheckpointError(f"{source}: an encoder-decoder is read from a folder; download it first")
@@ -131,7 +132,7 @@ def build_model(pretrained: Pretrained, settings: TaskSettings, config: Finetune
     if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
         reset_answer_layer(model)
     if config.head.kind == "reference":
-        if configuration.model_type != "electra":
+        if not isinstance(model, ElectraForSequenceClassification):
             raise ConfigurationError(
                 f'[head] kind = "reference": is for an ELECTRA encoder; {pretrained.source} is a '
                 f"{configuration.model_type} model"
@@ -181,9 +182,8 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
         )
     except CheckpointError as error:
         if "Unrecognized configuration class" in str(error):
-            kind = configuration.model_type
             raise CheckpointError(
-                f"{source}: a {kind} model has no head for this task; give another encoder"
+                f"{source}: a {configuration.model_type} model has no head for this task; give another encoder"
             ) from error
         raise
 

@@ -8,45 +8,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    BertForMaskedLM,
-    BertForTokenClassification,
-    ElectraForMaskedLM,
-    ElectraForPreTraining,
-    GPT2LMHeadModel,
-    ModernBertForMaskedLM,
-    ModernBertForTokenClassification,
-)
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
 from electrain.data.tokenizer.windows import TokenizedText, Window
 from electrain.foundation.errors import CheckpointError, TokenizerError
-from electrain.models import discriminator
-from electrain.models.backbones import LABELS, encode, positions_of
+from electrain.models import heads
+from electrain.models.backbones import BACKBONES, LABELS, Backbone, backbone_of, encode, positions_of
 from electrain.models.discriminator import Head
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
-from electrain.models.frozen_generator import language_model_kind, require_causal, states_and_word_logits
+from electrain.models.frozen_generator import require_causal
 from electrain.models.generators import places_before, take_positions
-from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM, RecurrentForTokenClassification
+from electrain.models.heads import language_model_kind, states_and_word_logits
 from electrain.pretrain.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
 
-_CLASSES: dict[tuple[str, Kind], Any] = {
-    ("electra", "detection"): ElectraForPreTraining,
-    ("electra", "masked-language-model"): ElectraForMaskedLM,
-    ("modernbert", "detection"): ModernBertForTokenClassification,
-    ("modernbert", "masked-language-model"): ModernBertForMaskedLM,
-    ("bert", "detection"): BertForTokenClassification,
-    ("bert", "masked-language-model"): BertForMaskedLM,
-    ("gpt2", "causal-language-model"): GPT2LMHeadModel,
-    (MODEL_TYPE, "detection"): RecurrentForTokenClassification,
-    (MODEL_TYPE, "masked-language-model"): RecurrentForMaskedLM,
-}
-# Of architectures that electrain does not pretrain: a frozen generator can be one, from the hub.
-_OTHER_CLASSES: dict[Kind, Any] = {
-    "masked-language-model": AutoModelForMaskedLM,
-    "causal-language-model": AutoModelForCausalLM,
-}
 _ROLES: dict[Kind, str] = {
     "detection": "discriminator",
     "masked-language-model": "generator or masked language model",
@@ -94,7 +68,7 @@ def replaced_logits(
         attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
     """
     hidden = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
-    return discriminator.replaced_logits(detector.model, hidden).float()
+    return heads.replaced_logits(detector.model, hidden).float()
 
 
 def masked_word_logits(
@@ -233,11 +207,13 @@ def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
 
 def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
     configuration = configuration_of(source)
-    model_class = _CLASSES.get((configuration.model_type, kind)) or _OTHER_CLASSES.get(kind)
+    backbone = backbone_of(configuration)
+    model_class = _class_for(backbone, kind)
     if model_class is None or configuration.is_encoder_decoder:
-        wanted = "electra, modernbert or bert" if kind == "detection" else "an encoder or a decoder alone"
+        detectors = ", ".join(name for name, one in BACKBONES.items() if one.detector)
+        wanted = f"one of {detectors}" if kind == "detection" else "an encoder or a decoder alone"
         raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
-    if kind == "detection" and configuration.model_type != "electra" and configuration.id2label != LABELS:
+    if kind == "detection" and backbone and backbone.detects_by_labels and configuration.id2label != LABELS:
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run, "
             "where the head that detects lies in detector/"
@@ -250,6 +226,19 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
+
+
+def _class_for(backbone: Backbone | None, kind: Kind) -> Any:
+    """The Hugging Face class that reads a network of this kind; None: there is none.
+
+    A language model may be of an architecture that electrain does not pretrain: a frozen generator from the hub.
+    """
+    if kind == "detection":
+        return backbone.detector if backbone else None
+    is_causal = kind == "causal-language-model"
+    if backbone and backbone.is_causal == is_causal:
+        return backbone.language_model
+    return AutoModelForCausalLM if is_causal else AutoModelForMaskedLM
 
 
 def rows_of(

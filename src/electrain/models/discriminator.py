@@ -7,13 +7,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import BertForTokenClassification, ElectraForPreTraining, ModernBertForTokenClassification
+from transformers import PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.configuration import require_at_least
-from electrain.models.backbones import LABELS, encode
-from electrain.models.generators import masked_language_model, output_layer, word_features
-from electrain.models.recurrent import MODEL_TYPE, RecurrentForTokenClassification
+from electrain.models.backbones import encode, known_backbone
+from electrain.models.heads import (
+    CorrectionHead,
+    EnergyHead,
+    language_model,
+    output_layer,
+    replaced_logits,
+    token_classifier,
+)
 
 Head = Literal["detection", "correction", "electric"]
 
@@ -48,98 +53,28 @@ class DiscriminatorConfig:
         require_at_least("correction_weight", self.correction_weight, 0.0)
 
 
-def token_classifier(configuration: Any) -> Any:
-    """The Hugging Face network with the per-token head original or replaced, for a configuration of any backbone.
-
-    Only for ELECTRA has Hugging Face a pretraining class; for the others it is token classification with two labels,
-    and the difference of the two logits is the logit of "replaced".
-    """
-    kinds = {
-        "electra": ElectraForPreTraining,
-        "modernbert": ModernBertForTokenClassification,
-        "bert": BertForTokenClassification,
-        MODEL_TYPE: RecurrentForTokenClassification,
-    }
-    if configuration.model_type != "electra":
-        # Labels belong to this head alone. In a configuration that other networks share they would reach what people
-        # fine-tune, whose answers would then be called original and replaced.
-        configuration = copy.deepcopy(configuration)
-        configuration.id2label = dict(LABELS)
-        configuration.label2id = {label: number for number, label in LABELS.items()}
-    return kinds[configuration.model_type](configuration)
-
-
-class EnergyHead(nn.Module):
-    """A second per-token head of the same make as detection's; its logit is the energy of the token.
-
-    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.1 (one linear
-    layer there; here the head that Hugging Face gives the backbone, so that it can be saved as one).
-    """
-
-    def __init__(self, configuration: Any) -> None:
-        super().__init__()
-        self.config = configuration
-        network = token_classifier(configuration)
-        for name in ("discriminator_predictions", "head", "drop", "dropout", "classifier"):
-            if hasattr(network, name):
-                setattr(self, name, getattr(network, name))
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(batch, length) float from (batch, length, hidden)."""
-        return replaced_logits(self, hidden)
-
-
-class CorrectionHead(nn.Module):
-    """Says which word belongs at a position; its output layer is the table of embeddings.
-
-    Of the recurrent network it is the linear layer that the article gives it.
-    """
-
-    def __init__(self, configuration: Any) -> None:
-        super().__init__()
-        network = masked_language_model(configuration)
-        self.config = configuration
-        if configuration.model_type == "electra":
-            self.generator_predictions = network.generator_predictions
-        elif configuration.model_type == "modernbert":
-            self.head = network.head
-        elif configuration.model_type == "bert":
-            self.cls = nn.ModuleDict({"predictions": nn.Module()})
-            self.cls["predictions"].transform = network.cls.predictions.transform
-        self.bias = nn.Parameter(output_layer(network).bias.detach().clone())
-        self.weight: nn.Parameter | None = None
-        if configuration.model_type == MODEL_TYPE:
-            self.weight = nn.Parameter(output_layer(network).weight.detach().clone())
-
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
-        if self.weight is not None:
-            table = self.weight
-        return functional.linear(word_features(self, hidden), table, self.bias)
-
-
 class Discriminator(nn.Module):
     """A Hugging Face network with the detection head, and the further heads that are asked for.
 
     Without detection its head stays, untrained and frozen, so that what is exported is a whole network.
     """
 
-    def __init__(self, configuration: Any, heads: tuple[Head, ...] = ("detection",)) -> None:
+    def __init__(self, configuration: PretrainedConfig, heads: tuple[Head, ...] = ("detection",)) -> None:
         super().__init__()
         self.heads = heads
         self.configuration = configuration
-        self.network: Any = token_classifier(configuration)
+        self.network = token_classifier(configuration)
         self.correction = CorrectionHead(configuration) if "correction" in heads else None
         self.energy = EnergyHead(configuration) if "electric" in heads else None
-        if configuration.model_type == MODEL_TYPE:
-            self.body.network.fc.requires_grad_(False)  # it is the correction head's, or nobody's
+        if known_backbone(configuration).output_layer_in_body:
+            output_layer(self.network).requires_grad_(False)  # the correction head trains a copy of it
         if "detection" not in heads:
             inside = {id(parameter) for parameter in self.body.parameters()}
             for parameter in self.network.parameters():
                 parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
 
     @property
-    def body(self) -> Any:
+    def body(self) -> PreTrainedModel:
         """The encoder without its head."""
         return self.network.base_model
 
@@ -180,7 +115,7 @@ class Discriminator(nn.Module):
             "electric": self._export_energy,
         }
         chosen = {part: make for part, make in makers.items() if part in ("encoder", *self.heads)}
-        if isinstance(self.network, ElectraForPreTraining) and "detection" in chosen:
+        if not known_backbone(self.configuration).detects_by_labels and "detection" in chosen:
             chosen["encoder"] = chosen.pop("detection")
         return chosen
 
@@ -198,12 +133,12 @@ class Discriminator(nn.Module):
         return body
 
     @torch.no_grad()
-    def load(self, fill: Callable[[Any], None]) -> None:
+    def load(self, fill: Callable[[PreTrainedModel], None]) -> None:
         """Lets `fill` put weights into the network as Hugging Face has it."""
         if isinstance(self.word_embeddings, nn.Embedding):
             fill(self.network)
             return
-        network = token_classifier(self.configuration)
+        network = token_classifier(self.configuration).to(self.network.device)
         fill(network)
         own = self.network.state_dict()
         state = {name: value for name, value in network.state_dict().items() if name in own}
@@ -220,7 +155,7 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def _export_correction(self) -> Any:
         assert self.correction is not None
-        network = self._filled(masked_language_model(self.configuration), self.network.state_dict())
+        network = self._filled(language_model(self.configuration), self.network.state_dict())
         state = {name: x for name, x in self.correction.state_dict().items() if name not in ("bias", "weight")}
         network.load_state_dict(state, strict=False)
         output_layer(network).bias.copy_(self.correction.bias)
@@ -235,14 +170,3 @@ class Discriminator(nn.Module):
         network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
         network.get_input_embeddings().weight.copy_(self.word_embeddings.weight)
         return network
-
-
-def replaced_logits(network: Any, hidden: Tensor) -> Tensor:
-    """(batch, length) float from (batch, length, hidden): the per-token head of any of the networks."""
-    kind = network.config.model_type
-    if kind == "electra":
-        logits: Tensor = network.discriminator_predictions(hidden)
-        return logits
-    features = network.drop(network.head(hidden)) if kind == "modernbert" else network.dropout(hidden)
-    pair: Tensor = network.classifier(features).float()
-    return pair[..., 1] - pair[..., 0]

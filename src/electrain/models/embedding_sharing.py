@@ -1,13 +1,14 @@
 """How the two networks share their embeddings."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PretrainedConfig
 
+from electrain.models.backbones import known_backbone
 from electrain.models.discriminator import Discriminator
-from electrain.models.generators import CausalGenerator, MaskedGenerator, ProjectedTable, output_layer
+from electrain.models.generators import CausalGenerator, MaskedGenerator, ProjectedTable
+from electrain.models.heads import output_layer
 
 
 class DisentangledEmbedding(nn.Module):
@@ -35,10 +36,13 @@ class DisentangledEmbedding(nn.Module):
     @torch.no_grad()
     def set(self, table: Tensor) -> None:
         """Makes the table the given (vocabulary, embedding) one, by the difference."""
-        self.difference.copy_(table - self.shared[0].weight)
+        shared = self.shared[0].weight
+        self.difference.copy_(table.to(shared.device) - shared)
 
 
-def build_generator(configuration: Any, discriminator: Discriminator, embedding_sharing: str) -> MaskedGenerator:
+def build_generator(
+    configuration: PretrainedConfig, discriminator: Discriminator, embedding_sharing: str
+) -> MaskedGenerator:
     """A masked or causal generator whose embeddings are tied to the discriminator's as `embedding_sharing` says.
 
     shared, both electra: word, position and type embeddings and their LayerNorm are one module in both networks, and
@@ -47,13 +51,13 @@ def build_generator(configuration: Any, discriminator: Discriminator, embedding_
     discriminator's times a learned projection, or the same where the widths are equal. gradient-disentangled: the
     same table, which the generator then owns; see `DisentangledEmbedding`. separate: nothing is shared.
     """
-    kind = CausalGenerator if configuration.model_type == "gpt2" else MaskedGenerator
-    generator = kind(configuration)
+    backbone = known_backbone(configuration)
+    generator = CausalGenerator(configuration) if backbone.is_causal else MaskedGenerator(configuration)
     if embedding_sharing == "separate":
         return generator
     words = discriminator.word_embeddings
     is_disentangled = embedding_sharing == "gradient-disentangled"
-    has_projection = configuration.model_type == "electra"
+    has_projection = backbone.has_embedding_size
     if not has_projection and configuration.hidden_size != words.embedding_dim:
         generator.use(ProjectedTable(words, configuration.hidden_size, owns_table=is_disentangled))
     else:

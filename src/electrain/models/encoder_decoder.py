@@ -9,28 +9,30 @@ from typing import Any, Literal
 import torch
 from transformers import (
     AutoModelForCausalLM,
-    BertLMHeadModel,
-    ElectraForCausalLM,
     EncoderDecoderConfig,
     EncoderDecoderModel,
-    GPT2LMHeadModel,
+    PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.models.bert.modeling_bert import BertPooler
 from transformers.utils import logging
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, writing_ids
-from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer
+from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, SpecialIds, load_tokenizer, save_tokenizer
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError, ConfigurationError
-from electrain.models.backbones import MOST_POSITIONS, EncoderConfig, causal_configuration
+from electrain.models.backbones import (
+    BACKBONES,
+    MOST_POSITIONS,
+    EncoderConfig,
+    backbone_of,
+    encoder_configuration,
+)
 from electrain.models.folders import configuration_of, weights_of
+from electrain.models.heads import language_model
 from electrain.models.task_heads import with_dropout
 
 DecoderKind = Literal["generator", "encoder", "fresh", "folder"]
 DecoderVocabulary = Literal["encoder", "own", "folder"]
-ENCODERS = ("electra", "bert", "modernbert")
-DECODERS = ("gpt2", "electra", "bert")
 TARGET_TOKENIZER = "target_tokenizer"
 _CROSS_ATTENTION = ("crossattention.", "ln_cross_attn.")
 
@@ -86,6 +88,11 @@ class DecoderConfig:
         return self.tokenizer or self.source
 
 
+def is_encoder_decoder(configuration: PretrainedConfig) -> bool:
+    """Whether a configuration is that of two joined networks, each with a configuration of its own."""
+    return isinstance(configuration, EncoderDecoderConfig)
+
+
 def build_encoder_decoder(
     encoder: PreTrainedModel,
     decoder: DecoderConfig,
@@ -106,10 +113,11 @@ def build_encoder_decoder(
     Raises: CheckpointError: no such generator or folder, or networks that cannot be joined. ConfigurationError: sizes
         that cannot be. TokenizerError: a tokenizer without an end of text.
     """
-    kind = encoder.config.model_type
-    if kind not in ENCODERS:
+    backbone = backbone_of(encoder.config)
+    if backbone is None or not backbone.joins_decoder:
+        known = ", ".join(name for name, one in BACKBONES.items() if one.joins_decoder)
         raise CheckpointError(
-            f"{encoder_source}: a {kind} encoder cannot be joined with a decoder; use {', '.join(ENCODERS)}"
+            f"{encoder_source}: a {encoder.config.model_type} encoder cannot be joined with a decoder; use {known}"
         )
     network = _decoder(encoder, decoder, Path(encoder_source), target_tokenizer, dropout)
     if len(target_tokenizer) > network.config.vocab_size:
@@ -134,11 +142,11 @@ def _decoder(encoder: Any, decoder: DecoderConfig, source: Path, target_tokenize
     if decoder.kind == "encoder":
         return _encoder_as_decoder(encoder, decoder, source, target_tokenizer, dropout)
     if decoder.kind == "folder":
-        return _decoder_from(decoder.source, DECODERS, dropout)
+        return _decoder_from(decoder.source, dropout, must_be_causal=False)
     folder = source.parent / "generator"
     if not folder.is_dir():
         raise CheckpointError(f'{folder}: no such generator; pretrain with one, or use [decoder] kind = "fresh"')
-    network = _decoder_from(str(folder), ("gpt2",), dropout)
+    network = _decoder_from(str(folder), dropout, must_be_causal=True)
     if network.config.vocab_size != encoder.config.vocab_size:
         raise CheckpointError(
             f"{folder}: knows {network.config.vocab_size} tokens, the encoder {encoder.config.vocab_size}; "
@@ -160,15 +168,16 @@ def _fresh_decoder(encoder: Any, decoder: DecoderConfig, target_tokenizer: Any, 
         )
     except ValueError as error:
         raise ConfigurationError(f"[decoder] {error}; give hidden_size and heads that fit") from error
-    configuration = causal_configuration(
+    configuration = encoder_configuration(
         sizes,
         vocabulary_size=theirs.vocab_size if is_joint else len(target_tokenizer),
         sequence_length=MOST_POSITIONS,
         dropout=dropout,
-        special_ids={"cls": ids.start, "sep": ids.end, "pad": ids.pad},
+        special_ids=SpecialIds(pad=ids.pad, cls=ids.start, sep=ids.end, mask=ids.pad),  # a decoder masks nothing
+        is_causal=True,
     )
     configuration.is_decoder = configuration.add_cross_attention = True
-    network = GPT2LMHeadModel(configuration)
+    network = language_model(configuration)
     embeddings = encoder.get_input_embeddings().weight
     if is_joint and embeddings.shape[1] == sizes.hidden_size:
         with torch.no_grad():
@@ -183,8 +192,8 @@ def _encoder_as_decoder(
 
     Source: Rothe et al. 2020, "Leveraging pre-trained checkpoints for sequence generation tasks", section 3.
     """
-    classes = {"electra": ElectraForCausalLM, "bert": BertLMHeadModel}
-    if encoder.config.model_type not in classes:
+    backbone = backbone_of(encoder.config)
+    if backbone is None or backbone.decoder is None:
         raise CheckpointError(
             f"{source}: a {encoder.config.model_type} encoder has no form with cross-attention; "
             'use [decoder] kind = "fresh" or "generator"'
@@ -195,7 +204,7 @@ def _encoder_as_decoder(
         configuration.vocab_size = len(target_tokenizer)
         configuration.pad_token_id = writing_ids(target_tokenizer).pad
     with _quiet():
-        network = classes[encoder.config.model_type](configuration)
+        network = backbone.decoder(configuration)
     weights = {
         name: value
         for name, value in encoder.state_dict().items()
@@ -206,13 +215,14 @@ def _encoder_as_decoder(
     return network
 
 
-def _decoder_from(source: str, kinds: tuple[str, ...], dropout: float) -> Any:
+def _decoder_from(source: str, dropout: float, *, must_be_causal: bool) -> PreTrainedModel:
     """A language model of a folder, with fresh cross-attention."""
     configuration = configuration_of(source)
-    if configuration.model_type not in kinds:
+    decoders = {name: one for name, one in BACKBONES.items() if one.decoder and (one.is_causal or not must_be_causal)}
+    if backbone_of(configuration) not in decoders.values():
+        hint = '; pretrain with a causal generator, or use kind = "folder"' if must_be_causal else ""
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type}; a decoder of this kind must be {' or '.join(kinds)}"
-            + ('; pretrain with a causal generator, or use kind = "folder"' if kinds == ("gpt2",) else "")
+            f"{source}: is a {configuration.model_type}; a decoder of this kind must be {' or '.join(decoders)}{hint}"
         )
     return weights_of(
         source,
@@ -230,10 +240,11 @@ def _as_decoder(configuration: Any, dropout: float) -> Any:
 
 
 def _reload_alike(encoder: Any) -> None:
-    """Gives a BERT encoder the pooler that Hugging Face reloads it with; nothing reads it, and it is not trained."""
-    if encoder.config.model_type == "bert":
+    """Gives an encoder the pooler that Hugging Face reloads it with; nothing reads it, and it is not trained."""
+    backbone = backbone_of(encoder.config)
+    if backbone and backbone.pooler:
         if encoder.pooler is None:
-            encoder.pooler = BertPooler(encoder.config)
+            encoder.pooler = backbone.pooler(encoder.config)
         encoder.pooler.requires_grad_(False)
 
 
@@ -269,7 +280,7 @@ def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
 
     Raises: CheckpointError: no such folder, or no encoder-decoder. TokenizerError: no tokenizer.
     """
-    if configuration_of(str(directory)).model_type != "encoder-decoder":
+    if not is_encoder_decoder(configuration_of(str(directory))):
         raise CheckpointError(
             f"{directory}: is no encoder-decoder; give a folder that summarization or translation made"
         )

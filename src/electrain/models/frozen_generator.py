@@ -1,25 +1,14 @@
 """A generator that was trained before: any masked or causal language model of Hugging Face, never updated here."""
 
-from collections.abc import Callable
-from typing import Any, Literal
-
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from electrain.foundation.errors import CheckpointError
-from electrain.models.backbones import encode, positions_of
+from electrain.models.backbones import positions_of
 from electrain.models.folders import configuration_of, one_line, weights_of
-from electrain.models.generators import places_before, take_positions, word_logits
-from electrain.models.recurrent import MODEL_TYPE
-
-LanguageModelKind = Literal["masked-language-model", "causal-language-model"]
-# The prediction head of these can be run at the selected positions alone; of others the whole network is run.
-KNOWN_HEADS = ("electra", "modernbert", "bert", "gpt2", MODEL_TYPE)
+from electrain.models.generators import places_before, take_positions
+from electrain.models.heads import language_model_kind, states_and_word_logits
 
 
 class FrozenGenerator(nn.Module):
@@ -47,7 +36,7 @@ class FrozenGenerator(nn.Module):
         if positions is not None and positions < sequence_length:
             raise CheckpointError(f"{source}: takes rows of at most {positions} tokens; lower data.sequence_length")
         kind = AutoModelForMaskedLM if self.reads_masked_ids else AutoModelForCausalLM
-        self.network: Any = weights_of(source, kind, "language model")
+        self.network = weights_of(source, kind, "language model")
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)
         self.train(False)
@@ -82,41 +71,13 @@ class FrozenGenerator(nn.Module):
         """(batch, selected, vocabulary) float: logits of the word at each selected position."""
         return self.propose(token_ids, token_type_ids, attention_mask, positions)[1][0]
 
-    def export(self) -> Any:
+    def export(self) -> PreTrainedModel:
         """The network as Hugging Face saves and loads it."""
         return self.network
 
 
-def states_and_word_logits(
-    network: Any,
-    token_ids: Tensor,
-    token_type_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    take: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """(..., hidden) and (..., vocabulary) float: states and word logits of any language model where `take` says.
-
-    Args:
-        network: of Hugging Face, with a head that predicts words.
-        token_ids: (batch, length) int64.
-        token_type_ids: (batch, length) int64; ignored by a network without token types.
-        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
-        take: from (batch, length, n) to (..., n).
-    """
-    if network.config.model_type in KNOWN_HEADS:
-        hidden = take(encode(network.base_model, token_ids, token_type_ids, attention_mask))
-        return hidden, word_logits(network, hidden)
-    given: dict[str, Any] = {"input_ids": token_ids}
-    if attention_mask is not None:
-        given["attention_mask"] = attention_mask.to(torch.int64)
-    if getattr(network.config, "type_vocab_size", 0) > 1:
-        given["token_type_ids"] = token_type_ids
-    output = network(**given, output_hidden_states=True)
-    return take(output.hidden_states[-1]), take(output.logits)
-
-
 @torch.no_grad()
-def require_causal(network: Any) -> None:
+def require_causal(network: PreTrainedModel) -> None:
     """Raises CheckpointError where the logits of a word depend on the word after it.
 
     The network is asked, since no configuration says so of all models.
@@ -134,25 +95,3 @@ def require_causal(network: Any) -> None:
             f"{network.config.name_or_path}: is a {type(network).__name__} whose attention sees both sides, so it sees "
             "the words it is to propose; give a GPT-2, or a masked language model"
         )
-
-
-def language_model_kind(configuration: Any) -> LanguageModelKind:
-    """Masked: fills gaps, knowing both sides; causal: says which word comes next.
-
-    By the architecture's name; by the model's type where that names no head, or BERT's both.
-
-    Raises: CheckpointError: neither.
-    """
-    name, model_type = (configuration.architectures or [""])[0], configuration.model_type
-    names_no_head = not name or name.endswith("Model") or name == "BertForPreTraining"
-    names_no_head = names_no_head and not configuration.is_encoder_decoder
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
-        return "causal-language-model"
-    if name.endswith("ForMaskedLM") or (names_no_head and model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES):
-        return "masked-language-model"
-    if names_no_head and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return "causal-language-model"
-    raise CheckpointError(
-        f"{configuration.name_or_path}: is a {name or model_type}, no masked or causal language model; give one, such "
-        "as the generator/ of a run"
-    )

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertForMaskedLM, ElectraForMaskedLM, GPT2LMHeadModel, ModernBertForMaskedLM
+from transformers import PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.configuration import require_at_least
 from electrain.models.backbones import encode_depths
-from electrain.models.recurrent import MODEL_TYPE, RecurrentForMaskedLM
+from electrain.models.heads import language_model, output_layer, word_features, word_logits
 
 GeneratorKind = Literal["masked", "causal", "unigram", "frozen"]
 GeneratorTraining = Literal["likelihood", "policy-gradient", "gumbel", "mixture"]
@@ -93,17 +93,6 @@ class GeneratorConfig:
             raise ValueError(f'clusters = {self.clusters}: is for kind = "unigram"; this one is "{self.kind}"')
 
 
-def masked_language_model(configuration: Any) -> Any:
-    """The Hugging Face network with a word-prediction head for a configuration of any backbone."""
-    kinds = {
-        "electra": ElectraForMaskedLM,
-        "modernbert": ModernBertForMaskedLM,
-        "bert": BertForMaskedLM,
-        MODEL_TYPE: RecurrentForMaskedLM,
-    }
-    return kinds[configuration.model_type](configuration)
-
-
 class ProjectedTable(nn.Module):
     """The discriminator's table of embeddings, brought to the generator's width by a learned projection.
 
@@ -127,7 +116,8 @@ class ProjectedTable(nn.Module):
     @torch.no_grad()
     def fit(self, table: Tensor) -> None:
         """Sets the projection to the one that comes nearest to a (vocabulary, width) table, in least squares."""
-        self.projection.copy_(torch.linalg.lstsq(self.shared[0].weight, table).solution)
+        shared = self.shared[0].weight
+        self.projection.copy_(torch.linalg.lstsq(shared, table.to(shared.device)).solution)
 
 
 class MaskedGenerator(nn.Module):
@@ -139,10 +129,10 @@ class MaskedGenerator(nn.Module):
 
     reads_masked_ids = True
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: PretrainedConfig) -> None:
         super().__init__()
         self.configuration = configuration
-        self.network: Any = self.build()
+        self.network = language_model(configuration)
         self.table: ProjectedTable | None = None
 
     def use(self, table: ProjectedTable) -> None:
@@ -151,12 +141,12 @@ class MaskedGenerator(nn.Module):
         output_layer(self.network).weight = None
         self.network.set_input_embeddings(None)
 
-    def build(self) -> Any:
-        """A fresh Hugging Face network of this generator's shape."""
-        return masked_language_model(self.configuration)
+    def _fresh(self) -> PreTrainedModel:
+        """Another network of this shape, on the same device as this one."""
+        return language_model(self.configuration).to(next(self.parameters()).device)
 
     @property
-    def body(self) -> Any:
+    def body(self) -> PreTrainedModel:
         """The encoder without its head."""
         return self.network.base_model
 
@@ -198,18 +188,18 @@ class MaskedGenerator(nn.Module):
         return self.propose(token_ids, token_type_ids, attention_mask, positions)[1][0]
 
     @torch.no_grad()
-    def export(self) -> Any:
+    def export(self) -> PreTrainedModel:
         """The network as Hugging Face saves and loads it; a projected table is saved as the product."""
         if self.table is None:
             return self.network
-        network = self.build()
+        network = self._fresh()
         network.load_state_dict(self.network.state_dict(), strict=False)
         network.get_input_embeddings().weight.copy_(self.table())
         network.tie_weights()
         return network
 
     @torch.no_grad()
-    def load(self, fill: Callable[[Any], None]) -> None:
+    def load(self, fill: Callable[[PreTrainedModel], None]) -> None:
         """Lets `fill` put weights into the network as Hugging Face has it.
 
         Of a projected table the projection is the one that comes nearest, given the table shared at this moment.
@@ -217,7 +207,7 @@ class MaskedGenerator(nn.Module):
         if self.table is None:
             fill(self.network)
             return
-        network = self.build()
+        network = self._fresh()
         fill(network)
         self.table.fit(network.get_input_embeddings().weight)
         own = self.network.state_dict()
@@ -233,10 +223,6 @@ class CausalGenerator(MaskedGenerator):
 
     reads_masked_ids = False
 
-    def build(self) -> Any:
-        """A fresh GPT-2 of this generator's shape."""
-        return GPT2LMHeadModel(self.configuration)
-
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(batch, selected, hidden) float: the states one place before the positions."""
         return take_positions(hidden, places_before(positions))
@@ -250,35 +236,3 @@ def places_before(positions: Tensor) -> Tensor:
 def take_positions(hidden: Tensor, positions: Tensor) -> Tensor:
     """(batch, selected, hidden) float: the rows of (batch, length, hidden) at (batch, selected) positions."""
     return hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-
-
-def word_logits(network: Any, hidden: Tensor) -> Tensor:
-    """(..., vocabulary) float from (..., hidden): the prediction head of any of the networks."""
-    logits: Tensor = output_layer(network)(word_features(network, hidden))
-    return logits
-
-
-def word_features(network: Any, hidden: Tensor) -> Tensor:
-    """(..., embedding) float from (..., hidden): the prediction head without its output layer."""
-    features: Tensor
-    if network.config.model_type == "electra":
-        features = network.generator_predictions(hidden)
-    elif network.config.model_type == "modernbert":
-        features = network.head(hidden)
-    elif network.config.model_type == "bert":
-        features = network.cls.predictions.transform(hidden)
-    else:
-        features = hidden  # GPT-2 and the LSTM have nothing between
-    return features
-
-
-def output_layer(network: Any) -> Any:
-    """The `nn.Linear` from features to words."""
-    kind = network.config.model_type
-    if kind == "electra":
-        return network.generator_lm_head
-    if kind == "modernbert":
-        return network.decoder
-    if kind == MODEL_TYPE:
-        return network.recurrent.network.fc
-    return network.cls.predictions.decoder if kind == "bert" else network.lm_head

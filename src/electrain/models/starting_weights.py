@@ -1,20 +1,17 @@
 """Weights to start from: a released ELECTRA, or another encoder of the same shape."""
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.errors import CheckpointError
+from electrain.models.backbones import backbone_of, first_position, known_backbone
 from electrain.models.folders import configuration_of, is_of_a_pooler, weights_of
 
-# These encoders compute what ELECTRA's does; only names, and the first positions, differ.
-SAME_AS_ELECTRA = ("electra", "bert", "roberta", "xlm-roberta", "camembert")
 
-
-def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
+def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: int) -> None:
     """Puts the weights of a folder or hub id into an encoder (`ElectraModel` or `ModernBertModel`).
 
     BERT is ELECTRA's encoder under other names. RoBERTa keeps its first two positions for padding: the others
@@ -25,37 +22,41 @@ def load_starting_encoder(source: str, body: Any, sequence_length: int) -> None:
     Raises: CheckpointError: nothing there, damaged, of an unknown kind, of another shape, or with too few positions.
     """
     configuration = configuration_of(source)
-    kind, wanted = configuration.model_type, body.config.model_type
-    if wanted not in ("electra", "bert", "modernbert"):
-        raise CheckpointError(f"{source}: cannot start a {wanted} network; leave [start] discriminator out")
-    accepted = ("modernbert",) if wanted == "modernbert" else SAME_AS_ELECTRA
-    if kind not in accepted:
-        known = ", ".join(accepted)
-        raise CheckpointError(f"{source}: is a {kind}; a {wanted} encoder starts from one of: {known}")
+    backbone = known_backbone(body.config)
+    if not backbone.starts_from:
+        raise CheckpointError(
+            f"{source}: cannot start a {backbone.model_type} network; leave [start] discriminator out"
+        )
+    if not backbone.can_start_from(configuration):
+        raise CheckpointError(
+            f"{source}: is a {configuration.model_type}; a {backbone.model_type} encoder starts from one of: "
+            + ", ".join(backbone.starts_from)
+        )
     _require_same_layers(source, configuration, body.config)
     state = weights_of(source, AutoModel, "encoder", may_be_new=is_of_a_pooler).state_dict()
-    if "roberta" in kind or kind == "camembert":
-        padding = configuration.pad_token_id + 1
-        state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][padding:]
+    offset = first_position(configuration) - first_position(body.config)
+    if offset:
+        state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][offset:]
     _copy(source, state, body, sequence_length)
 
 
-def load_starting_generator(source: str, network: Any, sequence_length: int) -> None:
+def load_starting_generator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
     """Puts the weights of a language model, its head too, into a generator network of the same kind.
 
     Raises: CheckpointError: as `load_starting_encoder`.
     """
     configuration = configuration_of(source)
-    if configuration.model_type != network.config.model_type:
+    backbone = known_backbone(network.config)
+    if backbone_of(configuration) is not backbone:
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type}; this generator starts from a {network.config.model_type}"
+            f"{source}: is a {configuration.model_type}; this generator starts from a {backbone.model_type}"
         )
     _require_same_layers(source, configuration, network.config)
-    kind = AutoModelForCausalLM if configuration.model_type == "gpt2" else AutoModelForMaskedLM
-    _copy(source, weights_of(source, kind, "language model").state_dict(), network, sequence_length)
+    state = weights_of(source, backbone.language_model, "language model").state_dict()
+    _copy(source, state, network, sequence_length)
 
 
-def load_starting_discriminator(source: str, network: Any, sequence_length: int) -> None:
+def load_starting_discriminator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
     """Puts the weights of `source` into a discriminator: its head too where `source` has the same head.
 
     Raises: CheckpointError: as `load_starting_encoder`.
@@ -66,11 +67,9 @@ def load_starting_discriminator(source: str, network: Any, sequence_length: int)
         _copy(source, weights_of(source, type(network), "discriminator").state_dict(), network, sequence_length)
 
 
-def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
+def _require_same_layers(source: str, given: PretrainedConfig, wanted: PretrainedConfig) -> None:
     # Weights of the right shapes that mean something else when depth, heads or positions differ.
-    names = ["num_hidden_layers", "num_attention_heads"]
-    names += ["layer_types", "rope_parameters"] if wanted.model_type == "modernbert" else []
-    for name in names:
+    for name in ("num_hidden_layers", "num_attention_heads", *known_backbone(wanted).must_match):
         theirs, ours = getattr(given, name, None), getattr(wanted, name)
         if theirs != ours:
             raise CheckpointError(
@@ -80,7 +79,7 @@ def _require_same_layers(source: str, given: Any, wanted: Any) -> None:
 
 
 @torch.no_grad()
-def _copy(source: str, state: dict[str, Tensor], network: Any, sequence_length: int) -> None:
+def _copy(source: str, state: dict[str, Tensor], network: PreTrainedModel, sequence_length: int) -> None:
     for name, parameter in network.named_parameters():
         if name not in state:
             raise CheckpointError(

@@ -57,7 +57,7 @@ def task_configuration(configuration: Any, task: str, labels: tuple[str, ...], *
     names = {"regression": ("value",), "question-answering": ("start", "end")}.get(task, labels)
     configuration.id2label = dict(enumerate(names))
     configuration.label2id = {name: number for number, name in enumerate(names)}
-    if configuration.model_type == "modernbert":
+    if hasattr(configuration, "classifier_pooling"):
         configuration.classifier_pooling = pooling
     if task in ("classification", "regression"):
         configuration.problem_type = "regression" if task == "regression" else "single_label_classification"

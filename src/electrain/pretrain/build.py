@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from electrain.data.shards.rows import RowSource
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import ConfigurationError
-from electrain.models.backbones import EncoderConfig, causal_configuration, encoder_configuration, generator_encoder
+from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator
 from electrain.models.frozen_generator import FrozenGenerator
@@ -38,13 +39,13 @@ def build_objective(
     config: PretrainConfig,
     *,
     vocabulary_size: int,
-    special_ids: dict[str, int],
+    special_ids: SpecialIds,
     unigram_counts: NDArray[np.int64] | None = None,
 ) -> PretrainObjective:
     """The networks of a configuration with fresh weights from its seed, on the CPU.
 
     Args:
-        special_ids: the ids of `pad`, `cls`, `sep` and `mask` in the vocabulary.
+        special_ids: of the tokenizer.
         unigram_counts: (vocabulary,) occurrences in the corpus, for a unigram generator; None: all alike.
     Raises: CheckpointError: a frozen generator's folder cannot be used.
     """
@@ -63,8 +64,7 @@ def build_objective(
         discriminator,
         _build_generator(config, discriminator, common, unigram_counts),
         _settings(config),
-        mask_id=special_ids.get("mask", 0),
-        special_ids=tuple(special_ids.values()),
+        special_ids=special_ids,
         own_stage_steps=config.generator.own_stage_steps,
     )
 
@@ -75,13 +75,15 @@ def _build_generator(
     choice, vocabulary_size = config.generator, common["vocabulary_size"]
     if choice.kind == "unigram":
         occurrences = np.ones(vocabulary_size, np.int64) if counts is None else counts
-        special = sorted(set(common["special_ids"].values()))
+        special = sorted(set(common["special_ids"].all))
         return UnigramGenerator(occurrences, choice.clusters, choice.temperature, special)
     if choice.source:
         return FrozenGenerator(choice.source, vocabulary_size, config.data.sequence_length)
     sizes = generator_sizes(config)
     if choice.kind == "causal":
-        return build_generator(causal_configuration(sizes, **common), discriminator, choice.embedding_sharing)
+        return build_generator(
+            encoder_configuration(sizes, **common, is_causal=True), discriminator, choice.embedding_sharing
+        )
     # A generator with a stage of its own must not be changed afterwards through shared embeddings.
     sharing = "separate" if choice.own_stage_steps else choice.embedding_sharing
     return build_generator(encoder_configuration(sizes, **common), discriminator, sharing)

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.foundation.output_folder import replaced_directory
+from electrain.models.backbones import backbone_of
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.build import PretrainObjective
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling
@@ -25,7 +26,8 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) ->
         with replaced_directory(output / name) as temporary:
             exported = network()
             exported.save_pretrained(temporary)
-            has_types = exported.config.model_type in ("electra", "bert")
+            backbone = backbone_of(exported.config)
+            has_types = backbone is not None and backbone.has_token_types
             save_tokenizer(tokenizer, temporary, with_token_types=has_types)
 
 

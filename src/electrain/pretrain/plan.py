@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.embedding_sharing import count_parameters
 from electrain.pretrain.build import build_objective, most_masked
@@ -26,7 +27,7 @@ PAPER_DROPOUT = 0.1
 BYTES_PER_WEIGHT = 4  # weights, gradients and each of Adam's two moments are float32
 # Memory left free: the gradients of activations, and what the allocator wastes.
 USABLE_MEMORY_FRACTION = 0.85
-SPECIAL_IDS = {"pad": 0, "cls": 1, "sep": 2, "mask": 3}  # any will do
+SPECIAL_IDS = SpecialIds(pad=0, cls=1, sep=2, mask=3)  # any will do
 
 
 @dataclass(frozen=True)

@@ -137,11 +137,10 @@ class _Run:
         self.config, self.shards, self.output, self.runtime = config, shards, output, runtime
         self.is_first = runtime.is_first
         self.tokenizer = load_tokenizer(shards.tokenizer_directory)
-        special_ids = {"pad": shards.pad_id, "cls": shards.cls_id, "sep": shards.sep_id, "mask": shards.mask_id}
         self.objective = build_objective(
             config,
             vocabulary_size=shards.vocabulary_size,
-            special_ids=special_ids,
+            special_ids=shards.special_ids,
             unigram_counts=shards.unigram_counts,
         )
         self.row_flops = _row_flops(self.objective, config, runtime.processes)
@@ -151,7 +150,7 @@ class _Run:
         self.batches = micro_batches(
             rows,
             config,
-            mask_id=shards.mask_id,
+            mask_id=shards.special_ids.mask,
             vocabulary_size=shards.vocabulary_size,
             continues_word=continues_word(self.tokenizer),
             rank=runtime.rank,

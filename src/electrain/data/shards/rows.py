@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
 
@@ -62,9 +63,7 @@ class TokenStream(Protocol):
     """What rows are made from: `electrain.data.shards.shards.Shards` is one."""
 
     token_count: int
-    cls_id: int
-    sep_id: int
-    pad_id: int
+    special_ids: SpecialIds
     has_words: bool
 
     @property
@@ -108,8 +107,8 @@ class RowSource:
 
     def batch(self, row_numbers: NDArray[np.int64]) -> PackedBatch:
         """The rows with these numbers; the same for ever for the same shards, configuration and seed."""
-        shape = (len(row_numbers), self.length)
-        token_ids = np.full(shape, self.stream.pad_id, np.int64)
+        special, shape = self.stream.special_ids, (len(row_numbers), self.length)
+        token_ids = np.full(shape, special.pad, np.int64)
         token_type_ids = np.zeros(shape, np.int64)
         is_real = np.zeros(shape, np.bool_)
         begins_word = np.ones(shape, np.bool_)
@@ -121,16 +120,15 @@ class RowSource:
             places[epochs == epoch] = permuted(self.seed, f"order {epoch}", within, self.rows_per_epoch)
         for row, (place, epoch) in enumerate(zip(places.tolist(), epochs.tolist(), strict=True)):
             first, second = self._segments_of(place, epoch, chances[row])
-            ids = np.concatenate(([self.stream.cls_id], first, [self.stream.sep_id], second))
+            ids = np.concatenate(([special.cls], first, [special.sep], second))
             if len(second):
-                ids = np.append(ids, self.stream.sep_id)
+                ids = np.append(ids, special.sep)
                 token_type_ids[row, len(first) + 2 : len(ids)] = 1
             token_ids[row, : len(ids)] = ids & _IDS
             begins_word[row, 1 : len(ids)] = ids[1:] > _IDS
             is_real[row, : len(ids)] = True
-        stream = self.stream
-        is_special = (token_ids == stream.cls_id) | (token_ids == stream.sep_id) | (token_ids == stream.pad_id)
-        known = begins_word if stream.has_words else None
+        is_special = (token_ids == special.cls) | (token_ids == special.sep) | (token_ids == special.pad)
+        known = begins_word if self.stream.has_words else None
         return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers, known)
 
     def _read(self, start: int, count: int) -> NDArray[np.int64]:
@@ -150,7 +148,7 @@ class RowSource:
         tokens = self._read(start, self.length - 2)
         if self.segments == 1 or chances[0] < ONE_SEGMENT_FRACTION:
             return tokens, tokens[:0]
-        ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.sep_id) + 1
+        ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.special_ids.sep) + 1
         if len(ends):
             end = int(ends[np.argmin(np.abs(ends - len(tokens) // 2))])
             return tokens[:end], tokens[end + 1 :]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
 from electrain.data.text.document import Document
-from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, tokenizer_hash
+from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, file_hash, read_manifest
 
@@ -26,7 +26,7 @@ class Shards:
         unigram_counts: (vocabulary_size,) int64; how often each id occurs in the stream.
         tokenizer_directory: a folder with the tokenizer that made the ids.
         tokenizer_hash: see `electrain.data.tokenizer.tokenizer.tokenizer_hash`.
-        cls_id, sep_id, pad_id, mask_id: ids of the special tokens.
+        special_ids: of the tokenizer.
         has_words: `read_begins` tells where words begin.
     """
 
@@ -50,8 +50,7 @@ class Shards:
         self.tokenizer_directory = tokenizer_directory
         self.tokenizer_hash = tokenizer_hash(tokenizer)
         self.vocabulary_size = len(tokenizer)
-        self.cls_id, self.sep_id = int(tokenizer.cls_token_id), int(tokenizer.sep_token_id)
-        self.pad_id, self.mask_id = int(tokenizer.pad_token_id), int(tokenizer.mask_token_id)
+        self.special_ids = special_ids_of(tokenizer)
         self.unigram_counts = unigram_counts
         self._parts, self._part_ends, self._begins = parts, ends, begins
         self.has_words = len(begins) > 0

@@ -1,6 +1,7 @@
 """Tokenizers: taking one from a folder or a vocabulary file, saving it so that it reloads alike, telling two apart."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,43 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 FRAME = ("pad", "cls", "sep", "mask")  # special tokens that stand for nothing in a text
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """The ids of the special tokens that stand for nothing in a text; a network neither selects nor writes them.
+
+    Attributes:
+        pad: fills up shorter rows.
+        cls: begins each row.
+        sep: ends each text.
+        mask: stands in place of a word that is to be restored.
+    """
+
+    pad: int
+    cls: int
+    sep: int
+    mask: int
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """The four ids, in the order of the attributes."""
+        return (self.pad, self.cls, self.sep, self.mask)
+
+
+def special_ids_of(tokenizer: "PreTrainedTokenizerFast") -> SpecialIds:
+    """The ids of `FRAME` in a tokenizer.
+
+    Raises: TokenizerError: the tokenizer lacks one of them. An id of 0 in its place would be some other token.
+    """
+    ids = {kind: getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}
+    missing = [SPECIAL_TOKENS[kind] for kind, number in ids.items() if number is None]
+    if missing:
+        raise TokenizerError(
+            f"{tokenizer.name_or_path or 'the tokenizer'}: has no {', '.join(missing)} token; "
+            "train one with `electrain tokenizer`"
+        )
+    return SpecialIds(**{kind: int(number) for kind, number in ids.items()})
 
 
 def word_piece_tokenizer(vocabulary: dict[str, int], *, cased: bool) -> Tokenizer:

@@ -17,6 +17,7 @@ from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
+from electrain.models.encoder_decoder import is_encoder_decoder
 
 TASK_FILE_NAME = "task.json"
 # What a folder of somebody else's is for, by the end of its architecture's name.
@@ -139,7 +140,7 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
                 labels = () if task == "question-answering" else labels
                 return TaskSettings(task, labels, has_many, longest_tokens=longest)
     kind: Literal["an encoder-decoder", "a pretrained model"] = (
-        "an encoder-decoder" if configuration.model_type == "encoder-decoder" else "a pretrained model"
+        "an encoder-decoder" if is_encoder_decoder(configuration) else "a pretrained model"
     )
     raise CheckpointError(
         f"{source}: is {kind} that says no task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"

@@ -18,6 +18,7 @@ from electrain.foundation.configuration import require_at_least, require_fractio
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.foundation.output_folder import CONFIGURATION_NAME, read_manifest
 from electrain.inference.model import LoadedModel, load_language_model, proposed_word_logits
+from electrain.models.backbones import backbone_of
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.objectives.detection_batches import detection_micro_batch
@@ -204,7 +205,8 @@ def _proposals(
 
 def _load_writer(model: Path | str, device: str | None) -> LoadedModel:
     found = load_language_model(model, device=device)
-    if found.model.config.model_type != "gpt2":
+    backbone = backbone_of(found.model.config)
+    if backbone is None or not backbone.is_causal:
         raise CheckpointError(
             f'{found.source}: is no GPT-2 and cannot write on; pretrain with [generator] kind = "causal"'
         )

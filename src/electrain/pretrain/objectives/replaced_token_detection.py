@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import require_at_least
 from electrain.models.discriminator import Discriminator
 from electrain.models.frozen_generator import FrozenGenerator
@@ -136,13 +137,12 @@ class ReplacedTokenDetection(nn.Module):
         generator: Generator,
         settings: DetectionSettings,
         *,
-        mask_id: int = 0,
-        special_ids: tuple[int, ...] = (),
+        special_ids: SpecialIds,
         own_stage_steps: int = 0,
     ) -> None:
         """
         Args:
-            special_ids: which the generator never writes.
+            special_ids: of the tokenizer; the generator never writes them.
             own_stage_steps: the first steps, in which the generator alone is trained; then it is frozen.
         """
         super().__init__()
@@ -151,7 +151,7 @@ class ReplacedTokenDetection(nn.Module):
         self.discriminator = discriminator
         self.generator = generator
         self.settings = settings
-        self.mask_id, self.special_ids = mask_id, special_ids
+        self.special_ids = special_ids
         self.place = place_averaged_words if settings.averages_collisions else place_words
         self.baseline: nn.Linear | None = None
         self.mixture: nn.Linear | None = None
@@ -191,7 +191,7 @@ class ReplacedTokenDetection(nn.Module):
                 table=None if self.generator.table is None else self.generator.table(),
                 temperature=temperature,
                 top_p=self.settings.top_p,
-                never=self.special_ids,
+                never=self.special_ids.all,
             )
             after = before.index_copy(0, rows, passages)
             masked = tensors["masked_ids"]
@@ -286,7 +286,7 @@ class ReplacedTokenDetection(nn.Module):
     def _corrupt(self, rows: Rows, proposal: Proposal) -> Tensor:
         words, base = proposal.words, rows.token_ids if rows.base_ids is None else rows.base_ids
         if rows.is_missing is not None:
-            words = torch.where(rows.is_missing, self.mask_id, words)
+            words = torch.where(rows.is_missing, self.special_ids.mask, words)
         is_placed = rows.is_selected if rows.is_kept is None else rows.is_selected & ~rows.is_kept
         return self.place(base, rows.positions, is_placed, words)
 

@@ -1,0 +1,79 @@
+"""One entry in the table of backbones is all that a further one needs: it trains, is saved, is read and detects."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from torch.nn.functional import gelu
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForTokenClassification,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaForTokenClassification,
+)
+
+from electrain.foundation.errors import CheckpointError
+from electrain.inference.predict.pretrained import predict_detect, predict_fill
+from electrain.models.backbones import BACKBONES, Backbone, EncoderConfig, Shape
+from electrain.pretrain.run import pretrain
+from tiny_pretraining import INVENTED_WORDS, tiny_configuration
+
+
+def _roberta(shape: Shape) -> RobertaConfig:
+    dropouts = {"hidden_dropout_prob": shape.dropout, "attention_probs_dropout_prob": shape.dropout}
+    return RobertaConfig(**shape.common | {"max_position_embeddings": 514}, **dropouts, type_vocab_size=1)
+
+
+ENTRY = Backbone(
+    _roberta,
+    RobertaForMaskedLM,
+    "lm_head.decoder",
+    word_features=("lm_head.dense", gelu, "lm_head.layer_norm"),
+    detector=RobertaForTokenClassification,
+    detection=("dropout", "classifier"),
+    starts_from=("roberta", "xlm-roberta"),
+)
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("sharing", ["shared", "gradient-disentangled"])
+def test_one_entry_is_a_backbone(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: str
+) -> None:
+    monkeypatch.setitem(BACKBONES, "roberta", ENTRY)
+    # The choices are made from the table when it is imported, before this entry.
+    monkeypatch.setitem(EncoderConfig.__annotations__, "backbone", Literal[tuple(BACKBONES)])
+    tables: dict[str, Any] = {
+        "encoder": {"backbone": "roberta", "embedding_size": 0},
+        "generator": {"embedding_sharing": sharing},
+        "discriminator": {"heads": ["detection", "correction", "electric"]},
+    }
+    config = tiny_configuration(**tables)
+    assert pretrain(config, tiny_shards, tmp_path / "run").is_finished
+    pretrain(config, tiny_shards, tmp_path / "run", resume=True)
+    text = " ".join(INVENTED_WORDS[:5])
+    (detected,) = predict_detect(tmp_path / "run", [text])
+    assert len(detected["tokens"]) == 5
+    (filled,) = predict_fill(tmp_path / "run", ["[MASK] " + text], by="correction")
+    assert filled
+    for folder, kind in {
+        "model": AutoModel,
+        "detector": AutoModelForTokenClassification,
+        "electric": AutoModelForTokenClassification,
+        "correction": AutoModelForMaskedLM,
+        "generator": AutoModelForMaskedLM,
+    }.items():
+        _, report = kind.from_pretrained(tmp_path / "run" / folder, output_loading_info=True)
+        assert all("pooler" in name for name in report["missing_keys"]), folder
+        assert not report["mismatched_keys"], folder
+    on = tiny_configuration(**tables, start={"discriminator": str(tmp_path / "run/model")})
+    assert pretrain(on, tiny_shards, tmp_path / "on").is_finished
+
+
+def test_without_the_entry_it_is_refused(tmp_path: Path) -> None:
+    config = RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    RobertaForTokenClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="is a roberta model; a discriminator must be one of electra, modernbert"):
+        next(iter(predict_detect(tmp_path, ["text"])))
