@@ -1,13 +1,18 @@
 """The documents say what is so: every command they show is understood, every file they name exists."""
 
+import contextlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
+from write_field_tables import BEGIN, TABLES, with_tables
 
-from electrain.cli.app import app
-from electrain.pretrain.configuration import load_configuration, preset_names
+from electrain.cli.app import app, main
+from electrain.finetune.configuration import FinetuneConfig
+from electrain.foundation.configuration import field_descriptions
+from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,10 +60,42 @@ def test_readme_is_short_and_starts_with_the_two_commands():
     assert re.findall(r"^(make \w+)", text, re.MULTILINE)[:2] == ["make demo", "make test"]
 
 
-def test_the_guide_names_every_field():
-    from electrain.cli.training import pretrain_fields
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_fields_agree_with_the_code(name):
+    """Fix it by `python tests/documents/write_field_tables.py`."""
+    document = (ROOT / "docs" / name).read_text("utf-8")
+    assert BEGIN in document
+    assert with_tables(document, TABLES[name]) == document
 
-    guide = (ROOT / "docs" / "guide.md").read_text("utf-8")
-    for flag in re.findall(r"--([\w-]+\.[\w-]+):", pretrain_fields()):
-        field = flag.split(".")[1].replace("-", "_")
-        assert f"`{field}`" in guide, f"docs/guide.md does not explain {field}"
+
+@pytest.mark.parametrize("kind", TABLES.values())
+def test_every_field_is_described_in_sentences(kind):
+    for field in field_descriptions(kind):
+        assert re.fullmatch(r"[A-Z].{20,}\.", field.text), f"[{field.section}] {field.name}: {field.text!r}"
+        for choice in field.choices:
+            assert choice in field.text, f"[{field.section}] {field.name} does not explain {choice}"
+
+
+def test_the_verb_fields_lists_every_field(capsys):
+    for verb, kind in (("pretrain", PretrainConfig), ("finetune", FinetuneConfig)):
+        with contextlib.suppress(SystemExit):
+            main(["fields", verb])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == len(field_descriptions(kind)) > 30
+        for line, field in zip(lines, field_descriptions(kind), strict=True):
+            assert line.startswith(f"--{field.section}.{field.name}: ".replace("_", "-"))
+            assert field.text in line
+            assert line.endswith("[required]" if field.default == "required" else f"[default: {field.default}]")
+
+
+def test_the_package_says_only_what_is_so():
+    """Links are URLs, and every extra but `dev` holds libraries that a source file names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert all(target.startswith("https://") for target in project.get("urls", {}).values())
+    assert project["classifiers"]
+    assert project["keywords"]
+    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
+    for extra, requirements in project["optional-dependencies"].items():
+        for requirement in requirements if extra != "dev" else []:
+            module = re.match(r"[\w-]+", requirement)[0].replace("-", "_")
+            assert re.search(rf"import {module}|from {module}|[\"']{module}[\"'.]", sources), f"{extra}: {requirement}"

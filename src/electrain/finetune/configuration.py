@@ -36,20 +36,22 @@ _LONGEST_TOKENS = {"question-answering": 384, "summarization": 256}
 
 @dataclass(frozen=True)
 class ExamplesConfig:
-    """Where the examples stand in their files, and how much of each is read.
+    """Columns of the labelled files, and how much of each example is read.
 
     Attributes:
-        text_column: of the text, or what is written of; empty: by the usual names.
-        pair_column: of the second text of a pair; empty: by the usual names.
-        label_column: of the label, number, tags, or what is to be written; empty: by the usual names.
-        references_column: of further good outputs, for scoring summaries and translations.
-        longest_tokens: of a row, special tokens counted; 0: 384 for question-answering, 256 for summarization, 128 for
-            all else, and never more than the model takes.
-        window_overlap_tokens: shared by the windows of a long context, in question-answering.
-        longest_answer_tokens: of an answer that is given, in question-answering.
-        train_examples: so many, drawn from the training files by the seed; 0: all.
-        validation_examples: so many, the same for every seed; 0: all.
-        skip_broken: leave broken rows out, and say how many, instead of refusing the file.
+        text_column: Column of the text, or of the text to summarize or translate; empty finds it by its usual names.
+        pair_column: Column of the second text of a pair, or of a question's context; empty finds it by its usual names.
+        label_column: Column of the label, number, tags, answers, summary or translation; empty finds it by its usual
+            names.
+        references_column: Summarization and translation: column of a list of further correct outputs, used for scoring;
+            empty uses none.
+        longest_tokens: Largest number of tokens in a row, including special tokens, at least 8; 0 uses 384 for
+            question-answering, 256 for summarization and 128 for other tasks. The model's own limit also applies.
+        window_overlap_tokens: Question-answering: number of tokens that neighbouring windows of a long context share.
+        longest_answer_tokens: Question-answering: largest number of tokens in a predicted answer, at least 1.
+        train_examples: Number of training examples, drawn at random with training.seed; 0 uses all.
+        validation_examples: Number of validation examples, the same ones for every seed; 0 uses all.
+        skip_broken: Leave invalid rows out and count them, instead of refusing the file.
     """
 
     text_column: str = ""
@@ -73,27 +75,37 @@ class ExamplesConfig:
 
 @dataclass(frozen=True)
 class FinetuneTrainingConfig:
-    """The run.
+    """Length, speed and precision of the run.
 
     Attributes:
-        epochs: passes over the training examples; 0: 3, or 2 for question-answering, 10 for summarization and
-            translation.
-        batch_rows: rows per step, over all processes; 32 in the paper.
-        micro_batch_rows: rows per forward pass of one process; 0 means all of its rows; less saves memory.
-        peak_learning_rate: 0: by the encoder's width, 3e-4, 1e-4 or 5e-5 (small, base, large in the paper), 2e-3 for
-            widths up to 192; for summarization and translation 1e-3, 3e-4 or 1.5e-4.
-        layer_decay: each layer learns so much slower than the one above it; 0: 0.8, or 0.9 from a width of 1,024 on; 1
-            for widths up to 192, and for summarization and translation.
-        word_embedding_rate_ratio: the encoder's word embeddings learn so many times as fast; 1 in the paper.
-        warmup_fraction: of the steps, over which the learning rate rises from 0; then it falls in a straight line.
-        weight_decay: except for biases and LayerNorm; 0 in the paper.
-        dropout: everywhere; 0.1 in the paper.
-        label_smoothing: of the words to write, in summarization and translation.
-        seed: of the new head, order and dropout.
-        evaluations_per_epoch: how often validation is scored; the best model is kept.
-        patience_evaluations: stop after so many evaluations without a better score; 0: never.
-        weights: pretrained, or fresh: the same network with random weights, to see what pretraining gives.
-        precision: bfloat16 autocast, float32, or auto: bfloat16 where the machine has instructions for it.
+        epochs: Number of passes over the training examples; 0 uses 10 for summarization and translation, and the
+            paper's 2 for question-answering and 3 for other tasks. A small encoder with few examples needs more: 20 for
+            500 examples, 10 for 2,000.
+        batch_rows: Number of rows per step, over all processes, at least 1. 32 in the paper.
+        micro_batch_rows: Number of rows per forward pass of one process; 0 uses all rows of the process. Fewer rows
+            need less memory.
+        peak_learning_rate: Learning rate at the end of the warm-up, below 1; 0 chooses by the encoder's width: 2e-3 up
+            to 192, 3e-4 up to 512, 1e-4 up to 896 and 5e-5 above (the last three from the paper), and 1e-3, 1e-3, 3e-4
+            and 1.5e-4 for summarization and translation. Up to a width of 192, 1e-3 is better for more than about 500
+            steps.
+        layer_decay: Factor of the learning rate from each layer to the one below, above 0 and at most 1; 0 chooses by
+            the encoder's width: 1 up to 192, 0.8 up to 896 and 0.9 above (the last two from the paper), and 1 for
+            summarization and translation.
+        word_embedding_rate_ratio: Factor of the learning rate of the encoder's word embeddings, at least 0. 1 in the
+            paper; 10 helps a narrow encoder on ten thousand labelled texts or more.
+        warmup_fraction: Fraction of the steps over which the learning rate rises from 0, before it falls linearly to 0.
+            0.1 in the paper.
+        weight_decay: Weight decay, at least 0, not applied to biases and LayerNorm. 0 in the paper.
+        dropout: Dropout probability in all layers, at least 0 and below 1. 0.1 in the paper.
+        label_smoothing: Summarization and translation: label smoothing of the written words, at least 0 and below 1.
+        seed: Seed of the new head, the order of examples and dropout, at least 0.
+        evaluations_per_epoch: Number of validations per epoch, at least 1; the model with the best score is kept.
+        patience_evaluations: Number of validations without a better score after which the run stops; 0 never stops
+            early.
+        weights: Weights to start from. pretrained uses those of --model; fresh starts the same network from random
+            weights, to show what pretraining contributes.
+        precision: Number format of the matrix products. auto uses bfloat16 autocast where the hardware supports it, and
+            float32 elsewhere.
     """
 
     epochs: float = 0.0
@@ -135,12 +147,13 @@ class FinetuneTrainingConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """What stands between the encoder and the answer.
+    """The head between the encoder and the answer.
 
     Attributes:
-        kind: huggingface: the head of the `AutoModelFor...` class; reference: dropout and one linear layer on [CLS], as
-            the reference implementation has it (classification and regression with an ELECTRA encoder).
-        pooling: of a ModernBERT encoder's states, for a text as a whole: the first, or their mean.
+        kind: Head for classification and regression. huggingface is the head of the AutoModelFor... class; reference is
+            that of the reference implementation, dropout and one linear layer on [CLS], for ELECTRA encoders.
+        pooling: ModernBERT encoders: vector that stands for a whole text, the state of the first token (cls) or the
+            mean of all states.
     """
 
     kind: Literal["huggingface", "reference"] = "huggingface"
@@ -152,10 +165,11 @@ class GenerationConfig:
     """How summaries and translations are written.
 
     Attributes:
-        beams: kept in beam search; 1: the likeliest token each time.
-        length_penalty: above 0 favours longer outputs.
-        no_repeat_ngram_tokens: no run of so many tokens twice; 0: no such rule.
-        longest_output_tokens: where writing stops.
+        beams: Number of beams in beam search, at least 1; 1 always writes the likeliest token.
+        length_penalty: Exponent of the length that the log-probability of an output is divided by; higher values favour
+            longer outputs.
+        no_repeat_ngram_tokens: Length in tokens of the sequences that may not occur twice; 0 allows repetition.
+        longest_output_tokens: Largest number of tokens in an output, at least 2.
     """
 
     beams: int = 4
@@ -171,10 +185,10 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class FinetuneParityConfig:
-    """Quirks of the reference implementation.
+    """Quirks of the reference implementation, off by default.
 
     Attributes:
-        doubled_top_decay: the top layer is decayed twice, and every layer below it once more than it should be.
+        doubled_top_decay: Apply layer_decay once too often, so that the top layer is decayed twice.
     """
 
     doubled_top_decay: bool = False

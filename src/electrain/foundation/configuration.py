@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -189,29 +191,61 @@ def require_at_least(name: str, value: float, least: float) -> None:
         raise ValueError(f"{name} = {value}: must be at least {least}")
 
 
+@dataclasses.dataclass(frozen=True)
+class FieldDescription:
+    """One field of a configuration, for people.
+
+    Attributes:
+        section: name of its section.
+        name: name of the field in a TOML file.
+        text: its entry in the docstring of the section's dataclass.
+        choices: the values that it takes, or () where its type is open.
+        default: its default as TOML, or "required".
+    """
+
+    section: str
+    name: str
+    text: str
+    choices: tuple[str, ...]
+    default: str
+
+
+def field_descriptions(kind: type[Any]) -> list[FieldDescription]:
+    """Every field of a configuration, in the order of its sections."""
+    found = []
+    for section, part in _sections(kind).items():
+        hints, texts = typing.get_type_hints(part), _field_texts(part)
+        for field in dataclasses.fields(part):
+            default = "required" if field.default is dataclasses.MISSING else _to_toml_value(field.default)
+            text = texts.get(field.name, "")
+            found.append(FieldDescription(section, field.name, text, _choices(hints[field.name]), default))
+    return found
+
+
 def describe_fields(kind: type[Any]) -> str:
-    """One line per field of a configuration: its flag, its default, and the first line of its documentation."""
+    """Every field on a line of its own: the flag that sets it, what it means, its choices and its default."""
     lines = []
-    hints = typing.get_type_hints(kind)
-    for section in dataclasses.fields(kind):
-        documentation = _field_documentation(hints[section.name])
-        for field in dataclasses.fields(hints[section.name]):
-            flag = f"--{section.name}.{field.name}".replace("_", "-")
-            default = "" if field.default is dataclasses.MISSING else f" (default {field.default})"
-            lines.append(f"  {flag}: {documentation.get(field.name, '')}{default}")
+    for field in field_descriptions(kind):
+        flag = f"--{field.section}.{field.name}".replace("_", "-")
+        choices = f" [choices: {', '.join(field.choices)}]" if field.choices else ""
+        default = "[required]" if field.default == "required" else f"[default: {field.default}]"
+        lines.append(f"{flag}: {field.text}{choices} {default}")
     return "\n".join(lines)
 
 
-def _field_documentation(kind: Any) -> dict[str, str]:
-    documentation: dict[str, str] = {}
-    current = ""
-    for line in (kind.__doc__ or "").splitlines():
-        name, colon, text = line.strip().partition(": ")
-        if colon and name in kind.__dataclass_fields__:
-            current = name
-            documentation[current] = text
-        elif current and line.strip():
-            documentation[current] += " " + line.strip()
-        else:
-            current = ""
-    return documentation
+def _sections(kind: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
+    return {section.name: hints[section.name] for section in dataclasses.fields(kind)}
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The values of a Literal, also of a list of them."""
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def _field_texts(part: Any) -> dict[str, str]:
+    """The entries of a docstring's list of attributes; their further lines are indented more deeply."""
+    entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(part) or "", re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}

@@ -245,18 +245,20 @@ else:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The discriminator's encoder, which is what people fine-tune.
+    """The discriminator's encoder, the network that people fine-tune afterwards.
 
     Attributes:
-        backbone: electra (the published architecture), modernbert (pre-norm, rotary positions, gated feed-forward),
-            bert (electra without a width of its own for the embeddings), or lstm (the article's recurrent network; no
-            feed-forward network and no heads, which then size its generator only).
-        layers: Transformer layers.
-        hidden_size: width of the residual stream.
-        feed_forward_size: width inside the feed-forward network; 4 x hidden_size in the paper.
-        heads: attention heads; hidden_size must be a multiple of it.
-        embedding_size: width of the embeddings before projection; 0 means hidden_size; only electra has
-            another.
+        layers: Number of layers, at least 1. 12 (small, base) or 24 (large) in the paper.
+        hidden_size: Width of the hidden states, a multiple of heads. 256 (small), 768 (base) or 1,024 (large) in the
+            paper.
+        feed_forward_size: Width inside the feed-forward network, at least 1. 4 x hidden_size in the paper.
+        heads: Number of attention heads, a divisor of hidden_size. 4 (small), 12 (base) or 16 (large) in the paper.
+        backbone: Architecture. electra is the published one, with learned positions; modernbert has rotary positions,
+            pre-norm and a gated feed-forward network, and learns several times faster at small budgets; bert is electra
+            whose embeddings are as wide as its layers; lstm is the recurrent network of the founding article, for which
+            feed_forward_size and heads size the generator only.
+        embedding_size: Width of the token embeddings before they are projected to hidden_size; 0 uses hidden_size. Only
+            electra takes another value. 128 (small) in the paper.
     """
 
     layers: int

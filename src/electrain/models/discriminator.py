@@ -25,16 +25,19 @@ Head = Literal["detection", "correction", "electric"]
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """What the discriminator is asked.
+    """The tasks of the discriminator, and the weights of their losses.
 
     Attributes:
-        heads: detection: was this token replaced? correction: which word belongs here? electric: how much energy has
-            this token here, the less the likelier?
-        loss_weight: weight of the detection and electric losses beside the generator's; 50 in the paper.
-        detection_at: all: every token, as published; selected: only where the generator was asked (an ablation).
-        correction_at: missing: where [MASK] was left standing; replaced: where the generator was asked; all: at every
-            token, which is copied with the probability that detection gives it.
-        correction_weight: weight of the correction loss beside the generator's.
+        heads: Output heads, each at most once. detection tells original tokens from replaced ones; correction predicts
+            the original word; electric assigns each token an energy, which is low for likely tokens.
+        loss_weight: Weight of the detection and electric losses, at least 0; the generator's loss has weight 1. 50 in
+            the paper.
+        detection_at: Tokens that the detection loss covers. all covers every token, as published; selected covers only
+            the tokens that the generator may have replaced (an ablation of the paper).
+        correction_at: Tokens that the correction loss covers. missing covers those that the discriminator sees as
+            [MASK]; replaced covers all selected tokens; all covers every token, each of which is copied with the
+            probability that the detection head gives to original.
+        correction_weight: Weight of the correction loss, at least 0; the generator's loss has weight 1.
     """
 
     heads: tuple[Head, ...] = ("detection",)

@@ -39,20 +39,21 @@ _CROSS_ATTENTION = ("crossattention.", "ln_cross_attn.")
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What writes the summary or translation.
+    """The decoder that writes summaries and translations.
 
     Attributes:
-        kind: fresh: a GPT-2 with random weights; generator: the run's causal generator; encoder: the encoder's own
-            weights, copied (electra and bert); folder: the language model in `source`.
-        source: folder of a GPT-2, ELECTRA or BERT language model, for kind = "folder".
-        layers: of a fresh decoder; 0: as many as the encoder's.
-        hidden_size: of a fresh decoder; 0: the encoder's.
-        feed_forward_size: of a fresh decoder; 0: the encoder's.
-        heads: of a fresh decoder; 0: the encoder's.
-        vocabulary: encoder: the encoder's tokenizer; own: one learned from the training targets, in which every text
-            can be written exactly; folder: the one in `tokenizer`.
-        vocabulary_size: of a vocabulary of its own, in tokens.
-        tokenizer: folder of a tokenizer, for vocabulary = "folder"; empty: that of `source`.
+        kind: Where the decoder comes from. fresh is a GPT-2 with random weights; generator is the causal generator of
+            the pretraining run; encoder is a copy of the encoder's weights (ELECTRA and BERT); folder is the language
+            model in source.
+        source: Kind folder: folder of a GPT-2, ELECTRA or BERT language model.
+        layers: Kind fresh: number of layers; 0 uses as many as the encoder has.
+        hidden_size: Kind fresh: width of the hidden states; 0 uses the encoder's.
+        feed_forward_size: Kind fresh: width inside the feed-forward network; 0 uses the encoder's.
+        heads: Kind fresh: number of attention heads; 0 uses the encoder's.
+        vocabulary: Vocabulary of the outputs. encoder uses that of the encoder; own learns one from the training
+            targets, in which every text can be written exactly; folder uses the one in tokenizer.
+        vocabulary_size: Vocabulary own: largest number of tokens.
+        tokenizer: Vocabulary folder: folder of the tokenizer; empty uses that of source.
     """
 
     kind: DecoderKind = "fresh"

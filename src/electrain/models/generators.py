@@ -20,26 +20,36 @@ EmbeddingSharing = Literal["shared", "gradient-disentangled", "separate"]
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """What proposes replacements.
+    """The generator, which proposes replacements for the selected tokens.
 
     Attributes:
-        kind: masked: a masked language model, as published; causal: a GPT-2 that sees the words before; unigram: word
-            frequencies, no network; frozen: a network that is not trained beside the discriminator.
-        size_fraction: its width, feed-forward and heads as a fraction of the encoder's; 1/4 or 1/3 in the paper.
-        layers: of its own; 0: as many as the encoder's.
-        hidden_size: in place of the fraction; 0: by the fraction. Needs feed_forward_size and heads too.
-        feed_forward_size: in place of the fraction, with hidden_size and heads.
-        heads: in place of the fraction, with hidden_size and feed_forward_size.
-        training: likelihood: to restore the words, as published; policy-gradient or gumbel: to mislead the
-            discriminator; mixture: several depths trained by likelihood, only their mixture weights to mislead.
-        embedding_sharing: shared: one table of embeddings for both networks; gradient-disentangled: the
-            discriminator's is the generator's, without its gradient, plus a difference of its own; separate: one each.
-        temperature: of the samples; 1 in the paper.
-        last_temperature: reached in a straight line at the last step; 0: the temperature does not change.
-        source: of a frozen generator: folder or hub id of a masked or causal language model with this vocabulary.
-        own_stage_steps: of a frozen generator without a source: the first steps, in which it alone is trained.
-        clusters: of a unigram generator: a word is replaced by one of its own class of frequency; 1: by any word.
-            With many, the commonest words fill a class each, and are then never replaced.
+        kind: Kind of generator. masked is a masked language model, as published; causal is a GPT-2, which sees only the
+            words before; unigram draws from word frequencies, without a network; frozen is a network that is not
+            trained together with the discriminator.
+        size_fraction: Width, feed-forward width and attention heads as a fraction of the encoder's, above 0 and at most
+            1. 1/4 (small, large) or 1/3 (base) in the paper.
+        layers: Number of layers; 0 uses as many as the encoder has, as in the paper.
+        hidden_size: Width of the hidden states, instead of size_fraction; 0 uses size_fraction. Set feed_forward_size
+            and heads too.
+        feed_forward_size: Width inside the feed-forward network, instead of size_fraction; 0 uses size_fraction. Set
+            hidden_size and heads too.
+        heads: Number of attention heads, instead of size_fraction; 0 uses size_fraction. Set hidden_size and
+            feed_forward_size too.
+        training: What the generator learns. likelihood trains it to restore the original words, as published;
+            policy-gradient and gumbel train it to mislead the discriminator; mixture trains several depths by
+            likelihood, and only the weights of their mixture to mislead.
+        embedding_sharing: How the two networks share token embeddings. shared uses one table, as published;
+            gradient-disentangled gives the discriminator the generator's table, without its gradient, plus a learned
+            difference; separate uses two tables.
+        temperature: Sampling temperature of the replacements, at least 0.01. 1 in the paper.
+        last_temperature: Sampling temperature at the last step, reached linearly from temperature; 0 keeps the
+            temperature constant.
+        source: Frozen generator: folder or hub id of a masked or causal language model with the vocabulary of the
+            shards. Give either this or own_stage_steps.
+        own_stage_steps: Frozen generator without a source: number of first steps in which only the generator is
+            trained; below training.steps.
+        clusters: Unigram generator: number of frequency classes; a word is replaced by a word of its own class. 1
+            allows any word. With many classes, the most frequent words each fill a class and are never replaced.
     """
 
     kind: GeneratorKind = "masked"

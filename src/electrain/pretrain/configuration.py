@@ -17,11 +17,13 @@ from electrain.training.settings import ParityConfig, TrainingConfig
 
 @dataclass(frozen=True)
 class StartConfig:
-    """Weights to start from; a new run, so step and schedule begin anew.
+    """Pretrained weights to start from. The run is new: its step and its schedule start at 0.
 
     Attributes:
-        discriminator: folder or hub id of an ELECTRA, BERT or RoBERTa encoder, or of a ModernBERT that electrain made.
-        generator: folder or hub id of a masked language model of the generator's shape; empty: fresh weights.
+        discriminator: Folder or hub id of an ELECTRA, BERT or RoBERTa encoder, or of a ModernBERT that electrain
+            trained; empty starts from random weights.
+        generator: Folder or hub id of a masked language model with the generator's sizes; empty starts from random
+            weights.
     """
 
     discriminator: str = ""

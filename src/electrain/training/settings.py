@@ -11,26 +11,34 @@ Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The run.
+    """Length, speed and precision of the run.
 
     Attributes:
-        steps: optimizer updates.
-        batch_rows: rows per step, over all processes.
-        micro_batch_rows: rows per forward pass of one process; 0 means all of its rows; less saves memory.
-        peak_learning_rate: reached after the warm-up; 5e-4 (small) or 2e-4 (base, large) in the paper.
-        generator_peak_learning_rate: above 0 gives the generator's own weights optimizers, a rate and a gradient norm
-            of their own; 0: one for both networks, as published.
-        warmup_steps: steps over which the learning rate rises from 0; 10,000 in the paper.
-        schedule: linear decays to 0 from the warm-up on; warmup-stable-decay only over the last fifth of the steps.
-        optimizer: adamw, or muon for the matrices inside the layers (adamw for all else).
-        weight_decay: except for biases and LayerNorm; 0.01 in the paper.
-        dropout: everywhere; 0.1 in the paper, 0 here, since one pass over a corpus does not overfit.
-        seed: of initial weights, order, masks and samples.
-        checkpoint_every_steps: a checkpoint is written every so many steps, and at the end.
-        log_every_steps: a line of metrics.jsonl every so many steps.
-        precision: bfloat16 autocast, float32, or auto: bfloat16 where the machine has instructions for it.
-        compile: compile the step with torch.compile; where that fails it is said and the run goes on without.
-        objective: replaced-token-detection, or the baseline masked-language-modelling.
+        steps: Number of optimizer updates, at least 1.
+        batch_rows: Number of rows per step, over all processes, at least 1.
+        peak_learning_rate: Learning rate at the end of the warm-up, above 0 and below 1. 5e-4 (small) or 2e-4 (base,
+            large) in the paper.
+        warmup_steps: Number of steps over which the learning rate rises from 0, below steps. 10,000 in the paper.
+        micro_batch_rows: Number of rows per forward pass of one process; 0 uses all rows of the process. Fewer rows
+            need less memory; the result is the same up to rounding and, with dropout, its random draws.
+        generator_peak_learning_rate: Peak learning rate of the generator, below 1; above 0, the generator has its own
+            optimizer and gradient clipping. 0 trains both networks with one optimizer, as published.
+        schedule: Learning rate after the warm-up. linear falls to 0 over the rest of the run, as published;
+            warmup-stable-decay falls only over the last fifth of the steps.
+        optimizer: Optimizer. adamw is used for all weights, as published; muon is used for the matrices inside the
+            layers, and adamw for the rest.
+        weight_decay: Weight decay, at least 0, not applied to biases and LayerNorm. 0.01 in the paper.
+        dropout: Dropout probability in all layers, at least 0 and below 1. 0.1 in the paper; 0 here, since one pass
+            over a corpus does not overfit.
+        seed: Seed of the initial weights, the order of rows, the masks and the samples, at least 0.
+        checkpoint_every_steps: Number of steps between checkpoints, at least 1; the last step always writes one.
+        log_every_steps: Number of steps between lines in metrics.jsonl, at least 1.
+        precision: Number format of the matrix products. auto uses bfloat16 autocast where the hardware supports it, and
+            float32 elsewhere.
+        compile: Compile the step with torch.compile. Where that fails, a message says so and the run continues
+            uncompiled.
+        objective: What is trained. replaced-token-detection trains a generator and a discriminator;
+            masked-language-modelling is the baseline, an encoder that restores masked words itself.
     """
 
     steps: int
@@ -70,13 +78,13 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ParityConfig:
-    """Quirks of the reference implementation, all off by default; docs/guide.md says what each does.
+    """Quirks of the reference implementation, all off by default, since each is a slip or costs quality.
 
     Attributes:
-        colliding_positions: masked positions are drawn with replacement, and ids averaged where they collide.
-        no_bias_correction: Adam's moments are used as they are.
-        multiplied_warmup: warm-up and decay are multiplied, so that the peak is never quite reached.
-        reference_packing: rows stop at document ends, are padded, and one in twenty is cut short.
+        colliding_positions: Draw masked positions with replacement, and average the ids where positions collide.
+        no_bias_correction: Use Adam's moments without bias correction.
+        multiplied_warmup: Multiply warm-up and decay, so that the peak learning rate is never quite reached.
+        reference_packing: End rows at document ends and pad them, and cut one row in twenty short.
     """
 
     colliding_positions: bool = False

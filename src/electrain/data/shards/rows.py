@@ -22,11 +22,13 @@ _IDS = (1 << 40) - 1
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What a row is.
+    """The rows that are made from the shards.
 
     Attributes:
-        sequence_length: tokens in a row, special tokens counted; 128 (small) or 512 (base, large) in the paper.
-        segments: 2 splits nine rows in ten in two, so that token types are trained; 1 never does.
+        sequence_length: Number of tokens in a row, including special tokens, at least 8. 128 (small) or 512 (base,
+            large) in the paper.
+        segments: Number of segments in a row. 2 splits nine of ten rows into two segments, as published, so that token
+            types are trained; 1 never splits.
     """
 
     sequence_length: int = 128

@@ -26,20 +26,26 @@ Noise = Literal["random", "whole-word", "span", "deletion", "shuffle"]
 
 @dataclass(frozen=True)
 class CorruptionConfig:
-    """What is done to the text.
+    """How the text is corrupted before the discriminator reads it.
 
     Attributes:
-        noise: which tokens are selected: random, independently; whole-word, all pieces of a word together; span, runs
-            of words; or half of them at random, and the other half moved: deletion takes words out and puts them in
-            elsewhere in the row, shuffle exchanges neighbouring words.
-        masked_fraction: of the real tokens of a row; 0.15 (small, base) or 0.25 (large) in the paper.
-        last_masked_fraction: reached in a straight line at the last step; 0: the fraction does not change.
-        span_words: mean length of a span, in words.
-        missing_fraction: of the selected tokens; there the discriminator sees [MASK] instead of a proposed word.
-        source: corpus: real text is corrupted; generated: so are passages that the causal generator has written.
-        generated_fraction: of the rows, with source "generated".
-        prompt_fraction: of a row's tokens, real text from which a passage is written on, with source "generated".
-        top_p: of the chance at each written word, the likeliest words that hold so much; 1: all words.
+        noise: How tokens are selected. random selects tokens independently, as published; whole-word selects all pieces
+            of a word; span selects runs of words; deletion and shuffle mask half of masked_fraction and move the other
+            half, deletion to other places in the row, shuffle by exchanging neighbouring words.
+        masked_fraction: Fraction of the real tokens of a row that are selected, above 0 and below 1. 0.15 (small, base)
+            or 0.25 (large) in the paper.
+        last_masked_fraction: Selected fraction at the last step, reached linearly from masked_fraction; 0 keeps the
+            fraction constant.
+        span_words: Noise span: mean length of a span in words, at least 1.
+        missing_fraction: Fraction of the selected tokens, from 0 to 1, that the discriminator sees as [MASK] instead of
+            a proposed word. 0 in the paper.
+        source: Text that is corrupted. corpus uses real text only, as published; generated also uses passages that the
+            causal generator writes.
+        generated_fraction: Source generated: fraction of the rows that hold a written passage, above 0 and below 1.
+        prompt_fraction: Source generated: fraction of a row that is real text, which the generator continues; above 0
+            and below 1.
+        top_p: Source generated: each word is sampled from the likeliest words whose probabilities sum to this value,
+            above 0 and at most 1. 1 samples from all words.
     """
 
     noise: Noise = "random"

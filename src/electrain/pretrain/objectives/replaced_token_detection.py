@@ -34,13 +34,15 @@ Generator = MaskedGenerator | FrozenGenerator | UnigramGenerator
 
 @dataclass(frozen=True)
 class GameConfig:
-    """How an adversarial generator is trained; not read where generator.training is "likelihood".
+    """Adversarial training of the generator. Not read when generator.training is likelihood.
 
     Attributes:
-        likelihood_weight: of restoring the words, beside misleading the discriminator; 0: the pure game.
-        adversarial_weight: of the mean reward of a selected position.
-        gumbel_temperature: of the relaxed words, with generator.training "gumbel" or "mixture".
-        mixture_depths: layers of the generator after which words are proposed, with "mixture"; empty: the last three.
+        likelihood_weight: Weight of the loss for restoring the original words, at least 0; 0 trains the generator by
+            the game alone.
+        adversarial_weight: Weight of the mean reward per selected token for misleading the discriminator, at least 0.
+        gumbel_temperature: Trainings gumbel and mixture: temperature of the relaxed samples, at least 0.01.
+        mixture_depths: Training mixture: numbers of the generator's layers after which words are proposed, ascending
+            from 1; empty uses the last three layers.
     """
 
     likelihood_weight: float = 1.0
