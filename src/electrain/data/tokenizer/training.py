@@ -2,13 +2,14 @@
 
 import sys
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from tokenizers import Tokenizer, normalizers, trainers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import (
@@ -22,7 +23,9 @@ from electrain.foundation.errors import TokenizerError
 from electrain.foundation.output_folder import Manifest, one_line_when_full, require_empty, write_manifest
 
 DEFAULT_CHARACTER_COVERAGE = 0.9999
-DEFAULT_MAXIMUM_BYTES = 500_000_000
+MAXIMUM_BYTES = 500_000_000  # more text would hardly change a vocabulary, and word counts are kept in memory
+_ACCENT_SAMPLE_CHARACTERS = 4_000_000
+_MANY_ACCENTED_WORDS = 0.01  # one word in a hundred: far more than English has in its borrowed words
 
 
 def train_tokenizer(
@@ -33,18 +36,17 @@ def train_tokenizer(
     *,
     model_max_length: int = 512,
     character_coverage: float = DEFAULT_CHARACTER_COVERAGE,
-    maximum_bytes: int = DEFAULT_MAXIMUM_BYTES,
 ) -> Manifest:
     """Trains a WordPiece tokenizer and writes it to the folder `output`. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
-    The text is kept in a temporary file meanwhile, because the alphabet must be known before the training begins.
+    At most `MAXIMUM_BYTES` of text are read. The text waits in a temporary file, because the alphabet must be known
+    before the training begins.
 
     Args:
-        vocabulary_size: tokens, at most; fewer if the text has too few words that occur twice.
+        vocabulary_size: largest number of tokens; there are fewer if too few words of the text occur twice.
         cased: keep capital letters and accents; otherwise text is lower-cased and accents are stripped.
-        model_max_length: tokens, written into the tokenizer's configuration.
+        model_max_length: longest input in tokens, written into the tokenizer's configuration.
         character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
-        maximum_bytes: of text; the rest of the documents is not read.
     Returns: the manifest written, with facts vocabulary_size, alphabet_size and bytes.
     Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
         RunDirectoryError: `output` is not empty.
@@ -60,7 +62,7 @@ def train_tokenizer(
         _removed_on_failure(output, existed),
         tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output.parent, prefix=prefix) as text,
     ):
-        characters, size = _collect(documents, backend.normalizer, text, maximum_bytes)
+        characters, size = _collect(documents, backend.normalizer, text, None if cased else _AccentSample())
         alphabet_size = _alphabet_size(characters, character_coverage)
         _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
         vocabulary = _train(backend, Path(text.name), vocabulary_size, alphabet_size)
@@ -84,7 +86,7 @@ _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 
 @contextmanager
 def _removed_on_failure(output: Path, existed: bool) -> Iterator[None]:
-    """Removes the folder again, still empty, when it was made for nothing."""
+    """Removes the folder when the training failed and the folder was not there before."""
     try:
         yield
     except BaseException:
@@ -94,27 +96,73 @@ def _removed_on_failure(output: Path, existed: bool) -> Iterator[None]:
         raise
 
 
+class _AccentSample:
+    """The lower-cased words of the first megabytes of text, to tell how many lose an accent."""
+
+    def __init__(self) -> None:
+        self._lower = normalizers.BertNormalizer(strip_accents=False, lowercase=True)
+        self._strip = normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=True, lowercase=True)
+        self._split = pre_tokenizers.BertPreTokenizer()
+        self._room = _ACCENT_SAMPLE_CHARACTERS
+        self._words: Counter[str] = Counter()
+
+    def add(self, text: str) -> None:
+        """Counts the words of `text`, as long as the sample has room."""
+        part = text[: self._room]
+        self._room -= len(part)
+        if part:
+            words = self._split.pre_tokenize_str(self._lower.normalize_str(part))
+            self._words.update(unicodedata.normalize("NFC", word) for word, _ in words)
+
+    def say_if_many(self) -> None:
+        """Says on stderr that accents are lost, if they are in many words, with the most telling example."""
+        changed: dict[str, str] = {}
+        for word in self._words:
+            # Stripping also takes Hangul apart; NFC joins it again, so Korean words count as unchanged.
+            plain = word if word.isascii() else unicodedata.normalize("NFC", self._strip.normalize_str(word))
+            if plain != word:
+                changed[word] = plain
+        fraction = sum(self._words[word] for word in changed) / max(self._words.total(), 1)
+        if fraction < _MANY_ACCENTED_WORDS:
+            return
+        # Best a word that becomes another word of the corpus, and of those the one whose rarer half is most frequent.
+        word = max(changed, key=lambda word: (min(self._words[word], self._words[changed[word]]), self._words[word]))
+        other = f', like the word "{changed[word]}" of the corpus' if changed[word] in self._words else ""
+        print(
+            f"tokenizer: accents are stripped with lower-casing, which changes {fraction:.1%} of the words: "
+            f'"{word}" becomes "{changed[word]}"{other}; --cased keeps accents and capital letters',
+            file=sys.stderr,
+        )
+
+
 def _collect(
-    documents: Iterable[Document], normalizer: normalizers.Normalizer, text: IO[str], maximum_bytes: int
+    documents: Iterable[Document], normalizer: normalizers.Normalizer, text: IO[str], accents: _AccentSample | None
 ) -> tuple[Counter[str], int]:
     """Writes the normalised documents to `text`; returns how often each character occurs, and the bytes written."""
     characters: Counter[str] = Counter()
     size = 0
     for document in documents:
+        if accents is not None:
+            accents.add(document.text)
         line = normalizer.normalize_str(document.text)
         characters.update(line)
         size += len(line.encode())
         text.write(line + "\n")
-        if size >= maximum_bytes:
-            print(f"tokenizer: the first {size / 1e6:,.0f} MB of text are used", file=sys.stderr)
+        if size >= MAXIMUM_BYTES:
+            print(f"tokenizer: only the first {size / 1e6:,.0f} MB of text are used", file=sys.stderr)
             break
     text.flush()
+    if accents is not None:
+        accents.say_if_many()
     characters.pop(" ", None)
     return characters, size
 
 
 def _alphabet_size(characters: Counter[str], coverage: float) -> int:
-    """How many of the most frequent characters cover the fraction; equally frequent ones stay together."""
+    """The number of most frequent characters that together cover the fraction `coverage` of the text.
+
+    Equally frequent characters are all in or all out: which of them came first would depend on the order of the text.
+    """
     wanted, covered, last = coverage * characters.total(), 0, 0
     for number, (_, count) in enumerate(characters.most_common()):
         if covered >= wanted and count < last:
@@ -126,8 +174,9 @@ def _alphabet_size(characters: Counter[str], coverage: float) -> int:
 def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: int) -> dict[str, int]:
     """Returns the vocabulary, {token: id}; the same text gives the same one.
 
-    The library numbers the pieces "##c" in the order of a hash map, and breaks ties between merges by these numbers
-    (huggingface/tokenizers issue 1794): a first training without merges finds them, a second gets them in order.
+    The library numbers the pieces "##c" in the order of a hash map and breaks ties between merges by these numbers
+    (huggingface/tokenizers issue 1794), so two trainings on one text would differ. Therefore it trains twice: without
+    any merge, to find these pieces, and then with the pieces given in sorted order as if they were special tokens.
     """
 
     def train(size: int, first_tokens: list[str]) -> dict[str, int]:
@@ -154,5 +203,5 @@ def _require_room(vocabulary_size: int, needed: int, alphabet_size: int) -> None
     if vocabulary_size < needed:
         raise TokenizerError(
             f"a vocabulary of {vocabulary_size:,} is smaller than the text's alphabet of {alphabet_size:,} characters "
-            f"needs (at least {needed:,}); ask for more with --vocab-size, or cover fewer with --character-coverage"
+            f"needs (at least {needed:,}); raise --vocab-size, or lower --character-coverage"
         )
