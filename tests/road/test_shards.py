@@ -270,8 +270,13 @@ def test_killed_preparation_is_begun_anew(tmp_path: Path, tokenizer: Path, corpu
     deadline = time.monotonic() + 60
     while not (tmp_path / "shards" / "corpus_00000.ds").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
     process.send_signal(signal.SIGKILL)
     process.wait()
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline, "the tokenising processes go on without their parent"
+        time.sleep(0.05)
     with pytest.raises(RunDirectoryError, match="interrupted"):
         open_shards(tmp_path / "shards")
     (tmp_path / "shards" / "corpus_00007.ds").write_bytes(b"left over")
@@ -279,6 +284,16 @@ def test_killed_preparation_is_begun_anew(tmp_path: Path, tokenizer: Path, corpu
     prepare([corpus], tokenizer, tmp_path / "fresh", processes=1)
     assert everything(open_shards(tmp_path / "shards")) == everything(open_shards(tmp_path / "fresh"))
     assert not (tmp_path / "shards" / "corpus_00007.ds").exists()
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_script_needs_no_guard(tmp_path: Path, tokenizer: Path, corpus: str, from_file: bool) -> None:
+    """Neither a script without `if __name__ == "__main__"` nor a program on standard input runs again in a child."""
+    (tmp_path / "script.py").write_text(PREPARE)
+    program = [str(tmp_path / "script.py")] if from_file else ["-"]
+    command = [sys.executable, *program, str(tokenizer), str(tmp_path / "shards"), corpus]
+    subprocess.run(command, input=PREPARE, text=True, check=True, stderr=subprocess.DEVNULL)
+    open_shards(tmp_path / "shards")
 
 
 def test_full_disk_is_one_line(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
