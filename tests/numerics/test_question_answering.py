@@ -15,9 +15,9 @@ from conftest import VOCABULARY
 from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
 from electrain.finetune.tasks.question_answering import (
+    ContextWindow,
     QuestionAnswering,
-    TokenizedText,
-    Window,
+    TokenizedContext,
     best_span,
     window_bounds,
 )
@@ -42,7 +42,7 @@ def example_of(
 def text_of_target(row: Row) -> str:
     """What the row's target says, read from the context."""
     first, last = (place - row.places.first + row.places.start for place in row.target)
-    context: TokenizedText = row.places.context
+    context: TokenizedContext = row.places.context
     return context.text[context.starts[first] : context.ends[last]]
 
 
@@ -231,9 +231,9 @@ def test_training_learns_where_the_answer_is() -> None:
 
 @given(st.integers(1, 24), st.integers(1, 9), st.integers(1, 7), st.integers(0, 10**6))
 def test_best_span_equals_brute_force(tokens: int, room: int, longest: int, seed: int) -> None:
-    context = TokenizedText("", [0] * tokens, np.zeros(tokens, np.int32), np.zeros(tokens, np.int32))
+    context = TokenizedContext("", [0] * tokens, np.zeros(tokens, np.int32), np.zeros(tokens, np.int32))
     bounds = window_bounds(tokens, room, room // 2)
-    windows = [Window(context, start, end, 5) for start, end in bounds]
+    windows = [ContextWindow(context, start, end, 5) for start, end in bounds]
     logits = [np.random.default_rng([seed, start]).normal(size=(2, end - start)) * 3 for start, end in bounds]
     spans = [
         (start + first, start + last, both[0, first] + both[1, last])

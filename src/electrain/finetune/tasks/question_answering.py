@@ -23,8 +23,8 @@ TEXTS_PER_CALL = 256
 
 
 @dataclass(frozen=True, eq=False)
-class TokenizedText:
-    """A text as tokens, without special ones.
+class TokenizedContext:
+    """A context, or a question, as tokens without special ones.
 
     Attributes:
         text: as given.
@@ -40,7 +40,7 @@ class TokenizedText:
 
 
 @dataclass(frozen=True)
-class Window:
+class ContextWindow:
     """A stretch of a context that stands in a row.
 
     Attributes:
@@ -49,7 +49,7 @@ class Window:
         first: place in the row of the first of them.
     """
 
-    context: TokenizedText
+    context: TokenizedContext
     start: int
     end: int
     first: int
@@ -111,7 +111,7 @@ class QuestionAnswering:
         return min(LONGEST_QUESTION_TOKENS, self.longest_tokens // 4)
 
     def rows(self, examples: Sequence[QuestionExample]) -> list[Row]:
-        """See `Task`. `places` is a `Window`; `target` is the row's first and last place of the answer.
+        """See `Task`. `places` is a `ContextWindow`; `target` is the row's first and last place of the answer.
 
         (0, 0), which is [CLS], where the answer is not wholly in the window; None where no answer is known. Of several
         answers it is the first that stands in the context; where it does not stand at the character given (CMRC 2018
@@ -139,7 +139,7 @@ class QuestionAnswering:
             for start, end in window_bounds(len(context.token_ids), room, self.window_overlap_tokens):
                 ids = [*before, *context.token_ids[start:end], sep]
                 types = [0] * len(before) + [1] * (len(ids) - len(before))
-                rows.append(Row(number, ids, types, None, Window(context, start, end, len(before))))
+                rows.append(Row(number, ids, types, None, ContextWindow(context, start, end, len(before))))
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
@@ -227,7 +227,7 @@ def _outputs(model: Any, tensors: Mapping[str, Any]) -> Any:
     return model(**{name: tensors[name] for name in names if name in tensors})
 
 
-def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, TokenizedText]:
+def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, TokenizedContext]:
     """Each distinct text as tokens that know their characters."""
     distinct = list(dict.fromkeys(texts))
     result = {}
@@ -236,7 +236,7 @@ def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, Tokeniz
         encoding = encode_plain(tokenizer, part, add_special_tokens=False, return_offsets_mapping=True)
         for text, ids, offsets in zip(part, encoding["input_ids"], encoding["offset_mapping"], strict=True):
             starts, ends = np.array(offsets, np.int32).reshape(-1, 2).T
-            result[text] = TokenizedText(text, ids, starts, ends)
+            result[text] = TokenizedContext(text, ids, starts, ends)
     return result
 
 
@@ -250,7 +250,7 @@ def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]
     return [(start, min(start + room, tokens)) for start in starts]
 
 
-def _tokens_of_answer(context: TokenizedText, example: QuestionExample) -> tuple[int, int]:
+def _tokens_of_answer(context: TokenizedContext, example: QuestionExample) -> tuple[int, int]:
     """First and last token, inclusive, that hold a character of the answer. Raises: as `QuestionAnswering.rows`."""
     where = example.source or f"question {example.identifier}"
     placed = [(text, place) for text, given in example.answers for place in [_place_of(text, given, context.text)]]
@@ -277,7 +277,7 @@ def _place_of(answer: str, given: int, context: str) -> int:
     return min(before, after, key=lambda place: abs(place - given))
 
 
-def _target(window: Window, span: tuple[int, int]) -> tuple[int, int]:
+def _target(window: ContextWindow, span: tuple[int, int]) -> tuple[int, int]:
     """The answer's first and last place in the row; [CLS], twice, where it is not wholly in the window."""
     if span[0] < window.start or span[1] >= window.end:
         return 0, 0
@@ -298,7 +298,7 @@ def span_logits(logits: NDArray[np.float32], longest: int) -> NDArray[np.float64
     return spans
 
 
-def best_span(windows: Sequence[Window], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:
+def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:
     """The answer with the highest start logit + end logit in any window; None where there is no token.
 
     Its probability is the softmax over the spans of all windows; what two windows say of one span is added up, so that
@@ -323,7 +323,7 @@ def best_span(windows: Sequence[Window], logits: Sequence[NDArray[np.float32]], 
     return Span(first, first + further, probability)
 
 
-def _answer_of(context: TokenizedText, span: Span | None) -> Answer:
+def _answer_of(context: TokenizedContext, span: Span | None) -> Answer:
     if span is None:
         return {"answer": "", "score": 0.0, "start": 0, "end": 0}
     start, end = int(context.starts[span.first]), int(context.ends[span.last])
