@@ -97,12 +97,12 @@ def test_nothing_is_expected_before_enough_tokens() -> None:
 
 def test_a_short_run_says_once_that_it_is_too_early() -> None:
     (warning,) = told(monitor(), 20, 1000, **UNTRAINED, tokens=9600)
-    assert warning.startswith("too early to tell how well the model learns: the run ends after 9,600 tokens")
+    assert warning.startswith("too early to tell how well the run learns: it ends after 9,600 tokens")
     (warning,) = told(monitor(), 20, 1000, **UNTRAINED | {"generator_loss": 3.0}, tokens=2_000_000)
     assert warning.startswith("too early to tell whether the discriminator learns")
     assert told(monitor(), 20, 1000, tokens=2_000_000) == []  # it learns already
     (warning,) = monitor().observe(line(1000, **UNTRAINED))
-    assert "1 logged lines" in warning
+    assert "after 1 lines of the journal" in warning
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_fifty_steps_of_a_tiny_run_get_no_contradicting_advice(
     warnings = [line["message"] for line in lines if line["event"] == "warning"]
     assert [warning.split(";")[0].split(":")[0] for warning in warnings] == [
         "a step has 192 tokens",
-        "too early to tell how well the model learns",
+        "too early to tell how well the run learns",
     ]
 
 

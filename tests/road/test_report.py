@@ -1,7 +1,8 @@
-"""The report of a run: one file that needs nothing else, whatever state the run is in."""
+"""The report of a pretraining or fine-tuning run: one file that needs nothing else, whatever state the run is in."""
 
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command_line import command
+from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TextExample
+from electrain.finetune.predictions import write_predictions
+from electrain.finetune.report import write_report as write_finetune_report
 from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.report_curves import smoothed
 from electrain.pretrain.report import write_report
-from electrain.pretrain.report_curves import smoothed
 
 EXAMPLE = {
     "step": 40,
@@ -167,3 +172,126 @@ def test_smoothing_ignores_one_wild_value() -> None:
     values[50] = 1000.0
     assert smoothed(values).tolist() == [1.0] * 100
     assert smoothed(np.arange(4.0)).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def write_finetune_run(folder: Path, task: str, examples: list[Any], answers: list[dict[str, Any]]) -> str:
+    """A run's folder with two evaluations; the first is the better one. Returns its page."""
+    folder.mkdir()
+    (folder / "config.toml").write_text("[training]\nepochs = 2.0\n")
+    facts = {"model": "<encoder>", "train_examples": 60}
+    manifest = {"kind": "fine-tuning", "finished": True, "inputs": {"task": task}, "facts": facts}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    scores: dict[str, list[float]] = {
+        "classification": {"accuracy": [75.0, 70.0], "f1_macro": [60.0, 65.0]},
+        "regression": {"pearson": [10.0, 20.0], "spearman": [30.0, 25.0], "mean_squared_error": [0.5, 0.4]},
+    }.get(task, {"f1": [75.0, 70.0]})
+    events = [{"event": "validation", "step": 10 * (k + 1)} | {n: v[k] for n, v in scores.items()} for k in (0, 1)]
+    lines = [*(log(step) for step in (10, 20)), *events]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_predictions(folder, examples, answers)
+    text = write_finetune_report(folder).read_text("utf-8")
+    assert Page(text).open == []
+    return text
+
+
+def rows_of(text: str, title: str) -> list[list[str]]:
+    """The cells of the first table after a title, without its first row."""
+    table = text.split(f">{title}</h")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr")[1:]]
+    return rows[1:]
+
+
+def test_classification_shows_scores_labels_confusion_and_errors(tmp_path: Path) -> None:
+    truth, said = "aaabb", "aabbb"
+    examples = [TextExample(f"text <{n}>", labels=(label,), source=f"v.tsv:{n}") for n, label in enumerate(truth)]
+    answers = [{"label": label, "probabilities": {"a": 0.0, "b": 0.0} | {label: 0.9}} for label in said]
+    text = write_finetune_run(tmp_path / "run", "classification", examples, answers)
+    assert "Fine-tuning run for classification of &lt;encoder&gt;, finished" in text
+    assert "<dt>accuracy</dt><dd>75.00</dd>" in text
+    assert rows_of(text, "Scores by evaluation") == [["10", "75.00", "60.00"], ["20", "70.00", "65.00"]]
+    assert text.count('class="best"') == 1
+    assert rows_of(text, "Labels") == [
+        ["a", "3", "2", "100.0", "66.7", "80.0"],
+        ["b", "2", "3", "66.7", "100.0", "80.0"],
+    ]
+    assert rows_of(text, "Confusion matrix") == [["a", "2", "1"], ["b", "0", "2"]]
+    assert rows_of(text, "Worst errors") == [["v.tsv:2", "text &lt;2&gt;", "a", "b (0.90)", "1"]]
+    assert "<b>Scores.</b>" in text
+    assert "Pretraining" not in text
+
+
+def test_several_labels_have_a_table_but_no_matrix(tmp_path: Path) -> None:
+    examples = [TextExample("one", labels=("x", "y")), TextExample("two", labels=())]
+    answers = [
+        {"labels": ["x"], "probabilities": {"x": 0.7, "y": 0.2}},
+        {"labels": [], "probabilities": {"x": 0, "y": 0}},
+    ]
+    text = write_finetune_run(tmp_path / "run", "classification", examples, answers)
+    assert rows_of(text, "Labels") == [["x", "1", "1", "100.0", "100.0", "100.0"], ["y", "1", "0", "–", "0.0", "0.0"]]
+    assert "Confusion matrix" not in text
+    assert rows_of(text, "Worst errors") == [["", "one", "x, y", "x (0.70)", "0.8"]]
+
+
+def test_errors_of_each_other_task(tmp_path: Path) -> None:
+    numbers = [TextExample("far", "away", value=1.0), TextExample("near", value=1.0)]
+    text = write_finetune_run(tmp_path / "numbers", "regression", numbers, [{"value": 3.0}, {"value": 1.5}])
+    assert [row[1:] for row in rows_of(text, "Worst errors")] == [
+        ["far | away", "1", "3", "2"],
+        ["near", "1", "1.5", "0.5"],
+    ]
+    assert "<dt>mean_squared_error</dt><dd>0.50</dd>" in text
+    sentence = TaggedExample(("the", "cat", "sat"), ("O", "B-X", "O"))
+    text = write_finetune_run(
+        tmp_path / "tags", "tagging", [sentence] * 2, [{"tags": ["O", "O", "B-X"]}, {"tags": list(sentence.tags)}]
+    )
+    assert [row[1:] for row in rows_of(text, "Worst errors")] == [
+        ["the cat sat", "cat B-X, sat O", "cat O, sat B-X", "2"]
+    ]
+    assert rows_of(text, "Confusion matrix") == [["B-X", "1", "1"], ["O", "1", "3"]]
+    question = QuestionExample("q", "who", "the cat sat", (("cat", 4), ("the cat", 0)))
+    text = write_finetune_run(
+        tmp_path / "answers", "question-answering", [question], [{"answer": "cat sat", "score": 0.5}]
+    )
+    assert [row[1:] for row in rows_of(text, "Worst errors")] == [
+        ["who | the cat sat", "cat / the cat", "cat sat (0.50)", "0.333"]
+    ]
+    pairs = [PairedExample("long", "abcd"), PairedExample("other", "x", ("yy",))]
+    text = write_finetune_run(tmp_path / "texts", "summarization", pairs, [{"output": "abce"}, {"output": "yy"}])
+    assert [row[1:] for row in rows_of(text, "Worst errors")] == [["long", "abcd", "abce", "0.333"]]
+
+
+FILES = {
+    "classification": "text\tlabel\nthe cat\ta\nthe dog\tb\na happy cat\ta\na sad dog\tb\n",
+    "regression": "text\tscore\nthe cat\t1\nthe dog\t2\na happy cat\t3\na sad dog\t4\n",
+    "tagging": "the O\ncat B-X\n\na O\ndog B-Y\n\n",
+    "question-answering": json.dumps(
+        {"question": "who", "context": "the cat", "answers": {"text": ["cat"], "answer_start": [4]}}
+    ),
+    "summarization": '{"text": "the happy cat sees", "summary": "cat sees"}',
+    "translation": '{"en": "the happy cat sees", "de": "cat sees"}',
+}
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_a_fine_tuning_run_has_its_own_report(
+    tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str
+) -> None:
+    suffix = {"classification": "tsv", "regression": "tsv", "tagging": "conll"}.get(task, "jsonl")
+    data, run = tmp_path / f"data.{suffix}", tmp_path / "run"
+    data.write_text(FILES[task])
+    options = ["--train", data, "--validation", data, "--output", run, "--training.epochs", "2"]
+    code, [result], err = command(capsys, "finetune", task, "--model", tiny_run(), *options)
+    assert code == 0, err
+    page = (run / "report.html").read_text("utf-8")
+    assert f"report: {run / 'report.html'}" in err
+    assert f"Fine-tuning run for {task} of" in page
+    assert f"<dd>{result['scores'][next(iter(result['scores']))]:.2f}</dd>" in page
+    assert "Worst errors" in page
+    assert page.count('class="best"') == 1
+    (run / "report.html").unlink()
+    code, [told], _ = command(capsys, "report", "--run", run)
+    assert (code, told) == (0, {"report": str(run / "report.html")})
+    assert (run / "report.html").read_text("utf-8") == page
+    (run / "predictions.jsonl").unlink()  # as runs of an earlier version
+    command(capsys, "report", "--run", run)
+    assert "electrain evaluate --predictions" in (run / "report.html").read_text("utf-8")

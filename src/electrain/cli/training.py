@@ -107,9 +107,12 @@ def report(*, run: Path) -> None:
     Args:
         run: Output folder of `electrain pretrain` or `electrain finetune`.
     """
-    from electrain.pretrain.report import write_report
+    from electrain.finetune.report import is_fine_tuning
+    from electrain.finetune.report import write_report as report_fine_tuning
+    from electrain.pretrain.report import write_report as report_pretraining
 
-    print_json({"report": str(write_report(run))})
+    write = report_fine_tuning if is_fine_tuning(run) else report_pretraining
+    print_json({"report": str(write(run))})
 
 
 def finetune(

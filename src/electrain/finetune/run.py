@@ -23,6 +23,7 @@ from electrain.finetune.model import (
     save_task_model,
     target_tokenizer_for,
 )
+from electrain.finetune.predictions import write_predictions
 from electrain.finetune.tasks.metrics import require_scorer
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
@@ -342,12 +343,15 @@ class _Run:
             say(f"step {self.state.step}: validation {main} {scores[main]:.2f}{' (best so far)' if is_better else ''}")
             self.journal.write({"event": "validation", "step": self.state.step, **scores})
             if is_better:
+                write_predictions(self.output, self.examples.validation, answers)
                 with replaced_directory(self.output / "model") as temporary:
                     save_task_model(
                         self.module.model, self.settings, self.pretrained.tokenizer, self.target_tokenizer, temporary
                     )
 
     def _write_results(self, *, is_finished: bool) -> None:
+        from electrain.finetune.report import write_report  # draws with matplotlib, which training does not need
+
         manifest = read_manifest(self.output, KIND)
         progress, main = self.progress, self.task.main_score
         result = {
@@ -366,13 +370,14 @@ class _Run:
         write_text_durably(self.output / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
         facts = {**manifest.facts, "step": self.state.step, "seconds": self.state.seconds, "scores": progress.scores}
         write_manifest(self.output, Manifest(KIND, is_finished, manifest.inputs, facts))
+        report = write_report(self.output)
         if not is_finished and self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
             say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
         elif not is_finished:
             say(f"stopped at step {self.state.step} of {self.training.steps}; go on with --resume")
         else:
             best = f"{main} {progress.scores[main]:.2f} after step {progress.best_step}"
-            say(f"finished in {format_seconds(self.state.seconds)}: validation {best}")
+            say(f"finished in {format_seconds(self.state.seconds)}: validation {best}; report: {report}")
         if progress.is_constant:
             say(
                 "warning: the model says the same of every validation example: it has learned nothing; "

@@ -173,10 +173,10 @@ class HealthMonitor:
     def _judge(self, tokens: int, *, is_last: bool) -> list[str]:
         """The first trouble, where it is new; at the end of a run that was too short for that, what cannot be told."""
         if tokens < GENERATOR_TOKENS or len(self.lines) < FEWEST_LINES:
-            message = (
-                f"too early to tell how well the model learns: the run ends after {tokens:,} tokens and "
-                f"{len(self.lines)} logged lines; judging takes {GENERATOR_TOKENS:,} tokens and {FEWEST_LINES} lines"
-            )
+            too_few, needed = f"{tokens:,} tokens", f"{GENERATOR_TOKENS:,}"
+            if tokens >= GENERATOR_TOKENS:
+                too_few, needed = f"{len(self.lines)} lines of the journal", f"{FEWEST_LINES}"
+            message = f"too early to tell how well the run learns: it ends after {too_few}; judging takes {needed}"
             return [message] if is_last else []
         seen = Reading(self._means(), self.unigram_entropy)
         found = {name: told for name, check in _CHECKS.items() if (told := check(seen))}

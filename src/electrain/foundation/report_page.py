@@ -1,0 +1,114 @@
+"""What every `report.html` shares: reading what a run wrote, formatting numbers, and the page itself."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, write_text_durably
+
+REPORT_NAME = "report.html"
+JOURNAL_NAME = "metrics.jsonl"
+ABSENT = "–"
+Record = dict[str, Any]
+
+
+def write_page(directory: Path, template: str, values: Record) -> Path:
+    """Writes `report.html` into a run folder from a template of this package, and returns its path.
+
+    All text that comes from the run is escaped. The page gets the folder's name, its configuration and whether the run
+    is finished, beside the given values.
+
+    Raises: RunDirectoryError: the folder is not a run's.
+    """
+    configuration = directory / CONFIGURATION_NAME
+    if not configuration.is_file():
+        raise RunDirectoryError(f"{directory}: holds no {CONFIGURATION_NAME}; give the folder of a run")
+    environment = Environment(
+        loader=PackageLoader("electrain", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    text = environment.get_template(template).render(
+        name=directory.resolve().name,
+        is_finished=json_object(directory / MANIFEST_NAME).get("finished") is True,
+        configuration=configuration.read_text("utf-8", errors="replace"),
+        **values,
+    )
+    write_text_durably(directory / REPORT_NAME, text)
+    return directory / REPORT_NAME
+
+
+def json_lines(path: Path) -> list[Record]:
+    """The objects in a file of JSON lines; a line that is cut off, as in a run that goes on, is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def json_object(path: Path) -> Record:
+    """The JSON object in a file; empty where there is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def step_of(record: Record) -> int:
+    """The step of a record; 0 where it has none."""
+    step = record.get("step")
+    return step if isinstance(step, int) else 0
+
+
+def number(record: Record, name: str) -> float | None:
+    """The value of that name; None where it is missing or no finite number."""
+    value = record.get(name)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return value if is_number else None
+
+
+def last(lines: Sequence[Record], name: str) -> float | None:
+    """The newest number of that name."""
+    return next((value for line in reversed(lines) if (value := number(line, name)) is not None), None)
+
+
+def training_figures(lines: Sequence[Record]) -> list[tuple[str, str]]:
+    """Steps, tokens, hours and median speed of a run, each with its label."""
+    seconds = last(lines, "seconds")
+    rates = [rate for line in lines if (rate := number(line, "tokens_per_second")) is not None]
+    return [
+        ("step", whole(last(lines, "step"))),
+        ("tokens", short(last(lines, "tokens"))),
+        ("hours of training", ABSENT if seconds is None else f"{seconds / 3600:.2f}"),
+        ("tokens/s, median", short(statistics.median(rates)) if rates else ABSENT),
+    ]
+
+
+def whole(value: float | None) -> str:
+    """A count such as 12,300."""
+    return ABSENT if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """A count for people: 12,300 or 1.23 M or 4.56 G."""
+    if value is None:
+        return ABSENT
+    for size, letter in ((1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.2f} {letter}"
+    return whole(value)
