@@ -1,4 +1,4 @@
-"""Configurations: every mistake is one line that names its place and how to mend it; every preset resolves."""
+"""Configurations: every mistake is one line that says where it is and how to fix it; every preset resolves."""
 
 import os
 import subprocess
@@ -87,10 +87,10 @@ def test_one_line_for_a_mistaken_flag(
 FILES = [
     ("[training]\nsteps = ", "run.toml: not a readable TOML file"),
     ("\xff\x00", "run.toml: not a readable TOML file"),
-    ("steps = 5\n", "run.toml: 'steps' stands outside a section"),
+    ("steps = 5\n", "run.toml: 'steps' is outside a section"),
     (TINY.replace("steps = 10", "stesp = 10", 1), "[training]: unknown field 'stesp'; did you mean 'steps'?"),
     (TINY.replace("[corruption]", "[coruption]"), "unknown section 'coruption'; did you mean 'corruption'?"),
-    (TINY.replace("layers = 2\n", ""), "[encoder] layers: is missing; set it in the file or by a flag"),
+    (TINY.replace("layers = 2\n", ""), "[encoder] layers: is missing; set it in the file or by an option"),
     (TINY.replace("layers = 2", 'layers = "2"'), "[encoder] layers = '2': must be a whole number"),
     ("", "[encoder] layers: is missing"),
 ]

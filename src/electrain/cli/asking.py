@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, TaskChoice, Whole, print_json, say
+from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, TaskChoice, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.progress import say
 
 _LABELLED = typing.get_args(TaskChoice)
 

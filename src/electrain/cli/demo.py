@@ -1,9 +1,8 @@
-"""The whole road in a few minutes, on the documentation of the Python packages that are installed here."""
+"""`electrain demo`: every stage in a few minutes, on the documentation of the installed Python packages."""
 
 import gzip
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,19 @@ from electrain.data.text.document import Document
 from electrain.data.tokenizer.training import train_tokenizer
 from electrain.foundation.configuration import Tables
 from electrain.foundation.output_folder import require_empty
+from electrain.foundation.progress import say
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.pretrained import predict_detect
 from electrain.pretrain.configuration import load_configuration
 from electrain.pretrain.run import pretrain
 
 CORPUS = "builtin:documentation"
-# Enough that five minutes see no text twice.
+# More than the preset reads, so that no text is seen twice.
 CORPUS_CHARACTERS = 16_000_000
 VOCABULARY_SIZE = 4096
-# One document in so many is kept from training, to measure on.
+# Every 25th document is kept from training and used for evaluation.
 HELD_OUT_EVERY = 25
-# Sentences of the kind the model has read, each followed by itself with one word that does not belong there.
+# Sentences like those of the corpus, each followed by a copy in which one word is wrong.
 SENTENCES = (
     "returns a new list with the elements in reverse order .",
     "returns a new list with the elements in banana order .",
@@ -36,25 +36,25 @@ SHOWN_WORDS = 3
 
 
 def run_demo(output: Path | None, overrides: Tables | None = None, *, characters: int = CORPUS_CHARACTERS) -> None:
-    """Trains a tokenizer and a small pair of networks, scores them, and shows what they say.
+    """Trains a tokenizer, a generator and a discriminator, evaluates them, and prints example predictions.
 
     Args:
-        output: new folder; None: `runs/demo`, or the first of `runs/demo-2`, `runs/demo-3` ... that is free.
-        overrides: of the preset `demo`.
-        characters: of documentation to read.
+        output: folder to create; None takes the first free name of `runs/demo`, `runs/demo-2`, `runs/demo-3` ...
+        overrides: fields that differ from the preset `demo`.
+        characters: number of characters of documentation to read.
     """
     folder = output or _free_folder()
     require_empty(folder)
-    _say(f"1/5  collecting documentation into {folder}/corpus")
+    say(f"1/5  Collecting documentation in {folder}/corpus")
     _collect(folder / "corpus", characters)
     train_text, held_out_text = (str(folder / "corpus" / f"{name}.jsonl.gz") for name in ("train", "held_out"))
-    _say(f"2/5  training a tokenizer of {VOCABULARY_SIZE} word pieces")
+    say(f"2/5  Training a tokenizer with {VOCABULARY_SIZE} word pieces")
     train_tokenizer(_documents(train_text), folder / "tokenizer", VOCABULARY_SIZE, False)
-    _say("3/5  turning the text into token shards")
+    say("3/5  Tokenizing the text into shards")
     prepare([train_text], folder / "tokenizer", folder / "shards")
-    _say("4/5  pretraining a generator and a discriminator (preset demo)")
+    say("4/5  Pretraining a generator and a discriminator (preset demo)")
     pretrain(load_configuration("demo", overrides), folder / "shards", folder / "run")
-    _say("5/5  scoring on documents that were held out")
+    say("5/5  Evaluating on held-out documents")
     scores = evaluate_detection(str(folder / "run"), [held_out_text])
     _show(folder, scores)
 
@@ -69,7 +69,7 @@ def _documents(source: str) -> Iterator[Document]:
 
 
 def _collect(folder: Path, characters: int) -> None:
-    """Writes `train.jsonl.gz` and `held_out.jsonl.gz`, one document per line."""
+    """Writes train.jsonl.gz and held_out.jsonl.gz, with one document per line."""
     folder.mkdir()
     texts = enumerate(_whole_texts(_documents(CORPUS), characters))
     with gzip.open(folder / "train.jsonl.gz", "wt") as train, gzip.open(folder / "held_out.jsonl.gz", "wt") as held_out:
@@ -78,7 +78,7 @@ def _collect(folder: Path, characters: int) -> None:
 
 
 def _whole_texts(documents: Iterable[Document], characters: int) -> Iterator[str]:
-    """The documents' texts, long ones put together again, until there are so many characters."""
+    """Document texts, until they have `characters` characters. Long documents arrive in parts, which are joined."""
     pieces: list[str] = []
     seen = 0
     for document in documents:
@@ -118,7 +118,3 @@ Next, with your own text:
 def _most_suspicious(prediction: dict[str, Any]) -> str:
     ranked = sorted(prediction["tokens"], key=lambda token: -token["probability_replaced"])[:SHOWN_WORDS]
     return ", ".join(f"{token['token']} {token['probability_replaced']:.0%}" for token in ranked)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
@@ -32,11 +31,6 @@ WRITING_TASKS = ("summarization", "translation")
 def print_json(result: Any) -> None:
     """Prints one line of JSON to standard output."""
     print(json.dumps(result, ensure_ascii=False), flush=True)
-
-
-def say(message: str) -> None:
-    """Prints one line to standard error, where it does not mix with results."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def options_of(verb: Callable[..., None]) -> list[str]:

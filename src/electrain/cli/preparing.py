@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from electrain.cli.options import Whole, print_json, say
+from electrain.cli.options import Whole, print_json
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.progress import say
 
 
 def tokenizer(

@@ -1,4 +1,7 @@
-"""TOML files and command-line fields become frozen dataclasses; every mistake is one line naming its key."""
+"""Configurations: TOML files and --SECTION.FIELD options become frozen dataclasses, and their docstrings become help.
+
+A configuration is a dataclass of sections, and each section is a dataclass of fields. Every error names the key.
+"""
 
 import dataclasses
 import difflib
@@ -20,26 +23,28 @@ Tables = dict[str, dict[str, Any]]
 
 
 def read_toml(path: Path) -> Tables:
-    """The tables of a TOML file.
+    """The sections of a TOML file.
 
-    Raises: ConfigurationError: missing, unreadable or not TOML, or a key stands outside a section.
+    Raises: ConfigurationError: the file is missing, unreadable or not TOML, or has a key outside a section.
     """
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such configuration file; give a .toml file")
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(f"{path}: not a readable TOML file ({error}); mend it") from error
+        raise ConfigurationError(f"{path}: not a readable TOML file ({error}); correct it") from error
     for section, table in content.items():
         if not isinstance(table, dict):
-            raise ConfigurationError(f"{path}: '{section}' stands outside a section; put it below [training], say")
+            raise ConfigurationError(f"{path}: '{section}' is outside a section; move it below one, such as [training]")
     return content
 
 
 def parse_overrides(arguments: Sequence[str]) -> Tables:
-    """Reads `--section.field value` pairs; a repeated flag makes a list, values are read as TOML where they can be.
+    """The tables that `--section.field value` or `--section.field=value` arguments describe.
 
-    Raises: ConfigurationError: anything that is not such a pair.
+    Values are parsed as TOML where possible, and are strings otherwise. A repeated field becomes a list.
+
+    Raises: ConfigurationError: an argument is not such a field, or has no value.
     """
     tables: Tables = {}
     index = 0
@@ -73,7 +78,7 @@ def _parse_value(text: str) -> Any:
 
 
 def merge_tables(below: Tables, above: Tables) -> Tables:
-    """`below` with every field that `above` has replaced by it."""
+    """The tables of `below`, with the fields of `above` in place of theirs."""
     merged = {section: dict(table) for section, table in below.items()}
     for section, table in above.items():
         merged.setdefault(section, {}).update(table)
@@ -81,10 +86,13 @@ def merge_tables(below: Tables, above: Tables) -> Tables:
 
 
 def build_configuration(kind: type[T], tables: Tables, where: str) -> T:
-    """Builds a dataclass of sections, each a dataclass of fields, from tables.
+    """A configuration of the given dataclass, built from tables.
 
-    Raises: ConfigurationError: unknown section or field (with the nearest known name), a missing one, a wrong type,
-        a value outside its choices, or what the dataclasses' own `__post_init__` refuse.
+    Args:
+        kind: dataclass whose fields are sections, each of them a dataclass.
+        where: where the tables come from, for messages.
+    Raises: ConfigurationError: a section or field is unknown (the nearest known name is suggested) or missing, a value has
+        the wrong type or is not among the choices, or a dataclass refuses its values.
     """
     sections = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _require_known(tables, sections, "section", where)
@@ -106,7 +114,7 @@ def _build_section(kind: Any, table: Mapping[str, Any], where: str) -> Any:
     for name, field in fields.items():
         has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         if name not in values and not has_default:
-            raise ConfigurationError(f"{where} {name}: is missing; set it in the file or by a flag")
+            raise ConfigurationError(f"{where} {name}: is missing; set it in the file or by an option")
     try:
         return kind(**values)
     except ValueError as error:
@@ -137,13 +145,13 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is str and not isinstance(value, str):
         value = str(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
         raise ConfigurationError(f"{where} = {value!r}: must be {names[kind]}")
     return value
 
 
 def to_toml(configuration: Any) -> str:
-    """The resolved configuration as TOML text that `read_toml` and `build_configuration` turn back into it."""
+    """The configuration as TOML, from which `read_toml` and `build_configuration` build an equal one."""
     lines = []
     for section in dataclasses.fields(configuration):
         lines.append(f"[{section.name}]")
@@ -167,7 +175,7 @@ def _to_toml_value(value: Any) -> str:
 
 
 def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[str]:
-    """Where two configurations of the same kind differ: one phrase for each field whose name is not in `but`."""
+    """The differences between two configurations of the same kind, one phrase for each field that is not in `but`."""
     found = []
     for section in dataclasses.fields(earlier):
         old, new = getattr(earlier, section.name), getattr(now, section.name)
@@ -179,27 +187,27 @@ def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[st
 
 
 def require_fraction(name: str, value: float, *, may_be_one: bool = False) -> None:
-    """Raises ValueError unless value is a fraction: above 0 and below 1 (or 1 where allowed)."""
+    """Raises ValueError unless the value is above 0 and below 1, or is 1 where that is allowed."""
     if not (0 < value < 1 or (value == 1 and may_be_one)):
         hint = f"; as a percentage, {value} is written {value / 100}" if 1 < value <= 100 else ""
         raise ValueError(f"{name} = {value}: must be a fraction between 0 and 1{hint}")
 
 
 def require_at_least(name: str, value: float, least: float) -> None:
-    """Raises ValueError when value is below least, or no finite number."""
+    """Raises ValueError if the value is less than `least` or not finite."""
     if not least <= value < math.inf:
         raise ValueError(f"{name} = {value}: must be at least {least}")
 
 
 @dataclasses.dataclass(frozen=True)
 class FieldDescription:
-    """One field of a configuration, for people.
+    """One field of a configuration, as help and documents show it.
 
     Attributes:
         section: name of its section.
         name: name of the field in a TOML file.
-        text: its entry in the docstring of the section's dataclass.
-        choices: the values that it takes, or () where its type is open.
+        text: its description, from the docstring of the section's dataclass.
+        choices: the values that it may have, or () if it is not limited to a list.
         default: its default as TOML, or "required".
     """
 
@@ -223,7 +231,7 @@ def field_descriptions(kind: type[Any]) -> list[FieldDescription]:
 
 
 def describe_fields(kind: type[Any]) -> str:
-    """Every field on a line of its own: the flag that sets it, what it means, its choices and its default."""
+    """One line per field: the option that sets it, its description, its choices and its default."""
     lines = []
     for field in field_descriptions(kind):
         flag = f"--{field.section}.{field.name}".replace("_", "-")
@@ -239,13 +247,13 @@ def _sections(kind: type[Any]) -> dict[str, Any]:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    """The values of a Literal, also of a list of them."""
+    """The values of a Literal, or of a tuple of Literals."""
     if typing.get_origin(hint) is tuple:
         hint = typing.get_args(hint)[0]
     return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
 
 
 def _field_texts(part: Any) -> dict[str, str]:
-    """The entries of a docstring's list of attributes; their further lines are indented more deeply."""
+    """The descriptions in a docstring's list of attributes. Continuation lines are indented further."""
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", inspect.getdoc(part) or "", re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}

@@ -1,20 +1,20 @@
-"""Mistakes that are the user's to mend: each message is one line saying what is wrong, where, and how to mend it."""
+"""Errors that the user can fix. Each message is one line that says what is wrong, where, and how to fix it."""
 
 
 class ElectrainError(Exception):
-    """A mistake in what the user gave us. The command line prints the message alone and exits with code 2."""
+    """Wrong input from the user. The command line prints only the message and exits with code 2."""
 
 
 class ConfigurationError(ElectrainError):
-    """A configuration file, or a flag, says something that cannot be."""
+    """A value in a configuration file or an option is invalid, or contradicts another one."""
 
 
 class DataError(ElectrainError):
-    """A corpus, a shard or an evaluation file cannot be used as it is."""
+    """A corpus, shard or file of examples cannot be used."""
 
 
 class TokenizerError(ElectrainError):
-    """A tokenizer is missing, broken, or not the one that the data was made with."""
+    """A tokenizer is missing, damaged, or not the one that the data was prepared with."""
 
 
 class RunDirectoryError(ElectrainError):
@@ -22,4 +22,4 @@ class RunDirectoryError(ElectrainError):
 
 
 class CheckpointError(ElectrainError):
-    """A checkpoint or a model folder is damaged or does not fit the configuration."""
+    """A checkpoint or a model folder is damaged, or does not fit the configuration."""
