@@ -1,4 +1,4 @@
-"""Fine-tunes by one of the recipes, scores the model, and asks it about a text, all from Python.
+"""Fine-tunes a model with one of the recipes, scores it, and prints predictions, all from Python.
 
 python examples/finetune_recipe.py sst2 --model RUN --train train.tsv --validation validation.tsv --output OUT
 """
@@ -35,7 +35,7 @@ TASKS: dict[str, TaskName] = {
 
 
 def main() -> None:
-    """Prints the scores, then the first three examples with what the model says of them."""
+    """Prints the scores, then the answers to the first three validation examples."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", choices=recipe_names())
     parser.add_argument("--model", required=True)
@@ -50,7 +50,7 @@ def main() -> None:
     print(json.dumps(result["scores"]))
     for answer in answers[:3]:
         print(json.dumps(answer, ensure_ascii=False))
-    tuned = load_fine_tuned(options.output, (task,))  # a model to go on with: tuned.task.answer(tuned.model, examples)
+    tuned = load_fine_tuned(options.output, (task,))  # tuned.task.answer(tuned.model, examples) answers further examples.
     print(f"{tuned.source}: {sum(parameter.numel() for parameter in tuned.model.parameters()):,} parameters")
 
 

@@ -1,4 +1,4 @@
-"""Pairs of texts and their first words, as long as the summaries are: they teach a new decoder to copy.
+"""Writes pairs of a text and its first words, which teach a new decoder to copy before it learns to summarize.
 
 python examples/learn_to_copy.py --train train.jsonl --output copies.jsonl
 """
@@ -14,7 +14,7 @@ from electrain.foundation.errors import ElectrainError
 
 
 def main() -> None:
-    """One line for each example of the training file, whose summary gives no more than its length."""
+    """Writes one pair per training example; the first words are as long as the median summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", required=True)
     parser.add_argument("--text-column", default="")

@@ -91,8 +91,8 @@ def build_configuration(kind: type[T], tables: Tables, where: str) -> T:
     Args:
         kind: dataclass whose fields are sections, each of them a dataclass.
         where: where the tables come from, for messages.
-    Raises: ConfigurationError: a section or field is unknown (the nearest known name is suggested) or missing, a value has
-        the wrong type or is not among the choices, or a dataclass refuses its values.
+    Raises: ConfigurationError: a section or field is unknown or missing, a value has the wrong type or is not among the
+        choices, or a dataclass refuses its values. For an unknown name, the nearest known one is suggested.
     """
     sections = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _require_known(tables, sections, "section", where)
