@@ -50,7 +50,7 @@ def main() -> None:
     print(json.dumps(result["scores"]))
     for answer in answers[:3]:
         print(json.dumps(answer, ensure_ascii=False))
-    tuned = load_fine_tuned(options.output, (task,))  # tuned.task.answer(tuned.model, examples) answers further examples.
+    tuned = load_fine_tuned(options.output, (task,))  # tuned.task.answer(tuned.model, examples) answers more
     print(f"{tuned.source}: {sum(parameter.numel() for parameter in tuned.model.parameters()):,} parameters")
 
 
