@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
 
 from electrain.data.tokenizer.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
+from electrain.finetune.configuration import FinetuneConfig
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
+from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.model import load_detector, load_generator, load_language_model
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
+from electrain.inference.predict.tasks import predict_embed
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from tiny_pretraining import tiny_configuration
 
 Runs = Callable[..., Path]
@@ -314,3 +319,58 @@ def test_an_output_that_cannot_be_is_refused_at_once(
         main([*task, "--model", str(tiny_run()), "--output", str(tmp_path / "absent" / "x.json")])
     assert caught.value.code == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_folder_is_read_once(tiny_run: Runs, tmp_path: Path) -> None:
+    """Each configuration that a verb needs is opened once; no file of another network is opened at all."""
+    run = tiny_run("modernbert")
+    opened: list[str] = []
+    is_counting = False
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if is_counting and event == "open" and str(arguments[0]).startswith(str(run)):
+            opened.append(str(Path(str(arguments[0])).relative_to(run)))
+
+    sys.addaudithook(note)  # stays until the process ends
+    examples = tmp_path / "pairs.jsonl"
+    pair = {"sentence_good": "the cat", "sentence_bad": "cat the", "UID": "a", "linguistics_term": "b", "field": "c"}
+    examples.write_text(json.dumps(pair) + "\n")
+    for verb, networks in (
+        (lambda: list(predict_detect(run, ["the cat"])), {"detector"}),
+        (lambda: list(predict_fill(run, ["the [MASK]"])), {"generator"}),
+        (lambda: evaluate_blimp(run, examples), {"detector", "generator"}),
+        (lambda: list(predict_embed(run, ["the cat"])), {"model"}),
+    ):
+        opened.clear()
+        is_counting = True
+        verb()
+        is_counting = False
+        configurations = sorted(path for path in opened if Path(path).name in ("config.toml", "config.json"))
+        assert configurations == ["config.toml", *sorted(f"{network}/config.json" for network in networks)]
+        assert {Path(path).parts[0] for path in opened} == {"config.toml", *networks}
+
+
+def test_a_run_folder_says_what_it_holds(tiny_run: Runs, tmp_path: Path) -> None:
+    folder = tiny_run("modernbert")
+    run = open_run_folder(folder)
+    assert (run.model, run.generator) == (str(folder / "model"), str(folder / "generator"))
+    assert dict(run.heads) == {"detection": str(folder / "detector")}
+    assert run.trained_length == 24
+    assert not run.is_baseline
+    assert open_run_folder(run) is run
+    baseline = open_run_folder(tiny_run("modernbert", "masked-language-modelling"))
+    assert baseline.is_baseline
+    assert baseline.heads == {}
+    tuned = tmp_path / "tuned"
+    shutil.copytree(folder / "model", tuned / "model")
+    (tuned / "config.toml").write_text(to_toml(FinetuneConfig()))
+    assert open_run_folder(tuned) == RunFolder(str(tuned), str(tuned / "model"))
+    assert open_run_folder("owner/name") == RunFolder("owner/name", "owner/name")
+
+
+def test_a_run_of_another_version_may_have_other_fields(tiny_run: Runs, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run("modernbert"), run)
+    path = run / "config.toml"
+    path.write_text(path.read_text().replace("[training]", "[training]\ngone = 3") + "\n[gone_too]\nx = 1\n")
+    assert open_run_folder(run).config == open_run_folder(tiny_run("modernbert")).config

@@ -34,7 +34,7 @@ from electrain.models.task_heads import (
     use_reference_head,
     with_dropout,
 )
-from electrain.pretrain.run_folder import model_folder
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from electrain.training.objective import LossTerm, Outcome
 
 
@@ -60,21 +60,21 @@ class Pretrained:
         return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
 
 
-def open_pretrained(model: Path | str, *, may_have_decoder: bool = False) -> Pretrained:
+def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = False) -> Pretrained:
     """The encoder, or where it may be that an encoder-decoder, of a run folder, a model's folder, or the hub.
 
     Raises: CheckpointError: neither.
     """
-    source = model_folder(model)
-    configuration = configuration_of(source)
-    has_decoder, backbone = is_encoder_decoder(configuration), backbone_of(configuration)
+    source = open_run_folder(model).model
+    whole = configuration_of(source)
+    has_decoder, backbone = is_encoder_decoder(whole), backbone_of(whole)
     if (has_decoder and not may_have_decoder) or (backbone and backbone.is_causal):
         what = "an encoder-decoder" if has_decoder else "a causal generator"
         raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
     if has_decoder and not Path(source).is_dir():
         raise CheckpointError(f"{source}: an encoder-decoder is read from a folder; download it first")
-    configuration = configuration.encoder if has_decoder else configuration
-    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size), has_decoder)
+    configuration = whole.encoder if has_decoder else whole
+    return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size, whole), has_decoder)
 
 
 def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:

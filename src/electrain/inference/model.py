@@ -146,7 +146,8 @@ def load_detector(folder: Path | str | RunFolder, *, device: str | None = None) 
             f"{run}: has no detection head, only {', '.join(run.heads)}; "
             'pretrain with "detection" among the [discriminator] heads'
         )
-    return _load(run.heads.get("detection", run.model), "detection", device, run.trained_length)
+    source = run.heads.get("detection", run.model)
+    return _load(run, source, configuration_of(source), "detection", device)
 
 
 def load_language_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
@@ -157,7 +158,8 @@ def load_language_model(folder: Path | str | RunFolder, *, device: str | None = 
     """
     run = open_run_folder(folder)
     source = run.generator or run.heads.get("correction", run.model)
-    return _load(source, language_model_kind(configuration_of(source)), device, run.trained_length)
+    configuration = configuration_of(source)
+    return _load(run, source, configuration, language_model_kind(configuration), device)
 
 
 def load_head(folder: Path | str | RunFolder, head: Head, *, device: str | None = None) -> LoadedModel:
@@ -171,7 +173,7 @@ def load_head(folder: Path | str | RunFolder, head: Head, *, device: str | None 
             f"{run}: has no {head} head, only {', '.join(run.heads) or 'what its model/ is'}; "
             f'pretrain with [discriminator] heads = ["detection", "{head}"]'
         )
-    return _load(run.heads[head], HEAD_KINDS[head], device, run.trained_length)
+    return _load(run, run.heads[head], configuration_of(run.heads[head]), HEAD_KINDS[head], device)
 
 
 def load_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
@@ -181,7 +183,7 @@ def load_model(folder: Path | str | RunFolder, *, device: str | None = None) -> 
     name = (configuration.architectures or [""])[0]
     is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
     kind: Kind = "detection" if is_detector else language_model_kind(configuration)
-    return _load(run.model, kind, device, run.trained_length)
+    return _load(run, run.model, configuration, kind, device)
 
 
 def load_generator(
@@ -205,8 +207,8 @@ def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
         raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
 
 
-def _load(source: str, kind: Kind, device: str | None, trained_length: int | None) -> LoadedModel:
-    configuration = configuration_of(source)
+def _load(run: RunFolder, source: str, configuration: Any, kind: Kind, device: str | None) -> LoadedModel:
+    """The network in `source`, one of the run's folders, whose config.json has been read as `configuration`."""
     backbone = backbone_of(configuration)
     model_class = _class_for(backbone, kind)
     if model_class is None or configuration.is_encoder_decoder:
@@ -218,12 +220,12 @@ def _load(source: str, kind: Kind, device: str | None, trained_length: int | Non
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run, "
             "where the head that detects lies in detector/"
         )
-    tokenizer = tokenizer_of(source, configuration.vocab_size)
-    model = weights_of(source, model_class, _ROLES[kind])
+    tokenizer = tokenizer_of(source, configuration.vocab_size, configuration)
+    model = weights_of(source, model_class, _ROLES[kind], configuration=configuration)
     if kind == "causal-language-model":
         require_causal(model)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, trained_length or math.inf)
+    longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, run.trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
 

@@ -63,10 +63,16 @@ def weights_of(
     return model
 
 
-def tokenizer_of(source: str, vocabulary_size: int) -> Any:
-    """The fast tokenizer in a model's folder, or of the hub's model. Raises: TokenizerError: not the model's own."""
+def tokenizer_of(source: str, vocabulary_size: int, configuration: Any = None) -> Any:
+    """The fast tokenizer in a model's folder, or of the hub's model.
+
+    Args:
+        vocabulary_size: of the model: the tokenizer's ids must be below it.
+        configuration: the model's, where it has been read: config.json is then not read again.
+    Raises: TokenizerError: not the model's own.
+    """
     if Path(source).is_dir():
-        tokenizer: Any = load_tokenizer(Path(source))
+        tokenizer: Any = load_tokenizer(Path(source), configuration)
     else:
         with one_line(source, "its tokenizer cannot be used", TokenizerError):
             tokenizer = AutoTokenizer.from_pretrained(source)

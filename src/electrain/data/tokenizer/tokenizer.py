@@ -105,10 +105,11 @@ def wrap(
     )
 
 
-def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
+def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenizerFast":
     """The tokenizer of a folder (any model's, or one that electrain made) or of a vocabulary file, one token per line.
 
     A vocabulary file is taken as cased if any of its words holds a capital letter.
+    Args: configuration: of the model in that folder, where it has been read; None: transformers reads it again.
     Raises: TokenizerError: missing, damaged, not a fast tokenizer, or without one of the five special tokens.
     """
     if path.is_file():
@@ -116,7 +117,7 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
     if not path.is_dir():
         raise TokenizerError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or a vocab.txt")
     if (path / "tokenizer.json").is_file() or (path / "tokenizer_config.json").is_file():
-        return _load_folder(path)
+        return _load_folder(path, configuration)
     if (path / "vocab.txt").is_file():
         return load_tokenizer(path / "vocab.txt")
     raise TokenizerError(f"{path}: holds no tokenizer.json and no vocab.txt; give a tokenizer's folder")
@@ -183,11 +184,11 @@ def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
     return text_hash(json.dumps(behaviour, sort_keys=True))
 
 
-def _load_folder(path: Path) -> "PreTrainedTokenizerFast":
+def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        loaded: Any = AutoTokenizer.from_pretrained(str(path), config=configuration, local_files_only=True)
         backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     except Exception as error:  # damaged files raise whatever the parser of that file raises
         line = " ".join(str(error).split())[:200]

@@ -13,7 +13,7 @@ from electrain.foundation.errors import CheckpointError
 from electrain.models.encoder_decoder import load_encoder_decoder
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.task_heads import TASK_CLASSES
-from electrain.pretrain.run_folder import model_folder
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class FineTuned:
     source: str
 
 
-def load_fine_tuned(model: Path | str, tasks: tuple[TaskName, ...], *, device: str | None = None) -> FineTuned:
+def load_fine_tuned(
+    model: Path | str | RunFolder, tasks: tuple[TaskName, ...], *, device: str | None = None
+) -> FineTuned:
     """The model of a fine-tuning run, or of a model's folder or hub id, that was fine-tuned for one of the tasks.
 
     Raises: CheckpointError: it was not, or cannot be read. TokenizerError: its tokenizer cannot be used.
     """
-    source = model_folder(model)
+    source = open_run_folder(model).model
     configuration = configuration_of(source)
     settings = load_task_settings(source, configuration)
     if settings.task not in tasks:
@@ -44,8 +46,9 @@ def load_fine_tuned(model: Path | str, tasks: tuple[TaskName, ...], *, device: s
         raise CheckpointError(f"{source}: was fine-tuned for {settings.task}, not for {wanted}; give another folder")
     target_tokenizer = None
     if settings.task in TASK_CLASSES:
-        network = weights_of(source, TASK_CLASSES[settings.task], f"model of {settings.task}")
-        tokenizer = tokenizer_of(source, configuration.vocab_size)
+        role = f"model of {settings.task}"
+        network = weights_of(source, TASK_CLASSES[settings.task], role, configuration=configuration)
+        tokenizer = tokenizer_of(source, configuration.vocab_size, configuration)
     else:
         network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
     task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))

@@ -200,7 +200,9 @@ def predict_embed(
     from transformers import AutoModel
 
     opened = open_pretrained(model)
-    network = weights_of(opened.source, AutoModel, "encoder", may_be_new=is_of_a_pooler).eval()
+    network = weights_of(
+        opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
+    ).eval()
     network = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     answer = _embedder(network, opened.tokenizer, min(longest_tokens, opened.longest_row))
     for chunk in chunks_of(texts):
