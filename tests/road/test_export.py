@@ -30,7 +30,7 @@ from electrain.inference.predict.pretrained import predict_detect
 from electrain.pretrain.build import build_objective, load_starting_weights
 from electrain.pretrain.configuration import PretrainConfig, StartConfig
 from electrain.pretrain.run import pretrain
-from tiny_pretraining import invented_text, tiny_configuration
+from tiny_pretraining import SPECIAL_IDS, invented_text, tiny_configuration
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
     "electra": {},
@@ -197,7 +197,7 @@ def test_older_runs_are_read(runs: Any, tmp_path: Path, backbone: str) -> None:
         with pytest.raises(CheckpointError, match="the head that detects lies in detector/"):
             load_detector(folder / "model")
     started = dataclasses.replace(config, start=StartConfig(discriminator=str(older / "model")))
-    again = build_objective(started, vocabulary_size=106, special_ids={"pad": 0, "cls": 2, "sep": 3})
+    again = build_objective(started, vocabulary_size=106, special_ids=SPECIAL_IDS)
     load_starting_weights(again, started)
     inputs = texts_as_inputs(folder / "model")
     arguments = inputs["input_ids"], inputs.get("token_type_ids"), inputs["attention_mask"]
