@@ -13,6 +13,7 @@ from electrain.finetune.tasks.metrics import (
     classification_scores,
     looks_chinese,
     regression_scores,
+    require_scorer,
     summary_scores,
     tagging_scores,
     translation_scores,
@@ -51,6 +52,9 @@ def test_several_labels_by_hand() -> None:
         {"exact_match": 200 / 3, "f1_micro": 200 / 3, "f1_macro": 200 / 3}
     )
     assert classification_scores([()], [()]) == {"exact_match": 100, "f1_micro": 0, "f1_macro": 0}
+    # A single label is no binary problem, in which its absence would count as a second one.
+    one = classification_scores([("x",), (), ("x",)], [("x",), ("x",), ()])
+    assert one == pytest.approx({"exact_match": 100 / 3, "f1_micro": 50, "f1_macro": 50})
 
 
 @given(st.lists(st.tuples(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abc"))), min_size=1))
@@ -76,6 +80,20 @@ def test_regression_by_hand() -> None:
     scores = regression_scores([1, 2, 3], [1, 3, 2])
     assert scores == pytest.approx({"pearson": 50, "spearman": 50, "mean_squared_error": 2 / 3})
     assert regression_scores([1, 2, 3], [1, 10, 100])["spearman"] == pytest.approx(100)
+    assert regression_scores([1], [3]) == {"pearson": 0, "spearman": 0, "mean_squared_error": 4}
+
+
+def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr("electrain.finetune.tasks.metrics.importlib.import_module", missing)
+    for task, library in {"classification": "sklearn", "regression": "scipy", "translation": "sacrebleu"}.items():
+        with pytest.raises(
+            ConfigurationError, match=f"scoring needs {library}, which is not installed; run pip install"
+        ):
+            require_scorer(task)
+    require_scorer("question-answering")
 
 
 def test_regression_equals_scipy_with_ties() -> None:

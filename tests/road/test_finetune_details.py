@@ -217,7 +217,7 @@ def test_flags_where_they_do_not_belong(
     train = labelled(tmp_path / "a.tsv")
     code, _, err = classify(capsys, tiny_run(), train, tmp_path / "out", "--decoder", "generator")
     assert code == 2
-    assert "is for summarization and translation" in err
+    assert "classification does not read it, only summarization, translation" in err
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = classify(capsys, tiny_run(), train, tmp_path / "out", "--seeds", "2")
     assert code == 2

@@ -1,11 +1,16 @@
-"""The tasks' scores as the field publishes them: in per cent, except the squared error."""
+"""The scores of the tasks as the field publishes them: in per cent, except the squared error.
+
+The libraries that compute them are imported only here and only when they score, since training needs none of them.
+"""
 
 import importlib
 import re
 import string
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from difflib import SequenceMatcher
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,93 +37,66 @@ _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U00
 def classification_scores(
     truth: Sequence[str] | Sequence[tuple[str, ...]], predicted: Sequence[str] | Sequence[tuple[str, ...]]
 ) -> dict[str, float]:
-    """How well labels were given, in per cent.
+    """Scores of predicted labels, in per cent.
 
     Args:
-        truth, predicted: a label for each example; or, where an example can have several or none, a tuple of them.
-    Returns: accuracy, f1_macro and matthews (0 where either side has one label only); for tuples exact_match,
+        truth, predicted: one label for each example; or, where an example can have several or none, a tuple of labels.
+    Returns: accuracy, f1_macro and matthews (0 where either side has a single label); for tuples exact_match,
         f1_micro and f1_macro. The macro mean is over the labels that occur in `truth` or `predicted`.
     Raises: DataError: no example.
-    Source: Gorodkin 2004, for Matthews' correlation of more than two labels.
+    Source: Gorodkin 2004, for Matthews' correlation of more than two labels; computed by scikit-learn.
     """
     _require_examples(truth)
     if not isinstance(truth[0], str):
-        true_sets, predicted_sets = [set(labels) for labels in truth], [set(labels) for labels in predicted]
-        hits, misses = _hits_and_misses(true_sets, predicted_sets)
-        equal = [one == other for one, other in zip(true_sets, predicted_sets, strict=True)]
-        return {
-            "exact_match": 100 * float(np.mean(equal)),
-            "f1_micro": 100 * _f1(hits.sum(), misses.sum()),
-            "f1_macro": _macro_f1(hits, misses),
-        }
+        return _scores_of_several_labels([set(labels) for labels in truth], [set(labels) for labels in predicted])
+    library = _library("sklearn.metrics")
+    with warnings.catch_warnings(action="ignore"):  # a single label, for which 0 is returned
+        matthews = library.matthews_corrcoef(truth, predicted)
     return {
-        "accuracy": 100 * float(np.mean([one == other for one, other in zip(truth, predicted, strict=True)])),
-        "f1_macro": _macro_f1(*_hits_and_misses([{label} for label in truth], [{label} for label in predicted])),
-        "matthews": 100 * _matthews(truth, predicted),
+        "accuracy": 100 * float(library.accuracy_score(truth, predicted)),
+        "f1_macro": 100 * float(library.f1_score(truth, predicted, average="macro", zero_division=0)),
+        "matthews": 100 * float(matthews),
     }
 
 
-def _hits_and_misses(
-    truth: Sequence[set[Any]], predicted: Sequence[set[Any]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(labels,) int64 each: how often a label was rightly given, and how often wrongly given or left out."""
-    hits, misses = Counter[Any](), Counter[Any]()
-    for true_labels, given_labels in zip(truth, predicted, strict=True):
-        hits.update(true_labels & given_labels)
-        misses.update(true_labels ^ given_labels)
-    labels = sorted(hits | misses)
-    return np.array([hits[label] for label in labels]), np.array([misses[label] for label in labels])
-
-
-def _f1(hits: float, misses: float) -> float:
-    """In [0, 1]; 0 where nothing was to be found and nothing was given."""
-    return float(2 * hits / (2 * hits + misses)) if hits else 0.0
-
-
-def _macro_f1(hits: NDArray[np.int64], misses: NDArray[np.int64]) -> float:
-    """In per cent."""
-    return 100 * float(np.mean([_f1(*pair) for pair in zip(hits, misses, strict=True)] or [0.0]))
-
-
-def _matthews(truth: Sequence[Any], predicted: Sequence[Any]) -> float:
-    """In [-1, 1]."""
-    total, right = len(truth), sum(one == other for one, other in zip(truth, predicted, strict=True))
-    in_truth, in_predicted = Counter(truth), Counter(predicted)
-    covariance = total * right - sum(count * in_predicted[label] for label, count in in_truth.items())
-    spreads = [total**2 - sum(count**2 for count in counts.values()) for counts in (in_truth, in_predicted)]
-    return covariance / (spreads[0] * spreads[1]) ** 0.5 if all(spreads) else 0.0
+def _scores_of_several_labels(truth: Sequence[set[str]], predicted: Sequence[set[str]]) -> dict[str, float]:
+    labels = sorted(set().union(*truth, *predicted))
+    is_true, is_given = (np.array([[label in one for label in labels] for one in side]) for side in (truth, predicted))
+    if not labels:
+        return {"exact_match": 100.0, "f1_micro": 0.0, "f1_macro": 0.0}
+    # scikit-learn takes a table of one column for a binary problem, and scores the absent label too: each label, and
+    # all of them together, are scored as binary problems here.
+    f1 = partial(_library("sklearn.metrics").f1_score, zero_division=0)
+    return {
+        "exact_match": 100 * float(np.mean((is_true == is_given).all(1))),
+        "f1_micro": 100 * float(f1(is_true.ravel(), is_given.ravel())),
+        "f1_macro": 100 * float(np.mean([f1(*columns) for columns in zip(is_true.T, is_given.T, strict=True)])),
+    }
 
 
 def regression_scores(truth: Sequence[float], predicted: Sequence[float]) -> dict[str, float]:
-    """Pearson's and Spearman's correlation times 100, 0 where either side is constant; and mean_squared_error.
+    """Pearson's and Spearman's correlation times 100, and mean_squared_error.
+
+    A correlation is 0 where it is undefined: a side is constant, or there is a single example.
 
     Raises: DataError: no example.
     """
     _require_examples(truth)
     wanted, given = np.array(truth, np.float64), np.array(predicted, np.float64)
+    library = _library("scipy.stats")
     return {
-        "pearson": 100 * _correlation(wanted, given),
-        "spearman": 100 * _correlation(_ranks(wanted), _ranks(given)),
+        "pearson": 100 * _correlation(library.pearsonr, wanted, given),
+        "spearman": 100 * _correlation(library.spearmanr, wanted, given),
         "mean_squared_error": float(np.mean((wanted - given) ** 2)),
     }
 
 
-def _correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Pearson's, in [-1, 1]; 0 where either is constant, up to the rounding of its mean."""
-    centred = [values - values.mean() for values in (one, other)]
-    sizes = [float(np.linalg.norm(values)) for values in centred]
-    rounding = [1e-13 * float(np.linalg.norm(values)) for values in (one, other)]
-    if not all(size > limit for size, limit in zip(sizes, rounding, strict=True)):  # of NaN, too, nothing is known
+def _correlation(measure: Callable[..., Any], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    if len(one) < 2:
         return 0.0
-    return float(np.clip(centred[0] / sizes[0] @ (centred[1] / sizes[1]), -1, 1))
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From 1; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
-    return ranks
+    with warnings.catch_warnings(action="ignore"):  # constant sides, for which NaN is returned
+        value = float(measure(one, other).statistic)
+    return value if np.isfinite(value) else 0.0
 
 
 def tagging_scores(
@@ -164,13 +142,13 @@ def answer_scores(
 
     Args:
         truths: for each question its accepted answers.
-        by_characters: False: as SQuAD 1.1: case, punctuation, articles and white space do not count, and F1 is over the
-            words that both hold. True: as CMRC 2018: case and punctuation do not count, and F1 is over the longest
-            run of characters that both hold; words of other writing are whole.
+        by_characters: False scores as SQuAD 1.1 does: case, punctuation, articles and white space do not count, and F1
+            counts the words that both texts hold. True scores as CMRC 2018 does: case and punctuation do not count, and
+            F1 counts the longest run of characters that both texts hold; words of other scripts stay whole.
     Raises: DataError: no question, or one without an accepted answer.
-    Source: Rajpurkar et al. 2016, section 6.1; Cui et al. 2019, whose "longest common sequence" is an
-        unbroken one in the published evaluation, as here. That evaluation cuts other writing by NLTK, which differs
-        from this in 1 answer of 100 ("don't" is two words there).
+    Source: Rajpurkar et al. 2016, section 6.1; Cui et al. 2019, whose "longest common sequence" is contiguous in the
+        published evaluation script, as here. That script splits other scripts with NLTK, which makes a difference in 1
+        answer of 100 ("don't" is two words there).
     """
     _require_examples(truths)
     if not all(truths):
@@ -186,6 +164,11 @@ def answer_scores(
 def _mean_of_best(pairs: Sequence[tuple[Sequence[str], str]], measure: Callable[[str, str], float]) -> float:
     """In per cent."""
     return 100 * float(np.mean([max(measure(truth, given) for truth in truths) for truths, given in pairs]))
+
+
+def _f1(shared: int, only_one: int) -> float:
+    """F1, in [0, 1], of two collections by the number of elements that both, and that only one of them has."""
+    return 2 * shared / (2 * shared + only_one) if shared else 0.0
 
 
 def _squad_text(text: str) -> str:
@@ -211,10 +194,10 @@ def _cmrc_f1(truth: str, given: str) -> float:
 def translation_scores(
     references: Sequence[Sequence[str]], outputs: Sequence[str], *, tokenize: str
 ) -> dict[str, float]:
-    """bleu and chrf of the whole, in per cent, by sacreBLEU; `translation_signature` says how.
+    """Corpus-level bleu and chrf, in per cent, by sacreBLEU; `translation_signature` describes how.
 
     Args:
-        references: for each output one good translation or more.
+        references: for each output one or more good translations.
         tokenize: sacreBLEU's tokenizer for BLEU: 13a for languages with spaces, zh for Chinese.
     Raises: DataError: no output, or one without a reference. ConfigurationError: no such tokenizer.
     Source: Post 2018; Popović 2015.
@@ -229,8 +212,9 @@ def translation_scores(
 
 
 def translation_signature(references: Sequence[Sequence[str]], *, tokenize: str) -> dict[str, str]:
-    """sacreBLEU's signatures of bleu and chrf, to publish with `translation_scores` of the same references."""
-    streams = _reference_streams([["x"] * len(accepted) for accepted in references])  # only their number is told
+    """sacreBLEU's signatures of bleu and chrf, to be published with `translation_scores` of the same references."""
+    # A signature depends on the number of references, not on their text.
+    streams = _reference_streams([["x"] * len(accepted) for accepted in references])
     signatures = {}
     for name, metric in zip(("bleu", "chrf"), _translation_metrics(tokenize), strict=True):
         metric.corpus_score(["x"] * len(references), streams)
@@ -247,7 +231,7 @@ def _translation_metrics(tokenize: str) -> tuple[Any, Any]:
 
 
 def _reference_streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
-    """The first reference of each output, then the second of each, None where an output has fewer."""
+    """A list of all first references, one of all second ones and so on; None where an output has fewer."""
     if not all(references):
         raise DataError("an example has no reference, so that its output cannot be scored; add one, or leave it out")
     most = max(map(len, references))
@@ -255,7 +239,7 @@ def _reference_streams(references: Sequence[Sequence[str]]) -> list[list[str | N
 
 
 class _CharacterTokenizer:
-    """For rouge-score, whose own tokenizer knows ASCII letters only."""
+    """A tokenizer for rouge-score, whose own drops everything but ASCII letters and digits."""
 
     def tokenize(self, text: str) -> list[str]:
         return _SUMMARY_TOKEN.findall(text.lower())
@@ -264,14 +248,14 @@ class _CharacterTokenizer:
 def summary_scores(
     references: Sequence[Sequence[str]], outputs: Sequence[str], *, by_characters: bool
 ) -> dict[str, float]:
-    """rouge1, rouge2 and rougeL, the mean over outputs of the F-measure, in per cent, by rouge-score.
+    """rouge1, rouge2 and rougeL by rouge-score: the mean F-measure of the outputs, in per cent.
 
-    Of several references the best counts, for each score by itself.
+    Where an output has several references, each score takes the one that is best for it.
 
     Args:
-        references: for each output one good summary or more.
-        by_characters: False: words, their English endings cut by Porter's stemmer. True: characters; ASCII words and
-            numbers stay whole.
+        references: for each output one or more good summaries.
+        by_characters: False compares words, reduced by Porter's stemmer for English. True compares characters, and
+            ASCII words and numbers as a whole.
     Raises: DataError: no output, or one without a reference.
     Source: Lin 2004.
     """
@@ -299,8 +283,13 @@ def _require_examples(examples: Sequence[Any]) -> None:
 
 
 def require_scorer(task: str, labels: Sequence[str] = ()) -> None:
-    """Raises ConfigurationError, before any work is done, where the library that scores a task is not installed."""
-    modules = {"summarization": "rouge_score", "translation": "sacrebleu"}
+    """Raises ConfigurationError where the library that scores a task is not installed; to be called before any work."""
+    modules = {
+        "classification": "sklearn",
+        "regression": "scipy",
+        "summarization": "rouge_score",
+        "translation": "sacrebleu",
+    }
     if task == "tagging" and are_entity_tags(labels):
         _library("seqeval")
     elif task in modules:
@@ -313,5 +302,5 @@ def _library(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise ConfigurationError(
-            f"scoring needs {module.split('.')[0]}, which is not installed; pip install 'electrain[tasks]'"
+            f"scoring needs {module.split('.')[0]}, which is not installed; run pip install 'electrain[tasks]'"
         ) from error

@@ -13,7 +13,12 @@ from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import is_word_piece, writing_ids, written_text
 from electrain.finetune.tasks.detokenize import detokenize
-from electrain.finetune.tasks.metrics import looks_chinese
+from electrain.finetune.tasks.metrics import (
+    looks_chinese,
+    summary_scores,
+    translation_scores,
+    translation_signature,
+)
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import DataError
 
@@ -142,19 +147,15 @@ class SequenceToSequence:
 
         Raises: DataError: an example has neither target nor references.
         """
-        from electrain.finetune.tasks.metrics import looks_chinese, summary_scores, translation_scores
-
         references = [_references(example) for example in examples]
         outputs = [str(answer["output"]) for answer in answers]
         if self.name == "translation":
-            return dict(translation_scores(references, outputs, tokenize=self._words_of(references)))
+            return translation_scores(references, outputs, tokenize=self._words_of(references))
         is_chinese = looks_chinese([texts[0] for texts in references])
-        return dict(summary_scores(references, outputs, by_characters=is_chinese))
+        return summary_scores(references, outputs, by_characters=is_chinese)
 
     def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, Any]:
         """Of translations sacreBLEU's signatures, of summaries how ROUGE finds words."""
-        from electrain.finetune.tasks.metrics import looks_chinese, translation_signature
-
         references = [_references(example) for example in examples]
         if self.name == "summarization":
             is_chinese = looks_chinese([texts[0] for texts in references])
@@ -163,8 +164,6 @@ class SequenceToSequence:
 
     def _words_of(self, references: Sequence[Sequence[str]]) -> str:
         """How sacreBLEU splits words."""
-        from electrain.finetune.tasks.metrics import looks_chinese
-
         return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
 
 

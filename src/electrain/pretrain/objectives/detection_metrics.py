@@ -52,7 +52,11 @@ def detection_metrics(
 
 
 def rank_auc(scores: NDArray[np.generic], is_positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, as the Mann-Whitney statistic: ties count half. NaN when one class is absent.
+    """Area under the ROC curve as the Mann-Whitney statistic, where ties count half; NaN when one class is absent.
+
+    It equals `sklearn.metrics.roc_auc_score`, which is not used because every logged step computes two of these:
+    importing scikit-learn takes longer than starting a tiny run, and on the 2,048 tokens of a step of `tiny` it takes
+    2.5 ms, this function 0.09 ms (one core, median of 20 calls; 131,072 tokens: 37 ms and 14 ms).
 
     Args:
         scores: (n,) any ordered dtype; a NaN among them makes the result NaN.
