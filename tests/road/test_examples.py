@@ -28,7 +28,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 BROKEN: dict[str, tuple[str, str, bytes | str, str]] = {
     "ragged tsv": ("classification", "a.tsv", "text\tlabel\na\tx\n\nb\n", r"a.tsv:4: 1 fields, but the header has 2"),
     "ragged csv after a long row": ("classification", "a.csv", 'text,label\n"a\nb",x\nc,x,y\n', r"a.csv:4: 3 fields"),
-    "open quote": ("classification", "a.csv", 'text,label\na,x\n"b,x\n', r"a.csv:\d: .*mend this row"),
+    "open quote": ("classification", "a.csv", 'text,label\na,x\n"b,x\n', r"a.csv:\d: .*fix this row"),
     "header twice": (
         "classification",
         "a.tsv",
@@ -47,8 +47,8 @@ BROKEN: dict[str, tuple[str, str, bytes | str, str]] = {
     "not utf-8 json": ("classification", "a.jsonl", b'{"text": "caf\xe9"}\n', r"a.jsonl:1: bytes that are not UTF-8"),
     "broken json": ("classification", "a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', r"a.jsonl:2: not valid JSON"),
     "not an object": ("classification", "a.jsonl", "[1]\n", r"a.jsonl:1: not a JSON object"),
-    "unknown format": ("classification", "a.conll", "a O\n", "unknown format; known for this are .tsv"),
-    "unknown format of tags": ("tagging", "a.csv", "a,O\n", "unknown format; known for this are .conll"),
+    "unknown format": ("classification", "a.conll", "a O\n", "unknown format; convert it to one of .tsv"),
+    "unknown format of tags": ("tagging", "a.csv", "a,O\n", "unknown format; convert it to one of .conll"),
     "no label": ("classification", "a.tsv", "text\tlabel\na\tx\nb\t \n", r'a.tsv:3: no label in "label"'),
     "null label": ("classification", "a.jsonl", '{"text": "a", "label": NaN}', r'a.jsonl:1: no label in "label"'),
     "no text": ("classification", "a.tsv", "text\tlabel\n\tx\n", r'a.tsv:2: no text in "text"'),
@@ -299,7 +299,7 @@ def test_labels_must_vary_and_be_known() -> None:
     labels = ["negative", "positive", "long"]
     require_known_labels(train, labels)
     odd = TextExample("c", labels=("long", "postive"), source="v.tsv:9")
-    message = r'^v.tsv:9: label "postive" of the test data is never in the training data; .* is "positive"$'
+    message = r'^v.tsv:9: label "postive" of the test data does not occur in the training data; .* is "positive"$'
     with pytest.raises(DataError, match=message):
         require_known_labels([*train, odd], labels, "test")
     with pytest.raises(DataError, match=r'^a.conll:11: label "Z" of the validation data'):

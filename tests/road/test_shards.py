@@ -354,6 +354,17 @@ def test_damage_is_found(tmp_path: Path, tokenizer: Path, corpus: str, name: str
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("change", [{"files": [{"name": "corpus_00000.ds"}]}, {"dtype": None}, {"tokens": None}])
+def test_a_damaged_manifest_is_one_line(
+    tmp_path: Path, tokenizer: Path, corpus: str, change: dict[str, object]
+) -> None:
+    manifest = prepare([corpus], tokenizer, tmp_path / "shards", processes=1)
+    facts = {name: fact for name, fact in (manifest.facts | change).items() if fact is not None}
+    write_manifest(tmp_path / "shards", Manifest("shards", True, manifest.inputs, facts))
+    with pytest.raises(DataError, match=r"manifest\.json: damaged .*prepare the shards again"):
+        open_shards(tmp_path / "shards")
+
+
 def test_foreign_tokenizer_is_found(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
     prepare([corpus], tokenizer, tmp_path / "shards", processes=1)
     other = {token: number for number, token in enumerate(WORDS)} | {"cat": 7, "sat": 6}

@@ -1,4 +1,4 @@
-"""Checks of whole sets of examples: labels that never vary, labels that training never had, broken BIO tags."""
+"""Checks of whole sets of examples: labels that never vary, labels unknown to the training data, broken BIO tags."""
 
 import difflib
 import re
@@ -32,10 +32,10 @@ def require_several_labels(examples: Labelled) -> None:
 
 
 def require_known_labels(examples: Labelled, labels: Sequence[str], what: str = "validation") -> None:
-    """Raises DataError at the first label or tag that is not one of `labels`, those of the training data.
+    """Raises DataError at the first label or tag that is not among `labels`, the labels of the training data.
 
     Args:
-        what: the data that the examples are, for the message.
+        what: the role of the examples, for the message ("validation").
     """
     known = set(labels)
     for example in examples:
@@ -44,7 +44,9 @@ def require_known_labels(examples: Labelled, labels: Sequence[str], what: str = 
                 place = word_place(example, index) if isinstance(example, TaggedExample) else example.source
                 nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0.0)
                 hint = f'the nearest that does is "{nearest[0]}"' if nearest else "which has none"
-                raise DataError(f'{place}: label "{label}" of the {what} data is never in the training data; {hint}')
+                raise DataError(
+                    f'{place}: label "{label}" of the {what} data does not occur in the training data; {hint}'
+                )
 
 
 def require_single_labels(examples: Sequence[TextExample]) -> None:
@@ -54,14 +56,17 @@ def require_single_labels(examples: Sequence[TextExample]) -> None:
             shown = ", ".join(example.labels) or "none"
             raise DataError(
                 f"{example.source}: {len(example.labels)} labels ({shown}), where each training example has one; "
-                "mend this row"
+                "fix this row"
             )
 
 
 def require_distinct_identifiers(
     examples: Sequence[QuestionExample], broken: Callable[[DataError], None]
 ) -> list[QuestionExample]:
-    """The questions; `broken` is given an error for each whose identifier an earlier one has, and it is left out."""
+    """The questions without those whose identifier is taken by an earlier one; `broken` gets an error for each of them.
+
+    Predictions are written by identifier, so two questions with the same one could not be told apart.
+    """
     places: dict[str, str] = {}
     kept = []
     for example in examples:
@@ -76,14 +81,14 @@ def require_distinct_identifiers(
 
 
 def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = False) -> list[TaggedExample]:
-    """The examples; where their tags are BIO or a relative of it, every chunk that goes on must have begun.
+    """The examples, in which every chunk that continues has begun, if their tags are BIO or a scheme related to it.
 
-    Tags in the older scheme (IOB1: B- only where a chunk follows another of its kind) become BIO, which is said on
-    stderr. Other tags are returned as they are.
+    Tags in the older scheme IOB1, where B- marks only a chunk that follows another of its kind, are converted to BIO
+    with a message on stderr. Tags of no such scheme are returned unchanged.
 
     Args:
-        skip_broken: leave out sentences with a broken chunk and count them on stderr.
-    Raises: DataError: I-X without B-X or I-X before it; the message has the file and line, or the number of the word.
+        skip_broken: leave out sentences with a broken chunk, and count them on stderr.
+    Raises: DataError: I-X without B-X or I-X before it; the message names the file and line, or the number of the word.
     Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2, here called BIO).
     """
     tags = {tag for example in examples for tag in example.tags} - {OUTSIDE}
@@ -103,7 +108,7 @@ def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = 
 
 
 def word_place(example: TaggedExample, index: int) -> str:
-    """Where a word stands, for messages: its file and line, or its sentence and its number, counted from 1."""
+    """The place of a word, for messages: its file and line, or its sentence and its number, counted from 1."""
     file, _, line = example.source.rpartition(":")
     if line.isdecimal() and uncompressed_suffix(Path(file)) in COLUMN_FORMATS:
         return f"{file}:{int(line) + index}"
@@ -121,7 +126,7 @@ def _before(tags: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _goes_on(before: str, tag: str) -> bool:
-    """True if `tag`'s chunk can be the one that `before` is in."""
+    """True if `tag` can continue the chunk that `before` is in."""
     return before[0] in _GOES_ON_AFTER and before[1:] == tag[1:]
 
 
@@ -144,5 +149,5 @@ def _from_iob1(tags: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def checked(task: TaskName, examples: list[Any], *, skip_broken: bool) -> list[Any]:
-    """The examples, with BIO tags checked, and brought to the usual form where they are of an older one."""
+    """The examples; those of tagging as `require_valid_bio` returns them."""
     return require_valid_bio(examples, skip_broken=skip_broken) if task == "tagging" else examples

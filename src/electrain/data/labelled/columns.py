@@ -1,4 +1,4 @@
-"""Which columns of a labelled data set hold what, asked for or guessed from the names that public data sets use."""
+"""The columns of a labelled data set: named by the user, or guessed from the names that public data sets use."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,13 @@ Role = Literal["text", "pair", "label", "references"]
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that hold an example's parts; "" is to be guessed, or says that there is none.
+    """The names of the columns that hold the parts of an example. "" means: guess it, or, once guessed: there is none.
 
     Attributes:
-        text: the text, the words (tagging), the question, or what is summarized or translated.
-        pair: the second text of a pair, or the context of a question; not guessed where `text` is given.
-        label: the label, number, tags, answers, or the summary or translation.
-        references: further good summaries or translations, lists of texts.
+        text: the text, the words (tagging), the question, or the text to summarize or translate.
+        pair: the second text of a pair, or the context of a question; not guessed when `text` is given.
+        label: the label, number, tags, answers, summary or translation.
+        references: further good summaries or translations, as lists of texts.
     """
 
     text: str = ""
@@ -31,7 +31,7 @@ class Columns:
 
 
 def flag(role: Role) -> str:
-    """What sets the column on the command line."""
+    """The flag that names the column on the command line."""
     return f"--data.{role}-column"
 
 
@@ -46,7 +46,7 @@ _FROM_TO = (
     "article headline, document summary, document title, dialogue summary, conversation summary, email subject, "
     "abstract title, body title, body subject, content summary, content title, source summary, original simplified"
 )
-# In these, names of an earlier string are preferred; two of the same string are ambiguous.
+# Usual names by rank: a name in an earlier string is preferred, and two names in one string are ambiguous.
 _TEXT = (
     "sentence text review comment content question query tweet utterance document post message body phrase article "
     "verse passage email abstract sentence1 text_a",
@@ -63,19 +63,19 @@ _TAGS = ("tags ner_tags pos_tags chunk_tags bio_tags iob_tags labels", "label ta
 _QUESTION = ("question", "query")
 _CONTEXT = ("context", "passage paragraph document article text")
 _ANSWERS = ("answers", "answer")
-_LOOKED_AT = 200  # values; enough to tell numbers and texts apart
+_LOOKED_AT = 200  # values of a column, enough to tell numbers from texts
 _NOT_TEXT = "id ids idx index guid uid uuid qid url link split lang language date time timestamp"
 
 
 def choose_columns(
     task: TaskName, records: Sequence[Record], columns: Columns, where: str, *, with_targets: bool
 ) -> Columns:
-    """The columns asked for, with the missing ones guessed.
+    """The columns that the user named, with the others guessed.
 
     Args:
         where: the sources, for messages.
         with_targets: False leaves label and references out ("").
-    Raises: DataError: a column asked for does not exist, or one cannot be guessed; the message lists the columns.
+    Raises: DataError: a named column does not exist, or one cannot be guessed; the message lists the columns.
     """
     if not with_targets:
         columns = replace(columns, label="", references="")
@@ -93,7 +93,7 @@ def choose_columns(
     if task == "tagging":
         text = columns.text or chooser.pick("text", "words of each sentence", _WORDS, {columns.label})
         return Columns(text, "", chooser.label(columns, "tags", _TAGS, {text}, with_targets))
-    # The label first: an "answer" may be a label, or the second text where there is a "label" beside it.
+    # The label comes first: "answer" may be a label, but next to a column "label" it is the second text.
     tiers, what = (_NUMBER, "number") if task == "regression" else (_LABEL, "label")
     label = chooser.label(columns, what, tiers, {columns.text, columns.pair}, with_targets)
     text, pair = _text_and_pair(chooser, replace(columns, label=label or chooser.likely(tiers)))
@@ -101,7 +101,7 @@ def choose_columns(
 
 
 class _Chooser:
-    """The columns of the records, and the ways to find one by its usual names."""
+    """The columns of the records, and ways to find one by its usual names."""
 
     def __init__(self, records: Sequence[Record], where: str) -> None:
         self.where = where
@@ -117,14 +117,14 @@ class _Chooser:
             raise DataError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
 
     def pick(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
-        """The one column with a usual name, or an error."""
+        """The one column with a usual name. Raises: DataError: there is none, or more than one."""
         found = self.find(role, what, tiers, taken)
         if not found:
             raise self.cannot_guess(what, [role])
         return found
 
     def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
-        """The one column with a usual name, "" if there is none; two of the same rank are an error."""
+        """The one column with a usual name; "" if there is none. Raises: DataError: two have the same rank."""
         for tier in tiers:
             found = [name for name in self.names if _plain(name) in tier.split() and name not in taken]
             if len(found) > 1:
@@ -134,17 +134,20 @@ class _Chooser:
         return ""
 
     def label(self, columns: Columns, what: str, tiers: Sequence[str], taken: set[str], with_targets: bool) -> str:
-        """The column of the label; "" where none is wanted."""
+        """The column of the label; "" without targets."""
         if not with_targets or columns.label:
             return columns.label
         return self.pick("label", what, tiers, taken)
 
     def likely(self, tiers: Sequence[str]) -> str:
-        """The first column with the most usual name, "" if there is none: not wanted, but not a text either."""
+        """The first column with the most usual name; "" if there is none.
+
+        Without targets the label's column is not needed, but it must not be taken for a text.
+        """
         return next((name for tier in tiers for name in self.names if _plain(name) in tier.split()), "")
 
     def pairs(self, table: str, columns: Columns, second: Role) -> list[tuple[str, str]]:
-        """The pairs of usual names of which both columns exist, and that agree with what was asked for."""
+        """The pairs of usual names whose columns both exist and agree with those that the user named."""
         by_plain = {_plain(name): name for name in self.names}
         wanted_second = columns.pair if second == "pair" else columns.label
         other = columns.label if second == "pair" else columns.pair
@@ -170,13 +173,13 @@ class _Chooser:
         )
 
     def ambiguous(self, what: str, found: Iterable[str], roles: Sequence[Role]) -> DataError:
-        """The error for several columns of equal right."""
+        """The error for several columns that fit equally well."""
         asked = " and ".join(map(flag, roles))
         return DataError(f"{self.where}: {' or '.join(found)} could be the {what}; {self.listed()}; set {asked}")
 
 
 def _text_and_pair(chooser: _Chooser, columns: Columns) -> tuple[str, str]:
-    """The one or two texts of classification and regression."""
+    """The columns of the one or two texts of classification and regression."""
     if columns.text:
         return columns.text, columns.pair
     pairs = chooser.pairs(_PAIRS, columns, "pair")
@@ -214,7 +217,7 @@ def _source_and_target(chooser: _Chooser, columns: Columns, with_targets: bool) 
 
 
 def _two_texts(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple[str, str]:
-    """Source and target where no usual pair of names is there: the two columns of text, the first before the second."""
+    """Source and target where no usual pair of names exists: the only two columns of text, in their order."""
     left = [name for name in chooser.texts if name not in (columns.text, columns.label)]
     if columns.text and len(left) == 1:
         return columns.text, left[0]
@@ -242,7 +245,7 @@ def _names(columns: Columns) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """The name as the tables above have it."""
+    """The name in the spelling of the tables above."""
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 

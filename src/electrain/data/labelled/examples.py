@@ -11,9 +11,9 @@ class TextExample:
     """A text, or a pair of texts, with a label or a number.
 
     Attributes:
-        second: None for a single text.
-        labels: its label; several, or none, where one text can have any number; empty where unknown (prediction).
-        value: the number of a regression example; None where unknown.
+        second: the second text of a pair; None for a single text.
+        labels: the label; any number of labels where texts can have several; empty when unknown (prediction).
+        value: the number of a regression example; None when unknown.
         source: file and line, for messages.
     """
 
@@ -26,7 +26,7 @@ class TextExample:
 
 @dataclass(frozen=True)
 class TaggedExample:
-    """A sentence as words, with a tag for each; no tags where unknown (prediction)."""
+    """A sentence as words, with a tag for each word; without tags when they are unknown (prediction)."""
 
     words: tuple[str, ...]
     tags: tuple[str, ...] = ()
@@ -38,8 +38,9 @@ class QuestionExample:
     """A question about a text.
 
     Attributes:
-        identifier: unique in its file.
-        answers: for each accepted answer its text and the character of the context where it begins; empty: unknown.
+        identifier: an identifier that no other question in the data has.
+        answers: for each accepted answer, its text and the index of its first character in the context; empty when
+            unknown.
     """
 
     identifier: str
@@ -51,10 +52,10 @@ class QuestionExample:
 
 @dataclass(frozen=True)
 class PairedExample:
-    """A text and what should be written of it (summary, translation).
+    """A text and its summary or translation.
 
     Attributes:
-        target: what is trained on; empty where unknown (prediction).
+        target: the summary or translation to learn; empty when unknown (prediction).
         references: further good outputs, for scoring.
     """
 

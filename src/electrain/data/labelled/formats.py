@@ -1,4 +1,4 @@
-"""Readers of labelled data, one for each format: values by column, and the place where they stand."""
+"""Readers of labelled data, one for each format. They yield the values by column and the place of the record."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _WHITE = " \t\r\n"
 
 
 def refuse(error: DataError) -> NoReturn:
-    """Raises `error`: what is done with a broken record unless something else is asked for."""
+    """Raises `error`: the default treatment of a broken record."""
     raise error
 
 
@@ -42,7 +42,7 @@ def jsonl_rows(path: Path, broken: Broken) -> Iterator[Found]:
 
 
 def delimited_rows(path: Path, broken: Broken) -> Iterator[Found]:
-    """One row per row of a .csv (with quoting) or .tsv file (without) that is not blank; the first is the header."""
+    """One row per row of a .csv file (with quoting) or .tsv file (without), except the header and blank rows."""
     rows = csv_rows(path, "\t" if uncompressed_suffix(path) == ".tsv" else ",")
     filled = ((number, row) for number, row in rows if len(row) > 1 or "".join(row).strip())
     number, header = next(filled, (1, []))
@@ -51,7 +51,7 @@ def delimited_rows(path: Path, broken: Broken) -> Iterator[Found]:
     for number, row in filled:
         source = f"{path}:{number}"
         if len(row) != len(header):
-            broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row"))
+            broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row"))
         elif any(map(has_invalid_bytes, row)):
             broken(_not_utf8(source))
         else:
@@ -69,7 +69,7 @@ def arrow_rows(path: Path, broken: Broken) -> Iterator[Found]:
 
 
 def hub_table_rows(source: str) -> Iterator[Found]:
-    """One row per row of a Hugging Face data set; labels that it keeps as numbers with names get their names."""
+    """One row per row of a Hugging Face data set; labels stored as numbers of named classes become these names."""
     rows = hub_rows(source)
     names = _class_names(rows.features or {})
     for number, row in enumerate(rows):
@@ -77,10 +77,10 @@ def hub_table_rows(source: str) -> Iterator[Found]:
 
 
 def conll_sentences(path: Path, broken: Broken) -> Iterator[Found]:
-    """The sentences of a file with a word, perhaps more columns, and a tag on each line.
+    """The sentences of a file that has on each line a word, perhaps more columns, and a tag.
 
-    Tabs separate where the first row has one, else white space. Lines before a sentence that begin with "# " are
-    comments, unless they have a row's number of columns and a tag that occurs elsewhere in the file.
+    Columns are separated by tabs if the first row has one, otherwise by white space. Lines before a sentence that begin
+    with "# " are comments, unless they have a row's number of columns and a tag that occurs elsewhere in the file.
     """
     with open_text(path, newline=None) as file:
         sentences = list(_sentences(file))
@@ -121,7 +121,7 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Found]:
         questions = [(paragraph["context"], question) for paragraph in paragraphs for question in paragraph["qas"]]
         found = [(context, question["id"], question["question"], question) for context, question in questions]
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); mend the file") from error
+        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); fix the file") from error
     except (KeyError, TypeError) as error:
         shape = "{data: [{paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
         raise DataError(f"{path}: not in SQuAD's form ({error}); it must look like {shape}, or be .jsonl") from error
@@ -150,7 +150,7 @@ def _batch_rows(batches: Iterable[Any], path: Path) -> Iterator[Found]:
 
 
 def _class_names_of_schema(schema: Any) -> dict[str, list[str]]:
-    """By column, the names of numbered labels that `datasets` notes in the files that it writes."""
+    """For each column of numbered labels, their names, which `datasets` stores in the files that it writes."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     import datasets
@@ -193,30 +193,30 @@ def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
 
 
 def _without_head(sentence: list[_Line]) -> list[_Line]:
-    """The lines from the first on that is surely no comment."""
+    """The lines from the first one that is certainly no comment."""
     start = next((place for place, (_, text) in enumerate(sentence) if not text.startswith("# ")), len(sentence))
     return sentence[start:]
 
 
 class _Form(NamedTuple):
-    """How the lines of a file in columns are to be read."""
+    """The form of a file in columns."""
 
     separator: re.Pattern[str]
     width: int
     tags: set[str]
 
     def is_row(self, text: str) -> bool:
-        """True for a line that has a tag which occurs elsewhere, not only what a comment could have by chance."""
+        """True for a line with a tag that occurs elsewhere. The number of columns may be a comment's by chance."""
         columns = self.separator.split(text)
         return len(columns) == self.width and columns[-1] in self.tags
 
     def columns(self, line: _Line, path: Path) -> list[str]:
-        """The columns of a line; DataError if it has no word, or not as many as the others."""
+        """The columns of a line. Raises: DataError: no word, or another number of columns than the first row."""
         number, text = line
         source = f"{path}:{number}"
         columns = self.separator.split(_valid(text, source))
         if not columns[0]:
-            raise DataError(f"{source}: begins with white space, so that there is no word; mend this line")
+            raise DataError(f"{source}: begins with white space, so that there is no word; fix this line")
         if len(columns) != self.width:
             what = "column" if len(columns) == 1 else "columns"
             hint = "each line needs a word and its tag, an empty line ends a sentence"
@@ -237,7 +237,7 @@ def _valid(text: str, source: str) -> str:
 
 
 def _not_utf8(source: str) -> DataError:
-    return DataError(f"{source}: bytes that are not UTF-8; convert the file with `iconv -t utf-8`, or mend this line")
+    return DataError(f"{source}: bytes that are not UTF-8; convert the file with `iconv -t utf-8`, or fix this line")
 
 
 def _require_distinct(names: list[str], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Questions about texts, with every answer checked against the place where it should stand."""
+"""Questions about texts; every answer is checked against its place in the context."""
 
 import re
 from typing import Any
@@ -14,17 +14,17 @@ _SHOWN_CHARACTERS = 40
 
 
 def question_example(record: Record, columns: Columns, with_targets: bool, skip_broken: bool) -> QuestionExample:
-    """The question of a record; its context is kept as it is, since answers count its characters.
+    """The question of a record. Its context is not cleaned, because answers count its characters.
 
     Args:
-        skip_broken: keep answers that do not stand where they should, since scores compare texts alone, as long as one
-            answer of the question stands somewhere in the context.
+        skip_broken: accept answers at a wrong place if one answer of the question occurs somewhere in the context;
+            scores compare texts, not places.
     Raises: DataError: question or context is missing, the answers have no known form, or are not in the context.
     """
     question, context = record.values.get(columns.text), record.values.get(columns.pair)
     for column, value in ((columns.text, question), (columns.pair, context)):
         if not isinstance(value, str) or not clean_text(value):
-            raise DataError(f'{record.source}: no text in "{column}"; mend or remove this question')
+            raise DataError(f'{record.source}: no text in "{column}"; fix or remove this question')
     context = _with_valid_characters(str(context))
     identifier = record.values.get("id")
     return QuestionExample(
@@ -50,7 +50,7 @@ def _answers(record: Record, column: str, context: str, skip_broken: bool) -> tu
 
 
 def _pairs(value: Any) -> list[tuple[str, int]] | None:
-    """Texts and places from SQuAD's form or from the Hugging Face hub's; None if it is neither."""
+    """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither."""
     if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("answer_start"), list):
         if len(value["text"]) != len(value["answer_start"]):
             return None
@@ -64,7 +64,7 @@ def _pairs(value: Any) -> list[tuple[str, int]] | None:
 
 
 def _misplaced(text: str, start: int, context: str, source: str) -> DataError | None:
-    """The error of an answer that does not stand in its context where it should."""
+    """The error for an answer that is not at its place in the context; None if it is."""
     if text.strip() and start >= 0 and context.startswith(text, start):
         return None
     places = [match.start() for match in re.finditer(re.escape(text), context)] if text.strip() else []
@@ -83,5 +83,8 @@ def _shown(text: str) -> str:
 
 
 def _with_valid_characters(text: str) -> str:
-    """The text with half characters, which JSON can hold and tokenizers refuse, replaced one for one."""
+    """The text with lone surrogates, which JSON can hold and tokenizers refuse, replaced one for one.
+
+    One for one, so that the places of answers stay right.
+    """
     return _SURROGATE.sub("\ufffd", text)

@@ -1,4 +1,4 @@
-"""Examples of a task from labelled files: columns are found, every row is checked, faults are told with their line."""
+"""Examples of a task from labelled files: finds the columns, checks every row, names the line of every fault."""
 
 import math
 import sys
@@ -39,11 +39,11 @@ Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 @dataclass(frozen=True)
 class ReadExamples:
-    """What was read.
+    """The examples that were read, and how.
 
     Attributes:
-        examples: of the task's kind, in the order of the sources; at least one.
-        columns: those that were used; give them again to read further files in the same way.
+        examples: examples of the task's type, in the order of the sources; at least one.
+        columns: the columns that were used; pass them on to read further files in the same way.
     """
 
     examples: list[Any]
@@ -51,7 +51,7 @@ class ReadExamples:
 
 
 class _Counted:
-    """What is done with a broken record: an error, or it is counted."""
+    """Takes the error of a broken record: raises it, or counts it."""
 
     def __init__(self, skip: bool) -> None:
         self.skip = skip
@@ -65,7 +65,7 @@ class _Counted:
         self.count += 1
 
     def say(self) -> None:
-        """Tells on stderr how many were left out."""
+        """Says on stderr how many records were left out."""
         if self.count:
             print(f"left out as broken: {self.count:,} (the first: {self.first})", file=sys.stderr)
 
@@ -80,13 +80,13 @@ def read_examples(
 ) -> ReadExamples:
     """The examples in `sources`, cleaned and checked, and the columns that they were read from.
 
-    Words and contexts of questions are not cleaned: their places count. Questions that have no answer are left out of
-    what is trained on or scored, and counted on stderr.
+    Words of sentences and contexts of questions are not cleaned, because tags and answers refer to their places. With
+    targets, questions without an answer are left out and counted on stderr.
 
     Args:
-        sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`; see `records.read_records`.
-        columns: those asked for; the missing ones are guessed from their names.
-        with_targets: False for prediction: labels need not be there, and are not looked at.
+        sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`, as in `read_records`.
+        columns: the columns that the user named; the others are guessed from their names.
+        with_targets: False for prediction: labels need not exist and are not looked at.
         skip_broken: leave out rows that cannot be read or used, and count them on stderr, instead of stopping.
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
@@ -110,7 +110,7 @@ def read_examples(
 
 
 def _flat(record: Record) -> Record:
-    """The record with its languages as columns where it keeps them as one `translation`, as on the Hugging Face hub."""
+    """The record; the languages in a field `translation`, as on the Hugging Face hub, become its columns."""
     languages = record.values.get("translation")
     return Record(languages, record.source) if isinstance(languages, dict) else record
 
@@ -155,7 +155,7 @@ def _paired_example(record: Record, columns: Columns, with_targets: bool) -> Pai
     if isinstance(references, str):
         references = [references]
     if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
-        raise DataError(f'{record.source}: "{columns.references}" must hold a list of texts; mend this row')
+        raise DataError(f'{record.source}: "{columns.references}" must hold a list of texts; fix this row')
     cleaned = tuple(filter(None, map(clean_text, references)))
     return PairedExample(text, _text(record, columns.label, "label"), cleaned, record.source)
 
@@ -165,10 +165,10 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     tags = _strings(record, columns.label, "label") if with_targets else ()
     example = TaggedExample(words, tags, record.source)
     if with_targets and len(words) != len(tags):
-        raise DataError(f"{record.source}: {len(words)} words, but {len(tags)} tags; mend this row")
+        raise DataError(f"{record.source}: {len(words)} words, but {len(tags)} tags; fix this row")
     for what, values in (("word", words), ("tag", tags)):
         if "" in values:
-            raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; mend or remove it")
+            raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; fix or remove it")
     return example
 
 
@@ -180,10 +180,10 @@ def _text(record: Record, column: str, role: Role) -> str:
     value = record.values.get(column)
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
-        raise DataError(f'{record.source}: "{column}" holds {kind}, not text; mend this row, or set {flag(role)}')
+        raise DataError(f'{record.source}: "{column}" holds {kind}, not text; fix this row, or set {flag(role)}')
     text = clean_text(value or "")
     if not text:
-        raise DataError(f'{record.source}: no text in "{column}"; mend or remove this row, or set {flag(role)}')
+        raise DataError(f'{record.source}: no text in "{column}"; fix or remove this row, or set {flag(role)}')
     return text
 
 
@@ -191,12 +191,15 @@ def _labels(record: Record, column: str) -> tuple[str, ...]:
     value = record.values.get(column)
     labels = [_label_text(label) for label in (value if isinstance(value, list) else [value])]
     if "" in labels:
-        raise DataError(f'{record.source}: no label in "{column}"; mend or remove this row, or set {flag("label")}')
+        raise DataError(f'{record.source}: no label in "{column}"; fix or remove this row, or set {flag("label")}')
     return tuple(dict.fromkeys(labels))
 
 
 def _label_text(value: Any) -> str:
-    """The label as text; 1.0 is "1", as tables that had a missing value once write whole numbers; "" where missing."""
+    """The label as text, "" for a missing one.
+
+    1.0 becomes "1", because pandas writes whole numbers as floats in a column where one is missing.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -213,22 +216,22 @@ def _number(record: Record, column: str) -> float:
     if not math.isfinite(number):
         shown = "nothing" if value in (None, "") else f'"{value}"'
         raise DataError(
-            f'{record.source}: "{column}" holds {shown}, not a number; mend this row, or set {flag("label")}'
+            f'{record.source}: "{column}" holds {shown}, not a number; fix this row, or set {flag("label")}'
         )
     return number
 
 
 def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
-    """The elements of a list, stripped; numbers become text."""
+    """The elements of a list as stripped texts; numbers become text."""
     values = record.values.get(column)
     if not isinstance(values, list) or not values:
-        hint = f"each sentence needs a list in it, or one tag for each word; mend this row, or set {flag(role)}"
+        hint = f"each sentence needs a list in it, or one tag for each word; fix this row, or set {flag(role)}"
         raise DataError(f'{record.source}: no list in "{column}"; {hint}')
     return tuple(value.strip() if isinstance(value, str) else _label_text(value) for value in values)
 
 
 def _answerable(examples: Sequence[QuestionExample], where: str) -> list[QuestionExample]:
-    """The questions that have an answer; the others are counted on stderr."""
+    """The questions that have an answer; counts the others on stderr."""
     kept = [example for example in examples if example.answers]
     if len(kept) < len(examples):
         print(f"{where}: {len(examples) - len(kept):,} questions without an answer are left out", file=sys.stderr)

@@ -31,12 +31,12 @@ FORMATS: dict[RecordKind, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Record:
-    """One row, sentence or question as it stands in the file, before cleaning.
+    """One row, sentence or question of a file, before cleaning.
 
     Attributes:
-        values: by column; lists and numbers stay what they were in JSON, .tsv and .csv hold text alone.
-        source: "file:line" (the line of the sentence's first word, of the row's first line), "file: row N" for files
-            without lines, counted from 0, or "file: question ID".
+        values: the values by column; JSON, Parquet and Arrow give lists and numbers too, .tsv and .csv only text.
+        source: "file:line" (the line where the sentence or row begins), "file: row N" for files without lines, counted
+            from 0, or "file: question ID".
     """
 
     values: dict[str, Any]
@@ -52,8 +52,8 @@ def read_records(sources: Sequence[str], *, kind: RecordKind, broken: Broken = r
             tags as `words` and `tags` (no `tags` where the file has one column), or such rows. "question-answering":
             SQuAD's .json as `id`, `question`, `context` and `answers`, a list of `text` and `answer_start` (empty
             where unanswerable, missing where not given), or such rows.
-        broken: is given the error of a record that cannot be read; if it returns, the record is left out.
-    Raises: DataError: a source cannot be read; and whatever `broken` raises.
+        broken: gets the error of a record that cannot be read; if it returns, the record is left out.
+    Raises: DataError: a source cannot be read. Also whatever `broken` raises.
     """
     for source in sources:
         if source.startswith("hub:"):

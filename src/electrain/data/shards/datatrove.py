@@ -1,4 +1,4 @@
-"""Taking over files that datatrove tokenised elsewhere, after a check that they are what our own would be."""
+"""Copies files that datatrove tokenised elsewhere, after checking that they are what our own would be."""
 
 from collections.abc import Sequence
 from pathlib import Path

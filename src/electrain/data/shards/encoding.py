@@ -1,4 +1,4 @@
-"""From raw texts to token ids: what one process of `prepare` does. Run as a module, it serves a parent over pipes."""
+"""From raw texts to token ids: the work of one process of `prepare`. Run as a module, it serves a parent over pipes."""
 
 import json
 import marshal
@@ -15,10 +15,8 @@ from tokenizers import Tokenizer
 from electrain.data.text.cleaning import clean
 from electrain.data.tokenizer.chinese_words import word_beginnings
 
-_PART_CHARACTERS = 512  # a cut every 80 words; see benchmarks/preparation.py
-
-
-Bytes = bytes  # the batch has a field of that name
+_PART_CHARACTERS = 512  # about 80 words; measured with benchmarks/preparation.py
+Bytes = bytes  # inside the class below, `bytes` is a field
 
 
 class EncodedBatch(NamedTuple):
@@ -27,10 +25,10 @@ class EncodedBatch(NamedTuple):
     Attributes:
         tokens: little-endian token ids, uint16 or uint32.
         lengths: little-endian int64; tokens of each text.
-        bytes: of cleaned text in UTF-8.
-        dropped_characters: see CorpusCounts.
-        invalid_bytes: see CorpusCounts.
-        begins_word: one byte for each token, 1 where a word begins; empty where words were not asked for.
+        bytes: size of the cleaned text in UTF-8.
+        dropped_characters: as in `CorpusCounts`.
+        invalid_bytes: as in `CorpusCounts`.
+        begins_word: one byte for each token, 1 where a word begins; empty unless words were wanted.
     """
 
     tokens: bytes
@@ -42,10 +40,12 @@ class EncodedBatch(NamedTuple):
 
 
 class Encoder:
-    """A tokenizer without [CLS] and [SEP], that takes special tokens written out in a text as plain text.
+    """A tokenizer that adds no [CLS] and [SEP], and takes special tokens typed in a text as plain text.
 
-    With BERT's tokenizer, text in ASCII skips the normaliser, a third of the whole cost: once cleaned, it only needs
-    lower case. For that, text is cut at spaces, where that tokenizer begins anew, so that one accent does not matter.
+    With BERT's tokenizer, ASCII text goes round the normaliser, which is a third of the whole cost: of all that the
+    normaliser does, cleaned ASCII text needs lower-casing alone. Texts are cut into parts at spaces, so that one
+    accented letter only slows down its own part. The parts have the tokens of the whole, since BERT's splitting starts
+    afresh at each space.
     """
 
     def __init__(self, tokenizer_json: str) -> None:
@@ -54,6 +54,7 @@ class Encoder:
         self._ascii: Tokenizer | None = None
         content = json.loads(tokenizer_json)
         kinds = [(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        # An added token that is not special would be matched in the text, also across the spaces where it is cut.
         is_plain = all(token["special"] for token in content["added_tokens"])
         if kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and is_plain:
             self._lowercase = bool(content["normalizer"]["lowercase"])
@@ -76,7 +77,7 @@ class Encoder:
         ]
 
     def encode_words(self, texts: Sequence[str]) -> list[tuple[list[int], NDArray[np.bool_]]]:
-        """The token ids of each cleaned text, and for each token whether a word begins with it."""
+        """For each cleaned text its token ids, and a flag for each token: does a word begin there?"""
         return [
             (encoding.ids, word_beginnings(text, encoding.tokens, [start for start, _ in encoding.offsets]))
             for text, encoding in zip(texts, self._whole.encode_batch(texts, add_special_tokens=False), strict=True)
@@ -108,7 +109,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
 
     Args:
         dtype: "<u2" or "<u4".
-        with_words: find where words begin, which costs as much again.
+        with_words: find where words begin, which doubles the cost.
     """
     cleaned = [clean(text) for text in texts]
     begins = b""
@@ -129,7 +130,11 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
 
 
 def send(stream: IO[bytes], message: Any) -> None:
-    """Writes one message of plain values to a pipe."""
+    """Writes one message to a pipe: its length as 8 bytes, then its content.
+
+    Messages are plain values in Python's marshal format, which unlike pickle cannot run code, and is faster. Its format
+    may change between versions of Python, but both ends of the pipe are the same interpreter.
+    """
     content = marshal.dumps(message)
     stream.write(struct.pack("<Q", len(content)))
     stream.write(content)
@@ -149,9 +154,9 @@ def receive(stream: IO[bytes]) -> object:
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answers each batch of texts with its tokens, until the parent closes the pipe.
+    """Answers each batch of texts with its tokens, until the parent closes the pipe or is gone.
 
-    First message: (content of tokenizer.json, dtype, with_words).
+    The first message is (content of tokenizer.json, dtype, with_words); each further one is a list of texts.
     """
     first = receive(requests)
     assert isinstance(first, tuple)

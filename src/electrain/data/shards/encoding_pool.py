@@ -1,4 +1,7 @@
-"""Processes that encode batches of text side by side, with the results in the order of the batches."""
+"""Processes that encode batches of text side by side, with the results in the order of the batches.
+
+Why not `ProcessPoolExecutor`: docs/decisions/0008-processes-and-compressed-files.md.
+"""
 
 import os
 import queue
@@ -15,11 +18,14 @@ from electrain.data.shards.encoding import EncodedBatch, receive, send
 from electrain.foundation.errors import DataError
 
 Label = TypeVar("Label")
-_AHEAD = 2  # batches that wait for each process, so that none idles while the parent reads
+_AHEAD = 2  # batches in flight for each process, so that none idles while the parent reads, and memory stays bounded
 
 
 class EncodingPool:
-    """Child processes, each with a tokenizer. They end when the parent does, however it ends."""
+    """Child processes, each with a tokenizer, and as many threads that each wait for one of them.
+
+    A child ends when its standard input does, so it never outlives the parent, even one killed by SIGKILL.
+    """
 
     def __init__(self, tokenizer_json: str, dtype: str, processes: int, with_words: bool) -> None:
         self._children = [_start_child() for _ in range(processes)]
@@ -29,7 +35,7 @@ class EncodingPool:
             self._threads.submit(self._begin, child, (tokenizer_json, dtype, with_words))
 
     def encode(self, batches: Iterable[tuple[list[str], Label]]) -> Iterator[tuple[EncodedBatch, Label]]:
-        """Yields the tokens of each batch with the batch's label, in order, holding a bounded number in memory.
+        """Yields the tokens of each batch with the batch's label, in order, with a bounded number in memory.
 
         Raises: DataError: a child was killed.
         """
@@ -60,7 +66,7 @@ class EncodingPool:
             assert child.stdin is not None
             send(child.stdin, first_message)
         finally:
-            self._idle.put(child)  # a dead one is reported by the first batch it is given
+            self._idle.put(child)  # a dead one too: the first batch that it gets reports it
 
     def _encode_one(self, texts: list[str]) -> EncodedBatch:
         child = self._idle.get()
@@ -98,7 +104,8 @@ def available_cores() -> int:
 
 
 def _start_child() -> "subprocess.Popen[bytes]":
-    # A fresh interpreter instead of a fork: Rust's threads do not survive a fork, and the parent may run torch's.
+    # A fresh interpreter instead of a fork: the threads of the Rust tokenizers and of torch do not survive a fork.
+    # Each child is one core's work, so the libraries inside must not start threads of their own.
     package_root = str(Path(__file__).parents[3])
     search_path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path}

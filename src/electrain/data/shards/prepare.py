@@ -1,4 +1,4 @@
-"""Preparation: a corpus and a tokenizer in, a folder of token shards out."""
+"""Preparation: makes a folder of token shards from a corpus and a tokenizer."""
 
 import hashlib
 import shutil
@@ -105,9 +105,9 @@ def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, p
 
 
 def begin_output(output: Path) -> None:
-    """Makes `output` an empty folder with an unfinished manifest.
+    """Makes `output` a folder with nothing but an unfinished manifest, which marks it until the end.
 
-    Raises: RunDirectoryError: it holds anything else than an interrupted preparation.
+    Raises: RunDirectoryError: it holds anything but an interrupted preparation.
     """
     if (output / MANIFEST_NAME).is_file():
         if read_manifest(output, "shards").finished:

@@ -1,4 +1,4 @@
-"""Rows of token ids out of shards: any row of any epoch by its number, packed to full length."""
+"""Rows of token ids from shards: any row of any epoch by its number, packed to full length."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,12 +11,12 @@ from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
 
-# Clark et al. 2020, reference implementation: one row in ten holds one segment only.
-ONE_SEGMENT_FRACTION = 0.1
-# The same: one row in twenty is cut to a random shorter length (reference packing only).
-SHORT_ROW_FRACTION = 0.05
+# Source of all three: google-research/electra, build_pretraining_dataset.py: `_create_example`, `add_line`.
+ONE_SEGMENT_FRACTION = 0.1  # rows that hold one segment only, so that single texts are not foreign to the model
+SHORT_ROW_FRACTION = 0.05  # rows cut to a random shorter length (reference packing only)
 SHORTEST_ROW_TOKENS = 5
-# A row is cut and joined with a mark at each token that begins a word; ids lie below it.
+# The bits of a token id. The bit above them marks a token that begins a word: so the mark stays with its token while a
+# row is cut and joined, instead of in a second array that every cut would have to repeat.
 _IDS = (1 << 40) - 1
 
 
@@ -42,15 +42,16 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows of token ids as the model takes them, before any corruption.
+    """Rows of token ids in the form that the model takes, before any corruption.
 
     Attributes:
         token_ids: (rows, length) int64: [CLS] segment [SEP] segment [SEP], then [PAD].
         token_type_ids: (rows, length) int64: 0 in the first segment, 1 in the second, 0 at padding.
         is_real: (rows, length) bool; False at padding.
         is_special: (rows, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
-        row_numbers: (rows,) int64; the number of each row in the whole run, the key of everything random about it.
-        begins_word: (rows, length) bool; True where a word begins; None: the vocabulary's ## tells.
+        row_numbers: (rows,) int64; the number of each row in the whole run, from which all its randomness follows.
+        begins_word: (rows, length) bool; True where a word begins; None: the shards do not say, and words begin
+            wherever the vocabulary's piece has no "##".
     """
 
     token_ids: NDArray[np.int64]
@@ -62,7 +63,7 @@ class PackedBatch:
 
 
 class TokenStream(Protocol):
-    """What rows are made from: `electrain.data.shards.shards.Shards` is one."""
+    """A stream of tokens that rows are cut from, such as `electrain.data.shards.shards.Shards`."""
 
     token_count: int
     special_ids: SpecialIds
@@ -80,12 +81,18 @@ class TokenStream(Protocol):
 
 
 class RowSource:
-    """Rows by their number in the run; a number beyond the last row of an epoch is a row of the next one.
+    """Rows by their number in the run; a number beyond the last row of an epoch is a row of the next epoch.
 
-    By default the corpus is one stream of documents, each ended by [SEP], cut into windows; a row is always full. A
-    row is split in two segments where a document ends, or at a random place. With `reference_packing` a row never
-    crosses the end of a document, the last row of a document is padded, the split is in the middle and one row in
-    twenty is cut short, as in the reference implementation (which splits between sentences; shards hold none).
+    By default the corpus is one stream of documents, each ended by [SEP], and a row is a stretch of it. So every row is
+    full and no computation goes into padding. Nine rows in ten are split into two segments: at the end of a document,
+    or else at a random place.
+
+    With `reference_packing` a row never crosses the end of a document, the last row of a document is padded, the split
+    is in the middle, and one row in twenty is cut short, as in the reference implementation (which splits between
+    sentences; shards do not know where sentences end).
+
+    A row depends on the shards, the configuration, the seed and its number alone. A resumed run therefore needs only
+    the number of its next row, and any number of processes reads the same rows.
     """
 
     def __init__(self, stream: TokenStream, config: DataConfig, seed: int, *, reference_packing: bool = False) -> None:
@@ -102,13 +109,17 @@ class RowSource:
             )
         if reference_packing:
             lengths = np.diff(stream.document_ends, prepend=0) - 1  # without the [SEP] that ends it
-            self._row_ends = np.cumsum(-(-np.maximum(lengths, 1) // self.window))
+            self._row_ends = np.cumsum(-(-np.maximum(lengths, 1) // self.window))  # rows of each document, rounded up
             self.rows_per_epoch = int(self._row_ends[-1])
         else:
             self.rows_per_epoch = max(1, (stream.token_count - 1) // self.window)
 
     def batch(self, row_numbers: NDArray[np.int64]) -> PackedBatch:
-        """The rows with these numbers; the same for ever for the same shards, configuration and seed."""
+        """The rows with these numbers, in the order given.
+
+        Args:
+            row_numbers: (rows,) int64; of any epochs.
+        """
         special, shape = self.stream.special_ids, (len(row_numbers), self.length)
         token_ids = np.full(shape, special.pad, np.int64)
         token_type_ids = np.zeros(shape, np.int64)
@@ -117,14 +128,15 @@ class RowSource:
         epochs = row_numbers // self.rows_per_epoch
         chances = random_uniforms(self.seed, "packing", row_numbers, 4)
         places = np.empty_like(row_numbers)
+        # Each epoch has an order of its own. A batch can hold the last rows of one epoch and the first of the next.
         for epoch in np.unique(epochs).tolist():
             within = row_numbers[epochs == epoch] - epoch * self.rows_per_epoch
             places[epochs == epoch] = permuted(self.seed, f"order {epoch}", within, self.rows_per_epoch)
         for row, (place, epoch) in enumerate(zip(places.tolist(), epochs.tolist(), strict=True)):
             first, second = self._segments_of(place, epoch, chances[row])
-            ids = np.concatenate(([special.cls], first, [special.sep], second))
+            parts = (first, [special.sep], second, [special.sep]) if len(second) else (first, [special.sep])
+            ids = np.concatenate(([special.cls], *parts))
             if len(second):
-                ids = np.append(ids, special.sep)
                 token_type_ids[row, len(first) + 2 : len(ids)] = 1
             token_ids[row, : len(ids)] = ids & _IDS
             begins_word[row, 1 : len(ids)] = ids[1:] > _IDS
@@ -134,7 +146,7 @@ class RowSource:
         return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers, known)
 
     def _read(self, start: int, count: int) -> NDArray[np.int64]:
-        """The tokens from `start` on; a high bit marks those with which a word begins, where the stream knows them."""
+        """(count,) int64: the tokens from `start` on, with the mark above `_IDS` where the stream knows words."""
         tokens = self.stream.read(start, count)
         if not self.stream.has_words:
             return tokens
@@ -143,22 +155,29 @@ class RowSource:
     def _segments_of(
         self, place: int, epoch: int, chances: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The first and second segment of the row at `place` in the epoch's order; the second may be empty.
+
+        Args:
+            chances: (4,) float64 in [0, 1): for one segment or two, the split, a short row, its length.
+        """
         if self.reference_packing:
             return self._document_row(place, chances)
+        # From the second epoch on, rows begin some tokens later, so that texts are not cut at the same places again.
         shift = int(random_uniforms(self.seed, "shift", np.array([epoch]), 1)[0, 0] * self.window) if epoch else 0
         start = min(place * self.window + shift, self.stream.token_count - self.length + 2)
         tokens = self._read(start, self.length - 2)
         if self.segments == 1 or chances[0] < ONE_SEGMENT_FRACTION:
             return tokens, tokens[:0]
         ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.special_ids.sep) + 1
-        if len(ends):
+        if len(ends):  # the [SEP] of the document that ends nearest to the middle becomes the row's own
             end = int(ends[np.argmin(np.abs(ends - len(tokens) // 2))])
             return tokens[:end], tokens[end + 1 :]
-        tokens = tokens[:-1]
+        tokens = tokens[:-1]  # makes room for the second [SEP]
         cut = 1 + int(chances[1] * (len(tokens) - 1))
         return tokens[:cut], tokens[cut:]
 
     def _document_row(self, place: int, chances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """As `_segments_of`, with reference packing: the row is a stretch of one document."""
         document = int(np.searchsorted(self._row_ends, place, side="right"))
         first_row = int(self._row_ends[document - 1]) if document else 0
         begin = int(self.stream.document_ends[document - 1]) if document else 0

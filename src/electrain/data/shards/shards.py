@@ -10,24 +10,25 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
+from electrain.data.shards.token_files import TokenFile
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
-from electrain.foundation.output_folder import Manifest, file_hash, read_manifest
+from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, file_hash, read_manifest
 
 
 class Shards:
     """A stream of token ids, on disk or in memory. Reading is safe from several threads at once.
 
     Attributes:
-        manifest: what the folder was made from.
-        token_count: length of the stream.
-        vocabulary_size: of the tokenizer.
+        manifest: says what the folder was made from.
+        token_count: length of the stream in tokens.
+        vocabulary_size: number of tokens that the tokenizer knows.
         unigram_counts: (vocabulary_size,) int64; how often each id occurs in the stream.
-        tokenizer_directory: a folder with the tokenizer that made the ids.
-        tokenizer_hash: see `electrain.data.tokenizer.tokenizer.tokenizer_hash`.
+        tokenizer_directory: folder of the tokenizer that made the ids.
+        tokenizer_hash: as `electrain.data.tokenizer.tokenizer.tokenizer_hash` has it.
         special_ids: of the tokenizer.
-        has_words: `read_begins` tells where words begin.
+        has_words: True if `read_begins` can tell where words begin.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Shards:
         Args:
             parts: the token ids of each file.
             ends: the document ends of each file, counted from its start.
-            begins: for each token of each file whether a word begins there; empty: the files do not say.
+            begins: for each token of each file, whether a word begins there; empty: the files do not say.
         """
         tokenizer = load_tokenizer(tokenizer_directory)
         self.manifest = manifest
@@ -66,7 +67,7 @@ class Shards:
         return np.concatenate(moved) if moved else np.zeros(0, np.int64)
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """Returns (count,) int64: the ids from `start` on, across files.
+        """Returns (count,) int64: the ids from `start` on, across the borders of files.
 
         Raises: IndexError: some of them lie outside the stream.
         """
@@ -94,7 +95,7 @@ class Shards:
         return result
 
     def require_row(self, length: int) -> None:
-        """Raises: DataError: the text is too little for one row of `length` tokens."""
+        """Raises: DataError: the stream is too short for one row of `length` tokens."""
         if self.token_count < length:
             raise DataError(
                 f"{self.tokenizer_directory.parent}: {self.token_count:,} tokens are too few for a row of {length:,}; "
@@ -106,23 +107,28 @@ def open_shards(directory: Path, *, verify: bool = True) -> Shards:
     """Opens a folder that `prepare` made. Token ids stay on disk (memory-mapped).
 
     Args:
-        verify: compare the SHA-256 of the files with the manifest, besides their sizes.
+        verify: compare not only the sizes of the files but also their SHA-256 with the manifest.
     Raises: RunDirectoryError: not a finished folder of shards. DataError: a file is damaged. TokenizerError: the
         folder's tokenizer is not the one that made the shards.
     """
     manifest = read_manifest(directory, "shards")
     if not manifest.finished:
         raise RunDirectoryError(f"{directory}: the preparation was interrupted; run `electrain prepare` again")
-    parts, ends, begins = [], [], []
-    for file in manifest.facts["files"]:
+    try:
+        files = [TokenFile(**file) for file in manifest.facts["files"]]
         dtype = np.dtype(manifest.facts["dtype"]).newbyteorder("<")
-        parts.append(_open_file(directory / file["name"], dtype, file["tokens"], file["sha256"] if verify else None))
-        index = directory / f"{file['name']}.index"
-        ends.append(_open_file(index, np.dtype("<u8"), file["documents"], file["index_sha256"] if verify else None))
-        if file.get("words_sha256"):
-            words = directory / f"{file['name']}.words"
-            begins.append(_open_file(words, np.dtype("u1"), file["tokens"], file["words_sha256"] if verify else None))
-    counts = _read_counts(directory, manifest)
+        counts = _read_counts(directory, manifest)
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{directory / MANIFEST_NAME}: damaged ({error}); prepare the shards again") from error
+    parts, ends, begins = [], [], []
+    for file in files:
+        path = directory / file.name
+        parts.append(_open_file(path, dtype, file.tokens, file.sha256 if verify else None))
+        index = Path(f"{path}.index")
+        ends.append(_open_file(index, np.dtype("<u8"), file.documents, file.index_sha256 if verify else None))
+        if file.words_sha256:
+            words = Path(f"{path}.words")
+            begins.append(_open_file(words, np.dtype("u1"), file.tokens, file.words_sha256 if verify else None))
     shards = Shards(manifest, directory / TOKENIZER_FOLDER, parts, ends, counts, begins)
     if shards.tokenizer_hash != manifest.inputs["tokenizer"]:
         raise TokenizerError(
@@ -132,7 +138,7 @@ def open_shards(directory: Path, *, verify: bool = True) -> Shards:
 
 
 def shards_in_memory(documents: Iterable[Document], tokenizer_directory: Path) -> Shards:
-    """The stream of a few documents, without any file.
+    """The stream of a few documents, made in memory.
 
     Raises: DataError: no document. TokenizerError: see `load_tokenizer`.
     """

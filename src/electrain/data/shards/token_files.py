@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class TokenFile:
-    """What the manifest says of one finished file.
+    """The manifest's record of one finished file.
 
     Attributes:
-        name: of the `.ds` file, in the shards' folder.
+        name: name of the `.ds` file in the shards' folder.
         tokens: number of token ids.
         documents: number of document ends.
-        sha256: of the `.ds` file.
-        index_sha256: of the `.ds.index` file.
-        words_sha256: of the `.ds.words` file, which is ours: a byte for each token, 1 where a word begins; empty: none.
+        sha256: SHA-256 of the `.ds` file.
+        index_sha256: SHA-256 of the `.ds.index` file.
+        words_sha256: SHA-256 of the `.ds.words` file, which is ours and not datatrove's: a byte for each token, 1 where
+            a word begins. Empty: there is no such file.
     """
 
     name: str
@@ -36,12 +37,12 @@ class TokenFile:
 
 
 def token_dtype(vocabulary_size: int) -> str:
-    """The smallest of uint16 and uint32, little-endian, that holds every id; datatrove's rule."""
+    """The smaller of uint16 and uint32, little-endian, that holds every id, as datatrove chooses it."""
     return "<u2" if vocabulary_size <= 1 << 16 else "<u4"
 
 
 class TokenFileWriter:
-    """Writes one tokenised file; document ends go to disk at once, so memory does not grow with the documents."""
+    """Writes one tokenised file. Document ends go to disk at once, so memory does not grow with the documents."""
 
     def __init__(self, directory: Path, name: str, dtype: str) -> None:
         self._path = directory / name
@@ -56,9 +57,11 @@ class TokenFileWriter:
     def write(
         self, tokens: NDArray[Any], document_ends: Sequence[int], begins: NDArray[np.bool_] | None = None
     ) -> None:
-        """Appends token ids; `document_ends` are counted from the first of these ids, exclusive.
+        """Appends token ids.
 
-        Args: begins: (tokens,) bool; True where a word begins; given with every call, or with none.
+        Args:
+            document_ends: exclusive, counted from the first of these ids.
+            begins: (tokens,) bool; True where a word begins; give it with every call, or with none.
         """
         if begins is not None:
             if self._words_file is None:
@@ -75,7 +78,7 @@ class TokenFileWriter:
         self.documents += len(document_ends)
 
     def finish(self, tokenizer_name: str) -> TokenFile:
-        """Syncs and closes the files, and writes the metadata file."""
+        """Syncs and closes the files, and writes the metadata file. Returns the record for the manifest."""
         for file in self._files():
             file.flush()
             os.fsync(file.fileno())
@@ -91,9 +94,9 @@ class TokenFileWriter:
         return [self._tokens_file, self._index_file, *([self._words_file] if self._words_file else [])]
 
     def abandon(self) -> None:
-        """Closes the files as they are."""
+        """Closes the files as they are, after an error."""
         for file in self._files():
             try:
                 file.close()
-            except OSError:  # the disk is full: the buffer cannot be written, which was reported already
+            except OSError:  # the disk is full, which was reported already; closing tries to write the buffer again
                 continue

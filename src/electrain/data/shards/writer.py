@@ -1,4 +1,4 @@
-"""The writer of a folder of shards: encoded batches in, tokenised files out, in which each document ends with [SEP]."""
+"""The writer of a folder of shards: takes encoded batches, writes tokenised files, ends each document with [SEP]."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +13,15 @@ from electrain.data.text.corpus import CorpusCounts
 
 
 class ShardWriter:
-    """Appends to one stream, cut into files at document ends, and counts what went into it.
+    """Appends to one stream of tokens, which it cuts into files at document ends, and counts what it writes.
 
     Attributes:
-        dtype: of the token ids on disk, "<u2" or "<u4".
-        counts: documents, bytes and what was dropped.
+        dtype: type of the token ids on disk, "<u2" or "<u4".
+        counts: documents, bytes and what was left out, so far.
         unigram_counts: (vocabulary_size,) int64; how often each id was written.
-        tokens: written so far.
-        longest_document_tokens: with its [SEP].
-        with_words: the batches say where words begin.
+        tokens: number of tokens written so far.
+        longest_document_tokens: length of the longest document, its [SEP] counted.
+        with_words: True if the batches say where words begin.
     """
 
     def __init__(
@@ -42,12 +42,16 @@ class ShardWriter:
         self.longest_document_tokens = 0
         self._directory, self._tokens_per_file, self._tokenizer_name = directory, tokens_per_file, tokenizer_name
         self._sep = np.array([sep_id], self.dtype)
-        self._open_tokens = 0  # of the document whose end was not seen yet
+        self._open_tokens = 0  # tokens of the document whose end has not come yet; it may span batches
         self._finished: list[TokenFile] = []
         self._file: TokenFileWriter | None = None
 
     def add(self, encoded: EncodedBatch, continues: Sequence[bool]) -> None:
-        """Appends a batch; `continues` says of each text whether the next one belongs to the same document."""
+        """Appends a batch.
+
+        Args:
+            continues: for each text, whether the next one belongs to the same document.
+        """
         self.counts.bytes += encoded.bytes
         self.counts.dropped_characters += encoded.dropped_characters
         self.counts.invalid_bytes += encoded.invalid_bytes
@@ -69,15 +73,18 @@ class ShardWriter:
             self.write(np.concatenate(parts), ends, None if begins is None else np.concatenate(begin_parts))
 
     def write(self, tokens: NDArray[Any], ends: list[int], begins: NDArray[np.bool_] | None = None) -> None:
-        """Appends ids that hold their [SEP] already; `ends` are counted from the first of them, exclusive.
+        """Appends ids that hold their [SEP] already.
 
-        Args: begins: (tokens,) bool; True where a word begins; None: the files do not say.
+        Args:
+            ends: document ends, exclusive, counted from the first of these ids.
+            begins: (tokens,) bool; True where a word begins; None: the files do not say.
         """
         self.unigram_counts += np.bincount(tokens, minlength=len(self.unigram_counts))
         self.tokens += len(tokens)
         while len(tokens):
             if self._file is None:
                 self._file = TokenFileWriter(self._directory, f"corpus_{len(self._finished):05d}.ds", self.dtype)
+            # A file ends at the first document end at which it is full, so that no document spans two files.
             room = self._tokens_per_file - self._file.tokens
             cut = next((end for end in ends if end >= room), len(tokens))
             self._file.write(

@@ -1,4 +1,4 @@
-"""Cleaning of Unicode text as BERT's and ELECTRA's reference code does it, with a count of what was dropped."""
+"""Cleans Unicode text as BERT's and ELECTRA's reference code does, and counts what it drops."""
 
 import re
 from typing import NamedTuple
@@ -18,9 +18,9 @@ class CleanedText(NamedTuple):
     """A cleaned text and how much was taken out of it.
 
     Attributes:
-        text: no control characters; each run of white space is one space; none at either end.
-        dropped_characters: control and format characters, NUL, U+FFFD and lone surrogates.
-        invalid_bytes: bytes of the file that were not UTF-8.
+        text: without control characters; each run of white space is one space, and there is none at either end.
+        dropped_characters: number of control and format characters, NUL, U+FFFD and lone surrogates.
+        invalid_bytes: number of bytes of the file that were not UTF-8.
     """
 
     text: str
@@ -34,7 +34,8 @@ def clean(text: str) -> CleanedText:
     Source: google-research/electra, model/tokenization.py: `_clean_text`, then `whitespace_tokenize`.
     """
     spaced = text.replace("\n", " ").replace("\t", " ").replace("\r", " ")
-    if spaced.isprintable() and "\ufffd" not in spaced:  # nothing to drop, and no other white space: ten times faster
+    # Most texts end here, ten times faster: printable text has nothing to drop and no white space but spaces.
+    if spaced.isprintable() and "\ufffd" not in spaced:
         return CleanedText(" ".join(spaced.split()) if "  " in spaced else spaced.strip(), 0, 0)
     kept, dropped = _DROPPED.subn("", text)
     invalid = len(_INVALID_BYTE.findall(text)) if dropped else 0
@@ -42,10 +43,10 @@ def clean(text: str) -> CleanedText:
 
 
 def clean_text(text: str) -> str:
-    """`text` without control characters, each run of white space made one space."""
+    """`text` without control characters, and with one space for each run of white space."""
     return clean(text).text
 
 
 def has_invalid_bytes(text: str) -> bool:
-    """True if the file that `text` was decoded from held bytes that are not UTF-8 there."""
+    """True if the bytes that `text` was decoded from were not all UTF-8."""
     return not text.isascii() and _INVALID_BYTE.search(text) is not None

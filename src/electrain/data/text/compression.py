@@ -1,4 +1,7 @@
-"""Files opened for reading, compressed or not, with one-line errors for those that cannot be read."""
+"""Opens files for reading, compressed or not, with one-line errors for those that cannot be read.
+
+Why not fsspec: docs/decisions/0008-processes-and-compressed-files.md.
+"""
 
 import bz2
 import gzip
@@ -18,7 +21,7 @@ _COPY_BYTES = 1 << 20
 
 
 def uncompressed_suffix(path: Path) -> str:
-    """The suffix that tells the format: `.jsonl` for `news.jsonl.gz`."""
+    """The suffix that names the format: `.jsonl` for `news.jsonl.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -29,7 +32,7 @@ def uncompressed_suffix(path: Path) -> str:
 def open_stream(path: Path) -> Iterator[IO[bytes]]:
     """Opens `path` for reading its uncompressed bytes from first to last.
 
-    Raises: DataError: the file is missing, unreadable or truncated, here or later while it is read.
+    Raises: DataError: the file is missing, unreadable or truncated; this may come only while it is read.
     """
     with one_line_errors(path), _open(path) as stream:
         yield stream
@@ -37,7 +40,7 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_seekable(path: Path) -> Iterator[IO[bytes]]:
-    """As `open_stream`, for formats read out of order: a compressed file is unpacked to a temporary file first."""
+    """As `open_stream`, for formats that are read out of order: compressed files are unpacked to a temporary file."""
     with open_stream(path) as stream:
         if path.suffix.lower() not in COMPRESSIONS:
             yield stream
@@ -61,7 +64,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the name") from error
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None:  # raised by a decompressor, not by the operating system
             raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
@@ -80,7 +83,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _open_zstandard(path: Path) -> IO[bytes]:
-    import pyarrow  # comes with datasets; reads several frames, and notices truncation as zstandard's reader does not
+    import pyarrow  # comes with datasets; reads several frames, and notices truncation, unlike zstandard's reader
 
     stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd")
     return cast(IO[bytes], io.BufferedReader(stream))

@@ -1,4 +1,4 @@
-"""What a corpus is read into."""
+"""The parcel that a corpus is read into."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ class Document:
 
     Attributes:
         text: cleaned Unicode, never empty.
-        source: where it was read, for messages: `file.jsonl.gz:17`.
-        continues: True: the next `Document` is a further piece of this one. Only texts of more than 64 Ki characters
-            come in pieces, so that a file larger than memory can be one document.
+        source: the place that it was read from, for messages: `file.jsonl.gz:17`.
+        continues: True if the next `Document` is a further piece of the same text. Only texts of more than 64 Ki
+            characters come in pieces, so that a file larger than memory can be one document.
     """
 
     text: str

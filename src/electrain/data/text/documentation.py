@@ -1,4 +1,4 @@
-"""Text already on every machine with Python: docstrings of installed packages, the standard library's topics."""
+"""Text that is on every machine with Python: docstrings of installed packages, topics of the standard library."""
 
 import ast
 import sysconfig
@@ -9,8 +9,8 @@ from pathlib import Path
 from electrain.data.text.text_files import RawText, in_pieces
 
 _SKIPPED_FOLDERS = {"test", "tests", "idlelib", "__pycache__", "site-packages", "dist-packages"}
-_MAXIMUM_SOURCE_BYTES = 2 << 20  # parsing larger files, which are tables made by programs, would cost memory
-_MINIMUM_CHARACTERS = 200  # less is a heading, not a text
+_MAXIMUM_SOURCE_BYTES = 2 << 20  # larger files are tables written by programs; parsing them takes much memory
+_MINIMUM_CHARACTERS = 200  # shorter docstrings are headings rather than texts
 
 
 def read_documentation() -> Iterator[RawText]:

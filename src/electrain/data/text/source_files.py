@@ -1,4 +1,4 @@
-"""Which files a name on the command line stands for."""
+"""Finds the files that a name on the command line stands for."""
 
 import glob
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from electrain.foundation.errors import DataError
 
 
 def source_files(source: str, formats: Sequence[str]) -> list[Path]:
-    """The files that a file name, a folder (with its folders) or a glob stands for, in order of name.
+    """The files that a file name, a folder (with the folders inside) or a glob stands for, in order of name.
 
     Args:
-        formats: the suffixes that count, as ".tsv"; each also compressed.
-    Raises: DataError: there is none, or a file of another format is named.
+        formats: the suffixes to look for, such as ".tsv"; compressed files count too.
+    Raises: DataError: there is no such file, or the one named has another format.
     """
     path = Path(source)
     if path.is_dir():
@@ -21,7 +21,7 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     elif path.exists():
         if uncompressed_suffix(path) not in formats:
             known = f"{' '.join(formats)}, each also {' '.join(COMPRESSIONS)}"
-            raise DataError(f"{source}: unknown format; known for this are {known}")
+            raise DataError(f"{source}: unknown format; convert it to one of {known}")
         return [path]
     else:
         found = [file for file in map(Path, glob.glob(source, recursive=True)) if file.is_file()]

@@ -1,4 +1,4 @@
-"""Readers of Parquet and Arrow files and of Hugging Face data sets: rows in order, a batch in memory at a time."""
+"""Readers of Parquet and Arrow files and of Hugging Face data sets: rows in order, one batch in memory at a time."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,11 +8,11 @@ from electrain.data.text.compression import open_seekable
 from electrain.data.text.text_files import RawText, as_text, in_pieces, missing_column
 from electrain.foundation.errors import DataError
 
-_BATCH_ROWS = 64
+_BATCH_ROWS = 64  # a row may hold a whole book
 
 
 def read_parquet(path: Path, column: str) -> Iterator[RawText]:
-    """One document per row, from the column `column`, one row group at a time.
+    """One document per row, from the column `column`.
 
     Raises: DataError: damaged file, or no such column.
     """
@@ -67,7 +67,7 @@ def read_hub(source: str, column: str) -> Iterator[RawText]:
     """One document per row of a Hugging Face data set, streamed.
 
     Args:
-        source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the split is "train" unless given.
+        source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the default split is "train".
     Raises: DataError: no such data set, configuration, split or column.
     """
     for number, row in enumerate(hub_rows(source)):
@@ -81,7 +81,7 @@ def hub_rows(source: str) -> Any:
     """The rows of a Hugging Face data set as dicts; an iterable whose `features` may be None.
 
     Args:
-        source: as `read_hub` has it.
+        source: as in `read_hub`.
     Raises: DataError: no such data set, configuration or split.
     """
     location, _, split = source.removeprefix("hub:").partition(":")

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 from electrain.data.text.compression import open_stream
 from electrain.foundation.errors import DataError
 
-PIECE_CHARACTERS = 1 << 16  # a longer text travels in pieces; see docs/experiments.md for the size
+PIECE_CHARACTERS = 1 << 16  # a longer text is passed on in pieces; docs/experiments.md has the measurement
 _BLOCK_CHARACTERS = 1 << 20
 _PROBE_BYTES = 1 << 16
-_BINARY_FRACTION = 0.1  # more control or undecodable bytes than this is not UTF-8 text with a few faults
+_BINARY_FRACTION = 0.1  # of control and undecodable bytes; UTF-8 text with a few faults has fewer
 _CUT_AFTER = re.compile(r"[\s\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]")
 
 
@@ -24,8 +24,8 @@ class RawText(NamedTuple):
 
     Attributes:
         text: bytes that are not UTF-8 appear as lone surrogates (Python's "surrogateescape").
-        source: where it was read, for messages.
-        continues: the next `RawText` is a further piece of the same document.
+        source: the place that it was read from, for messages.
+        continues: True if the next `RawText` is a further piece of the same document.
     """
 
     text: str
@@ -45,6 +45,7 @@ def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
                     yield from in_pieces(text, f"{path}: document {number}")
                     number += 1
             source = f"{path}: document {number}" if separator else str(path)
+            # A separator may be cut by the end of this block, so its length stays unread until the next block is there.
             keep = PIECE_CHARACTERS + len(separator or "")
             while len(held) > keep:
                 cut = cut_position(held)
@@ -73,13 +74,13 @@ def parse_object(line: str, source: str, field: str) -> dict[str, Any]:
     """The JSON object on a line.
 
     Args:
-        field: the name of one that it should hold, for the message.
+        field: the name of a field that it should hold, for the message.
     Raises: DataError: not valid JSON, or not an object.
     """
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{source}: not valid JSON ({error}); mend or remove this line") from error
+        raise DataError(f"{source}: not valid JSON ({error}); fix or remove this line") from error
     if not isinstance(record, dict):
         raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
     return record
@@ -99,12 +100,12 @@ def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
         if row:
             source = f"{path}:{number}"
             if place >= len(row):
-                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; mend this row")
+                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row")
             yield from in_pieces(row[place], source)
 
 
 def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of its first line, the header among them; no quoting where tabs separate.
+    """Each row with the number of its first line, the header included; tab-separated files have no quoting.
 
     Raises: DataError: the file breaks the rules of CSV.
     """
@@ -119,7 +120,7 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield number, row
                 number = rows.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}:{rows.line_num}: {error}; mend this row") from error
+            raise DataError(f"{path}:{rows.line_num}: {error}; fix this row") from error
 
 
 def in_pieces(text: str, source: str) -> Iterator[RawText]:
@@ -135,7 +136,7 @@ def in_pieces(text: str, source: str) -> Iterator[RawText]:
 def cut_position(text: str) -> int:
     """Where to cut, at most PIECE_CHARACTERS from the start: after white space or a Chinese character if there is one.
 
-    Word-piece tokenizers break at both, so the pieces have the tokens of the whole.
+    Word-piece tokenizers begin a new word at both, so the pieces together have the same tokens as the whole.
     """
     limit = min(len(text), PIECE_CHARACTERS)
     tail = text[max(0, limit - 4096) : limit][::-1]
@@ -144,7 +145,10 @@ def cut_position(text: str) -> int:
 
 
 def as_text(value: object, source: str, column: str) -> str:
-    """The text in a field; a missing value is the empty text."""
+    """The text in a field; "" for a missing value.
+
+    Raises: DataError: the field holds something else than text.
+    """
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -153,7 +157,7 @@ def as_text(value: object, source: str, column: str) -> str:
 
 
 def missing_column(source: str, column: str, existing: object) -> DataError:
-    """The error for a record without the column, naming those that exist."""
+    """The error for a record without the column; it names the columns that exist."""
     names = ", ".join(str(name) for name in existing) if isinstance(existing, (dict, list)) else str(existing)
     return DataError(f'{source}: no column "{column}"; give one of these with --text-column: {names}')
 
@@ -174,7 +178,7 @@ def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
 
 
 def _refuse_binary(path: Path, probe: bytes) -> None:
-    text = probe.decode("utf-8", "surrogateescape")[:-3]
+    text = probe.decode("utf-8", "surrogateescape")[:-3]  # the probe may end within a character of up to 4 bytes
     odd = len(re.findall("[\x00-\x08\x0e-\x1a\x1c-\x1f\udc80-\udcff]", text))
     if odd > _BINARY_FRACTION * len(text) and odd > 3:
         raise DataError(

@@ -1,4 +1,4 @@
-"""Where words begin in a text whose tokenizer sets every Chinese character apart."""
+"""Finds where words begin in a text whose tokenizer makes every Chinese character a token of its own."""
 
 import re
 from typing import Any
@@ -28,11 +28,12 @@ def require_segmenter() -> Any:
 
 
 def word_beginnings(text: str, tokens: list[str], starts: list[int]) -> NDArray[np.bool_]:
-    """(tokens,) bool: True where a word begins: a Chinese one as rjieba cuts them, any other where no ## stands.
+    """(tokens,) bool: True where a word begins. rjieba finds Chinese words; others begin at pieces without "##".
 
     Args:
-        tokens: pieces of the text.
-        starts: the number of each piece's first character in the text.
+        tokens: the pieces of the text.
+        starts: for each piece, the index of its first character in the text.
+    Source of the idea: Cui et al. 2021, "Pre-Training with Whole Word Masking for Chinese BERT".
     """
     is_chinese = [bool(_CHINESE.match(text, start)) for start in starts]
     if not any(is_chinese):

@@ -1,4 +1,4 @@
-"""Tokenizers for what a decoder writes: training one that loses nothing, and how any of them is used to write."""
+"""Tokenizers for the output of a decoder: trains one that loses nothing, and makes text of what a decoder wrote."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _BYTES = 256
-LONGEST_TARGET_TOKENS = 1 << 20  # written as the tokenizer's limit: the model's positions are the real one
+LONGEST_TARGET_TOKENS = 1 << 20  # no limit of the tokenizer's own: the decoder's positions are the limit
 
 
 class WritingIds(NamedTuple):
     """The special tokens of a decoder's vocabulary, as ids.
 
     Attributes:
-        start: what the decoder reads before the first token that it writes.
-        end: what it writes after the last.
-        pad: fills up shorter rows.
+        start: the token that the decoder reads before the first token that it writes.
+        end: the token that it writes last.
+        pad: the token that fills up shorter rows.
     """
 
     start: int
@@ -31,13 +31,13 @@ class WritingIds(NamedTuple):
 
 
 def train_target_tokenizer(texts: Iterable[str], vocabulary_size: int) -> "PreTrainedTokenizerFast":
-    """A cased byte-level BPE tokenizer: every text comes back from it exactly, in any script.
+    """A cased byte-level BPE tokenizer, from which every text in any script comes back exactly.
 
     [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4 and the 256 bytes follow; the same texts give the same vocabulary.
 
     Args:
-        texts: what the decoder shall learn to write.
-        vocabulary_size: tokens, at most; fewer if the texts have too few pairs that occur twice.
+        texts: texts like those that the decoder shall write.
+        vocabulary_size: largest number of tokens; there are fewer if too few pairs of tokens occur twice.
     Raises: TokenizerError: `vocabulary_size` has no room for the bytes.
     Source: Radford et al. 2019, section 2.2.
     """
@@ -45,7 +45,7 @@ def train_target_tokenizer(texts: Iterable[str], vocabulary_size: int) -> "PreTr
     if vocabulary_size < least:
         raise TokenizerError(
             f"a target vocabulary of {vocabulary_size} has no room for {len(SPECIAL_TOKENS)} special tokens and "
-            f"{_BYTES} bytes; ask for at least {least}"
+            f"{_BYTES} bytes; make it at least {least}"
         )
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -63,7 +63,7 @@ def train_target_tokenizer(texts: Iterable[str], vocabulary_size: int) -> "PreTr
 
 
 def load_target_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a decoder: one that electrain made, or a causal model's own, with an end of text alone.
+    """The tokenizer of a decoder: one that electrain made, or a causal model's own, which may only have an end of text.
 
     Raises: TokenizerError: missing, damaged, or without a token that ends a text.
     """
@@ -83,10 +83,10 @@ def load_target_tokenizer(folder: Path) -> Any:
 
 
 def writing_ids(tokenizer: Any, source: str = "the target tokenizer") -> WritingIds:
-    """Start, end and padding: [CLS], [SEP], [PAD] where there are such, otherwise those of a causal model.
+    """Start, end and padding: [CLS], [SEP] and [PAD] where the tokenizer has them, otherwise those of a causal model.
 
-    A causal model's tokenizer may have an end of text and nothing else, which then is all three.
-    Raises: TokenizerError: no end.
+    Where a causal model's tokenizer has an end of text alone, that serves as all three.
+    Raises: TokenizerError: there is no end, or the tokenizer is not a fast one.
     """
     end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
     if end is None or not tokenizer.is_fast:
@@ -104,14 +104,14 @@ def _first(*ids: int | None) -> int | None:
 
 
 def is_word_piece(tokenizer: Any) -> bool:
-    """True for a tokenizer that forgets spaces, so that what it decodes must be detokenized."""
+    """True for a WordPiece tokenizer: it forgets spaces, so decoded text needs detokenizing."""
     return isinstance(tokenizer.backend_tokenizer.model, models.WordPiece)
 
 
 def written_text(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """What a decoder wrote; of a WordPiece vocabulary with a space between each two words and marks.
+    """The text that a decoder wrote, without special tokens; from WordPiece, with spaces around all words and marks.
 
-    Special tokens are left out. WordPiece's own decoder is not asked: it also rewrites English ("do not" as "don't").
+    WordPiece's own decoder is not used, because it also rewrites English ("do not" as "don't").
     """
     if not is_word_piece(tokenizer):
         text: str = tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -1,4 +1,4 @@
-"""Tokenizers: taking one from a folder or a vocabulary file, saving it so that it reloads alike, telling two apart."""
+"""Tokenizers: loads one from a folder or a vocabulary file, saves it so that it reloads unchanged, tells two apart."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-FRAME = ("pad", "cls", "sep", "mask")  # special tokens that stand for nothing in a text
+FRAME = ("pad", "cls", "sep", "mask")  # the special tokens that stand for no text, unlike [UNK]
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
 
 
@@ -58,7 +58,7 @@ def special_ids_of(tokenizer: "PreTrainedTokenizerFast") -> SpecialIds:
 
 
 def word_piece_tokenizer(vocabulary: dict[str, int], *, cased: bool) -> Tokenizer:
-    """BERT's tokenizer over `vocabulary` ({token: id}): cleaning, Chinese characters apart, greedy longest match.
+    """BERT's tokenizer with `vocabulary` ({token: id}): cleans, sets Chinese characters apart, matches longest first.
 
     Source: google-research/electra, model/tokenization.py.
     """
@@ -89,11 +89,13 @@ def add_special_tokens(backend: Tokenizer) -> None:
 def wrap(
     backend: Tokenizer, names: dict[str, str] | None = None, model_max_length: int = DEFAULT_MODEL_MAX_LENGTH
 ) -> "PreTrainedTokenizerFast":
-    """`backend` as transformers takes it.
+    """`backend` as a tokenizer of transformers.
 
     Args:
-        names: the special tokens: {"pad": "[PAD]", ...}; None: BERT's.
+        names: the special tokens, {"pad": "[PAD]", ...}; None: BERT's.
     """
+    # Not BertTokenizerFast: it rebuilds its normaliser from its own settings when it is loaded again, so that a cased
+    # or custom tokenizer comes back as another one.
     from transformers import PreTrainedTokenizerFast
 
     tokens = {f"{kind}_token": token for kind, token in (names or SPECIAL_TOKENS).items()}
@@ -106,10 +108,12 @@ def wrap(
 
 
 def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenizerFast":
-    """The tokenizer of a folder (any model's, or one that electrain made) or of a vocabulary file, one token per line.
+    """The tokenizer in a folder (of any model, or made by electrain) or of a vocabulary file with one token per line.
 
-    A vocabulary file is taken as cased if any of its words holds a capital letter.
-    Args: configuration: of the model in that folder, where it has been read; None: transformers reads it again.
+    A vocabulary file counts as cased if any of its words holds a capital letter.
+
+    Args:
+        configuration: of the model in that folder, if it was read already; None: transformers reads it again.
     Raises: TokenizerError: missing, damaged, not a fast tokenizer, or without one of the five special tokens.
     """
     if path.is_file():
@@ -130,11 +134,11 @@ def save_tokenizer(
     with_token_types: bool = True,
     model_max_length: int | None = None,
 ) -> None:
-    """Writes `tokenizer` into `directory` so that AutoTokenizer of transformers 4.57 and 5 reads it back alike.
+    """Writes `tokenizer` into `directory`, from where AutoTokenizer of transformers 4.57 and 5 loads it unchanged.
 
     Args:
         with_token_types: False for models that take no token_type_ids (ModernBERT).
-        model_max_length: in tokens; None: as it is.
+        model_max_length: longest input in tokens; None: what the tokenizer has.
     """
     directory.mkdir(parents=True, exist_ok=True)
     names = {kind: str(getattr(tokenizer, f"{kind}_token")) for kind in SPECIAL_TOKENS}
@@ -153,7 +157,7 @@ def save_tokenizer(
 
 
 def plain_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
-    """A copy of the Rust tokenizer inside, that neither truncates nor pads."""
+    """A copy of the Rust tokenizer inside that neither truncates nor pads."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -161,8 +165,9 @@ def plain_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
 
 
 def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
-    """A hash of what the tokenizer does (normaliser, splitting, vocabulary, special tokens), whatever file holds it.
+    """A hash of what the tokenizer does: normaliser, splitting, vocabulary, special tokens, what it puts around texts.
 
+    The same tokenizer in another file, formatting or version of the library has the same hash.
     Raises: TokenizerError: as `load_tokenizer`.
     """
     tokenizer = load_tokenizer(source) if isinstance(source, Path) else source
@@ -175,11 +180,8 @@ def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
         **{part: content[part] for part in ("normalizer", "pre_tokenizer", "model")},
         "added_tokens": sorted(content["added_tokens"], key=lambda token: int(token["id"])),
         "special_ids": {kind: getattr(tokenizer, f"{kind}_token_id") for kind in SPECIAL_TOKENS},
-        "around_texts": [
-            backend.encode("").ids,
-            pair.ids,
-            pair.type_ids,
-        ],  # the same from either kind of post-processor
+        # What two kinds of post-processor do alike is written differently in their JSON, so the result is compared.
+        "around_texts": [backend.encode("").ids, pair.ids, pair.type_ids],
     }
     return text_hash(json.dumps(behaviour, sort_keys=True))
 
@@ -204,7 +206,8 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
     try:
-        lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # some vocabularies hold U+2028 as a token
+        # Not splitlines(): some vocabularies have U+2028, a line separator, as a token.
+        lines = path.read_text("utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError) as error:
         raise TokenizerError(f"{path}: cannot be read as a vocabulary, one token per line ({error})") from error
     vocabulary = {token: number for number, token in enumerate(lines)}
@@ -221,6 +224,6 @@ def _is_cased(path: Path) -> bool:
 
 
 def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:
-    """(vocabulary,) bool: True for the pieces that go on with a word, such as ##ing."""
+    """(vocabulary,) bool: True for the pieces that continue a word, such as ##ing."""
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     return np.array([piece.startswith("##") for piece in pieces], np.bool_)

@@ -1,4 +1,4 @@
-"""Texts of any length as tokens that know their characters, and as overlapping windows that a model takes."""
+"""Texts of any length as tokens with their places in the text, cut into overlapping windows that fit a model."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-# A quarter of a window is shared with the next one; each token is judged where it has more context.
+# The part of a window that it shares with the next one. Each shared token is answered in the window where it has more
+# context on its shorter side.
 OVERLAP_FRACTION = 0.25
-
-
-# So many texts are read before any is answered, so that texts of like length are asked together.
+# Texts that are read before the first of them is answered, so that texts of similar length share a batch.
 TEXTS_PER_CHUNK = 256
 
 
@@ -26,9 +25,9 @@ class TokenizedText:
     """A text as the model's tokens, without special ones.
 
     Attributes:
-        text: as the user gave it.
-        token_ids: one per token.
-        spans: for each token its first character in `text` and the one after its last.
+        text: the text as the user gave it.
+        token_ids: the id of each token.
+        spans: for each token, the index of its first character in `text` and of the character after its last.
     """
 
     text: str
@@ -38,12 +37,12 @@ class TokenizedText:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a text's tokens that is asked at once.
+    """A stretch of a text's tokens that makes one row of a model's input.
 
     Attributes:
         text: number of the text in its chunk.
-        start, end: its tokens, end exclusive.
-        answers_from, answers_to: the tokens, among those, whose answers are taken from this window.
+        start, end: the tokens of the text in this window, end exclusive.
+        answers_from, answers_to: those of them whose answers are taken from this window, end exclusive.
     """
 
     text: int
@@ -54,7 +53,7 @@ class Window:
 
 
 def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[T]]:
-    """Lists of at most `size` texts, as they arrive."""
+    """Lists of at most `size` texts, each yielded as soon as it is full."""
     chunk: list[T] = []
     for text in texts:
         chunk.append(text)
@@ -68,7 +67,7 @@ def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[
 def tokenize_texts(
     tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str], *, reads_masks: bool = False
 ) -> list[TokenizedText]:
-    """The texts, cleaned as training text is, as tokens that know their characters in the texts as given.
+    """Cleans the texts as training text is cleaned, and tokenizes them; spans refer to the texts as given.
 
     Args:
         reads_masks: a mask token typed in a text is one; all other special tokens are always plain text.
@@ -87,7 +86,10 @@ def tokenize_texts(
 
 
 def places_in_original(text: str, cleaned: str) -> list[int]:
-    """For each character of `cleaned`, its index in `text`; cleaning only drops characters and joins white space."""
+    """For each character of `cleaned`, its index in `text`.
+
+    Cleaning only drops characters and joins white space, so one pass through both texts finds every character.
+    """
     places, index = [], 0
     for character in cleaned:
         while text[index] != character and not (character == " " and text[index].isspace()):
@@ -105,7 +107,7 @@ def windows_of(text: int, tokens: int, longest: int) -> list[Window]:
     starts = [*range(0, tokens - longest, stride), tokens - longest]
     windows = []
     for number, start in enumerate(starts):
-        # The middle of the overlap with either neighbour.
+        # Answers change over in the middle of each overlap, where both windows give a token equally little context.
         first = (start + starts[number - 1] + longest) // 2 if number else 0
         last = (starts[number + 1] + start + longest) // 2 if number + 1 < len(starts) else tokens
         windows.append(Window(text, start, start + longest, first, last))
@@ -120,7 +122,10 @@ def batches_by_length(windows: Sequence[Window], batch_tokens: int) -> Iterator[
 def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T], int]) -> Iterator[list[T]]:
     """The items, longest first, in batches that have at most `batch_tokens` tokens when padded to their longest.
 
-    Args: tokens_of: how many an item has, special ones counted.
+    Longest first, because a batch that does not fit into memory then fails at the start of the work.
+
+    Args:
+        tokens_of: number of tokens of an item, special ones counted.
     """
     batch: list[T] = []
     for item in sorted(items, key=lambda item: -tokens_of(item)):
