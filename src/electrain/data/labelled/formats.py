@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
@@ -13,7 +13,10 @@ from electrain.data.text.tables import arrow_batches, hub_rows, parquet_batches
 from electrain.data.text.text_files import csv_rows, open_text, parse_object
 from electrain.foundation.errors import DataError
 
-Found = tuple[dict[str, Any], str]  # values by column, source
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch, Schema
+
+Found = tuple[dict[str, object], str]  # values by column, source
 Broken = Callable[[DataError], None]
 _Line = tuple[int, str]
 _SPACES = re.compile("[ \t]+")  # not \s: an ideographic space can be a word
@@ -99,7 +102,7 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Found]:
         except DataError as error:
             broken(error)
             continue
-        values = {"words": [row[0] for row in columns]}
+        values: dict[str, object] = {"words": [row[0] for row in columns]}
         if form.width > 1:
             values["tags"] = [row[-1] for row in columns]
         yield values, f"{path}:{sentence[0][0]}"
@@ -134,7 +137,7 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Found]:
         yield values, f"{path}: question {identifier}"
 
 
-def _batch_rows(batches: Iterable[Any], path: Path) -> Iterator[Found]:
+def _batch_rows(batches: Iterable["RecordBatch"], path: Path) -> Iterator[Found]:
     number, names = 0, None
     for batch in batches:
         if names is None:
@@ -149,7 +152,7 @@ def _batch_rows(batches: Iterable[Any], path: Path) -> Iterator[Found]:
             number += 1
 
 
-def _class_names_of_schema(schema: Any) -> dict[str, list[str]]:
+def _class_names_of_schema(schema: "Schema") -> dict[str, list[str]]:
     """For each column of numbered labels, their names, which `datasets` stores in the files that it writes."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
@@ -158,20 +161,20 @@ def _class_names_of_schema(schema: Any) -> dict[str, list[str]]:
     return _class_names(datasets.Features.from_arrow_schema(schema))
 
 
-def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
+def _class_names(features: Mapping[str, object]) -> dict[str, list[str]]:
     names = {}
     for column, feature in features.items():
         inner = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-        if getattr(inner, "names", None):
-            names[column] = list(inner.names)
+        if class_names := getattr(inner, "names", None):
+            names[column] = list(class_names)
     return names
 
 
-def _named(row: dict[str, Any], names: Mapping[str, list[str]]) -> dict[str, Any]:
+def _named(row: dict[str, object], names: Mapping[str, list[str]]) -> dict[str, object]:
     return {column: _name(value, names[column]) if column in names else value for column, value in row.items()}
 
 
-def _name(value: Any, names: list[str]) -> Any:
+def _name(value: object, names: list[str]) -> object:
     if isinstance(value, list):
         return [_name(element, names) for element in value]
     if not isinstance(value, int):

@@ -1,7 +1,6 @@
 """Questions about texts; every answer is checked against its place in the context."""
 
 import re
-from typing import Any
 
 from electrain.data.labelled.columns import Columns, flag
 from electrain.data.labelled.examples import QuestionExample
@@ -49,7 +48,7 @@ def _answers(record: Record, column: str, context: str, skip_broken: bool) -> tu
     return tuple(dict.fromkeys(kept))
 
 
-def _pairs(value: Any) -> list[tuple[str, int]] | None:
+def _pairs(value: object) -> list[tuple[str, int]] | None:
     """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither."""
     if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("answer_start"), list):
         if len(value["text"]) != len(value["answer_start"]):

@@ -195,7 +195,7 @@ def _labels(record: Record, column: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(labels))
 
 
-def _label_text(value: Any) -> str:
+def _label_text(value: object) -> str:
     """The label as text, "" for a missing one.
 
     1.0 becomes "1", because pandas writes whole numbers as floats in a column where one is missing.
@@ -210,8 +210,8 @@ def _label_text(value: Any) -> str:
 def _number(record: Record, column: str) -> float:
     value = record.values.get(column)
     try:
-        number = math.nan if isinstance(value, bool) or value is None else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) or value is None else float(str(value))
+    except ValueError:
         number = math.nan
     if not math.isfinite(number):
         shown = "nothing" if value in (None, "") else f'"{value}"'

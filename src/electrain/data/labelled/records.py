@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from electrain.data.labelled.formats import (
     Broken,
@@ -39,7 +39,7 @@ class Record:
             from 0, or "file: question ID".
     """
 
-    values: dict[str, Any]
+    values: dict[str, object]
     source: str
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from electrain.data.shards.token_files import Integers
 from electrain.data.shards.writer import ShardWriter
 from electrain.foundation.errors import DataError, TokenizerError
 from electrain.foundation.output_folder import file_hash
@@ -38,7 +39,7 @@ def adopt_files(directory: Path, writer: ShardWriter, tokenizer: "PreTrainedToke
     return hashes
 
 
-def _open(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _open(path: Path) -> tuple[Integers, NDArray[np.int64]]:
     try:
         lines = Path(f"{path}.metadata").read_text("utf-8").splitlines()
         token_bytes, token_count = int(lines[0].rpartition("|")[2]), int(lines[1])
@@ -51,7 +52,7 @@ def _open(path: Path) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return tokens, ends
 
 
-def _check(path: Path, tokens: NDArray[Any], ends: NDArray[np.int64], tokenizer: "PreTrainedTokenizerFast") -> None:
+def _check(path: Path, tokens: Integers, ends: NDArray[np.int64], tokenizer: "PreTrainedTokenizerFast") -> None:
     if (tokens[ends - 1] != tokenizer.sep_token_id).any():
         raise TokenizerError(f"{path}: documents do not end with {tokenizer.sep_token}; {_HOW}")
     if (tokens[np.concatenate([[0], ends[:-1]])] == tokenizer.cls_token_id).any():
@@ -60,7 +61,7 @@ def _check(path: Path, tokens: NDArray[Any], ends: NDArray[np.int64], tokenizer:
         raise TokenizerError(f"{path}: holds ids beyond this tokenizer's {len(tokenizer):,}; {_HOW}")
 
 
-def _copy(tokens: NDArray[Any], ends: NDArray[np.int64], writer: ShardWriter) -> None:
+def _copy(tokens: Integers, ends: NDArray[np.int64], writer: ShardWriter) -> None:
     start = 0
     for first in range(0, len(ends), _BLOCK_DOCUMENTS):
         some = ends[first : first + _BLOCK_DOCUMENTS]

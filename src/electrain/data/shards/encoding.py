@@ -6,7 +6,7 @@ import signal
 import struct
 import sys
 from collections.abc import Sequence
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +129,7 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
     )
 
 
-def send(stream: IO[bytes], message: Any) -> None:
+def send(stream: IO[bytes], message: tuple[str | bytes | int, ...] | list[str]) -> None:
     """Writes one message to a pipe: its length as 8 bytes, then its content.
 
     Messages are plain values in Python's marshal format, which unlike pickle cannot run code, and is faster. Its format

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
-from electrain.data.shards.token_files import TokenFile
+from electrain.data.shards.token_files import Integers, TokenFile
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
@@ -35,10 +35,10 @@ class Shards:
         self,
         manifest: Manifest,
         tokenizer_directory: Path,
-        parts: Sequence[NDArray[Any]],
-        ends: Sequence[NDArray[Any]],
+        parts: Sequence[Integers],
+        ends: Sequence[Integers],
         unigram_counts: NDArray[np.int64],
-        begins: Sequence[NDArray[Any]] = (),
+        begins: Sequence[Integers] = (),
     ) -> None:
         """
         Args:
@@ -80,7 +80,7 @@ class Shards:
         """
         return self._read(self._begins, start, count).astype(np.bool_)
 
-    def _read(self, parts: Sequence[NDArray[Any]], start: int, count: int) -> NDArray[np.int64]:
+    def _read(self, parts: Sequence[Integers], start: int, count: int) -> NDArray[np.int64]:
         if start < 0 or count < 0 or start + count > self.token_count:
             raise IndexError(f"tokens {start} to {start + count} of a stream of {self.token_count}")
         result = np.empty(count, np.int64)
@@ -162,7 +162,7 @@ def shards_in_memory(documents: Iterable[Document], tokenizer_directory: Path) -
     return Shards(manifest, tokenizer_directory, [stream], [np.array(ends, np.int64)], counts)
 
 
-def _open_file(path: Path, dtype: np.dtype[Any], count: int, sha256: str | None) -> NDArray[Any]:
+def _open_file(path: Path, dtype: np.dtype[np.integer[Any]], count: int, sha256: str | None) -> Integers:
     if not path.is_file():
         raise DataError(f"{path}: missing; copy the folder of shards again, or prepare it again")
     if path.stat().st_size != count * dtype.itemsize:

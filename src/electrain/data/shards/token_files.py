@@ -13,6 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+Integers = NDArray[np.integer[Any]]  # token ids of any width, on disk and in memory
+
 
 @dataclass(frozen=True)
 class TokenFile:
@@ -54,9 +56,7 @@ class TokenFileWriter:
         self.tokens = 0
         self.documents = 0
 
-    def write(
-        self, tokens: NDArray[Any], document_ends: Sequence[int], begins: NDArray[np.bool_] | None = None
-    ) -> None:
+    def write(self, tokens: Integers, document_ends: Sequence[int], begins: NDArray[np.bool_] | None = None) -> None:
         """Appends token ids.
 
         Args:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import EncodedBatch
-from electrain.data.shards.token_files import TokenFile, TokenFileWriter, token_dtype
+from electrain.data.shards.token_files import Integers, TokenFile, TokenFileWriter, token_dtype
 from electrain.data.text.corpus import CorpusCounts
 
 
@@ -72,7 +71,7 @@ class ShardWriter:
         if written:
             self.write(np.concatenate(parts), ends, None if begins is None else np.concatenate(begin_parts))
 
-    def write(self, tokens: NDArray[Any], ends: list[int], begins: NDArray[np.bool_] | None = None) -> None:
+    def write(self, tokens: Integers, ends: list[int], begins: NDArray[np.bool_] | None = None) -> None:
         """Appends ids that hold their [SEP] already.
 
         Args:

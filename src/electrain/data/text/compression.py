@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from electrain.foundation.errors import DataError
 
@@ -85,8 +85,7 @@ def _open(path: Path) -> IO[bytes]:
 def _open_zstandard(path: Path) -> IO[bytes]:
     import pyarrow  # comes with datasets; reads several frames, and notices truncation, unlike zstandard's reader
 
-    stream: Any = pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd")
-    return cast(IO[bytes], io.BufferedReader(stream))
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd"))
 
 
 def _line(error: BaseException) -> str:

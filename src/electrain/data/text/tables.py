@@ -1,14 +1,30 @@
 """Readers of Parquet and Arrow files and of Hugging Face data sets: rows in order, one batch in memory at a time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from electrain.data.text.compression import open_seekable
 from electrain.data.text.text_files import RawText, as_text, in_pieces, missing_column
 from electrain.foundation.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow
+
 _BATCH_ROWS = 64  # a row may hold a whole book
+
+
+class HubRows(Protocol):
+    """The rows of a data set of the library `datasets`, streamed or in memory.
+
+    Attributes:
+        features: the type of each column; None where a streamed data set does not say.
+    """
+
+    features: Mapping[str, object] | None
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        """One dict for each row."""
 
 
 def read_parquet(path: Path, column: str) -> Iterator[RawText]:
@@ -27,7 +43,7 @@ def read_arrow(path: Path, column: str) -> Iterator[RawText]:
     return _rows(arrow_batches(path), path, column)
 
 
-def parquet_batches(path: Path, column: str | None = None) -> Iterator[Any]:
+def parquet_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.RecordBatch"]:
     """pyarrow record batches, in order, of one column or of all.
 
     Raises: DataError: damaged file, or no such column.
@@ -46,7 +62,7 @@ def parquet_batches(path: Path, column: str | None = None) -> Iterator[Any]:
             raise _damaged(path, error) from error
 
 
-def arrow_batches(path: Path) -> Iterator[Any]:
+def arrow_batches(path: Path) -> Iterator["pyarrow.RecordBatch"]:
     """pyarrow record batches, in order, of a file in either Arrow format.
 
     Raises: DataError: damaged file.
@@ -57,8 +73,7 @@ def arrow_batches(path: Path) -> Iterator[Any]:
         is_file = file.read(6) == b"ARROW1"
         file.seek(0)
         try:
-            reader: Any = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
-            yield from _file_batches(reader) if is_file else reader
+            yield from _file_batches(pyarrow.ipc.open_file(file)) if is_file else pyarrow.ipc.open_stream(file)
         except pyarrow.ArrowException as error:
             raise _damaged(path, error) from error
 
@@ -77,8 +92,8 @@ def read_hub(source: str, column: str) -> Iterator[RawText]:
         yield from in_pieces(as_text(row[column], place, column), place)
 
 
-def hub_rows(source: str) -> Any:
-    """The rows of a Hugging Face data set as dicts; an iterable whose `features` may be None.
+def hub_rows(source: str) -> HubRows:
+    """The rows of a Hugging Face data set as dicts; its `features` may be None.
 
     Args:
         source: as in `read_hub`.
@@ -91,7 +106,7 @@ def hub_rows(source: str) -> Any:
         raise DataError(f"{source}: cannot be opened ({_line(error)}); check name, configuration and split") from error
 
 
-def _load(location: str, split: str) -> Iterable[dict[str, Any]]:
+def _load(location: str, split: str) -> HubRows:
     import datasets
 
     folder = Path(location)
@@ -107,19 +122,18 @@ def _load(location: str, split: str) -> Iterable[dict[str, Any]]:
     return _checked(datasets.load_dataset(name, configuration, split=split, streaming=True))
 
 
-def _checked(rows: Any) -> Iterable[dict[str, Any]]:
+def _checked(rows: HubRows | dict[str, HubRows]) -> HubRows:
     if isinstance(rows, dict):
         raise ValueError(f"it has the splits {', '.join(rows)}")
-    result: Iterable[dict[str, Any]] = rows
-    return result
+    return rows
 
 
-def _file_batches(reader: Any) -> Iterator[Any]:
+def _file_batches(reader: "pyarrow.RecordBatchFileReader") -> Iterator["pyarrow.RecordBatch"]:
     for number in range(reader.num_record_batches):
         yield reader.get_batch(number)
 
 
-def _rows(batches: Iterable[Any], path: Path, column: str) -> Iterator[RawText]:
+def _rows(batches: Iterable["pyarrow.RecordBatch"], path: Path, column: str) -> Iterator[RawText]:
     number = 0
     for batch in batches:
         if column not in batch.schema.names:

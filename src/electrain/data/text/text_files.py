@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from electrain.data.text.compression import open_stream
 from electrain.foundation.errors import DataError
@@ -70,7 +70,7 @@ def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
             yield from in_pieces(as_text(record[column], source, column), source)
 
 
-def parse_object(line: str, source: str, field: str) -> dict[str, Any]:
+def parse_object(line: str, source: str, field: str) -> dict[str, object]:
     """The JSON object on a line.
 
     Args:

@@ -1,7 +1,7 @@
 """Finds where words begin in a text whose tokenizer makes every Chinese character a token of its own."""
 
 import re
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ _CHINESE = re.compile(
 )
 
 
-def require_segmenter() -> Any:
+def require_segmenter() -> ModuleType:
     """The module that finds Chinese words. Raises: ConfigurationError: it is not installed."""
     try:
         import rjieba

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -62,7 +62,7 @@ def train_target_tokenizer(texts: Iterable[str], vocabulary_size: int) -> "PreTr
     return wrap(backend, model_max_length=LONGEST_TARGET_TOKENS)
 
 
-def load_target_tokenizer(folder: Path) -> Any:
+def load_target_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     """The tokenizer of a decoder: one that electrain made, or a causal model's own, which may only have an end of text.
 
     Raises: TokenizerError: missing, damaged, or without a token that ends a text.
@@ -72,7 +72,7 @@ def load_target_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # damaged files raise whatever the parser of that file raises
         line = " ".join(str(error).split())[:200]
         raise TokenizerError(f"{folder}: the tokenizer cannot be read ({line}); give another folder") from error
@@ -82,7 +82,7 @@ def load_target_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def writing_ids(tokenizer: Any, source: str = "the target tokenizer") -> WritingIds:
+def writing_ids(tokenizer: "PreTrainedTokenizerFast", source: str = "the target tokenizer") -> WritingIds:
     """Start, end and padding: [CLS], [SEP] and [PAD] where the tokenizer has them, otherwise those of a causal model.
 
     Where a causal model's tokenizer has an end of text alone, that serves as all three.
@@ -103,12 +103,12 @@ def _first(*ids: int | None) -> int | None:
     return next((one for one in ids if one is not None), None)
 
 
-def is_word_piece(tokenizer: Any) -> bool:
+def is_word_piece(tokenizer: "PreTrainedTokenizerFast") -> bool:
     """True for a WordPiece tokenizer: it forgets spaces, so decoded text needs detokenizing."""
     return isinstance(tokenizer.backend_tokenizer.model, models.WordPiece)
 
 
-def written_text(tokenizer: Any, token_ids: Sequence[int]) -> str:
+def written_text(tokenizer: "PreTrainedTokenizerFast", token_ids: Sequence[int]) -> str:
     """The text that a decoder wrote, without special tokens; from WordPiece, with spaces around all words and marks.
 
     WordPiece's own decoder is not used, because it also rewrites English ("do not" as "don't").

@@ -190,7 +190,9 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(str(path), config=configuration, local_files_only=True)
+        loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+            str(path), config=configuration, local_files_only=True
+        )
         backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     except Exception as error:  # damaged files raise whatever the parser of that file raises
         line = " ".join(str(error).split())[:200]
