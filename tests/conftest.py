@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from short_runs import take_device
 
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.foundation.configuration import to_toml
@@ -76,6 +77,14 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("invented")
     write_invented_shards(folder)
     return folder / "shards"
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a GPU: only tests/devices takes it, because a GPU rounds otherwise than the committed figures."""
+    if torch.cuda.is_available() and "devices" not in request.path.parts:
+        take_device(monkeypatch, "cpu")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the processes that a test starts
 
 
 @pytest.fixture

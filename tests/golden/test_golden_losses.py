@@ -4,13 +4,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from regenerate import FOLDER, OBJECTIVES, STEPS, losses_of
+
+
+def draws_truncated_normals_as_then() -> bool:
+    """False in PyTorch 2.11, so that ModernBERT, which alone starts from such numbers, starts from other weights."""
+    torch.manual_seed(0)
+    drawn = torch.nn.init.trunc_normal_(torch.empty(5), std=0.02, a=-0.04, b=0.04)
+    return drawn.tolist() == pytest.approx([0.0308, -0.0059, 0.0168, 0.0114, -0.0217], abs=1e-4)
 
 
 @pytest.mark.usefixtures("quick_pretraining")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_losses_are_the_committed_ones(tiny_shards: Path, tmp_path: Path, name: str) -> None:
     """To a ten-thousandth, in float32. If a change is meant, run `python tests/golden/regenerate.py`."""
+    backbone = OBJECTIVES[name].get("encoder", {}).get("backbone")
+    if backbone == "modernbert" and not draws_truncated_normals_as_then():
+        pytest.skip(f"PyTorch {torch.__version__} draws ModernBERT's first weights otherwise")
     expected = json.loads((FOLDER / f"{name}.json").read_text())
     losses = losses_of(name, tiny_shards, tmp_path / "run")
     assert losses.keys() == expected.keys()

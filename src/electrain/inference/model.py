@@ -20,6 +20,7 @@ from electrain.models.frozen_generator import require_causal
 from electrain.models.generators import places_before, take_positions
 from electrain.models.heads import language_model_kind, states_and_word_logits
 from electrain.pretrain.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
+from electrain.training.runtime import device_of
 
 _ROLES: dict[Kind, str] = {
     "detection": "discriminator",
@@ -224,7 +225,7 @@ def _load(run: RunFolder, source: str, configuration: Any, kind: Kind, device: s
     model = weights_of(source, model_class, _ROLES[kind], configuration=configuration)
     if kind == "causal-language-model":
         require_causal(model)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = device or device_of()
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, run.trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
     return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)

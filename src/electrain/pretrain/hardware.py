@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from electrain.foundation.errors import ConfigurationError
-from electrain.training.runtime import has_bfloat16_instructions, measure_matrix_rate
+from electrain.training.runtime import device_of, has_bfloat16_instructions, measure_matrix_rate
 
 THIS_MACHINE = "this"
 GIGABYTE = 10**9
@@ -95,7 +95,7 @@ def named_hardware(name: str) -> Hardware:
 
 
 def _this_machine() -> Hardware:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of()
     if device.type == "cuda":
         memory = float(torch.cuda.get_device_properties(device).total_memory)
     else:

@@ -66,6 +66,20 @@ def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16
 
 
+def device_of(local_rank: int = 0) -> torch.device:
+    """The device that a process of this machine takes by default: a CUDA device, or the CPU where there is none.
+
+    Raises: ConfigurationError: more processes than CUDA devices.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"process {local_rank} has no GPU: {torch.cuda.device_count()} here; lower torchrun --nproc-per-node"
+        )
+    return torch.device("cuda", local_rank)
+
+
 @contextmanager
 def started_runtime(precision: Precision) -> Iterator[Runtime]:
     """Joins the other processes of a `torchrun`, if any, and makes arithmetic reproducible.
@@ -74,14 +88,8 @@ def started_runtime(precision: Precision) -> Iterator[Runtime]:
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise ConfigurationError(
-                f"process {local_rank} has no GPU: {torch.cuda.device_count()} here; lower torchrun --nproc-per-node"
-            )
-        device = torch.device("cuda", local_rank)
+    device = device_of(int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
     # Embedding gradients are summed in a fixed order, so that a resumed run equals one that was never stopped.

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.task import Task
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, load_task_settings, takes_token_types
@@ -14,6 +12,7 @@ from electrain.models.encoder_decoder import load_encoder_decoder
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.task_heads import TASK_CLASSES
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.training.runtime import device_of
 
 
 @dataclass(frozen=True)
@@ -52,5 +51,5 @@ def load_fine_tuned(
     else:
         network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
     task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    place = device or device_of()
     return FineTuned(network.to(place).eval(), task, settings, tokenizer, source)

@@ -115,7 +115,7 @@ def _judge_batch(
     originals = token_ids.gather(1, positions)[is_selected]
     words_of, drawn = words_of[is_selected], drawn[is_selected]
     log_probabilities = words_of.log_softmax(-1)
-    corrections = torch.zeros(0, words_of.shape[-1])
+    corrections = torch.zeros(0, words_of.shape[-1], device=device)
     if corrector is not None:
         shown = corrupted
         if corrector.restores_missing:

@@ -23,6 +23,7 @@ from electrain.finetune.tasks.task_folder import takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.models.folders import is_of_a_pooler, weights_of
+from electrain.training.runtime import device_of
 
 TASK_OF_VERB: dict[str, TaskName] = {
     "classify": "classification",
@@ -203,7 +204,7 @@ def predict_embed(
     network = weights_of(
         opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
     ).eval()
-    network = network.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    network = network.to(device or device_of())
     answer = _embedder(network, opened.tokenizer, min(longest_tokens, opened.longest_row))
     for chunk in chunks_of(texts):
         for text, vector in zip(chunk, answer(chunk), strict=True):

@@ -1,0 +1,40 @@
+"""The devices that a test runs on, and runs to ask there."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pretend_device
+import pytest
+from short_runs import CUDA, short_configuration, take_device
+
+from electrain.pretrain.run import pretrain
+
+
+@pytest.fixture(params=["cpu", pretend_device.NAME, CUDA])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each device in turn, as the one that training, evaluation and prediction take by themselves."""
+    if request.param != "cuda":
+        take_device(monkeypatch, request.param)
+    if request.param == pretend_device.NAME:
+        with pretend_device.in_use(monkeypatch):
+            yield request.param
+    else:
+        yield request.param
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`trained(name)`: the folder of a short run of an objective, made on the CPU; do not write into it."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("trained") / "run"
+            with pytest.MonkeyPatch.context() as patch:
+                take_device(patch, "cpu")
+                patch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
+                patch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")
+                pretrain(short_configuration(name), tiny_shards, made[name])
+        return made[name]
+
+    return make
