@@ -54,6 +54,7 @@ VERBS = {
 SHORT_OUTPUTS = ("--generation.longest-output-tokens", "4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "name", "options"),
     [

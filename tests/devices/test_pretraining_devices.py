@@ -11,7 +11,7 @@ from short_runs import CUDA, short_configuration, take_device
 
 from electrain.pretrain.run import pretrain
 
-pytestmark = pytest.mark.usefixtures("quick_pretraining")
+pytestmark = [pytest.mark.usefixtures("quick_pretraining"), pytest.mark.slow]
 # Nothing is detected there.
 SHOWS_NOTHING = ("masked_language_modelling", "replace_mlm", "recurrent")
 
@@ -44,7 +44,6 @@ def test_every_objective_trains_and_resumes_exactly(device: str, name: str, tiny
     assert weights_of(run) == straight
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", CUDA])
 def test_a_compiled_step_gives_the_losses_of_a_plain_one(
     device: str, monkeypatch: pytest.MonkeyPatch, tiny_shards: Path, tmp_path: Path

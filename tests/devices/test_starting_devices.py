@@ -21,6 +21,7 @@ SHARING: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_pretraining")
 @pytest.mark.parametrize("sharing", SHARING)
 @pytest.mark.parametrize("started", ["discriminator", "generator", "both"])
