@@ -373,15 +373,6 @@ def test_foreign_tokenizer_is_found(tmp_path: Path, tokenizer: Path, corpus: str
         open_shards(tmp_path / "shards")
 
 
-def test_too_little_text_for_a_row(tmp_path: Path, tokenizer: Path) -> None:
-    (tmp_path / "a.txt").write_text("the cat")
-    prepare([str(tmp_path / "a.txt")], tokenizer, tmp_path / "shards", processes=1)
-    shards = open_shards(tmp_path / "shards")
-    shards.require_row(3)
-    with pytest.raises(DataError, match="3 tokens are too few for a row of 4"):
-        shards.require_row(4)
-
-
 def test_corpus_without_text(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
     with pytest.raises(DataError, match="no document holds any text"):

@@ -16,7 +16,7 @@ from electrain.foundation.errors import DataError
 Labelled = Sequence[TextExample] | Sequence[TaggedExample]
 OUTSIDE = "O"
 _CHUNK_TAG = re.compile(r"[BIESLUM]-.+")  # BIO, BIOES, BILOU and BMES
-_BEGINS = ("B", "S", "U")
+_BEGINS = ("B", "S", "U")  # S and U are chunks of one word
 _GOES_ON_AFTER = ("B", "I", "M")
 
 
@@ -91,6 +91,8 @@ def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = 
     Raises: DataError: I-X without B-X or I-X before it; the message names the file and line, or the number of the word.
     Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2, here called BIO).
     """
+    # The scheme is that of the whole set, since a single sentence may fit several schemes. A set that is valid BIO is
+    # never changed: IOB1 is only considered for tags that would be broken BIO.
     tags = {tag for example in examples for tag in example.tags} - {OUTSIDE}
     if not tags or not all(map(_CHUNK_TAG.fullmatch, tags)):
         return list(examples)

@@ -123,6 +123,7 @@ class _Chooser:
             raise self.cannot_guess(what, [role])
         return found
 
+    # Guessing stops at the first doubt: a wrong column would train without any error, on the wrong thing.
     def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
         """The one column with a usual name; "" if there is none. Raises: DataError: two have the same rank."""
         for tier in tiers:

@@ -87,6 +87,8 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Found]:
     """
     with open_text(path, newline=None) as file:
         sentences = list(_sentences(file))
+    # A comment and a word "#" with its tag look alike, so the form of the file follows from lines that are certainly
+    # no comments, and each doubtful line is then compared with that form.
     rows = [line for sentence in sentences for line in _without_head(sentence)]
     rows = rows or [line for sentence in sentences for line in sentence]
     if not rows:

@@ -40,6 +40,8 @@ def _answers(record: Record, column: str, context: str, skip_broken: bool) -> tu
     if answers is None:
         shape = '[{"text": "...", "answer_start": 0}] or {"text": ["..."], "answer_start": [0]}'
         raise DataError(f'{record.source}: no answers in "{column}", which must hold {shape}; or set {flag("label")}')
+    # Answers that are off by a few characters are the most common fault of converted data; training on them would teach
+    # the wrong words in silence.
     kept = [(_with_valid_characters(text), start) for text, start in answers]
     error = next(filter(None, (_misplaced(*answer, context, record.source) for answer in kept)), None)
     stands = any(text.strip() and text in context for text, _ in kept)

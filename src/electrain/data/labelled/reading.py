@@ -97,6 +97,7 @@ def read_examples(
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
+    # All records are read before the columns are chosen, because the first ones may lack a column.
     columns = choose_columns(task, records, columns, where, with_targets=with_targets)
     make = partial(_maker(task, broken), columns=columns, with_targets=with_targets)
     examples = list(_examples(records, make, broken))

@@ -53,6 +53,8 @@ def _open(path: Path) -> tuple[Integers, NDArray[np.int64]]:
 
 
 def _check(path: Path, tokens: Integers, ends: NDArray[np.int64], tokenizer: "PreTrainedTokenizerFast") -> None:
+    # Rows are cut at [SEP], which must end every document, and get a [CLS] of their own. What cannot be checked is that
+    # the ids mean the same tokens: datatrove writes down the tokenizer's name only.
     if (tokens[ends - 1] != tokenizer.sep_token_id).any():
         raise TokenizerError(f"{path}: documents do not end with {tokenizer.sep_token}; {_HOW}")
     if (tokens[np.concatenate([[0], ends[:-1]])] == tokenizer.cls_token_id).any():
@@ -63,6 +65,7 @@ def _check(path: Path, tokens: Integers, ends: NDArray[np.int64], tokenizer: "Pr
 
 def _copy(tokens: Integers, ends: NDArray[np.int64], writer: ShardWriter) -> None:
     start = 0
+    # In blocks, because the file may be larger than memory.
     for first in range(0, len(ends), _BLOCK_DOCUMENTS):
         some = ends[first : first + _BLOCK_DOCUMENTS]
         writer.write(tokens[start : some[-1]], (some - start).tolist())

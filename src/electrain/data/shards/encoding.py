@@ -69,6 +69,7 @@ class Encoder:
         if self._lowercase:
             ascii_parts = [part.lower() for part in ascii_parts]
         other_parts = [part for parts in cuts for part in parts if not part.isascii()]
+        # One call for all parts of each kind, since each call into the library costs some time.
         from_ascii = iter(self._ascii.encode_batch_fast(ascii_parts, add_special_tokens=False))
         from_other = iter(self._whole.encode_batch_fast(other_parts, add_special_tokens=False))
         return [

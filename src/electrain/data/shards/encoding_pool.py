@@ -1,6 +1,6 @@
 """Processes that encode batches of text side by side, with the results in the order of the batches.
 
-Why not `ProcessPoolExecutor`: docs/decisions/0008-processes-and-compressed-files.md.
+Why not `ProcessPoolExecutor`: docs/decisions/0007-processes-and-compressed-files.md.
 """
 
 import os

@@ -63,6 +63,8 @@ def prepare(
         if is_tokenised(sources):
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
     existed = output.is_dir()
+    # The unfinished manifest comes first and the finished one last, so whatever interrupts the preparation, the folder
+    # is recognised: `prepare` starts over in it, and no later stage takes it for complete.
     begin_output(output)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
@@ -89,6 +91,8 @@ def prepare(
 
 def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int) -> None:
     counts = writer.counts
+    # This process only reads, hashes and writes; cleaning and tokenizing, which take most of the time, run in the pool.
+    # Results come back in the order of the batches, so the number of processes does not show in the files.
     try:
         with (
             text_progress() as progress,

@@ -61,7 +61,7 @@ class Shards:
     @cached_property
     def document_ends(self) -> NDArray[np.int64]:
         """(documents,) int64; where each document ends in the stream, exclusive, in order."""
-        if len(self._part_ends) == 1:
+        if len(self._part_ends) == 1:  # the usual case: the file itself stays mapped, without a copy in memory
             return self._part_ends[0].view(np.int64)
         moved = [ends.astype(np.int64) + start for ends, start in zip(self._part_ends, self._starts, strict=False)]
         return np.concatenate(moved) if moved else np.zeros(0, np.int64)
@@ -83,6 +83,7 @@ class Shards:
     def _read(self, parts: Sequence[Integers], start: int, count: int) -> NDArray[np.int64]:
         if start < 0 or count < 0 or start + count > self.token_count:
             raise IndexError(f"tokens {start} to {start + count} of a stream of {self.token_count}")
+        # A row may span two files. Only its own tokens are read from the disk, whatever the size of the files.
         result = np.empty(count, np.int64)
         filled = 0
         part = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -93,14 +94,6 @@ class Shards:
             filled += len(ids)
             part += 1
         return result
-
-    def require_row(self, length: int) -> None:
-        """Raises: DataError: the stream is too short for one row of `length` tokens."""
-        if self.token_count < length:
-            raise DataError(
-                f"{self.tokenizer_directory.parent}: {self.token_count:,} tokens are too few for a row of {length:,}; "
-                "prepare more text, or lower data.sequence_length"
-            )
 
 
 def open_shards(directory: Path, *, verify: bool = True) -> Shards:
@@ -146,6 +139,8 @@ def shards_in_memory(documents: Iterable[Document], tokenizer_directory: Path) -
     encoder = Encoder(plain_backend(tokenizer).to_str())
     parts, ends, length = [], [], 0
     for document in documents:
+        # The same encoder and the same [SEP] rule as `prepare`, so that judging a text in memory and judging its shards
+        # give the same figures.
         tokens = np.frombuffer(encode_texts(encoder, [document.text], "<u4").tokens, "<u4").astype(np.int64)
         if not document.continues:
             tokens = np.append(tokens, tokenizer.sep_token_id)
@@ -172,7 +167,7 @@ def _open_file(path: Path, dtype: np.dtype[np.integer[Any]], count: int, sha256:
         )
     if sha256 is not None and file_hash(path) != sha256:
         raise DataError(f"{path}: damaged (its SHA-256 differs from the manifest's); copy or prepare the shards again")
-    return np.memmap(path, dtype, "r") if count else np.zeros(0, dtype)
+    return np.memmap(path, dtype, "r") if count else np.zeros(0, dtype)  # an empty file cannot be mapped
 
 
 def _read_counts(directory: Path, manifest: Manifest) -> NDArray[np.int64]:

@@ -56,6 +56,7 @@ class ShardWriter:
         self.counts.invalid_bytes += encoded.invalid_bytes
         tokens = np.frombuffer(encoded.tokens, self.dtype)
         begins = np.frombuffer(encoded.begins_word, np.bool_) if self.with_words else None
+        # Collects the whole batch and writes once: a batch may hold thousands of short texts.
         parts, begin_parts, ends, place, written = [], [], [], 0, 0
         for length, goes_on in zip(np.frombuffer(encoded.lengths, "<i8").tolist(), continues, strict=True):
             parts.append(tokens[place : place + length])
@@ -65,7 +66,7 @@ class ShardWriter:
             self._open_tokens += length
             if not goes_on and self._end_document():
                 parts.append(self._sep)
-                begin_parts.append(np.ones(1, np.bool_))
+                begin_parts.append(np.ones(1, np.bool_))  # [SEP] counts as a word, so that no word runs across it
                 written += 1
                 ends.append(written)
         if written:
@@ -107,7 +108,7 @@ class ShardWriter:
 
     def _end_document(self) -> bool:
         length, self._open_tokens = self._open_tokens, 0
-        if not length:
+        if not length:  # only white space or dropped characters: a lone [SEP] would be an empty segment in a row
             self.counts.empty_documents += 1
             return False
         self.counts.documents += 1

@@ -1,6 +1,6 @@
 """Opens files for reading, compressed or not, with one-line errors for those that cannot be read.
 
-Why not fsspec: docs/decisions/0008-processes-and-compressed-files.md.
+Why not fsspec: docs/decisions/0007-processes-and-compressed-files.md.
 """
 
 import bz2

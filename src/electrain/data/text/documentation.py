@@ -20,7 +20,7 @@ def read_documentation() -> Iterator[RawText]:
     """
     library = Path(sysconfig.get_path("stdlib"))
     packages = {Path(sysconfig.get_path(name)) for name in ("purelib", "platlib")}
-    seen: set[int] = set()
+    seen: set[int] = set()  # hashes of the texts: packages bring copies of each other's files
     for text, source in _texts(library, sorted(packages)):
         if len(text) >= _MINIMUM_CHARACTERS and hash(text) not in seen:
             seen.add(hash(text))

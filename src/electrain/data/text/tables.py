@@ -53,6 +53,7 @@ def parquet_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.
 
     with open_seekable(path) as file:
         try:
+            # Without pre_buffer, which would hold whole row groups in memory.
             table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
             names = table.schema_arrow.names
             if column is not None and column not in names:
@@ -110,6 +111,7 @@ def _load(location: str, split: str) -> HubRows:
     import datasets
 
     folder = Path(location)
+    # What `save_to_disk` wrote needs `load_from_disk`; `load_dataset` would read its files as a data set of its own.
     if (folder / "dataset_dict.json").is_file():
         return _checked(datasets.load_from_disk(location)[split])
     if (folder / "state.json").is_file():

@@ -109,7 +109,7 @@ def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
     Raises: DataError: the file breaks the rules of CSV.
     """
-    csv.field_size_limit(1 << 31)
+    csv.field_size_limit(1 << 31)  # the library's 128 KiB are less than a long article
     quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     with open_text(path, newline="") as file:
         # strict: a quote that is never closed would swallow the rest of the file
@@ -168,6 +168,7 @@ def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
 
     Raises: DataError: the file is empty, binary, in another encoding, or cannot be read.
     """
+    # Opened twice, because a stream that decompresses cannot be rewound cheaply.
     with open_stream(path) as stream:
         probe = stream.read(_PROBE_BYTES)
         if not probe:

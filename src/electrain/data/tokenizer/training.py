@@ -56,7 +56,7 @@ def train_tokenizer(
     existed = output.is_dir()
     require_empty(output)
     backend = word_piece_tokenizer({}, cased=cased)
-    prefix = f".{output.name}.text-"
+    prefix = f".{output.name}.text-"  # beside the output: the system's folder for temporary files may be small
     with (
         one_line_when_full(output),
         _removed_on_failure(output, existed),

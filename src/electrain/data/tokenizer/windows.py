@@ -104,6 +104,7 @@ def windows_of(text: int, tokens: int, longest: int) -> list[Window]:
     if tokens <= longest:
         return [Window(text, 0, tokens, 0, tokens)] if tokens else []
     stride = longest - int(longest * OVERLAP_FRACTION)
+    # The last window is moved back to be full, so that no token is answered with a few tokens of context alone.
     starts = [*range(0, tokens - longest, stride), tokens - longest]
     windows = []
     for number, start in enumerate(starts):
