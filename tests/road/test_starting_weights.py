@@ -246,8 +246,8 @@ def _drop_a_layers_weight(path: Path) -> None:
 
 def test_refused_folders(run: Callable[..., Path], tmp_path: Path) -> None:
     source = run() / "model"
-    refused(starting({"discriminator": str(tmp_path / "absent")}), "absent: no such folder, and from the hub")
-    refused(starting({"generator": str(tmp_path / "absent")}), "absent: no such folder, and from the hub")
+    refused(starting({"discriminator": str(tmp_path / "absent")}), "absent: no such folder; give the folder")
+    refused(starting({"generator": str(tmp_path / "absent")}), "absent: no such folder; give the folder")
     (tmp_path / "empty").mkdir()
     refused(starting({"discriminator": str(tmp_path / "empty")}), "empty: its config.json cannot be used")
     for name, damage, message in (

@@ -176,7 +176,7 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
     source = pretrained.source
     try:
         if is_fresh:
-            return encoder_class.from_config(configuration)
+            return encoder_class.from_config(configuration, trust_remote_code=False)
         return weights_of(
             source, encoder_class, "pretrained encoder", configuration=configuration, may_be_new=_is_of_a_head
         )

@@ -12,12 +12,22 @@ from transformers.utils import logging as transformers_logging
 
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.foundation.hub import reading_options, reason_of
 
 
 def configuration_of(source: str) -> Any:
-    """The Hugging Face configuration of a model's folder, or of the hub's model. Raises: CheckpointError: none."""
+    """The Hugging Face configuration of a model's folder, or of the hub's model.
+
+    Raises: CheckpointError: none, or one that only the model's own Python code can read.
+    """
+    options = reading_options(source)
     with one_line(source, "its config.json cannot be used"):
-        return AutoConfig.from_pretrained(source)
+        configuration = AutoConfig.from_pretrained(source, **options)
+    # The two networks of an encoder-decoder are built from their parts of it, which may name code too.
+    for part in (configuration, getattr(configuration, "encoder", None), getattr(configuration, "decoder", None)):
+        if part is not None and hasattr(part, "auto_map"):
+            del part.auto_map
+    return configuration
 
 
 def weights_of(
@@ -38,13 +48,14 @@ def weights_of(
             folder has none or one of another shape.
     Raises: CheckpointError: no weights, damaged ones, of other shapes, or too few.
     """
-    given = {} if configuration is None else {"config": configuration}
     if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+    configuration, options = configuration or configuration_of(source), reading_options(source)
     with one_line(source, "its weights cannot be used"):
         model, report = model_class.from_pretrained(
             source,
-            **given,
+            **options,
+            config=configuration,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
@@ -74,8 +85,9 @@ def tokenizer_of(source: str, vocabulary_size: int, configuration: Any = None) -
     if Path(source).is_dir():
         tokenizer: Any = load_tokenizer(Path(source), configuration)
     else:
+        options = reading_options(source, TokenizerError)
         with one_line(source, "its tokenizer cannot be used", TokenizerError):
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, **options)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary_size:
         raise TokenizerError(
@@ -105,13 +117,11 @@ def one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointErro
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        where = source if Path(source).exists() else f"{source}: no such folder, and from the hub"
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise kind(f"{where}: {what} ({reason}); give another folder") from error
+        raise kind(f"{source}: {what} ({reason_of(error)}); give another folder") from error
     except Exception as error:  # tokenizers raises the bare class
         if type(error) is not Exception:
             raise
-        raise kind(f"{source}: {what} ({str(error).splitlines()[0]}); give another folder") from error
+        raise kind(f"{source}: {what} ({reason_of(error)}); give another folder") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
         if had_progress_bar:

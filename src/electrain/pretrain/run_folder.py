@@ -1,7 +1,6 @@
 """A run folder, read once: the run's configuration, and where each of its networks lies."""
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Literal
 
 from electrain.foundation.configuration import Tables, build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError
+from electrain.foundation.hub import reading_options
 from electrain.foundation.output_folder import CONFIGURATION_NAME
 from electrain.models.discriminator import Head
 from electrain.pretrain.configuration import PretrainConfig
@@ -22,8 +22,6 @@ HEAD_KINDS: dict[Head, Kind] = {
     "electric": "detection",
 }
 HEAD_FOLDERS: dict[Head, str] = {"detection": "detector", "correction": "correction", "electric": "electric"}
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,7 @@ def _model_folder(folder: Path, given: str) -> str:
         raise CheckpointError(f"{given}: is a file; give the folder of a run or of a model")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{given}: holds neither model/ nor config.json; give the folder of a finished run")
-    if not folder.exists() and not _HUB_NAME.fullmatch(given):
-        raise CheckpointError(f"{given}: no such folder; give the folder of a run or of a model")
+    reading_options(given)  # refuses what is neither a folder nor on the hub
     return given
 
 

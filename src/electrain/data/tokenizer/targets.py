@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, add_special_tokens, load_tokenizer, wrap
 from electrain.foundation.errors import TokenizerError
+from electrain.foundation.hub import reading_options, reason_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -72,10 +73,12 @@ def load_target_tokenizer(folder: Path) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        options = reading_options(str(folder), TokenizerError)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(folder), **options)
     except Exception as error:  # damaged files raise whatever the parser of that file raises
-        line = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{folder}: the tokenizer cannot be read ({line}); give another folder") from error
+        raise TokenizerError(
+            f"{folder}: the tokenizer cannot be read ({reason_of(error)}); give another folder"
+        ) from error
     if all(getattr(tokenizer, f"{kind}_token") is not None for kind in SPECIAL_TOKENS):
         return load_tokenizer(folder)
     writing_ids(tokenizer, str(folder))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from electrain.foundation.errors import TokenizerError
+from electrain.foundation.hub import is_hub_name, reading_options, reason_of
 from electrain.foundation.output_folder import text_hash, write_text_durably
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def wrap(
 
 
 def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenizerFast":
-    """The tokenizer in a folder (of any model, or made by electrain) or of a vocabulary file with one token per line.
+    """The tokenizer in a folder (of any model, or made by electrain), of a hub's model, or of a vocabulary file.
 
     A vocabulary file counts as cased if any of its words holds a capital letter.
 
@@ -118,8 +119,13 @@ def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenize
     """
     if path.is_file():
         return wrap(word_piece_tokenizer(_read_vocabulary(path), cased=_is_cased(path)))
+    if is_hub_name(str(path)):
+        return _load_folder(path, configuration)
     if not path.is_dir():
-        raise TokenizerError(f"{path}: no such tokenizer; give a folder with tokenizer.json, or a vocab.txt")
+        raise TokenizerError(
+            f"{path}: no such tokenizer; give a folder with tokenizer.json, a vocab.txt, or a model of the hub as "
+            "OWNER/NAME"
+        )
     if (path / "tokenizer.json").is_file() or (path / "tokenizer_config.json").is_file():
         return _load_folder(path, configuration)
     if (path / "vocab.txt").is_file():
@@ -189,14 +195,13 @@ def tokenizer_hash(source: "Path | PreTrainedTokenizerFast") -> str:
 def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
+    options = reading_options(str(path), TokenizerError)
     try:
-        loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
-            str(path), config=configuration, local_files_only=True
-        )
+        loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(path), config=configuration, **options)
         backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     except Exception as error:  # damaged files raise whatever the parser of that file raises
-        line = " ".join(str(error).split())[:200]
-        raise TokenizerError(f"{path}: the tokenizer cannot be read ({line}); give another, or train one") from error
+        reason = reason_of(error)
+        raise TokenizerError(f"{path}: the tokenizer cannot be read ({reason}); give another, or train one") from error
     names = {kind: getattr(loaded, f"{kind}_token", None) for kind in SPECIAL_TOKENS}
     missing = [kind for kind, token in names.items() if token is None]
     if missing:

@@ -1,0 +1,75 @@
+"""How a model is read: from its folder, or from the Hugging Face hub, which is asked once. Its code is never run."""
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from electrain.foundation.errors import CheckpointError, ElectrainError
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_TIMEOUT_SECONDS = 5.0
+_CACHED_FILES = ("config.json", "tokenizer_config.json")
+
+
+def reading_options(source: str, kind: type[ElectrainError] = CheckpointError) -> dict[str, Any]:
+    """What every `from_pretrained` of a folder, or of `owner/name` on the hub, is called with.
+
+    Left out, `trust_remote_code` makes transformers ask on standard input, where texts to predict may answer "yes" and
+    run the model's own Python code. Left out, `local_files_only` makes it ask the hub again and again for a folder that
+    is not there.
+
+    Raises: CheckpointError, or `kind`: no such folder, and nothing on the hub under this name.
+    """
+    return {"trust_remote_code": False, "local_files_only": _is_read_locally(source, kind)}
+
+
+def is_hub_name(source: str) -> bool:
+    """Whether `source` could be a model on the hub, OWNER/NAME. A path that exists is never taken for one."""
+    return bool(_HUB_NAME.fullmatch(source)) and not Path(source).exists()
+
+
+def reason_of(error: Exception) -> str:
+    """Why a folder cannot be read, in one line, from what transformers raised."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of the model's own, which electrain never runs"
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+
+
+def _is_read_locally(source: str, kind: type[ElectrainError]) -> bool:
+    if Path(source).exists():
+        return True
+    if not is_hub_name(source):
+        raise kind(
+            f"{source}: no such folder; give the folder of a run or of a model, or a model of the hub as OWNER/NAME"
+        )
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _why_not_from_the_hub(source)
+    if not why:
+        return False
+    # A copy that was downloaded before serves without the hub.
+    if any(isinstance(try_to_load_from_cache(source, name), str) for name in _CACHED_FILES):
+        return True
+    raise kind(f"{source}: no such folder, and no copy of a model of that name on this machine ({why}); give a folder")
+
+
+@functools.cache
+def _why_not_from_the_hub(name: str) -> str:
+    """Why the hub does not give a model; empty: it does. One short question per name and process, without retries."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, _CACHED_FILES[0]), timeout=_TIMEOUT_SECONDS)
+    except EntryNotFoundError:  # the model is there, without this file
+        return ""
+    except GatedRepoError:
+        return "its owner on the hub must first grant you access"
+    except RepositoryNotFoundError:
+        return "the hub knows no such model"
+    except HfHubHTTPError as error:
+        return f"the hub answers with status {error.response.status_code}"
+    except Exception as error:  # whatever the HTTP library of this version raises where there is no network
+        return f"the hub cannot be reached: {' '.join(str(error).split())[:100] or type(error).__name__}"
+    return ""
