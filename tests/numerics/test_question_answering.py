@@ -173,7 +173,7 @@ def test_the_target_is_where_the_answer_stands(answers: list[tuple[str, int]], p
 def test_an_answer_that_is_not_there_is_said() -> None:
     task = QuestionAnswering(TOKENIZER)
     for answer in ("dog", ""):
-        with pytest.raises(DataError, match=rf"^file:3: the answer '{answer}' does not stand in its context"):
+        with pytest.raises(DataError, match=rf"^file:3: the answer '{answer}' does not occur in its context"):
             task.rows([QuestionExample("q", "who?", "a cat", ((answer, 1),), source="file:3")])
     with pytest.raises(DataError, match="question q: the tokenizer drops all"):
         task.rows([QuestionExample("q", "who?", "a \u0007 cat", (("\u0007", 2),))])

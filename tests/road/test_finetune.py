@@ -259,7 +259,7 @@ def test_a_seed_that_says_the_same_of_everything_is_run_again(
     assert code == 0
     assert result["restarted_seeds"] == [0, 1000]
     assert result["diverged"] == 1
-    assert "seed 0 diverged; seed 1000 is run in its place" in err
+    assert "seed 0 diverged; seed 1000 replaces it" in err
 
 
 def test_patience_ends_a_run_early(pretrained: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,10 +330,10 @@ def test_folders_that_are_not_what_is_needed(
         assert message in err
     code, _, err = command(capsys, "evaluate", "classification", "--model", pretrained(), "--data", train)
     assert code == 2
-    assert "says no task" in err
+    assert "without a task" in err
     code, _, err = command(capsys, "predict", "translate", "bak", "--model", pretrained())
     assert code == 2
-    assert "says no task" in err
+    assert "without a task" in err
 
 
 def test_embeddings_do_not_depend_on_the_batch(

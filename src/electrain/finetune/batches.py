@@ -1,4 +1,4 @@
-"""What a fine-tuning run trains on: examples, the task set up for them, and its batches as a function of the step."""
+"""The batches of a fine-tuning run, as a function of the step."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,7 +13,8 @@ from electrain.finetune.tasks.task import Row, Task
 from electrain.foundation.errors import ConfigurationError
 from electrain.training.objective import MicroBatch
 
-# Rows of so many steps are sorted by length together: little padding, and still another mixture each epoch.
+# Number of steps whose rows are sorted by length together: enough for little padding, few enough that every epoch mixes
+# rows differently.
 STEPS_PER_POOL = 32
 
 
@@ -25,12 +26,12 @@ def training_batches(
     rank: int = 0,
     processes: int = 1,
 ) -> tuple[Callable[[int], list[MicroBatch]], int]:
-    """The function from a step to this process's micro-batches, and how many steps an epoch has.
+    """A function from a step to this process's micro-batches, and the number of steps in an epoch.
 
-    A pure function of (seed, step): nothing has to be remembered to resume. The last batch of an epoch is filled up
-    with rows from the epoch's beginning.
+    The function depends only on the seed and the step, so that resuming needs no saved state. The last batch of an
+    epoch is filled with rows from its beginning.
 
-    Raises: ConfigurationError: fewer rows in a batch than processes.
+    Raises: ConfigurationError: a batch has fewer rows than there are processes.
     """
     batch_rows = min(config.training.batch_rows, len(rows))
     if batch_rows < processes:
@@ -57,7 +58,7 @@ def training_batches(
 
 
 def epoch_order(lengths: NDArray[np.int64], batch_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """(batches, batch_rows) int64: every row once, similar lengths together, in an order of the epoch's own."""
+    """(batches, batch_rows) int64: every row once, rows of similar length together, in a different order each epoch."""
     count = len(lengths)
     numbers = permuted(seed, f"epoch {epoch}", np.arange(count), count)
     batches = -(-count // batch_rows)

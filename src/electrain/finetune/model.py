@@ -7,7 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, ElectraForSequenceClassification
+from transformers import (
+    AutoModel,
+    ElectraForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
@@ -40,30 +46,30 @@ from electrain.training.objective import LossTerm, Outcome
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What is fine-tuned.
+    """The pretrained model that fine-tuning starts from.
 
     Attributes:
         source: folder or hub id.
-        configuration: Hugging Face's, of the encoder.
-        tokenizer: the encoder's.
-        has_decoder: it is an encoder-decoder, to be trained further.
+        configuration: the encoder's Hugging Face configuration.
+        tokenizer: the encoder's tokenizer.
+        has_decoder: True for an encoder-decoder, which is trained further.
     """
 
     source: str
-    configuration: Any
-    tokenizer: Any
+    configuration: PretrainedConfig
+    tokenizer: PreTrainedTokenizerFast
     has_decoder: bool = False
 
     @property
     def longest_row(self) -> int:
-        """The most tokens, special ones counted, that it takes at once."""
+        """Maximum number of tokens, special ones counted, that the model takes at once."""
         return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
 
 
 def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = False) -> Pretrained:
-    """The encoder, or where it may be that an encoder-decoder, of a run folder, a model's folder, or the hub.
+    """The encoder in a run folder, in a model's folder or on the hub; or an encoder-decoder, where that is allowed.
 
-    Raises: CheckpointError: neither.
+    Raises: CheckpointError: the model is neither, or cannot be read.
     """
     source = open_run_folder(model).model
     whole = configuration_of(source)
@@ -72,16 +78,16 @@ def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = F
         what = "an encoder-decoder" if has_decoder else "a causal generator"
         raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
     if has_decoder and not Path(source).is_dir():
-        raise CheckpointError(f"{source}: an encoder-decoder is read from a folder; download it first")
+        raise CheckpointError(f"{source}: an encoder-decoder is read from a folder only; download it first")
     configuration = whole.encoder if has_decoder else whole
     return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size, whole), has_decoder)
 
 
 def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
-    """The tokenizer of what is written: the encoder-decoder's, the encoder's, one learned from targets, or a folder's.
+    """The tokenizer of the texts to write: the encoder-decoder's, the encoder's, one trained on targets, or a folder's.
 
-    Raises: ConfigurationError: a decoder for what has one. TokenizerError: a folder without a usable tokenizer, or a
-        vocabulary too small.
+    Raises: ConfigurationError: a decoder is configured for a model that has one. CheckpointError: no such folder.
+        TokenizerError: the folder has no usable tokenizer, or the vocabulary is too small.
     """
     if pretrained.has_decoder:
         if decoder.kind != "fresh":
@@ -110,11 +116,14 @@ class FineTuning(nn.Module):
         return Outcome({"task": LossTerm(total, torch.tensor(scored, device=total.device), 1.0)}, {})
 
 
-def build_model(pretrained: Pretrained, settings: TaskSettings, config: FinetuneConfig, target_tokenizer: Any) -> Any:
+def build_model(
+    pretrained: Pretrained, settings: TaskSettings, config: FinetuneConfig, target_tokenizer: Any
+) -> PreTrainedModel:
     """The network to train, on the CPU.
 
-    Raises: CheckpointError: weights that do not fit. ConfigurationError: a head or decoder that it cannot have.
+    Raises: CheckpointError: the weights do not fit. ConfigurationError: a head or decoder that the model cannot have.
     """
+    # New layers draw their weights from torch's global generator, so that the seed decides them.
     torch.manual_seed(config.training.seed)
     is_fresh = config.training.weights == "fresh"
     if settings.task in WRITING_TASKS:
@@ -141,7 +150,9 @@ def build_model(pretrained: Pretrained, settings: TaskSettings, config: Finetune
     return model
 
 
-def _encoder_decoder(pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: Any, *, is_fresh: bool) -> Any:
+def _encoder_decoder(
+    pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: Any, *, is_fresh: bool
+) -> PreTrainedModel:
     dropout = config.training.dropout
     if pretrained.has_decoder:
         joined = open_encoder_decoder(pretrained.source, dropout, is_fresh=is_fresh)
@@ -163,16 +174,18 @@ def _encoder_decoder(pretrained: Pretrained, config: FinetuneConfig, target_toke
     return joined
 
 
-def _answers_the_same(before: Any, architecture: str, now: Any) -> bool:
-    """True where the folder was fine-tuned for the same labels already, so that its head is worth keeping.
+def _answers_the_same(before: PretrainedConfig, architecture: str, now: PretrainedConfig) -> bool:
+    """True if the model was already fine-tuned for the same labels, so that its head is worth keeping.
 
-    A detection head, which older runs have in their model/, answers another question whatever the labels are called.
+    A detection head, which older runs have in their model/, answers another question even with the same class.
     """
     is_same_class = (getattr(before, "architectures", None) or [""])[0] == architecture
     return bool(is_same_class and before.id2label == now.id2label != LABELS)
 
 
-def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, is_fresh: bool) -> Any:
+def _weights(
+    pretrained: Pretrained, encoder_class: Any, configuration: PretrainedConfig, *, is_fresh: bool
+) -> PreTrainedModel:
     source = pretrained.source
     try:
         if is_fresh:
@@ -188,14 +201,20 @@ def _weights(pretrained: Pretrained, encoder_class: Any, configuration: Any, *, 
         raise
 
 
-def _is_of_a_head(model: Any, name: str) -> bool:
-    """True for what a task puts on top of an encoder, and for a pooler."""
+def _is_of_a_head(model: PreTrainedModel, name: str) -> bool:
+    """True for weights of a head on top of the encoder or of a pooler: these may be new, all others must be there."""
     body = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
     return is_of_a_pooler(model, name) or not name.startswith(body)
 
 
-def save_task_model(model: Any, settings: TaskSettings, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:
-    """Writes a standard Hugging Face folder with `task.json` beside the weights."""
+def save_task_model(
+    model: PreTrainedModel,
+    settings: TaskSettings,
+    tokenizer: PreTrainedTokenizerFast,
+    target_tokenizer: Any,
+    directory: Path,
+) -> None:
+    """Writes a standard Hugging Face folder, with `task.json` beside the weights."""
     logging.disable_progress_bar()
     if settings.task in WRITING_TASKS:
         save_encoder_decoder(model, tokenizer, target_tokenizer, directory)

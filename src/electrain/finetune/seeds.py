@@ -1,4 +1,4 @@
-"""Fine-tuning with several seeds: a run for each, what they reach together, and the best one's model."""
+"""Fine-tuning with several seeds: one run for each, a summary of their scores, and the model of the best one."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
 from electrain.foundation.progress import say
 
-# A seed that diverged is tried again with this added to it, so often at most.
+# A run that diverged is repeated with this added to its seed, at most so many times.
 RESTARTED_SEED_OFFSET = 1000
 MOST_RESTARTS = 2
 
@@ -32,10 +32,12 @@ def finetune_seeds(
     seeds: int,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Runs so many seeds, each in `output/seed-N`, and keeps the best one's model in `output/model`.
+    """Fine-tunes with `seeds` seeds, each in `output/seed-N`, and copies the best model to `output/model`.
 
-    A seed that diverged is run again with another in its place, and that is said. Returns, ready for JSON, median,
-    least and greatest of every score; also written to `output/scores.json`.
+    A run that diverged is repeated with another seed, and a message says so.
+
+    Returns: median, least and greatest of every score, ready for JSON; also written to `output/scores.json`.
+    Raises: ElectrainError: see `finetune`.
     """
     if seeds < 1:
         raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
@@ -59,7 +61,7 @@ def finetune_seeds(
                 break
             if attempt < MOST_RESTARTS:
                 restarts.append(seed)
-                say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} is run in its place")
+                say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} replaces it")
         runs.append(result)
     return _summary(runs, restarts, output)
 

@@ -1,8 +1,8 @@
-"""Classification of a text or a pair of texts: one label of several, or any number of labels."""
+"""Classification of a text or a pair of texts: each gets one label, or any number of labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,16 +13,20 @@ from electrain.finetune.tasks.metrics import classification_scores
 from electrain.finetune.tasks.task import Answer, Collated, Row
 from electrain.finetune.tasks.text_task import TextTask
 
-# From this probability on a label is given, where a text may have several.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Where a text may have several labels, it gets those that are at least this probable.
 LABEL_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class Classification(TextTask):
-    """Attributes, beside those of `TextTask`:
+    """Classification.
 
-    labels: in the order of the logits.
-    has_many: True where a text may have several labels, or none.
+    Attributes, besides those of `TextTask`:
+        labels: the labels, in the order of the logits.
+        has_many: True where a text may have several labels or none.
     """
 
     labels: tuple[str, ...] = ()
@@ -31,11 +35,11 @@ class Classification(TextTask):
 
     @property
     def main_score(self) -> str:
-        """Accuracy; micro F1 where a text may have several labels."""
+        """`accuracy`, or `f1_micro` where a text may have several labels."""
         return "f1_micro" if self.has_many else "accuracy"
 
-    def target_of(self, example: TextExample) -> Any:
-        """The number of the label; 0 and 1 for each label where there may be several; None where unknown."""
+    def target_of(self, example: TextExample) -> int | list[float] | None:
+        """Number of the label; where there may be several, 0.0 or 1.0 for each label; None where unknown."""
         if self.has_many:
             return [float(label in example.labels) for label in self.labels]
         return self.labels.index(example.labels[0]) if example.labels else None
@@ -44,8 +48,8 @@ class Classification(TextTask):
         """See `Task`. `targets` is (rows,) int64, or (rows, labels) float32 where there may be several."""
         return self.collated(rows, torch.float32 if self.has_many else torch.int64)
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
-        """() float32: summed cross-entropy in nats; binary, over all labels, where there may be several."""
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+        """() float32: summed cross-entropy in nats; where there may be several labels, binary and over all of them."""
         inputs = dict(tensors)
         targets = inputs.pop("targets")
         logits = model(**inputs).logits.float()
@@ -53,7 +57,7 @@ class Classification(TextTask):
             return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
         return functional.cross_entropy(logits, targets, reduction="sum")
 
-    def answer(self, model: Any, examples: Sequence[TextExample]) -> list[Answer]:
+    def answer(self, model: "PreTrainedModel", examples: Sequence[TextExample]) -> list[Answer]:
         """{"text", "pair", "label", "probability", "probabilities"}, or "labels" where there may be several."""
         answers = []
         for example, logits in zip(examples, self.logits(model, examples), strict=True):

@@ -1,7 +1,7 @@
-"""Words and marks with a space between each two, as WordPiece leaves them, back to normal text.
+"""Turns decoded WordPiece tokens, which have a space between any two words or punctuation marks, into normal text.
 
-WordPiece forgets where spaces stood. For English, German and Chinese they mostly follow from the marks themselves;
-where they do not (a dash or a hyphen? a list of numbers or a decimal?), the more frequent reading is taken.
+WordPiece does not keep where spaces stood. In English, German and Chinese they mostly follow from the marks
+themselves. Where they do not (a dash or a hyphen, a list of numbers or a decimal), the more frequent reading is taken.
 """
 
 import re
@@ -11,7 +11,7 @@ from electrain.data.text.cleaning import clean_text
 
 
 class _Sides(NamedTuple):
-    """Whether a token stands right against its neighbours."""
+    """On which sides a token has no space."""
 
     left: bool = False
     right: bool = False
@@ -20,7 +20,7 @@ class _Sides(NamedTuple):
 _FREE, _LEFT, _RIGHT, _BOTH = _Sides(), _Sides(left=True), _Sides(right=True), _Sides(True, True)
 
 _ALWAYS = dict.fromkeys(",;!?)]}%…”°", _LEFT) | dict.fromkeys("([{¿¡„‚", _RIGHT) | dict.fromkeys("/\\_—", _BOTH)
-# A mark that opens or closes: what closes it when it has opened. Of two that differ, either may come first.
+# Marks that open or close, each with the mark that closes it. Languages differ in which of two marks comes first.
 _CLOSED_BY = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“", "‚": "‘", "»": "«", "«": "»", "`": "`"}
 _APOSTROPHES = "'’"
 _SUFFIXES = frozenset(["s", "t", "m", "d", "re", "ve", "ll", "em", "S", "T", "M", "D", "RE", "VE", "LL"])
@@ -37,12 +37,11 @@ _LATIN_WORD = re.compile(r"(?![\u2e80-\U0003ffff])[^\W\d_]")
 
 
 def detokenize(tokens_text: str) -> str:
-    """`tokens_text` with the spaces of normal text.
+    """The text with the spaces of normal text; for instance "don't (3.5%)" from "don ' t ( 3 . 5 % )".
 
     Args:
-        tokens_text: words, marks and Chinese characters with a space between each two, as the WordPiece tokenizer of
+        tokens_text: words, marks and Chinese characters with a space between any two, as the WordPiece tokenizer of
             BERT and ELECTRA decodes to.
-    Returns: for instance "don't (3.5%)" of "don ' t ( 3 . 5 % )".
     """
     tokens = clean_text(tokens_text).split()
     if not tokens:
@@ -63,7 +62,7 @@ def _is_mostly_chinese(tokens: list[str]) -> bool:
 
 
 def _joins_chinese(before: str, after: str, is_chinese: bool) -> bool:
-    """True where no space stands because of Chinese: in Chinese text only Latin words and numbers are apart."""
+    """True where Chinese writing has no space: in Chinese text only Latin words and numbers are set apart."""
     if _IS_WIDE_MARK.match(before[-1]) or _IS_WIDE_MARK.match(after[0]):
         return True
     if is_chinese and ((before in _FORMULA or after in _FORMULA) or not (before[-1].isalnum() or after[0].isalnum())):
@@ -94,7 +93,7 @@ def _all_sides(tokens: list[str]) -> list[_Sides]:
 
 
 def _is_apostrophe(before: str, after: str, is_open: bool) -> bool:
-    """True for what belongs to a word, False for a quotation mark."""
+    """True for an apostrophe that belongs to a word, False for a quotation mark."""
     return _goes_on(before, after) or (not is_open and _is_word(before) and before[-1] in "sxzß" and after != "")
 
 
@@ -104,7 +103,7 @@ def _goes_on(before: str, after: str) -> bool:
 
 
 def _is_year(token: str) -> bool:
-    """True for what stands behind the apostrophe of '90s."""
+    """True for the part of '90s after its apostrophe."""
     return re.fullmatch(r"\d\ds?", token) is not None
 
 
@@ -113,7 +112,7 @@ def _is_word(token: str) -> bool:
 
 
 def _mark_sides(token: str, before: str, after: str) -> _Sides:
-    """How a mark that opens and closes nothing stands; words stand free."""
+    """The sides of a mark that opens and closes nothing; words have spaces on both sides."""
     if token in _ALWAYS:
         return _BOTH if token == "," and _is_thousand(before, after) else _ALWAYS[token]
     if token == ".":
@@ -139,12 +138,12 @@ def _is_number(token: str) -> bool:
 
 
 def _is_thousand(before: str, after: str) -> bool:
-    """True in 1,000; a list of numbers has a space."""
+    """True for a comma as in 1,000; in a list of numbers a space follows it."""
     return re.fullmatch(r"\d{1,3}", before) is not None and re.fullmatch(r"\d{3}\D*", after) is not None
 
 
 def _goes_on_after_point(before: str, after: str) -> bool:
-    """True within a decimal number, three points, an abbreviation, or a name on the web."""
+    """True within a decimal number, an ellipsis, an abbreviation or an internet address."""
     if before[-1:].isdigit() and after[:1].isdigit():
         return True
     if after == "." or before == "www":
@@ -154,7 +153,7 @@ def _goes_on_after_point(before: str, after: str) -> bool:
 
 
 def _hyphen_sides(before: str, after: str) -> _Sides:
-    """Within a word or a doubled hyphen both sides; before "und" the left one; at the start of a number the right."""
+    """No space within a word or a double hyphen, none on the left before "und", none on the right before a number."""
     if before in ("", *"([{"):
         return _RIGHT if _is_word(after) else _FREE
     if after in _SUSPENDED and not _is_number(before):

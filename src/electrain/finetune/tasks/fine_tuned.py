@@ -1,8 +1,8 @@
-"""A fine-tuned model, ready to be asked: from a folder of `electrain finetune`, or anybody's with a task's head."""
+"""Opens a fine-tuned model: a folder of `electrain finetune`, or any Hugging Face model with the head of a task."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.task import Task
@@ -14,6 +14,9 @@ from electrain.models.task_heads import TASK_CLASSES
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 
 @dataclass(frozen=True)
 class FineTuned:
@@ -23,10 +26,10 @@ class FineTuned:
         source: the folder or hub id it was read from.
     """
 
-    model: Any
+    model: "PreTrainedModel"
     task: Task[Any]
     settings: TaskSettings
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
     source: str
 
 

@@ -23,12 +23,12 @@ _ENTITY_SCORES = {"precision": "precision", "recall": "recall", "f1": "f1-score"
 _AVERAGES = {"micro avg", "macro avg", "weighted avg"}  # what seqeval reports beside the types
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
-# What CMRC 2018 leaves out of an answer. Other ASCII punctuation stays.
+# What the evaluation script of CMRC 2018 removes from an answer; it keeps all other ASCII punctuation.
 _CMRC_PUNCTUATION = set("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-# A segment for CMRC 2018: one Chinese character, a word of any other writing, or one ASCII sign.
+# A segment for CMRC 2018: one Chinese character, a word in any other script, or one ASCII sign.
 _OTHER_WRITING = r"[^\s!-/:-@\[-`{-~\u4e00-\u9fa5]+"
 _CMRC_SEGMENT = re.compile(rf"[\u4e00-\u9fa5]|{_OTHER_WRITING}(?:[.,']{_OTHER_WRITING})*|[!-/:-@\[-`{{-~]")
-# A token of a Chinese summary: an ASCII word or number, or one character of any other writing.
+# A token of a Chinese summary: an ASCII word or number, or one character of any other script.
 _SUMMARY_TOKEN = re.compile(r"[a-z0-9]+|[^\W_]")
 # Ideographs, their extensions, and the compatibility blocks.
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]")
@@ -152,7 +152,7 @@ def answer_scores(
     """
     _require_examples(truths)
     if not all(truths):
-        raise DataError("a question has no accepted answer, so that none can be scored; add one, or leave it out")
+        raise DataError("a question has no accepted answer to score against; add one or remove the question")
     normalised, overlap = (_cmrc_text, _cmrc_f1) if by_characters else (_squad_text, _squad_f1)
     pairs = list(zip(truths, predicted, strict=True))
     return {
@@ -233,7 +233,7 @@ def _translation_metrics(tokenize: str) -> tuple[Any, Any]:
 def _reference_streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
     """A list of all first references, one of all second ones and so on; None where an output has fewer."""
     if not all(references):
-        raise DataError("an example has no reference, so that its output cannot be scored; add one, or leave it out")
+        raise DataError("an example has no reference to score against; add one or remove the example")
     most = max(map(len, references))
     return [[accepted[n] if n < len(accepted) else None for accepted in references] for n in range(most)]
 
@@ -261,7 +261,7 @@ def summary_scores(
     """
     _require_examples(references)
     if not all(references):
-        raise DataError("an example has no reference, so that its output cannot be scored; add one, or leave it out")
+        raise DataError("an example has no reference to score against; add one or remove the example")
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = _library("rouge_score.rouge_scorer").RougeScorer(
         names, use_stemmer=not by_characters, tokenizer=_CharacterTokenizer() if by_characters else None

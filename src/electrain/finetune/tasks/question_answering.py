@@ -1,8 +1,8 @@
-"""Question answering: which stretch of a text answers the question? Long texts are asked in overlapping windows."""
+"""Question answering: finds the span of a text that answers a question; long texts are read in overlapping windows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,9 +16,13 @@ from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import ConfigurationError, DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 # Source: google-research/electra, configure_finetuning.py: max_query_length.
 LONGEST_QUESTION_TOKENS = 64
-# Texts tokenized at once: Python's lists of their offsets are large, and soon become arrays.
+# Number of texts tokenized at once. The tokenizer returns offsets as Python lists, which take much memory until they
+# become arrays.
 TEXTS_PER_CALL = 256
 
 
@@ -27,10 +31,10 @@ class TokenizedContext:
     """A context, or a question, as tokens without special ones.
 
     Attributes:
-        text: as given.
-        token_ids: one per token.
-        starts: (tokens,) int32; each token's first character in `text`.
-        ends: (tokens,) int32; the one after its last.
+        text: the text as given.
+        token_ids: ids of the tokens.
+        starts: (tokens,) int32; index in `text` of each token's first character.
+        ends: (tokens,) int32; index in `text` of the character after each token.
     """
 
     text: str
@@ -41,12 +45,12 @@ class TokenizedContext:
 
 @dataclass(frozen=True)
 class ContextWindow:
-    """A stretch of a context that stands in a row.
+    """The part of a context that a row holds.
 
     Attributes:
-        context: the whole of it; shared by all its windows.
+        context: the whole context, which all its windows share.
         start, end: the tokens of the context in this window, end exclusive.
-        first: place in the row of the first of them.
+        first: place of the first of them in the row.
     """
 
     context: TokenizedContext
@@ -57,7 +61,7 @@ class ContextWindow:
 
 @dataclass(frozen=True)
 class Span:
-    """An answer as tokens of the context, both inclusive, and its probability among all that could be given."""
+    """An answer: its first and last token in the context, both inclusive, and its probability among all spans."""
 
     first: int
     last: int
@@ -66,24 +70,25 @@ class Span:
 
 @dataclass(frozen=True)
 class QuestionAnswering:
-    """Answers that are a stretch of the context, as in SQuAD 1.1 and CMRC 2018; a `Task`.
+    """Answers that are a span of the context, as in SQuAD 1.1 and CMRC 2018; a `Task`.
 
-    A row is [CLS] question [SEP] window [SEP]. What the loss and the answers choose among is the context, and for the
-    loss [CLS], which is the target of a window that the answer is not in. Source: Devlin et al. 2018, section 4.2;
-    google-research/electra, finetune/qa/qa_tasks.py.
+    A row is [CLS] question [SEP] window [SEP]. An answer is a span of the context. In training, [CLS] is a candidate
+    too: it is the target in windows that do not hold the whole answer.
 
     Attributes:
-        tokenizer: fast.
-        longest_tokens: of a row, special tokens counted.
-        window_overlap_tokens: that a window shares with the next one.
-        longest_answer_tokens: of an answer that is given; those trained on may be longer.
-        batch_tokens: of a forward pass when answering, padding counted.
-        by_characters: how answers are scored, see `answer_scores`; None: True where the contexts are Chinese.
+        tokenizer: a fast tokenizer.
+        longest_tokens: maximum length of a row, special tokens counted.
+        window_overlap_tokens: number of tokens that a window shares with the next one.
+        longest_answer_tokens: maximum length of a predicted answer; answers in training may be longer.
+        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
+        by_characters: how answers are scored, see `answer_scores`; None scores by characters if the contexts are
+            Chinese.
         with_token_types: False for models that take no token_type_ids (ModernBERT).
-    Raises: ConfigurationError: the windows would not advance.
+    Raises: ConfigurationError: windows overlap so far that the next one would not advance.
+    Source: Devlin et al. 2018, section 4.2; google-research/electra, finetune/qa/qa_tasks.py.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
     longest_tokens: int = 384
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30
@@ -107,16 +112,17 @@ class QuestionAnswering:
 
     @property
     def longest_question_tokens(self) -> int:
-        """What a question is cut to: 64 tokens, and no more than a quarter of a row."""
+        """Maximum length of a question, in tokens: 64, and at most a quarter of a row."""
         return min(LONGEST_QUESTION_TOKENS, self.longest_tokens // 4)
 
     def rows(self, examples: Sequence[QuestionExample]) -> list[Row]:
-        """See `Task`. `places` is a `ContextWindow`; `target` is the row's first and last place of the answer.
+        """See `Task`. `places` is a `ContextWindow`; `target` is the first and last place of the answer in the row.
 
-        (0, 0), which is [CLS], where the answer is not wholly in the window; None where no answer is known. Of several
-        answers it is the first that stands in the context; where it does not stand at the character given (CMRC 2018
-        is off by one here and there), the nearest place is taken.
-        Raises: DataError: no answer of an example stands in its context, or the tokenizer sees nothing of it.
+        The target is (0, 0), the place of [CLS], if the window does not hold the whole answer, and None if no answer is
+        known. Of several answers the first one that occurs in the context is taken; if it does not occur at the given
+        character (some in CMRC 2018 are off by one), its nearest occurrence is.
+
+        Raises: DataError: no answer of an example occurs in its context, or the tokenizer drops all of it.
         """
         rows = []
         for row in self._rows_without_targets(examples):
@@ -143,10 +149,10 @@ class QuestionAnswering:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. Beside the model's inputs:
+        """See `Task`. Besides the model's inputs there are:
 
         `is_candidate`, (rows, length) bool: True at [CLS] and the context; and `first_token` and `last_token`,
-        (rows,) int64: places of the answer.
+        (rows,) int64: the places of the answer.
         """
         tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
         candidates = [
@@ -157,7 +163,7 @@ class QuestionAnswering:
             tensors["first_token"], tensors["last_token"] = torch.tensor([row.target for row in rows]).unbind(1)
         return Collated(tensors, scored=len(rows), tokens=sum(len(row.input_ids) for row in rows))
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: for each row the mean cross-entropy, in nats, of the answer's first and last token; summed."""
         output = _outputs(model, tensors)
         is_other = ~tensors["is_candidate"]
@@ -167,11 +173,11 @@ class QuestionAnswering:
         ]
         return (losses[0] + losses[1]) / 2
 
-    def answer(self, model: Any, examples: Sequence[QuestionExample]) -> list[Answer]:
+    def answer(self, model: "PreTrainedModel", examples: Sequence[QuestionExample]) -> list[Answer]:
         """{"id", "answer", "score", "start", "end"} for each question.
 
-        answer is a stretch of the context as given, from character start to end, exclusive; score its probability among
-        all stretches of at most `longest_answer_tokens`. Of a context without a token: "" and score 0.
+        The answer is the context's text from character start to end, exclusive; the score is its probability among all
+        spans of at most `longest_answer_tokens`. A context without tokens gives the answer "" and the score 0.
         """
         rows = self._rows_without_targets(examples)
         logits = self._context_logits(model, rows)
@@ -186,49 +192,49 @@ class QuestionAnswering:
         return answers
 
     @torch.inference_mode()
-    def _context_logits(self, model: Any, rows: Sequence[Row]) -> list[NDArray[np.float32]]:
+    def _context_logits(self, model: "PreTrainedModel", rows: Sequence[Row]) -> list[NDArray[np.float32]]:
         """For each row (2, tokens of its window) float32: start and end logits of those tokens."""
-        result: list[Any] = [None] * len(rows)
-        index_of = {id(row): index for index, row in enumerate(rows)}
+        # Batches come in another order, and rows are not hashable: their identity finds the way back.
+        found: dict[int, NDArray[np.float32]] = {}
         for batch in inference_batches(rows, self.batch_tokens):
             output = _outputs(model, on_device(self.collate(batch).tensors, model.device))
             both = torch.stack([output.start_logits, output.end_logits], 1).float().cpu().numpy()
             for row, logits in zip(batch, both, strict=True):
                 window = row.places
-                result[index_of[id(row)]] = logits[:, window.first : window.first + window.end - window.start].copy()
-        return result
+                found[id(row)] = logits[:, window.first : window.first + window.end - window.start].copy()
+        return [found[id(row)] for row in rows]
 
     def score(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> dict[str, float]:
         """exact_match and f1, in per cent, see `answer_scores`. Raises: DataError: a question's answer is unknown."""
         for example in examples:
             if not example.answers:
                 raise DataError(
-                    f"{example.source or example.identifier}: no accepted answer to score against; add one, or leave "
-                    "the question out"
+                    f"{example.source or example.identifier}: no accepted answer to score against; add one or remove "
+                    "the question"
                 )
         by_characters = self.is_scored_by_characters(examples)
         truths = [[text for text, _ in example.answers] for example in examples]
         return answer_scores(truths, [answer["answer"] for answer in answers], by_characters=by_characters)
 
-    def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, Any]:
-        """Which published definition of the scores it is."""
+    def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, object]:
+        """The published definition of the scores."""
         return {"definition": "CMRC 2018" if self.is_scored_by_characters(examples) else "SQuAD 1.1"}
 
     def is_scored_by_characters(self, examples: Sequence[QuestionExample]) -> bool:
-        """As `by_characters` says, or True where the contexts are Chinese."""
+        """`by_characters`, or, where that is None, True if the contexts are Chinese."""
         if self.by_characters is not None:
             return self.by_characters
         return looks_chinese(list({example.context for example in examples}))
 
 
-def _outputs(model: Any, tensors: Mapping[str, Any]) -> Any:
-    """What the model says of the rows; `tensors` holds more than it takes."""
+def _outputs(model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Any:
+    """The model's output for the rows; `tensors` holds more than the model takes."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return model(**{name: tensors[name] for name in names if name in tensors})
 
 
-def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, TokenizedContext]:
-    """Each distinct text as tokens that know their characters."""
+def tokenize_distinct(tokenizer: "PreTrainedTokenizerFast", texts: Iterable[str]) -> dict[str, TokenizedContext]:
+    """Each distinct text as tokens with their places in the text; contexts of several questions are tokenized once."""
     distinct = list(dict.fromkeys(texts))
     result = {}
     for start in range(0, len(distinct), TEXTS_PER_CALL):
@@ -241,34 +247,34 @@ def tokenize_distinct(tokenizer: Any, texts: Iterable[str]) -> dict[str, Tokeniz
 
 
 def window_bounds(tokens: int, room: int, overlap: int) -> list[tuple[int, int]]:
-    """Start and end of windows of at most `room` tokens that cover a context; one empty window for an empty one.
+    """Start and end of windows of at most `room` tokens that cover a context; one empty window for an empty context.
 
-    Neighbours share `overlap` tokens, or more with the last window, which is full too: any stretch of up to
-    `overlap` + 1 tokens is wholly in some window.
+    Neighbours share `overlap` tokens. The last window may share more, because it is moved back until it is full. Every
+    span of up to `overlap` + 1 tokens is wholly in some window.
     """
     starts = [*range(0, max(0, tokens - room), room - overlap), max(0, tokens - room)]
     return [(start, min(start + room, tokens)) for start in starts]
 
 
 def _tokens_of_answer(context: TokenizedContext, example: QuestionExample) -> tuple[int, int]:
-    """First and last token, inclusive, that hold a character of the answer. Raises: as `QuestionAnswering.rows`."""
+    """First and last token, inclusive, with a character of the answer. Raises: as `QuestionAnswering.rows`."""
     where = example.source or f"question {example.identifier}"
     placed = [(text, place) for text, given in example.answers for place in [_place_of(text, given, context.text)]]
     text, start = next((answer for answer in placed if answer[1] >= 0), ("", -1))
     if start < 0:
         raise DataError(
-            f"{where}: the answer '{example.answers[0][0][:60]}' does not stand in its context; mend it, or leave the "
-            "question out"
+            f"{where}: the answer '{example.answers[0][0][:60]}' does not occur in its context; correct it or remove "
+            "the question"
         )
     first = int(np.searchsorted(context.ends, start, side="right"))
     last = int(np.searchsorted(context.starts, start + len(text), side="left")) - 1
     if first > last:
-        raise DataError(f"{where}: the tokenizer drops all of the answer '{text[:60]}'; leave the question out")
+        raise DataError(f"{where}: the tokenizer drops all of the answer '{text[:60]}'; remove the question")
     return first, last
 
 
 def _place_of(answer: str, given: int, context: str) -> int:
-    """The character of the context where the answer begins, nearest to `given`; -1 where it does not stand there."""
+    """Index of the answer's occurrence in the context that is nearest to `given`; -1 if it does not occur."""
     if answer and given >= 0 and context.startswith(answer, given):
         return given
     before, after = context.rfind(answer, 0, max(given, 0) + len(answer)), context.find(answer, max(given, 0))
@@ -278,7 +284,7 @@ def _place_of(answer: str, given: int, context: str) -> int:
 
 
 def _target(window: ContextWindow, span: tuple[int, int]) -> tuple[int, int]:
-    """The answer's first and last place in the row; [CLS], twice, where it is not wholly in the window."""
+    """First and last place of the answer in the row; (0, 0), which is [CLS], if the window does not hold all of it."""
     if span[0] < window.start or span[1] >= window.end:
         return 0, 0
     shift = window.first - window.start
@@ -286,10 +292,10 @@ def _target(window: ContextWindow, span: tuple[int, int]) -> tuple[int, int]:
 
 
 def span_logits(logits: NDArray[np.float32], longest: int) -> NDArray[np.float64]:
-    """(tokens, longest) float64: the logit of the answer that begins at a token and ends so many tokens later.
+    """(tokens, longest) float64: the logit of each span, by its first token and its length minus one.
 
     Args:
-        logits: (2, tokens) float; of beginning, and of ending, at each token.
+        logits: (2, tokens) float; logits of a span that begins, and of one that ends, at each token.
     Returns: start logit + end logit; minus infinity where the end is outside the window.
     """
     start, end = logits.astype(np.float64)
@@ -299,14 +305,14 @@ def span_logits(logits: NDArray[np.float32], longest: int) -> NDArray[np.float64
 
 
 def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:
-    """The answer with the highest start logit + end logit in any window; None where there is no token.
+    """The span with the highest start logit + end logit in any window; None where there is no token.
 
-    Its probability is the softmax over the spans of all windows; what two windows say of one span is added up, so that
-    an answer where they overlap is not taken for two that compete.
+    Its probability is the softmax over the spans of all windows. Where windows overlap, the probabilities that they
+    give to one span are added up, so that it does not compete with itself.
 
     Args:
-        windows: of one context, in its order.
-        logits: for each (2, tokens) float, as in `span_logits`.
+        windows: the windows of one context, in order.
+        logits: for each window (2, tokens) float, as in `span_logits`.
     """
     tokens = windows[-1].end
     if not tokens:
@@ -314,6 +320,7 @@ def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.floa
     best = np.full((tokens, longest), -np.inf)
     mass = best.copy()
     for window, both in zip(windows, logits, strict=True):
+        # In log space, since the logits of different windows are not normalised together and may be far apart.
         own, spans = slice(window.start, window.end), span_logits(both, longest)
         np.maximum(best[own], spans, out=best[own])
         np.logaddexp(mass[own], spans, out=mass[own])

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,10 +13,13 @@ from electrain.finetune.tasks.metrics import regression_scores
 from electrain.finetune.tasks.task import Answer, Collated, Row
 from electrain.finetune.tasks.text_task import TextTask
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 @dataclass(frozen=True)
 class Regression(TextTask):
-    """Numbers are learned as they are: the reference implementation does not scale them either.
+    """Regression on the numbers as they are: the reference implementation does not scale them either.
 
     Source: google-research/electra, finetune/classification/classification_tasks.py, RegressionTask.
     """
@@ -24,7 +27,7 @@ class Regression(TextTask):
     name: TaskName = "regression"
     main_score: str = "spearman"
 
-    def target_of(self, example: TextExample) -> Any:
+    def target_of(self, example: TextExample) -> float | None:
         """The number; None where unknown."""
         return example.value
 
@@ -32,13 +35,13 @@ class Regression(TextTask):
         """See `Task`. `targets` is (rows,) float32."""
         return self.collated(rows, torch.float32)
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: summed squared error."""
         inputs = dict(tensors)
         targets = inputs.pop("targets")
         return functional.mse_loss(model(**inputs).logits.float().squeeze(-1), targets, reduction="sum")
 
-    def answer(self, model: Any, examples: Sequence[TextExample]) -> list[Answer]:
+    def answer(self, model: "PreTrainedModel", examples: Sequence[TextExample]) -> list[Answer]:
         """{"text", "pair", "value"}."""
         answers = []
         for example, logits in zip(examples, self.logits(model, examples), strict=True):

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from electrain.finetune.tasks.metrics import (
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 from electrain.foundation.errors import DataError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 _UNSCORED = -100  # what PyTorch's cross-entropy leaves out
 
 
@@ -30,22 +33,23 @@ class SequenceToSequence:
     """A task whose answer is a text.
 
     Attributes:
-        tokenizer: of the text that is read.
-        target_tokenizer: of the text that is written; may be the same.
+        tokenizer: the tokenizer of the source text.
+        target_tokenizer: the tokenizer of the text that is written; may be the same.
         with_token_types: True where the encoder has token types (not ModernBERT).
-        longest_source_tokens: special tokens counted; what is longer is cut at the end.
-        longest_target_tokens: the end counted; longer targets are cut, and writing stops there.
-        label_smoothing: this much of each target's probability is spread over the vocabulary (Szegedy et al. 2016).
-        beams: kept in beam search; 1: the likeliest token each time.
+        longest_source_tokens: maximum length of the source, special tokens counted; longer texts are cut at the end.
+        longest_target_tokens: maximum length of the target, end token counted; training targets are cut there, and
+            writing stops there.
+        label_smoothing: part of each target's probability that is spread over the vocabulary (Szegedy et al. 2016).
+        beams: number of beams in beam search; 1 takes the most likely token each time.
         length_penalty: a beam's log-probability is divided by its length to this power.
-        no_repeat_ngram_tokens: no run of so many tokens is written twice; 0: no such rule.
-        batch_tokens: source tokens in one pass of beam search, each counted once per beam.
-        tokenize: how sacreBLEU splits words; empty: "zh" where the references look Chinese, otherwise "13a".
+        no_repeat_ngram_tokens: length of token sequences that are never written twice; 0 for no such rule.
+        batch_tokens: maximum number of source tokens in one pass of beam search, counted once per beam.
+        tokenize: how sacreBLEU splits words; "" means "zh" where the references look Chinese, otherwise "13a".
     """
 
     name: Literal["summarization", "translation"]
-    tokenizer: Any
-    target_tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
+    target_tokenizer: "PreTrainedTokenizerFast"
     with_token_types: bool
     longest_source_tokens: int = 256
     longest_target_tokens: int = 64
@@ -58,11 +62,11 @@ class SequenceToSequence:
 
     @property
     def main_score(self) -> str:
-        """BLEU of translations, ROUGE-L of summaries."""
+        """`bleu` for translations, `rougeL` for summaries."""
         return "bleu" if self.name == "translation" else "rougeL"
 
     def rows(self, examples: Sequence[PairedExample]) -> list[Row]:
-        """Source as [CLS] ... [SEP] and target as ... [SEP]; no target where an example has none."""
+        """See `Task`. The source is [CLS] ... [SEP], the target ... and the end token; None if an example has none."""
         targets = plain_ids(self.target_tokenizer, [example.target for example in examples])
         end = writing_ids(self.target_tokenizer).end
         room = self.longest_target_tokens - 1
@@ -87,10 +91,10 @@ class SequenceToSequence:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """The model's arguments, and `labels`, (rows, longest target) int64, -100 at padding.
+        """See `Task`. `labels` is (rows, longest target) int64, -100 at padding.
 
-        The decoder reads the target one place later, behind its start token: at each place it has seen what stands
-        before, and its label is what comes next.
+        The decoder's input is the target shifted by one place, with the start token in front: at each place it has seen
+        the tokens before, and its label is the next token.
         """
         tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
         tokens = sum(len(row.input_ids) for row in rows)
@@ -100,11 +104,12 @@ class SequenceToSequence:
         tensors["decoder_input_ids"] = padded([[ids.start, *row.target[:-1]] for row in rows], ids.pad)
         tensors["labels"] = padded([row.target for row in rows], _UNSCORED)
         is_real = tensors["labels"] != _UNSCORED
-        tensors["decoder_attention_mask"] = None if is_real.all() else is_real.to(torch.int64)
+        if not is_real.all():
+            tensors["decoder_attention_mask"] = is_real.to(torch.int64)
         scored = int(is_real.sum())
         return Collated(tensors, scored, tokens + scored)
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: label-smoothed cross-entropy in nats, summed over the target tokens, ends included."""
         inputs = {name: value for name, value in tensors.items() if name != "labels"}
         logits = model(**inputs, use_cache=False).logits
@@ -116,18 +121,18 @@ class SequenceToSequence:
             label_smoothing=self.label_smoothing,
         )
 
-    def answer(self, model: Any, examples: Sequence[PairedExample]) -> list[Answer]:
-        """For each example {"text": what was read, "output": what the model writes of it}."""
+    def answer(self, model: "PreTrainedModel", examples: Sequence[PairedExample]) -> list[Answer]:
+        """{"text", "output"} for each example: the source, and what the model writes."""
         outputs = [""] * len(examples)
         for batch in inference_batches(self._source_rows(examples), max(1, self.batch_tokens // self.beams)):
             for row, text in zip(batch, self._write(model, batch), strict=True):
                 outputs[row.example] = text
         return [{"text": example.text, "output": text} for example, text in zip(examples, outputs, strict=True)]
 
-    def _write(self, model: Any, rows: Sequence[Row]) -> list[str]:
+    def _write(self, model: "PreTrainedModel", rows: Sequence[Row]) -> list[str]:
         inputs = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
-        if inputs["attention_mask"] is None:
-            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])  # otherwise guessed, from the decoder's pad
+        # Without a mask `generate` guesses one from the decoder's padding id, which means another token to the encoder.
+        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
         positions = model.config.decoder.max_position_embeddings
         written = model.generate(
             **on_device(inputs, model.device),
@@ -143,7 +148,7 @@ class SequenceToSequence:
         return [detokenize(text) for text in texts] if is_word_piece(self.target_tokenizer) else texts
 
     def score(self, examples: Sequence[PairedExample], answers: Sequence[Answer]) -> dict[str, float]:
-        """BLEU and chrF, 0 to 100, of translations; ROUGE-1, ROUGE-2 and ROUGE-L of summaries.
+        """`bleu` and `chrf` of translations; `rouge1`, `rouge2` and `rougeL` of summaries; all in per cent.
 
         Raises: DataError: an example has neither target nor references.
         """
@@ -154,8 +159,8 @@ class SequenceToSequence:
         is_chinese = looks_chinese([texts[0] for texts in references])
         return summary_scores(references, outputs, by_characters=is_chinese)
 
-    def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, Any]:
-        """Of translations sacreBLEU's signatures, of summaries how ROUGE finds words."""
+    def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, object]:
+        """sacreBLEU's signatures for translations; for summaries, whether ROUGE compares words or characters."""
         references = [_references(example) for example in examples]
         if self.name == "summarization":
             is_chinese = looks_chinese([texts[0] for texts in references])
@@ -163,25 +168,27 @@ class SequenceToSequence:
         return {"signatures": translation_signature(references, tokenize=self._words_of(references))}
 
     def _words_of(self, references: Sequence[Sequence[str]]) -> str:
-        """How sacreBLEU splits words."""
+        """The name of sacreBLEU's tokenizer for these references."""
         return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
 
 
 def _references(example: PairedExample) -> list[str]:
     references = [text for text in (example.target, *example.references) if text]
     if not references:
-        raise DataError(f"{example.source or 'an example'}: has no target to compare with; add one, or leave it out")
+        raise DataError(
+            f"{example.source or 'an example'}: has no target to compare with; add one or remove the example"
+        )
     return references
 
 
 def copying_pairs(texts: Sequence[str], targets: Sequence[str]) -> list[dict[str, str]]:
-    """Each text with its first words for a summary, as long as the median target: they teach a decoder to copy."""
+    """Each text paired with its own beginning, as long as the median target: such pairs teach a decoder to copy."""
     length = round(statistics.median(len(target) for target in targets))
     return [{"text": text, "summary": first_words(text, length)} for text in texts]
 
 
 def first_words(text: str, characters: int) -> str:
-    """About so many characters from the start of a text, to the end of a word: the plainest of summaries."""
+    """The beginning of a text, about `characters` long and up to the end of a word: the simplest summary."""
     if looks_chinese([text]):
         return text[:characters]
     end = text.find(" ", characters)

@@ -1,8 +1,8 @@
-"""Tagging: a tag for each word of a sentence; names and other entities where the tags are BIO."""
+"""Tagging: each word of a sentence gets a tag; BIO tags mark names and other entities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,24 +14,27 @@ from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
 from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
 
-# The target of every token that is not the first of a word: the loss leaves it out (PyTorch's own number for that).
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+# The target of tokens that the loss leaves out, which is PyTorch's default for it: all but the first of each word.
 IGNORED = -100
 OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
 class Tagging:
-    """Each word is tagged at its first token.
+    """Tagging; the tag of a word is predicted at its first token (Devlin et al. 2018, section 5.3).
 
     Attributes:
-        tokenizer: fast.
+        tokenizer: a fast tokenizer.
         labels: the tags, in the order of the logits.
-        longest_tokens: of a row; longer sentences go through in overlapping windows.
-        with_token_types: False for encoders without them.
-        batch_tokens: of a forward pass without training, padding counted.
+        longest_tokens: maximum length of a row, in tokens; longer sentences are split into overlapping windows.
+        with_token_types: False for encoders without token types.
+        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
     labels: tuple[str, ...]
     longest_tokens: int = 128
     with_token_types: bool = True
@@ -40,16 +43,16 @@ class Tagging:
 
     @property
     def has_entities(self) -> bool:
-        """True where the tags are BIO, or a relative of it."""
+        """True where the tags are BIO or BIOES."""
         return are_entity_tags(self.labels)
 
     @property
     def main_score(self) -> str:
-        """F1 of entities, or accuracy of tags."""
+        """`f1` of entities, or `accuracy` where the tags mark none."""
         return "f1" if self.has_entities else "accuracy"
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
-        """One row for each window; `places` has for each token the number of the word that it answers for, or None."""
+        """One row for each window; `places` has for each token the word whose tag it predicts, or None."""
         words_of = [list(example.words) for example in examples]
         encoded = encode_plain(self.tokenizer, words_of, is_split_into_words=True, add_special_tokens=False)
         numbers = {label: number for number, label in enumerate(self.labels)}
@@ -58,6 +61,7 @@ class Tagging:
         for number, (example, ids) in enumerate(zip(examples, encoded["input_ids"], strict=True)):
             words = encoded.word_ids(number)
             firsts = [word if place == 0 or words[place - 1] != word else None for place, word in enumerate(words)]
+            # Each word is answered for in one window only, that with the most context on both sides.
             for window in windows_of(number, len(ids), self.longest_tokens - 2):
                 answered = [
                     first if window.answers_from <= place < window.answers_to else None
@@ -72,7 +76,7 @@ class Tagging:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. `targets` is (rows, length) int64, -100 where no word is answered for."""
+        """See `Task`. `targets` is (rows, length) int64: the tag's number at the first token of a word, else -100."""
         tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
         tokens = sum(len(row.input_ids) for row in rows)
         if any(row.target is None for row in rows):
@@ -80,7 +84,7 @@ class Tagging:
         tensors["targets"] = padded([row.target for row in rows], IGNORED)
         return Collated(tensors, int((tensors["targets"] != IGNORED).sum()), tokens)
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: summed cross-entropy of the words' tags, in nats."""
         inputs = dict(tensors)
         targets = inputs.pop("targets")
@@ -88,10 +92,10 @@ class Tagging:
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
     @torch.inference_mode()
-    def answer(self, model: Any, examples: Sequence[TaggedExample]) -> list[Answer]:
+    def answer(self, model: "PreTrainedModel", examples: Sequence[TaggedExample]) -> list[Answer]:
         """{"words", "tags"}, and {"entities": [{"type", "text", "first_word", "last_word"}]} where the tags are BIO.
 
-        A word without any token (a control character, say) gets the tag O, or the first tag where there is no O.
+        A word without any token (a control character, for instance) gets the tag O, or the first tag if there is no O.
         """
         silent = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
         tags = [[silent] * len(example.words) for example in examples]
@@ -115,14 +119,14 @@ class Tagging:
         truth, predicted = [example.tags for example in examples], [answer["tags"] for answer in answers]
         return tagging_scores(truth, predicted, has_entities=self.has_entities)
 
-    def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, Any]:
+    def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, object]:
         """How entities are read from tags."""
         del examples
         return {"entities": "conlleval, as seqeval reads them by default"} if self.has_entities else {}
 
 
 def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
-    """The entities that BIO or BIOES tags mark; one that begins with I- counts, as in the usual scorer."""
+    """The entities that BIO or BIOES tags mark; as in conlleval, an entity may begin with I-."""
     entities: list[dict[str, Any]] = []
     is_open = False
     for place, tag in enumerate(tags):
@@ -135,6 +139,7 @@ def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any
         is_open = bool(kind) and prefix not in ("E", "S")
     for entity in entities:
         inside = words[entity["first_word"] : entity["last_word"] + 1]
+        # Single East Asian characters are joined as they are written, other words with a space.
         separator = "" if all(len(word) == 1 and ord(word) > 0x2E7F for word in inside) else " "
         entity["text"] = separator.join(inside)
     return entities

@@ -1,12 +1,12 @@
-"""What a fine-tuning task says of itself; loop, checkpoints, files and command line are the same for all.
+"""The protocol of a fine-tuning task; the loop, checkpoints, files and command line are the same for all tasks.
 
-A task turns examples into rows of tokens, rows into tensors, tensors into a loss, and a model's outputs into answers
-that are scored against the examples.
+A task turns examples into rows of tokens, rows into tensors, tensors into a loss, and a model's outputs into answers,
+which it scores against the examples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,22 +14,25 @@ from torch import Tensor
 from electrain.data.labelled.examples import TaskName
 from electrain.data.tokenizer.windows import longest_first
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 E = TypeVar("E", contravariant=True)
 Answer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What goes through the model at once.
+    """A sequence of tokens that goes through the model as a whole.
 
     Attributes:
-        example: number of the example that it belongs to; an example can have several rows (windows).
-        input_ids: with special tokens.
-        token_type_ids: as many; all 0 for a single text.
-        target: what the loss compares with; its form is the task's own. None where unknown.
-        places: what the task needs to find its way back from tokens to the example; its form is the task's own.
-        is_cut: True where the example's end did not fit.
-        is_target_cut: True where the end of what is to be written did not fit.
+        example: number of the example that the row belongs to; a long example has several rows (windows).
+        input_ids: token ids, special tokens included.
+        token_type_ids: one per token; all 0 for a single text.
+        target: what the loss compares with, in the task's own form; None where unknown.
+        places: what the task needs to map tokens back to the example, in its own form.
+        is_cut: True where the end of the example did not fit.
+        is_target_cut: True where the end of the target text did not fit.
     """
 
     example: int
@@ -46,12 +49,12 @@ class Collated:
     """Rows as tensors.
 
     Attributes:
-        tensors: keyword arguments of `Task.loss`, and those of the model among them.
-        scored: elements that the loss is summed over: rows, words or target tokens.
-        tokens: real tokens, padding left out.
+        tensors: what `Task.loss` reads: the model's keyword arguments, and targets.
+        scored: number of elements that the loss is summed over: rows, words or target tokens.
+        tokens: number of tokens, padding not counted.
     """
 
-    tensors: dict[str, Any]
+    tensors: dict[str, Tensor]
     scored: int
     tokens: int
 
@@ -61,64 +64,63 @@ class Task(Protocol[E]):
 
     @property
     def name(self) -> TaskName:
-        """As the command line has it."""
+        """The name on the command line."""
         ...
 
     @property
     def main_score(self) -> str:
-        """The key of `score` that chooses the best checkpoint; higher is better."""
+        """The key of `score` by which the best model is chosen; higher is better."""
         ...
 
     def rows(self, examples: Sequence[E]) -> list[Row]:
-        """The examples as rows of tokens, in their order."""
+        """The examples as rows of tokens, in the same order."""
         ...
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """Rows, padded to the longest of them, as tensors; targets only where every row has one."""
+        """Rows as tensors, padded to the longest of them; with targets only if every row has one."""
         ...
 
-    def loss(self, model: Any, tensors: Mapping[str, Any]) -> Tensor:
-        """() float32: the summed loss, in nats (squared error for regression), of the rows in `tensors`."""
+    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+        """() float32: the loss summed over the rows in `tensors`, in nats (squared error for regression)."""
         ...
 
-    def answer(self, model: Any, examples: Sequence[E]) -> list[Answer]:
-        """For each example, in order, what the model says of it, ready for JSON. The model is in evaluation mode."""
+    def answer(self, model: "PreTrainedModel", examples: Sequence[E]) -> list[Answer]:
+        """The model's answer to each example, in order, ready for JSON. The model must be in evaluation mode."""
         ...
 
     def score(self, examples: Sequence[E], answers: Sequence[Answer]) -> dict[str, float]:
-        """The task's scores, in the units in which they are usually published."""
+        """The task's scores by name, in the units in which they are usually published."""
         ...
 
-    def score_settings(self, examples: Sequence[E]) -> dict[str, Any]:
-        """What the scores depend on besides examples and answers."""
+    def score_settings(self, examples: Sequence[E]) -> dict[str, object]:
+        """Settings that the scores depend on besides examples and answers, ready for JSON."""
         ...
 
 
 def padded(rows: Sequence[list[int]], padding: int) -> Tensor:
-    """(rows, longest) int64: lists of numbers, filled up at the end."""
+    """(rows, longest) int64: the lists, padded at the end to equal length."""
     longest = max(map(len, rows))
     return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], dtype=torch.int64)
 
 
-def encoder_inputs(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) -> dict[str, Any]:
-    """`input_ids`, `attention_mask` (None where no row is padded) and `token_type_ids`, each (rows, length) int64."""
+def encoder_inputs(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` unless no row is padded, and `token_type_ids`, each (rows, length) int64."""
     ids = padded([row.input_ids for row in rows], pad_id)
     lengths = torch.tensor([len(row.input_ids) for row in rows])
     is_real = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
-    inputs: dict[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": None if is_real.all() else is_real.to(torch.int64),
-    }
+    inputs = {"input_ids": ids}
+    if not is_real.all():  # without a mask, attention takes its fused path
+        inputs["attention_mask"] = is_real.to(torch.int64)
     if with_token_types:
         inputs["token_type_ids"] = padded([row.token_type_ids for row in rows], 0)
     return inputs
 
 
 def inference_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """The rows, longest first, in batches of at most `batch_tokens` tokens, padding counted."""
+    """The rows in batches of at most `batch_tokens` tokens, padding counted; longest first, to keep padding low."""
     return longest_first(rows, batch_tokens, lambda row: len(row.input_ids))
 
 
-def on_device(tensors: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The same arguments, tensors moved to the device."""
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tensors.items()}
+def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors on the device, by the same names."""
+    return {name: value.to(device) for name, value in tensors.items()}

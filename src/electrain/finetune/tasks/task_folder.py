@@ -1,11 +1,11 @@
-"""A fine-tuned model's folder: Hugging Face's files, and `task.json`, which says how its task was set up."""
+"""The folder of a fine-tuned model: Hugging Face's files, and `task.json` with the settings of its task."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.classification import Classification
@@ -19,8 +19,11 @@ from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import is_encoder_decoder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 TASK_FILE_NAME = "task.json"
-# What a folder of somebody else's is for, by the end of its architecture's name.
+# The task of a folder without `task.json`, by the end of its architecture's name.
 _BY_ARCHITECTURE: dict[str, TaskName] = {
     "ForSequenceClassification": "classification",
     "ForTokenClassification": "tagging",
@@ -30,18 +33,18 @@ _BY_ARCHITECTURE: dict[str, TaskName] = {
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """How a task was set up, as it is kept beside the weights.
+    """The settings of a task, saved beside the weights so that evaluation and prediction do as training did.
 
     Attributes:
-        task: which it is.
-        labels: in the order of the logits; empty where the task has none.
-        has_many: a text may have several labels.
-        columns: of the examples, by name: text, pair, label, references; to be read the same way again.
-        longest_tokens: of a row.
-        window_overlap_tokens: of the windows of a long context, in question-answering.
-        longest_answer_tokens: of an answer that is given, in question-answering.
-        generation: beams, length_penalty, no_repeat_ngram_tokens, longest_output_tokens, for tasks that write.
-        label_smoothing: that those were trained with.
+        task: name of the task.
+        labels: the labels, in the order of the logits; empty for tasks without labels.
+        has_many: True where a text may have several labels.
+        columns: name of the column with each part of an example: text, pair, label, references.
+        longest_tokens: maximum length of a row, in tokens.
+        window_overlap_tokens: number of tokens that two windows of a long context share, in question-answering.
+        longest_answer_tokens: maximum length of an answer, in question-answering.
+        generation: beams, length_penalty, no_repeat_ngram_tokens and longest_output_tokens of tasks that write.
+        label_smoothing: label smoothing in training, for tasks that write.
     """
 
     task: TaskName
@@ -56,9 +59,13 @@ class TaskSettings:
 
 
 def build_task(
-    settings: TaskSettings, tokenizer: Any, target_tokenizer: Any = None, *, with_token_types: bool = True
+    settings: TaskSettings,
+    tokenizer: "PreTrainedTokenizerFast",
+    target_tokenizer: "PreTrainedTokenizerFast | None" = None,
+    *,
+    with_token_types: bool = True,
 ) -> Task[Any]:
-    """The task of these settings for a model's tokenizer (and that of its decoder)."""
+    """The task with these settings, for a model's tokenizer and, where it writes, that of its decoder."""
     common: dict[str, Any] = {
         "tokenizer": tokenizer,
         "longest_tokens": settings.longest_tokens,
@@ -89,14 +96,14 @@ def build_task(
     )
 
 
-def takes_token_types(model: Any) -> bool:
-    """Whether the encoder tells the two texts of a pair apart by token types."""
+def takes_token_types(model: "PreTrainedModel") -> bool:
+    """True if the encoder tells the two texts of a pair apart by token types."""
     kind: Mapping[str, Any] = (getattr(model.config, "encoder", None) or model.config).to_dict()
     return int(kind.get("type_vocab_size") or 0) > 1
 
 
 def score_settings(task: Task[Any], settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
-    """What the scores of a model on some examples depend on, ready for JSON."""
+    """Everything that the scores of a model depend on besides its weights and the examples, ready for JSON."""
     given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
     if settings.generation:
         given["generation"] = settings.generation
@@ -110,10 +117,10 @@ def save_task_settings(settings: TaskSettings, directory: Path) -> None:
 
 
 def load_task_settings(source: str, configuration: Any) -> TaskSettings:
-    """The settings of a folder; of one that somebody else made, what its architecture says.
+    """The settings of a model's folder: from `task.json`, or, where there is none, from the model's architecture.
 
     Args: configuration: the Hugging Face configuration of the folder.
-    Raises: CheckpointError: damaged, or not fine-tuned for any task.
+    Raises: CheckpointError: the file is damaged, or the model was not fine-tuned for any task.
     """
     path = Path(source) / TASK_FILE_NAME
     if path.is_file():
@@ -143,5 +150,5 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
         "an encoder-decoder" if is_encoder_decoder(configuration) else "a pretrained model"
     )
     raise CheckpointError(
-        f"{source}: is {kind} that says no task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"
+        f"{source}: is {kind} without a task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"
     )

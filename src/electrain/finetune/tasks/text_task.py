@@ -1,8 +1,8 @@
-"""What classification and regression share: a text or a pair of texts as one row of tokens, one vector of logits."""
+"""What classification and regression share: a text or a pair of texts becomes one row and one vector of logits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,25 +11,28 @@ from electrain.data.labelled.examples import TextExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.task import Collated, Row, encoder_inputs, inference_batches, on_device
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
 
 @dataclass(frozen=True)
 class TextTask:
-    """Texts as rows.
+    """A task on texts or pairs of texts.
 
     Attributes:
-        tokenizer: fast.
-        longest_tokens: of a row; longer texts are cut, the longer of a pair first.
-        with_token_types: False for encoders without them.
-        batch_tokens: of a forward pass without training, padding counted.
+        tokenizer: a fast tokenizer.
+        longest_tokens: maximum length of a row, in tokens; longer texts are cut, the longer one of a pair first.
+        with_token_types: False for encoders without token types.
+        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
     longest_tokens: int = 128
     with_token_types: bool = True
     batch_tokens: int = 8192
 
-    def target_of(self, example: TextExample) -> Any:
-        """What the loss compares with; None where unknown."""
+    def target_of(self, example: TextExample) -> int | float | list[float] | None:
+        """The target of an example; None where unknown."""
         raise NotImplementedError
 
     def rows(self, examples: Sequence[TextExample]) -> list[Row]:
@@ -53,21 +56,21 @@ class TextTask:
                 rows[number] = Row(number, ids, types, target, is_cut=is_cut)
         return rows
 
-    def score_settings(self, examples: Sequence[TextExample]) -> dict[str, Any]:
-        """None."""
+    def score_settings(self, examples: Sequence[TextExample]) -> dict[str, object]:
+        """Nothing: these scores depend on examples and answers alone."""
         del examples
         return {}
 
     def collated(self, rows: Sequence[Row], dtype: torch.dtype) -> Collated:
-        """The rows as tensors, with `targets` of that type where every row has one."""
+        """The rows as tensors, with `targets` of the given dtype if every row has one."""
         tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
         if all(row.target is not None for row in rows):
             tensors["targets"] = torch.tensor([row.target for row in rows], dtype=dtype)
         return Collated(tensors, len(rows), sum(len(row.input_ids) for row in rows))
 
     @torch.inference_mode()
-    def logits(self, model: Any, examples: Sequence[TextExample]) -> list[Tensor]:
-        """For each example (labels,) float32, on the CPU."""
+    def logits(self, model: "PreTrainedModel", examples: Sequence[TextExample]) -> list[Tensor]:
+        """The logits of each example: (labels,) float32, on the CPU."""
         result: list[Any] = [None] * len(examples)
         for batch in inference_batches(self.rows(examples), self.batch_tokens):
             inputs = encoder_inputs(batch, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
