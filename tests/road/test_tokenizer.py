@@ -53,11 +53,11 @@ def test_same_tokens_after_reloading(tmp_path: Path, cased: bool) -> None:
 
 
 def test_special_tokens_come_first(tmp_path: Path) -> None:
-    tokenizer = load_tokenizer(train(tmp_path / "tokenizer", model_max_length=77))
+    tokenizer = load_tokenizer(train(tmp_path / "tokenizer"))
     assert tokenizer.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.mask_token_id] == [0, 1, 4]
     assert len(tokenizer) <= 160
-    assert AutoTokenizer.from_pretrained(tmp_path / "tokenizer").model_max_length == 77
+    assert AutoTokenizer.from_pretrained(tmp_path / "tokenizer").model_max_length == 512
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:

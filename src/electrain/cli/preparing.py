@@ -17,7 +17,6 @@ def tokenizer(
     text_column: str = "text",
     document_separator: str | None = None,
     strict: bool = False,
-    model_max_length: Whole = 512,
     character_coverage: float = 0.9999,
 ) -> None:
     """Train a WordPiece tokenizer on a corpus.
@@ -31,7 +30,6 @@ def tokenizer(
         document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By
             default, each .txt file is one document.
         strict: Refuse invalid UTF-8. By default, invalid bytes are left out and counted.
-        model_max_length: Longest input, in tokens, that is written into the tokenizer's configuration.
         character_coverage: Fraction of the characters in the corpus that the alphabet covers, above 0 and at most 1.
             The rarest characters become [UNK].
     """
@@ -42,14 +40,7 @@ def tokenizer(
     documents = read_documents(corpus, CorpusFormat(text_column, document_separator, strict), counts=counts)
     if not 0 < character_coverage <= 1:
         raise ConfigurationError(f"--character-coverage {character_coverage}: must be above 0 and at most 1")
-    manifest = train_tokenizer(
-        documents,
-        output,
-        vocab_size,
-        cased,
-        model_max_length=model_max_length,
-        character_coverage=character_coverage,
-    )
+    manifest = train_tokenizer(documents, output, vocab_size, cased, character_coverage=character_coverage)
     say(counts.describe())
     print_json({"output": str(output), **manifest.facts})
 
@@ -70,7 +61,7 @@ def prepare(
 
     Args:
         corpus: Files, folders, globs, hub:NAME[/CONFIG][:SPLIT] data sets, or builtin:documentation.
-        tokenizer: Folder of a tokenizer, or a vocab.txt file.
+        tokenizer: Folder or hub id of a tokenizer, or a vocab.txt file.
         output: Folder to create for the shards. A folder that an interrupted preparation left is started over.
         text_column: Column that holds the text in tables and JSON lines.
         document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By

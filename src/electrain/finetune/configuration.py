@@ -196,7 +196,7 @@ class FinetuneParityConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """Everything that decides a fine-tuning run, besides the model and the examples."""
+    """All settings of a fine-tuning run; together with the model and the examples, they determine its result."""
 
     data: ExamplesConfig = field(default_factory=ExamplesConfig)
     training: FinetuneTrainingConfig = field(default_factory=FinetuneTrainingConfig)

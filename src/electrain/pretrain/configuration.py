@@ -32,7 +32,7 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides a pretraining run, besides the shards."""
+    """All settings of a pretraining run; together with the shards, they determine its result."""
 
     encoder: EncoderConfig
     training: TrainingConfig

@@ -34,7 +34,6 @@ def train_tokenizer(
     vocabulary_size: int,
     cased: bool,
     *,
-    model_max_length: int = 512,
     character_coverage: float = DEFAULT_CHARACTER_COVERAGE,
 ) -> Manifest:
     """Trains a WordPiece tokenizer and writes it to the folder `output`. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
@@ -45,7 +44,6 @@ def train_tokenizer(
     Args:
         vocabulary_size: largest number of tokens; there are fewer if too few words of the text occur twice.
         cased: keep capital letters and accents; otherwise text is lower-cased and accents are stripped.
-        model_max_length: longest input in tokens, written into the tokenizer's configuration.
         character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
     Returns: the manifest written, with facts vocabulary_size, alphabet_size and bytes.
     Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
@@ -67,7 +65,7 @@ def train_tokenizer(
         _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
         vocabulary = _train(backend, Path(text.name), vocabulary_size, alphabet_size)
     backend = word_piece_tokenizer(vocabulary, cased=cased)
-    tokenizer = wrap(backend, model_max_length=model_max_length)
+    tokenizer = wrap(backend)
     save_tokenizer(tokenizer, output)
     facts = {
         "vocabulary_size": backend.get_vocab_size(),
