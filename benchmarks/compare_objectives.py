@@ -39,6 +39,7 @@ from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.models.generators import GeneratorConfig
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.plan import plan
+from electrain.pretrain.run_folder import open_run_folder
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
 from sittings import claimed, read_lines
 
@@ -191,7 +192,11 @@ def measure(options: argparse.Namespace, run: Path) -> dict[str, float | None]:
     """The scores of a finished run."""
     scores: dict[str, float | None] = dict.fromkeys(COLUMNS)
     common = options.output / "runs" / f"{PUBLISHED}-0" / "generator"
-    judged = evaluate_detection(run, [options.held_out], generator=common, masked_fraction=0.15)
+    # Every run is shown the same rows: the published corruption, at the length that it was trained on.
+    trained = open_run_folder(run).config
+    assert trained is not None
+    settings = dataclasses.replace(load_configuration("small"), data=trained.data)
+    judged = evaluate_detection(run, [options.held_out], generator=common, settings=settings)
     if judged["correction"]:
         scores["correction_accuracy"] = 100 * judged["correction"]["accuracy"]
     if judged["discriminator"]:

@@ -29,11 +29,12 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining
 from electrain.data.shards.rows import RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
-from electrain.pretrain.build import PretrainObjective, build_objective, micro_batches
+from electrain.pretrain.build import PretrainObjective, Vocabulary, build_objective, micro_batches
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.objectives.masking import most_selected
-from electrain.training.loop import RunState, compile_or_say_why_not, train
+from electrain.pretrain.objectives.rows import Rows
+from electrain.training.loop import TrainingRun, compile_or_say_why_not, train
 from electrain.training.objective import MicroBatch
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize
@@ -100,14 +101,14 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
     optimizers = build_optimizers(objective, training, config.parity)
-    batches = micro_batches(rows, config, mask_id=SPECIAL_IDS.mask, vocabulary_size=vocabulary_size)
-    if not compile_or_say_why_not(objective, batches(0)[0], training, runtime):
+    batches = micro_batches(rows, config, Vocabulary(vocabulary_size, SPECIAL_IDS.mask))
+    run = TrainingRun(objective, optimizers, batches, training, runtime, parity=config.parity)
+    if not compile_or_say_why_not(run):
         raise SystemExit("the step could not be compiled")
-    state = RunState()
 
     def take_steps(count: int) -> None:
-        until = replace(training, steps=state.step + count, warmup_steps=0)
-        if not train(objective, optimizers, batches, until, config.parity, runtime, state, lambda result: None):
+        until = replace(training, steps=run.state.step + count, warmup_steps=0)
+        if not train(replace(run, training=until), lambda result: False):
             raise SystemExit("stopped")
 
     name = f"electrain, {training.micro_batch_rows} rows"
@@ -144,23 +145,20 @@ class PlainLoop:
         self.optimizer = torch.optim.AdamW(parameters, lr=config.training.peak_learning_rate)
         self.parameters, self.loss_weight = parameters, config.discriminator.loss_weight
 
-    def take_step(self, batches: list[MicroBatch]) -> None:
+    def take_step(self, batches: list[MicroBatch[Rows]]) -> None:
         """Forward and backward passes over the micro-batches, clipping, update."""
         self.optimizer.zero_grad()
         for batch in batches:
-            loss = self._loss({name: None if t is None else t.to(self.device) for name, t in batch.tensors.items()})
-            (loss / len(batches)).backward()
+            (self._loss(batch.rows.to(self.device)) / len(batches)).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
 
-    def _loss(self, tensors: dict[str, Any]) -> torch.Tensor:
-        ids, positions, is_selected = tensors["token_ids"], tensors["positions"], tensors["is_selected"]
-        types, mask = tensors["token_type_ids"], torch.ones_like(ids)
-        is_masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, positions, is_selected)
+    def _loss(self, rows: Rows) -> torch.Tensor:
+        ids, types = rows.token_ids, rows.token_type_ids
+        mask = torch.ones_like(ids)
+        is_masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, rows.positions, rows.is_selected)
         labels = torch.where(is_masked, ids, -100)
-        words = self.generator(
-            input_ids=tensors["masked_ids"], token_type_ids=types, attention_mask=mask, labels=labels
-        )
+        words = self.generator(input_ids=rows.masked_ids, token_type_ids=types, attention_mask=mask, labels=labels)
         with torch.no_grad():
             chances = functional.softmax(words.logits[is_masked], dim=-1)
             corrupted = ids.clone()
@@ -174,7 +172,7 @@ class PlainLoop:
 def plain(config: PretrainConfig, rows: RowSource, vocabulary_size: int, device: torch.device) -> Contestant:
     """The plain loop, on the batches that ours is given."""
     loop = PlainLoop(config, vocabulary_size, device)
-    batches = micro_batches(rows, config, mask_id=SPECIAL_IDS.mask, vocabulary_size=vocabulary_size)(0)
+    batches = micro_batches(rows, config, Vocabulary(vocabulary_size, SPECIAL_IDS.mask))(0)
 
     def take_steps(count: int) -> None:
         torch.use_deterministic_algorithms(False)

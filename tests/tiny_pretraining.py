@@ -12,14 +12,12 @@ from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import (
     SpecialIds,
-    continues_word,
-    load_tokenizer,
     save_tokenizer,
     word_piece_tokenizer,
     wrap,
 )
 from electrain.foundation.configuration import build_configuration, merge_tables
-from electrain.pretrain.build import build_objective, micro_batches
+from electrain.pretrain.build import build_objective, micro_batches, vocabulary_of
 from electrain.pretrain.configuration import PretrainConfig
 
 INVENTED_WORDS = [
@@ -95,10 +93,4 @@ def batches_of(config: PretrainConfig, shards: Path) -> Any:
     """The function from a step to its micro-batches."""
     stream = open_shards(shards)
     rows = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
-    return micro_batches(
-        rows,
-        config,
-        mask_id=stream.special_ids.mask,
-        vocabulary_size=stream.vocabulary_size,
-        continues_word=continues_word(load_tokenizer(stream.tokenizer_directory)),
-    )
+    return micro_batches(rows, config, vocabulary_of(stream.tokenizer))

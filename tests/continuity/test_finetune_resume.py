@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from electrain.finetune import run as module
 from electrain.finetune.batches import epoch_order
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.run import finetune
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import ConfigurationError, RunDirectoryError
+from electrain.training import sitting as module
 
 
 class Killed(BaseException):

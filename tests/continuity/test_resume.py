@@ -306,7 +306,8 @@ def test_a_failing_compiler_is_said_and_the_run_goes_on(
     compiled = tiny_configuration(training={"compile": True})
     assert pretrain(compiled, tiny_shards, tmp_path / "run").is_finished
     assert (
-        "torch.compile does not work here (RuntimeError: no C++ compiler); going on without" in capsys.readouterr().err
+        "torch.compile does not work here (RuntimeError: no C++ compiler); continuing uncompiled"
+        in capsys.readouterr().err
     )
     monkeypatch.undo()
     pretrain(tiny_configuration(), tiny_shards, tmp_path / "plain")

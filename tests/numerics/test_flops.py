@@ -12,6 +12,7 @@ from electrain.models.backbones import EncoderConfig
 from electrain.pretrain.build import PretrainObjective, build_objective
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.flops import activation_bytes, paper_flops_per_row, passes_of, training_flops_per_row
+from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.plan import paper_flops
 from electrain.training.settings import TrainingConfig
 
@@ -64,7 +65,8 @@ def test_backward_is_counted_as_what_autograd_really_multiplies(backbone: str) -
     ids = torch.randint(3, VOCABULARY, (rows, LENGTH))
     positions = torch.arange(1, MASKED + 1).expand(rows, -1).contiguous()
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        outcome = objective(ids, ids * 0, None, ids, positions, positions > 0, torch.rand(rows, MASKED))
+        uniforms = torch.rand(rows, MASKED)
+        outcome = objective(Rows(ids, ids * 0, None, ids < 0, ids, positions, positions > 0, uniforms))
         sum(term.total for term in outcome.terms.values()).backward()
     passes = passes_of(objective, sequence_length=LENGTH, masked_positions=MASKED)
     counted = training_flops_per_row(passes, micro_batch_rows=rows) * rows

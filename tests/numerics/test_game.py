@@ -150,7 +150,7 @@ def test_only_the_chosen_estimator_reaches_the_generator(tiny_shards: Path, trai
     """The detection loss alone gives the generator a gradient through relaxed words only, where there are any."""
     config = tiny_configuration(generator={"training": training, "embedding_sharing": "separate"})
     objective = objective_of(config, tiny_shards)
-    outcome = objective(**batches_of(config, tiny_shards)(0)[0].tensors)
+    outcome = objective(batches_of(config, tiny_shards)(0)[0].rows)
     gradients = generator_gradients(objective, outcome.terms["discriminator"].total)
     reached = {"gumbel": {"generator"}, "mixture": {"mixture"}}
     assert gradients == reached.get(training, set())
@@ -185,7 +185,7 @@ def test_relaxed_words_leave_the_discriminators_own_gradient_as_it_is(tiny_shard
             generator={"training": "gumbel", "embedding_sharing": "separate"}, game={"adversarial_weight": weight}
         )
         objective = objective_of(config, tiny_shards)
-        outcome = objective(**batches_of(config, tiny_shards)(0)[0].tensors)
+        outcome = objective(batches_of(config, tiny_shards)(0)[0].rows)
         parameters = list(objective.discriminator.parameters())
         results[weight] = torch.autograd.grad(outcome.terms["discriminator"].total, parameters)
     for without, with_it in zip(*results.values(), strict=True):
@@ -203,25 +203,25 @@ def test_relaxed_words_are_worth_as_much_as_a_reward_at_every_masked_fraction(ti
     of_step = batches_of(config, tiny_shards)
     for step, fraction in ((0, 0.1), (5, 0.25), (10, 0.4)):
         asked_for_each = fraction if at == "all" else 1.0
-        assert float(of_step(step)[0].tensors["reversal"]) == pytest.approx(1 / (20 * asked_for_each))
+        assert float(of_step(step)[0].rows.reversal) == pytest.approx(1 / (20 * asked_for_each))
 
 
 def test_the_journal_is_told_of_the_mixture_not_of_one_depth(tiny_shards: Path) -> None:
     config = tiny_configuration(generator={"training": "mixture"})
     objective = objective_of(config, tiny_shards, spread=0.5)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    seen = objective(**tensors).observations
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    seen = objective(rows).observations
     hidden, logits = objective.generator.propose(
-        tensors["masked_ids"],
-        tensors["token_type_ids"],
-        tensors["attention_mask"],
-        tensors["positions"],
-        objective.settings.depths,
+        rows.masked_ids,
+        rows.token_type_ids,
+        rows.attention_mask,
+        rows.positions,
+        objective.proposals.depths,
     )
     weights = torch.softmax(objective.mixture(hidden), -1)
     chances = sum(weights[..., [k]] * torch.softmax(logits[k], -1) for k in range(len(logits)))
     entropies = -(chances * chances.log()).sum(-1)
-    expected = float(entropies[tensors["is_selected"]].sum().detach())
+    expected = float(entropies[rows.is_selected].sum().detach())
     assert float(seen["generator_entropy"]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -235,9 +235,9 @@ def test_the_gumbel_gradient_ascends_the_discriminators_loss(tiny_shards: Path) 
     parameters = list(objective.generator.parameters())
 
     def mean_loss(seed: int) -> torch.Tensor:
-        tensors = dict(batches_of(config, tiny_shards)(0)[0].tensors)
-        tensors["uniforms"] = torch.rand(tensors["uniforms"].shape, generator=torch.Generator().manual_seed(seed))
-        return objective(**tensors).terms["discriminator"].total
+        rows = batches_of(config, tiny_shards)(0)[0].rows
+        rows = rows._replace(uniforms=torch.rand(rows.uniforms.shape, generator=torch.Generator().manual_seed(seed)))
+        return objective(rows).terms["discriminator"].total
 
     gradients = [torch.zeros_like(parameter) for parameter in parameters]
     for seed in range(60):

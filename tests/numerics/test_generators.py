@@ -12,10 +12,11 @@ from transformers import ElectraConfig, ElectraForCausalLM, XLMConfig, XLMWithLM
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError
-from electrain.models.frozen_generator import FrozenGenerator
+from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.export import export_models
-from electrain.pretrain.objectives.writing import nucleus, write_passages
+from electrain.pretrain.objectives.rows import Rows
+from electrain.pretrain.objectives.writing import Sampling, nucleus, write_passages
 from electrain.pretrain.plan import plan
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
@@ -30,8 +31,8 @@ def test_a_causal_generator_is_gpt2(tiny_shards: Path, backbone: str, sharing: s
         encoder={"backbone": backbone}, generator={"kind": "causal", "embedding_sharing": sharing}
     )
     objective = objective_of(config, tiny_shards).eval()
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    ids, positions = tensors["token_ids"], tensors["positions"]
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    ids, positions = rows.token_ids, rows.positions
     network = objective.generator.export().eval()
     assert type(network).__name__ == "GPT2LMHeadModel"
     with torch.no_grad():
@@ -45,7 +46,7 @@ def test_a_causal_generator_is_gpt2(tiny_shards: Path, backbone: str, sharing: s
 def test_a_causal_generator_sees_only_what_comes_before(tiny_shards: Path) -> None:
     config = tiny_configuration(generator={"kind": "causal"})
     generator = objective_of(config, tiny_shards).eval().generator
-    ids = batches_of(config, tiny_shards)(0)[0].tensors["token_ids"]
+    ids = batches_of(config, tiny_shards)(0)[0].rows.token_ids
     other = ids.clone()
     other[:, 10:] = (other[:, 10:] + 1) % 106
     positions = torch.arange(1, 15).expand(len(ids), -1)
@@ -60,15 +61,15 @@ def test_written_passages_follow_the_network_word_by_word(tiny_shards: Path, bac
     """With kept keys and values the words are those that the whole row gives when it is read anew for each word."""
     config = tiny_configuration(encoder={"backbone": backbone}, generator={"kind": "causal"})
     generator = objective_of(config, tiny_shards, spread=0.4).eval().generator
-    ids = batches_of(config, tiny_shards)(0)[0].tensors["token_ids"]
+    ids = batches_of(config, tiny_shards)(0)[0].rows.token_ids
     can_write = torch.zeros_like(ids, dtype=torch.bool)
     can_write[:, 6:20] = True
     can_write[2, :] = False
     can_write[3, 9] = False
     uniforms = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0))
     table = None if generator.table is None else generator.table()
-    settings = {"table": table, "temperature": 0.8, "top_p": 0.9}
-    written = write_passages(generator.network, ids, can_write, uniforms, **settings)
+    sampling = Sampling(temperature=0.8, top_p=0.9)
+    written = write_passages(generator.network, ids, can_write, uniforms, sampling, table=table)
     assert torch.equal(written[~can_write], ids[~can_write])
     assert not torch.equal(written[can_write], ids[can_write])
     network = generator.export().eval()
@@ -87,13 +88,16 @@ def test_special_tokens_are_not_written(tiny_shards: Path) -> None:
     objective = objective_of(config, tiny_shards)
     shards = open_shards(tiny_shards)
     special = set(shards.special_ids.all)
-    assert set(objective.special_ids.all) == special
+    assert set(objective.proposals.special_ids.all) == special
     network = objective.eval().generator.network
     ids = torch.full((64, 24), shards.special_ids.cls)
     can_write = torch.arange(24).expand(64, -1) > 0
     uniforms = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0))
     table = None if objective.generator.table is None else objective.generator.table()
-    freely, barred = (write_passages(network, ids, can_write, uniforms, table=table, never=n) for n in ((), special))
+    freely, barred = (
+        write_passages(network, ids, can_write, uniforms, Sampling(never=sorted(never)), table=table)
+        for never in ((), special)
+    )
     assert special & set(freely[can_write].tolist())
     assert not special & set(barred[can_write].tolist())
 
@@ -115,19 +119,18 @@ def test_a_generator_is_not_trained_on_what_it_wrote(tiny_shards: Path) -> None:
     )
     objective = objective_of(config, tiny_shards)
     batch = batches_of(config, tiny_shards)(0)[0]
-    tensors = objective.prepare(batch.tensors)
-    is_written = tensors["is_written"]
+    rows = objective.prepare(batch.rows, torch.device("cpu"))
+    is_written = rows.is_written
     assert 0.2 < float(is_written.any(1).float().mean()) < 0.8
-    assert bool((tensors["token_ids"] == batch.tensors["token_ids"])[~is_written].all())
-    changed = (tensors["token_ids"] != batch.tensors["token_ids"])[is_written]
+    assert bool((rows.token_ids == batch.rows.token_ids)[~is_written].all())
+    changed = (rows.token_ids != batch.rows.token_ids)[is_written]
     assert float(changed.float().mean()) > 0.8
-    outcome = objective(**tensors)
-    on_written = (is_written.gather(1, tensors["positions"]) & tensors["is_selected"]).sum()
+    outcome = objective(rows)
+    on_written = (is_written.gather(1, rows.positions) & rows.is_selected).sum()
     assert on_written > 0
-    assert int(outcome.terms["generator"].scored) == int(tensors["is_selected"].sum() - on_written)
+    assert batch.counts["generator"] == int(rows.is_selected.sum() - on_written)
     assert bool(outcome.observations["is_replaced"][is_written].all())
-    for name, term in outcome.terms.items():
-        assert int(term.scored) == batch.counts[name], name
+    assert outcome.terms.keys() == batch.counts.keys()
 
 
 def test_unigram_draws_follow_the_counts() -> None:
@@ -161,18 +164,18 @@ def test_a_frozen_generator_is_the_network_it_was(tiny_shards: Path, tmp_path: P
     config = tiny_configuration(generator={"kind": kind, "embedding_sharing": "separate"})
     objective = objective_of(config, tiny_shards).eval()
     export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path)
-    frozen = FrozenGenerator(str(tmp_path / "generator"), 106, 24)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    given = (tensors["token_type_ids"], tensors["attention_mask"], tensors["positions"])
-    ids = tensors["masked_ids"] if kind == "masked" else tensors["token_ids"]
+    frozen = load_frozen_generator(str(tmp_path / "generator"), 106, 24)
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    given = (rows.token_type_ids, rows.attention_mask, rows.positions)
+    ids = rows.masked_ids if kind == "masked" else rows.token_ids
     with torch.no_grad():
         torch.testing.assert_close(frozen(ids, *given), objective.generator(ids, *given), rtol=1e-4, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert not frozen.train().training
     with pytest.raises(CheckpointError, match="knows 106 words, the shards have 200"):
-        FrozenGenerator(str(tmp_path / "generator"), 200, 24)
+        load_frozen_generator(str(tmp_path / "generator"), 200, 24)
     with pytest.raises(CheckpointError, match="no masked or causal language model"):
-        FrozenGenerator(str(tmp_path / "model"), 106, 24)
+        load_frozen_generator(str(tmp_path / "model"), 106, 24)
     frozen_config = tiny_configuration(generator={"kind": "frozen", "source": str(tmp_path / "generator")})
     planned = plan(frozen_config, vocabulary_size=106).flops.per_row
     assert planned < plan(config, vocabulary_size=106).flops.per_row
@@ -184,15 +187,15 @@ def test_a_causal_generator_must_not_see_both_sides(tmp_path: Path) -> None:
         path = tmp_path / str(is_decoder)
         ElectraForCausalLM(ElectraConfig(**sizes, embedding_size=16, is_decoder=is_decoder)).save_pretrained(path)
     with pytest.raises(CheckpointError, match="attention sees both sides"):
-        FrozenGenerator(str(tmp_path / "False"), 106, 24)
-    assert not FrozenGenerator(str(tmp_path / "True"), 106, 24).reads_masked_ids
+        load_frozen_generator(str(tmp_path / "False"), 106, 24)
+    assert not load_frozen_generator(str(tmp_path / "True"), 106, 24).reads_masked_ids
     xlnet = XLNetConfig(vocab_size=106, d_model=16, n_layer=1, n_head=2, d_inner=16)
     XLNetLMHeadModel(xlnet).save_pretrained(tmp_path / "xlnet")  # written as a causal model, and sees all words
     xlm = XLMConfig(vocab_size=106, emb_dim=16, n_layers=1, n_heads=2)  # its pad_index is among the first ids
     XLMWithLMHeadModel(xlm).save_pretrained(tmp_path / "xlm", safe_serialization=True)
     for name in ("xlnet", "xlm"):
         with pytest.raises(CheckpointError, match="attention sees both sides"):
-            FrozenGenerator(str(tmp_path / name), 106, 24)
+            load_frozen_generator(str(tmp_path / name), 106, 24)
 
 
 def test_two_stages(tiny_shards: Path) -> None:
@@ -201,10 +204,10 @@ def test_two_stages(tiny_shards: Path) -> None:
     objective = objective_of(config, tiny_shards)
     batches = batches_of(config, tiny_shards)
     objective.begin_step(3)
-    first = objective(**batches(3)[0].tensors)
+    first = objective(batches(3)[0].rows)
     assert set(first.terms) == set(batches(3)[0].counts) == {"generator"}
     objective.begin_step(4)
-    second = objective(**batches(4)[0].tensors)
+    second = objective(batches(4)[0].rows)
     assert set(second.terms) == set(batches(4)[0].counts) == {"discriminator"}
     ours, theirs = objective.discriminator.body.state_dict(), objective.generator.body.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
@@ -214,7 +217,7 @@ def test_two_stages(tiny_shards: Path) -> None:
 def test_temperature_falls_along_the_line(tiny_shards: Path) -> None:
     config = tiny_configuration(generator={"temperature": 2.0, "last_temperature": 0.5}, training={"steps": 11})
     batches = batches_of(config, tiny_shards)
-    seen = [float(batches(step)[0].tensors["temperature"]) for step in (0, 5, 10)]
+    seen = [float(batches(step)[0].rows.temperature) for step in (0, 5, 10)]
     assert seen == pytest.approx([2.0, 1.25, 0.5])
 
 
@@ -223,15 +226,15 @@ def test_masked_fraction_falls_along_the_line(tiny_shards: Path) -> None:
         corruption={"masked_fraction": 0.4, "last_masked_fraction": 0.1}, training={"steps": 11, "batch_rows": 32}
     )
     batches = batches_of(config, tiny_shards)
-    seen = [batches(step)[0].tensors["is_selected"] for step in (0, 5, 10)]
+    seen = [batches(step)[0].rows.is_selected for step in (0, 5, 10)]
     assert {chosen.shape for chosen in seen} == {(32, 10)}
     assert [int(chosen.sum()) / 32 for chosen in seen] == pytest.approx([10, 6, 2])
 
 
-def gradient_of_table(objective: Any, name: str, tensors: dict[str, Any]) -> set[str]:
+def gradient_of_table(objective: Any, name: str, rows: Rows) -> set[str]:
     """Which parameters of an embedding table a loss reaches."""
     named = [(key, p) for key, p in objective.named_parameters() if p.shape[:1] == (106,) and p.ndim == 2]
-    loss = objective(**tensors).terms[name].total
+    loss = objective(rows).terms[name].total
     gradients = torch.autograd.grad(loss, [p for _, p in named], allow_unused=True)
     return {key for (key, _), gradient in zip(named, gradients, strict=True) if gradient is not None and gradient.any()}
 
@@ -243,8 +246,8 @@ def test_disentangled_tables_get_their_own_gradients(tiny_shards: Path, backbone
         encoder={"backbone": backbone}, generator={"kind": kind, "embedding_sharing": "gradient-disentangled"}
     )
     objective = objective_of(config, tiny_shards)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    by_judge, by_generator = (gradient_of_table(objective, name, tensors) for name in ("discriminator", "generator"))
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    by_judge, by_generator = (gradient_of_table(objective, name, rows) for name in ("discriminator", "generator"))
     assert len(by_judge) == len(by_generator) == 1
     assert by_judge.pop().endswith("difference")
     assert by_generator.pop().startswith("generator")

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from electrain.pretrain.objectives.head_losses import copied_word_losses, electric_losses
+from electrain.pretrain.objectives.rows import Rows
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 BACKBONES = ["electra", "modernbert", "bert"]
@@ -19,9 +20,9 @@ def sections(backbone: str, **more: Any) -> dict[str, Any]:
     return {"encoder": encoder, **more}
 
 
-def inputs_of(tensors: dict[str, Any], ids: torch.Tensor, backbone: str) -> dict[str, Any]:
-    types = {} if backbone == "modernbert" else {"token_type_ids": tensors["token_type_ids"]}
-    return {"input_ids": ids, "attention_mask": tensors["attention_mask"], **types}
+def inputs_of(rows: Rows, ids: torch.Tensor, backbone: str) -> dict[str, Any]:
+    types = {} if backbone == "modernbert" else {"token_type_ids": rows.token_type_ids}
+    return {"input_ids": ids, "attention_mask": rows.attention_mask, **types}
 
 
 @pytest.mark.parametrize("sharing", ["shared", "gradient-disentangled", "separate"])
@@ -32,14 +33,14 @@ def test_exported_heads_answer_as_the_trained_ones(tiny_shards: Path, backbone: 
         **sections(backbone, discriminator={"heads": heads}, generator={"embedding_sharing": sharing})
     )
     objective = objective_of(config, tiny_shards).eval()
-    judge, tensors = objective.discriminator, batches_of(config, tiny_shards)(0)[0].tensors
-    ids = tensors["token_ids"]
+    judge, rows = objective.discriminator, batches_of(config, tiny_shards)(0)[0].rows
+    ids = rows.token_ids
     exports = {name: make().eval() for name, make in judge.exports().items()}
     detector = "encoder" if backbone == "electra" else "detection"
     assert list(exports) == list(dict.fromkeys(["encoder", detector, "correction", "electric"]))
     with torch.no_grad():
-        given = inputs_of(tensors, ids, backbone)
-        hidden = judge.hidden(ids, tensors["token_type_ids"], tensors["attention_mask"])
+        given = inputs_of(rows, ids, backbone)
+        hidden = judge.hidden(ids, rows.token_type_ids, rows.attention_mask)
         expected = {
             detector: judge.detect(hidden),
             "correction": judge.correction(hidden, judge.word_embeddings.weight),
@@ -57,17 +58,18 @@ def test_exported_heads_answer_as_the_trained_ones(tiny_shards: Path, backbone: 
 def test_correction_equals_hugging_faces_loss(tiny_shards: Path, backbone: str) -> None:
     config = tiny_configuration(**sections(backbone, discriminator={"heads": ["correction"]}))
     objective = objective_of(config, tiny_shards).eval()
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
+    batch = batches_of(config, tiny_shards)(0)[0]
+    rows = batch.rows
     objective.discriminator.heads = ("detection", "correction")  # so that it shows what the discriminator saw
-    outcome = objective(**tensors)
+    outcome = objective(rows)
     network = objective.discriminator.exports()["correction"]().eval()
-    labels = torch.full_like(tensors["token_ids"], -100)
-    labels.scatter_(1, tensors["positions"], tensors["token_ids"].gather(1, tensors["positions"]))
+    labels = torch.full_like(rows.token_ids, -100)
+    labels.scatter_(1, rows.positions, rows.token_ids.gather(1, rows.positions))
     labels[:, 0] = -100
     seen = outcome.observations["corrupted_ids"]
-    expected = network(**inputs_of(tensors, seen, backbone), labels=labels).loss
+    expected = network(**inputs_of(rows, seen, backbone), labels=labels).loss
     term = outcome.terms["correction"]
-    assert float(term.total.detach() / term.scored) == pytest.approx(expected.item(), rel=1e-5)
+    assert float(term.total.detach() / batch.counts["correction"]) == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_copied_words_by_hand() -> None:
@@ -81,7 +83,7 @@ def test_copied_words_by_hand() -> None:
 def test_copying_gives_detection_no_gradient(tiny_shards: Path) -> None:
     config = tiny_configuration(discriminator={"heads": ["detection", "correction"], "correction_at": "all"})
     objective = objective_of(config, tiny_shards)
-    loss = objective(**batches_of(config, tiny_shards)(0)[0].tensors).terms["correction"].total
+    loss = objective(batches_of(config, tiny_shards)(0)[0].rows).terms["correction"].total
     head = objective.discriminator.network.discriminator_predictions
     gradients = torch.autograd.grad(loss, list(head.parameters()), allow_unused=True, retain_graph=True)
     assert all(gradient is None for gradient in gradients)
@@ -121,14 +123,14 @@ def test_electric_scores_as_many_words_as_it_keeps(tiny_shards: Path) -> None:
         training={"batch_rows": 64},
         corruption={"masked_fraction": 0.4},
     )
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    outcome = objective_of(config, tiny_shards)(**tensors)
-    kept = tensors["is_kept"]
-    assert 0.4 < float(kept.sum() / tensors["is_selected"].sum()) < 0.6
-    seen = outcome.observations["corrupted_ids"].gather(1, tensors["positions"])
-    originals = tensors["token_ids"].gather(1, tensors["positions"])
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    outcome = objective_of(config, tiny_shards)(rows)
+    kept = rows.is_kept
+    assert 0.4 < float(kept.sum() / rows.is_selected.sum()) < 0.6
+    seen = outcome.observations["corrupted_ids"].gather(1, rows.positions)
+    originals = rows.token_ids.gather(1, rows.positions)
     assert torch.equal(seen[kept], originals[kept])
-    assert float((seen == originals)[~kept & tensors["is_selected"]].float().mean()) < 0.2
+    assert float((seen == originals)[~kept & rows.is_selected].float().mean()) < 0.2
 
 
 def test_missing_words_are_masks_and_are_not_asked_about(tiny_shards: Path) -> None:
@@ -138,26 +140,26 @@ def test_missing_words_are_masks_and_are_not_asked_about(tiny_shards: Path) -> N
     )
     objective = objective_of(config, tiny_shards)
     batch = batches_of(config, tiny_shards)(0)[0]
-    outcome = objective(**batch.tensors)
-    positions, is_missing = batch.tensors["positions"], batch.tensors["is_missing"]
+    outcome = objective(batch.rows)
+    positions, is_missing = batch.rows.positions, batch.rows.is_missing
     seen = outcome.observations["corrupted_ids"].gather(1, positions)
-    assert bool((seen[is_missing] == objective.special_ids.mask).all())
-    shown = batch.tensors["is_selected"] & ~is_missing
+    assert bool((seen[is_missing] == objective.proposals.special_ids.mask).all())
+    shown = batch.rows.is_selected & ~is_missing
     assert (
-        float((seen[shown] == objective.special_ids.mask).float().mean()) < 0.3
+        float((seen[shown] == objective.proposals.special_ids.mask).float().mean()) < 0.3
     )  # the generator may draw [MASK] itself
-    assert int(outcome.terms["discriminator"].scored) == batch.tensors["token_ids"].numel() - int(is_missing.sum())
-    assert int(outcome.terms["correction"].scored) == int(is_missing.sum()) > 5
+    assert batch.counts["discriminator"] == batch.rows.token_ids.numel() - int(is_missing.sum())
+    assert batch.counts["correction"] == int(is_missing.sum()) > 5
 
 
 def test_detection_at_selected_positions_only(tiny_shards: Path) -> None:
     config = tiny_configuration(discriminator={"detection_at": "selected"})
     objective = objective_of(config, tiny_shards)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    outcome = objective(**tensors)
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    outcome = objective(rows)
     logits, truth = (
-        outcome.observations[name].gather(1, tensors["positions"]) for name in ("replaced_logits", "is_replaced")
+        outcome.observations[name].gather(1, rows.positions) for name in ("replaced_logits", "is_replaced")
     )
-    chosen = tensors["is_selected"]
+    chosen = rows.is_selected
     expected = functional.binary_cross_entropy_with_logits(logits[chosen], truth[chosen].float(), reduction="sum")
     torch.testing.assert_close(outcome.terms["discriminator"].total.detach(), expected)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.objectives.head_losses import replaced_token_loss
+from electrain.pretrain.objectives.head_losses import replaced_token_loss, word_loss
+from electrain.pretrain.objectives.rows import Rows
 from electrain.training import loop, optimizer
-from electrain.training.loop import RunState, StepResult, train
-from electrain.training.objective import Outcome, word_loss
+from electrain.training.loop import StepResult, TrainingRun, train
+from electrain.training.objective import MicroBatch, Outcome
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
@@ -21,18 +22,18 @@ CPU = Runtime(torch.device("cpu"), 0, 1, torch.float32)
 PADDED = {"reference_packing": True}
 
 
-def labels_of(tensors: dict[str, Any]) -> torch.Tensor:
+def labels_of(rows: Rows) -> torch.Tensor:
     """Hugging Face's labels: the word where a position is selected, -100 elsewhere."""
-    labels = torch.full_like(tensors["token_ids"], -100)
-    rows, slots = torch.nonzero(tensors["is_selected"], as_tuple=True)
-    places = tensors["positions"][rows, slots]
-    labels[rows, places] = tensors["token_ids"][rows, places]
+    labels = torch.full_like(rows.token_ids, -100)
+    row, slots = torch.nonzero(rows.is_selected, as_tuple=True)
+    places = rows.positions[row, slots]
+    labels[row, places] = rows.token_ids[row, places]
     return labels
 
 
-def inputs_of(tensors: dict[str, Any], backbone: str) -> dict[str, Any]:
-    types = {"token_type_ids": tensors["token_type_ids"]} if backbone == "electra" else {}
-    return {"attention_mask": tensors["attention_mask"], **types}
+def inputs_of(rows: Rows, backbone: str) -> dict[str, Any]:
+    types = {"token_type_ids": rows.token_type_ids} if backbone == "electra" else {}
+    return {"attention_mask": rows.attention_mask, **types}
 
 
 @pytest.mark.parametrize("parity", [{}, PADDED], ids=["full rows", "padding"])
@@ -46,17 +47,18 @@ def test_both_losses_equal_hugging_faces(
     detector, generator = objective.discriminator.network, objective.generator.export()
     for network in (detector, generator, objective.generator.network):
         network.set_attn_implementation(attention)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    mask = tensors["attention_mask"]
+    batch = batches_of(config, tiny_shards)(0)[0]
+    rows = batch.rows
+    mask = rows.attention_mask
     assert (mask is None) == (not parity)
-    outcome: Outcome = objective(**tensors)
-    generated = generator(tensors["masked_ids"], labels=labels_of(tensors), **inputs_of(tensors, backbone))
-    assert mean(outcome, "generator") == pytest.approx(generated.loss.item(), rel=1e-5)
+    outcome: Outcome = objective(rows)
+    generated = generator(rows.masked_ids, labels=labels_of(rows), **inputs_of(rows, backbone))
+    assert mean(outcome, batch, "generator") == pytest.approx(generated.loss.item(), rel=1e-5)
 
     corrupted, is_replaced = outcome.observations["corrupted_ids"], outcome.observations["is_replaced"]
     labels = is_replaced.long() if backbone == "electra" or mask is None else is_replaced.long().where(mask, -100)
-    detected = detector(corrupted, labels=labels, **inputs_of(tensors, backbone))
-    assert mean(outcome, "discriminator") == pytest.approx(detected.loss.item(), rel=1e-5)
+    detected = detector(corrupted, labels=labels, **inputs_of(rows, backbone))
+    assert mean(outcome, batch, "discriminator") == pytest.approx(detected.loss.item(), rel=1e-5)
     assert 0.01 < is_replaced.float().mean() < 0.2
 
 
@@ -66,25 +68,25 @@ def test_masked_language_modelling_equals_hugging_faces(tiny_shards: Path, backb
         encoder={"backbone": backbone}, parity=PADDED, training={"objective": "masked-language-modelling"}
     )
     objective = objective_of(config, tiny_shards)
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    result = objective.model.network(tensors["masked_ids"], labels=labels_of(tensors), **inputs_of(tensors, backbone))
-    assert mean(objective(**tensors), "masked_language_model") == pytest.approx(result.loss.item(), rel=1e-5)
+    batch = batches_of(config, tiny_shards)(0)[0]
+    rows = batch.rows
+    result = objective.model.network(rows.masked_ids, labels=labels_of(rows), **inputs_of(rows, backbone))
+    assert mean(objective(rows), batch, "masked_language_model") == pytest.approx(result.loss.item(), rel=1e-5)
 
 
-def mean(outcome: Outcome, name: str) -> float:
-    term = outcome.terms[name]
-    return float(term.total.detach() / term.scored)
+def mean(outcome: Outcome, batch: MicroBatch[Rows], name: str) -> float:
+    return float(outcome.terms[name].total.detach() / batch.counts[name])
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
 def test_head_at_masked_positions_equals_the_full_head(tiny_shards: Path, backbone: str) -> None:
     config = tiny_configuration(encoder={"backbone": backbone})
     objective = objective_of(config, tiny_shards).eval()
-    tensors = batches_of(config, tiny_shards)(0)[0].tensors
-    positions = tensors["positions"]
+    rows = batches_of(config, tiny_shards)(0)[0].rows
+    positions = rows.positions
     with torch.no_grad():
-        few = objective.generator(tensors["masked_ids"], tensors["token_type_ids"], None, positions)
-        all_of_them = objective.generator.export().eval()(tensors["masked_ids"], **inputs_of(tensors, backbone)).logits
+        few = objective.generator(rows.masked_ids, rows.token_type_ids, None, positions)
+        all_of_them = objective.generator.export().eval()(rows.masked_ids, **inputs_of(rows, backbone)).logits
     expected = all_of_them.gather(1, positions.unsqueeze(-1).expand(-1, -1, all_of_them.shape[-1]))
     assert few.shape == (8, 4, 106)
     torch.testing.assert_close(few, expected)
@@ -96,8 +98,8 @@ def test_padding_changes_nothing(tiny_shards: Path) -> None:
     objective = objective_of(config, tiny_shards)
     for attention in ("eager", "sdpa"):
         objective.discriminator.network.set_attn_implementation(attention)
-        tensors = batches_of(config, tiny_shards)(0)[0].tensors
-        ids, types, mask = tensors["token_ids"], tensors["token_type_ids"], tensors["attention_mask"]
+        rows = batches_of(config, tiny_shards)(0)[0].rows
+        ids, types, mask = rows.token_ids, rows.token_type_ids, rows.attention_mask
         row = int(mask.sum(1).argmin())
         length = int(mask[row].sum())
         assert length < 24
@@ -123,11 +125,12 @@ def test_losses_by_hand() -> None:
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
 def test_losses_start_at_guessing(tiny_shards: Path, backbone: str) -> None:
     config = tiny_configuration(encoder={"backbone": backbone})
-    outcome = objective_of(config, tiny_shards, spread=0.0)(**batches_of(config, tiny_shards)(0)[0].tensors)
+    batch = batches_of(config, tiny_shards)(0)[0]
+    outcome = objective_of(config, tiny_shards, spread=0.0)(batch.rows)
     # Hugging Face draws ModernBERT's classifier wider: two logits of variance 1 add about a quarter of a nat.
     within = 0.02 if backbone == "electra" else 0.4
-    assert mean(outcome, "discriminator") == pytest.approx(math.log(2), abs=within)
-    assert mean(outcome, "generator") == pytest.approx(math.log(106), abs=0.1)
+    assert mean(outcome, batch, "discriminator") == pytest.approx(math.log(2), abs=within)
+    assert mean(outcome, batch, "generator") == pytest.approx(math.log(106), abs=0.1)
 
 
 def test_detection_weighs_fifty(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,11 +166,11 @@ def test_eight_rows_equal_four_times_two(tiny_shards: Path, monkeypatch: pytest.
 
 def one_step(
     config: PretrainConfig, shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[dict[str, torch.Tensor], StepResult]:
+) -> tuple[dict[str, torch.Tensor], StepResult[Rows]]:
     """The gradients of the first step as the real loop computes them, before clipping, and what it reports."""
     objective = objective_of(config, shards)
     gradients: dict[str, torch.Tensor] = {}
-    results: list[StepResult] = []
+    results: list[StepResult[Rows]] = []
     update = loop._update
 
     def remember(*arguments: Any, **named: Any) -> None:
@@ -177,16 +180,9 @@ def one_step(
     monkeypatch.setattr(optimizer, "GRADIENT_NORM_LIMIT", 1e9)
     monkeypatch.setattr(loop, "_update", remember)
     monkeypatch.setattr(loop, "StopRequest", AskedAtOnce)
-    train(
-        objective,
-        build_optimizers(objective, config.training, config.parity),
-        batches_of(config, shards),
-        config.training,
-        config.parity,
-        CPU,
-        RunState(),
-        results.append,
-    )
+    optimizers = build_optimizers(objective, config.training, config.parity)
+    run = TrainingRun(objective, optimizers, batches_of(config, shards), config.training, CPU, parity=config.parity)
+    train(run, results.append)
     monkeypatch.undo()
     assert len(results) == 1
     return gradients, results[0]
@@ -211,7 +207,7 @@ def test_rows_are_counted_once(tiny_shards: Path) -> None:
     """Micro-batches that do not divide a step evenly still hold each of its rows once."""
     whole = batches_of(tiny_configuration(), tiny_shards)(3)
     parts = batches_of(tiny_configuration(training={"micro_batch_rows": 3}), tiny_shards)(3)
-    assert [len(part.tensors["token_ids"]) for part in parts] == [3, 3, 2]
-    for name, tensor in whole[0].tensors.items():
-        if tensor is not None:
-            assert np.array_equal(torch.cat([part.tensors[name] for part in parts]), tensor)
+    assert [len(part.rows.token_ids) for part in parts] == [3, 3, 2]
+    for name, value in whole[0].rows._asdict().items():
+        if isinstance(value, torch.Tensor):
+            assert np.array_equal(torch.cat([getattr(part.rows, name) for part in parts]), value)

@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from electrain.pretrain.build import build_objective
+from electrain.training.objective import Objective, Outcome
 from electrain.training.optimizer import (
     AdamWithoutBiasCorrection,
     build_optimizers,
     clip_gradients,
     learning_rate,
-    networks_of,
     optimizer_tensors,
     restore_optimizers,
     set_learning_rate,
+    trained_networks,
 )
 from electrain.training.settings import ParityConfig, TrainingConfig
 from tiny_pretraining import SPECIAL_IDS, objective_of, tiny_configuration
@@ -43,17 +44,33 @@ def test_adam_without_bias_correction_equals_a_scalar_loop() -> None:
     assert parameter.tolist() == pytest.approx(expected, rel=1e-12)
 
 
+class TwoLayers(Objective[Any]):
+    """Parameters named as those outside and inside a network's layers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4))
+        self.layer = nn.Sequential(nn.Linear(4, 4))
+
+    def prepare(self, rows: Any, device: torch.device) -> Any:
+        raise NotImplementedError
+
+    def forward(self, rows: Any) -> Outcome:
+        raise NotImplementedError
+
+
 def test_first_update_without_bias_correction_is_three_times_adams() -> None:
     """0.1 / sqrt(0.001) = 3.16 times the learning rate, where Adam takes the learning rate."""
     sizes = {}
     for parity in (ParityConfig(), ParityConfig(no_bias_correction=True)):
-        model = nn.Linear(1, 1)
-        before = model.weight.item()
+        model = TwoLayers()
+        weight = model.body[0].weight
+        before = weight[0, 0].item()
         training = TrainingConfig(10, 1, 0.01, 0, weight_decay=0.0)
         (optimizer,) = build_optimizers(model, training, parity)
-        model.weight.grad = torch.tensor([[7.0]])
+        weight.grad = torch.full_like(weight, 7.0)
         optimizer.step()
-        sizes[parity.no_bias_correction] = before - model.weight.item()
+        sizes[parity.no_bias_correction] = before - weight[0, 0].item()
     assert sizes[False] == pytest.approx(0.01, rel=1e-4)
     assert sizes[True] == pytest.approx(0.0316228, rel=1e-4)
 
@@ -135,9 +152,9 @@ def test_state_survives_naming(parity: ParityConfig, optimizer: Any) -> None:
     """Three updates = two, the states written out by name and read into new optimizers, and one more."""
     training = TrainingConfig(10, 1, 0.01, 0, optimizer=optimizer)
 
-    def model() -> nn.Module:
+    def model() -> TwoLayers:
         torch.manual_seed(1)
-        return nn.ModuleDict({"body": nn.Sequential(nn.Linear(3, 4)), "layer": nn.Sequential(nn.Linear(4, 4))})
+        return TwoLayers()
 
     def update(network: nn.Module, optimizers: list[Any], seed: int) -> None:
         torch.manual_seed(seed)
@@ -167,7 +184,7 @@ def test_a_generator_with_its_own_rate_is_another_networks_affair(tiny_shards: P
     """Two sets of optimizers, each clipped by itself; shared embeddings belong to the discriminator."""
     config = tiny_configuration(training={"generator_peak_learning_rate": 5e-4, "optimizer": "muon"})
     objective = objective_of(config, tiny_shards)
-    judge, generator = networks_of(objective, config.training)
+    judge, generator = trained_networks(objective, config.training)
     assert {name.split(".")[0] for name, _ in judge} == {"discriminator"}
     assert {name.split(".")[0] for name, _ in generator} == {"generator"}
     assert any("word_embeddings" in name for name, _ in judge)

@@ -59,7 +59,7 @@ def test_the_exported_network_is_the_articles_class(tiny_shards: Path, tmp_path:
     objective = objective_of(tiny_configuration(**RECURRENT), tiny_shards).eval()
     export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path)
     network = AutoModelForMaskedLM.from_pretrained(tmp_path / "correction").eval()
-    ids = batches_of(tiny_configuration(**RECURRENT), tiny_shards)(0)[0].tensors["token_ids"]
+    ids = batches_of(tiny_configuration(**RECURRENT), tiny_shards)(0)[0].rows.token_ids
     with torch.no_grad():
         judge = objective.discriminator
         expected = judge.correction(judge.hidden(ids, None, None), judge.word_embeddings.weight)

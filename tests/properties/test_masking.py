@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import permuted, random_uniforms
 from electrain.data.shards.rows import PackedBatch
-from electrain.pretrain.objectives.masking import MaskedBatch, choose_positions, mask_batch, most_selected
+from electrain.pretrain.objectives.masking import MaskedBatch, Masking, choose_positions, mask_batch, most_selected
 
 PAD, CLS, SEP, MASK, WORDS = 0, 2, 3, 4, 200
 
@@ -77,7 +77,9 @@ def test_masking_changes_selected_positions_only(
     batch: PackedBatch, seed: int, random_words: int | None, with_collisions: bool
 ) -> None:
     before = batch.token_ids.copy()
-    masked = mask_batch(batch, 0.15, seed, mask_id=MASK, random_words=random_words, with_collisions=with_collisions)
+    masked = mask_batch(
+        batch, Masking(0.15, seed, mask_id=MASK, random_words=random_words, with_collisions=with_collisions)
+    )
     assert np.array_equal(batch.token_ids, before)
     assert masked.uniforms.dtype == np.float32
     assert ((masked.uniforms >= 0) & (masked.uniforms < 1)).all()
@@ -105,13 +107,13 @@ def fates_of(masked: MaskedBatch) -> dict[str, float]:
 
 def test_electra_masks_85_and_keeps_15_percent() -> None:
     batch = rows_of([128] * 2000, 128)
-    fates = fates_of(mask_batch(batch, 0.15, 1, mask_id=MASK))
+    fates = fates_of(mask_batch(batch, Masking(0.15, 1, mask_id=MASK)))
     assert fates == {"masked": pytest.approx(0.85, abs=0.006), "kept": pytest.approx(0.15, abs=0.006), "other": 0.0}
 
 
 def test_bert_masks_80_keeps_10_and_randomises_10_percent() -> None:
     batch = rows_of([128] * 2000, 128)
-    masked = mask_batch(batch, 0.15, 1, mask_id=MASK, random_words=WORDS)
+    masked = mask_batch(batch, Masking(0.15, 1, mask_id=MASK, random_words=WORDS))
     fates = fates_of(masked)
     assert fates["masked"] == pytest.approx(0.8, abs=0.006)
     assert fates["kept"] == pytest.approx(0.1, abs=0.006)
@@ -144,7 +146,7 @@ def test_collisions_leave_17_7_distinct_of_19() -> None:
 def test_a_position_drawn_twice_is_masked_where_either_draw_masks_it() -> None:
     """0.85 + 0.15 x 0.85 of the positions that were drawn twice."""
     batch = rows_of([128] * 3000, 128)
-    masked = mask_batch(batch, 0.15, 1, mask_id=MASK, with_collisions=True)
+    masked = mask_batch(batch, Masking(0.15, 1, mask_id=MASK, with_collisions=True))
     twice = []
     for row in range(3000):
         places, counts = np.unique(masked.positions[row, masked.is_selected[row]], return_counts=True)
@@ -155,11 +157,11 @@ def test_a_position_drawn_twice_is_masked_where_either_draw_masks_it() -> None:
 @given(st.integers(1, 6), st.integers(0, 10**9), seeds, st.booleans())
 def test_a_row_alone_equals_the_row_in_a_batch(rows: int, first: int, seed: int, with_collisions: bool) -> None:
     batch = rows_of([40] * rows, 40, first_row=first)
-    together = mask_batch(batch, 0.15, seed, mask_id=MASK, with_collisions=with_collisions, random_words=WORDS)
+    together = mask_batch(batch, Masking(0.15, seed, mask_id=MASK, with_collisions=with_collisions, random_words=WORDS))
     row = rows - 1
     parts = (batch.token_ids, batch.token_type_ids, batch.is_real, batch.is_special, batch.row_numbers)
     alone = PackedBatch(*(part[[row]] for part in parts))
-    masked = mask_batch(alone, 0.15, seed, mask_id=MASK, with_collisions=with_collisions, random_words=WORDS)
+    masked = mask_batch(alone, Masking(0.15, seed, mask_id=MASK, with_collisions=with_collisions, random_words=WORDS))
     for name in ("masked_ids", "positions", "is_selected", "uniforms"):
         assert np.array_equal(getattr(masked, name)[0], getattr(together, name)[row]), name
 

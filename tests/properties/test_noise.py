@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electrain.data.shards.rows import PackedBatch
-from electrain.pretrain.objectives.masking import mask_batch
+from electrain.pretrain.objectives.masking import Masking, mask_batch
 from electrain.pretrain.objectives.noise import moved_words, span_numbers, word_numbers
 
 MASK, VOCABULARY = 4, 40
@@ -31,7 +31,7 @@ def batch_of(seed: int, rows: int = 6, length: int = 30) -> PackedBatch:
 
 
 def masked(batch: PackedBatch, noise: Any, fraction: float, seed: int = 0) -> Any:
-    return mask_batch(batch, fraction, seed, mask_id=MASK, noise=noise, continues_word=CONTINUES)
+    return mask_batch(batch, Masking(fraction, seed, mask_id=MASK, noise=noise, continues_word=CONTINUES))
 
 
 @given(st.integers(0, 1000), st.sampled_from(NOISES), st.sampled_from([0.15, 0.4]))

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
-from electrain.pretrain.build import build_objective, micro_batches
+from electrain.pretrain.build import build_objective, micro_batches, vocabulary_of
 from electrain.pretrain.objectives.sampling import place_averaged_words, place_words, sample_words
 from electrain.training.objective import MicroBatch
 from tiny_pretraining import tiny_configuration
@@ -119,38 +119,38 @@ def make(shards: Path, **sections: dict[str, Any]) -> tuple[Any, MicroBatch]:
     stream = open_shards(shards)
     objective = build_objective(config, vocabulary_size=stream.vocabulary_size, special_ids=stream.special_ids)
     rows = RowSource(stream, config.data, 0)
-    batches = micro_batches(rows, config, mask_id=stream.special_ids.mask, vocabulary_size=stream.vocabulary_size)
+    batches = micro_batches(rows, config, vocabulary_of(stream.tokenizer))
     return objective, batches(0)[0]
 
 
 def test_a_sample_equal_to_the_original_is_original(tiny_shards: Path) -> None:
     """With a generator that always restores the word nothing is replaced; with one that never does, all masked are."""
     objective, batch = make(tiny_shards)
-    tensors = batch.tensors
-    originals = tensors["token_ids"].gather(1, tensors["positions"])
+    rows = batch.rows
+    originals = rows.token_ids.gather(1, rows.positions)
     for is_right in (True, False):
         answers = originals if is_right else (originals + 1) % 106
         logits = torch.full((*originals.shape, 106), -50.0).scatter(-1, answers.unsqueeze(-1), 50.0)
         objective.generator.propose = lambda *_, logits=logits: (None, [logits])
-        seen = objective(**tensors).observations
-        assert int(seen["is_replaced"].sum()) == (0 if is_right else int(tensors["is_selected"].sum()))
-        assert int(seen["generator_hits"]) == (int(tensors["is_selected"].sum()) if is_right else 0)
-        assert torch.equal(seen["is_replaced"], seen["corrupted_ids"] != tensors["token_ids"])
+        seen = objective(rows).observations
+        assert int(seen["is_replaced"].sum()) == (0 if is_right else int(rows.is_selected.sum()))
+        assert int(seen["generator_hits"]) == (int(rows.is_selected.sum()) if is_right else 0)
+        assert torch.equal(seen["is_replaced"], seen["corrupted_ids"] != rows.token_ids)
 
 
 def test_samples_stand_at_all_selected_positions(tiny_shards: Path) -> None:
     """Also at the 15% that kept their word: what the discriminator reads is no mixture with [MASK]."""
     objective, batch = make(tiny_shards)
-    tensors = batch.tensors
-    corrupted = objective(**tensors).observations["corrupted_ids"]
-    logits = objective.generator(tensors["masked_ids"], tensors["token_type_ids"], None, tensors["positions"])
-    words = sample_words(logits, tensors["uniforms"])
-    rows, slots = torch.nonzero(tensors["is_selected"], as_tuple=True)
-    places = tensors["positions"][rows, slots]
-    assert torch.equal(corrupted[rows, places], words[rows, slots])
+    rows = batch.rows
+    corrupted = objective(rows).observations["corrupted_ids"]
+    logits = objective.generator(rows.masked_ids, rows.token_type_ids, None, rows.positions)
+    words = sample_words(logits, rows.uniforms)
+    row, slots = torch.nonzero(rows.is_selected, as_tuple=True)
+    places = rows.positions[row, slots]
+    assert torch.equal(corrupted[row, places], words[row, slots])
     untouched = torch.ones_like(corrupted, dtype=torch.bool)
-    untouched[rows, places] = False
-    assert torch.equal(corrupted[untouched], tensors["token_ids"][untouched])
+    untouched[row, places] = False
+    assert torch.equal(corrupted[untouched], rows.token_ids[untouched])
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
@@ -160,7 +160,7 @@ def test_detection_gives_the_generator_no_gradient(tiny_shards: Path, backbone: 
     objective, batch = make(
         tiny_shards, encoder={"backbone": backbone}, generator={"embedding_sharing": sharing, "size_fraction": 0.5}
     )
-    objective(**batch.tensors).terms["discriminator"].total.backward()
+    objective(batch.rows).terms["discriminator"].total.backward()
     shared = {id(parameter) for parameter in objective.discriminator.parameters()}
     assert all(parameter.grad is not None for parameter in objective.discriminator.parameters())
     own = [parameter for parameter in objective.generator.parameters() if id(parameter) not in shared]
@@ -172,6 +172,6 @@ def test_detection_gives_the_generator_no_gradient(tiny_shards: Path, backbone: 
 
 def test_generator_loss_gives_the_discriminator_no_gradient(tiny_shards: Path) -> None:
     objective, batch = make(tiny_shards, generator={"embedding_sharing": "separate"})
-    objective(**batch.tensors).terms["generator"].total.backward()
+    objective(batch.rows).terms["generator"].total.backward()
     assert all(parameter.grad is None for parameter in objective.discriminator.parameters())
     assert all(parameter.grad is not None for parameter in objective.generator.parameters())

@@ -13,8 +13,8 @@ from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.chinese_words import word_beginnings
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.foundation.errors import ElectrainError
-from electrain.inference.predict.generator import predict_corrupt
-from electrain.pretrain.objectives.masking import mask_batch
+from electrain.inference.predict.corrupt import predict_corrupt
+from electrain.pretrain.objectives.masking import Masking, mask_batch
 from electrain.pretrain.objectives.noise import word_numbers
 from electrain.pretrain.run import pretrain
 from tiny_pretraining import tiny_configuration
@@ -75,7 +75,7 @@ def test_rows_carry_the_words_and_noise_takes_them_whole(tmp_path: Path, tokeniz
                 assert tokens(int(ids[place])) != "京" or not begins[place]
     assert batch.token_ids.max() < len(load_tokenizer(tokenizer))
     continues = np.zeros(len(load_tokenizer(tokenizer)), np.bool_)
-    made = mask_batch(batch, 0.3, 0, mask_id=4, noise="whole-word", continues_word=continues)
+    made = mask_batch(batch, Masking(0.3, 0, mask_id=4, noise="whole-word", continues_word=continues))
     words = word_numbers(batch, continues)
     taken_parts = 0
     for row in range(30):

@@ -1,5 +1,6 @@
 """Evaluations through whole folders: detection on held-out text and BLiMP, with hand-made checks of their figures."""
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -10,26 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from electrain.data.shards.prepare import prepare
-from electrain.data.shards.rows import DataConfig, RowSource
-from electrain.data.shards.shards import shards_in_memory
-from electrain.data.text.document import Document
-from electrain.foundation.configuration import to_toml
+from electrain.data.shards.rows import PackedBatch, RowSource
+from electrain.data.shards.shards import open_shards
+from electrain.data.tokenizer.plain_text import plain_ids
+from electrain.foundation.configuration import merge_tables, to_toml
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, ElectrainError, TokenizerError
+from electrain.inference.evaluate import judged_tokens
 from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.evaluate.judged_tokens import judge_rows
 from electrain.inference.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
-from electrain.inference.model import load_detector, load_generator
-from electrain.models.backbones import encode
-from electrain.models.discriminator import DiscriminatorConfig
-from electrain.models.generators import take_positions
-from electrain.models.heads import replaced_logits, word_logits
-from electrain.pretrain.objectives.detection_batches import detection_micro_batch
-from electrain.pretrain.objectives.masking import CorruptionConfig, mask_batch
-from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
-from tiny_pretraining import SPECIAL_IDS, tiny_configuration
+from electrain.inference.model import load_detector
+from electrain.inference.predict.corrupt import predict_corrupt
+from electrain.pretrain.build import corrupted_micro_batch, vocabulary_of
+from electrain.pretrain.run import pretrain
+from tiny_pretraining import INVENTED_WORDS, objective_of, tiny_configuration
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -44,72 +43,83 @@ def text(tmp_path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("backbone", ["electra", "modernbert"])
-def test_detection_equals_the_training_objective(tiny_run: Runs, text: str, backbone: str) -> None:
-    """The same rows through the objective of pretraining, with dropout off, give the same losses."""
-    result = evaluate_detection(tiny_run(backbone), [text], sequence_length=20, rows=30, batch_rows=7, seed=5)
-    detector, sampler = load_detector(tiny_run(backbone)), load_generator(tiny_run(backbone), None)
-    stream = shards_in_memory([Document(Path(text).read_text(), "")], Path(detector.source))
-    source = RowSource(stream, DataConfig(20, 2), 5)
-    masked = mask_batch(source.batch(np.arange(30)), 0.15, 5, mask_id=4)
-    batch = detection_micro_batch(masked, DiscriminatorConfig(), CorruptionConfig(), 0, with_padding=False)
+SHORT = tiny_configuration(data={"sequence_length": 24})
+
+# Everything that training does to rows and that evaluation once did otherwise.
+CORRUPTIONS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "falling": {
+        "generator": {"temperature": 2.0, "last_temperature": 0.5},
+        "corruption": {"masked_fraction": 0.4, "last_masked_fraction": 0.1},
+    },
+    "spans": {"corruption": {"noise": "span", "span_words": 2.0}},
+    "shuffle": {"corruption": {"noise": "shuffle", "masked_fraction": 0.4}},
+    "missing": {
+        "corruption": {"missing_fraction": 0.5},
+        "discriminator": {"heads": ["detection", "correction"], "correction_at": "missing"},
+    },
+    "unigram": {"generator": {"kind": "unigram", "clusters": 4}},
+    "written": {
+        "generator": {"kind": "causal", "temperature": 0.7},
+        "corruption": {"source": "generated", "top_p": 0.8},
+    },
+    "padded": {"parity": {"reference_packing": True}},
+    "gumbel": {"generator": {"training": "gumbel"}},
+}
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_evaluation_and_prediction_corrupt_as_training_does(tiny_shards: Path, tmp_path: Path, name: str) -> None:
+    """At the run's last step the objective, `evaluate detection` and `predict corrupt` show the same tokens."""
+    steps = 3
+    config = tiny_configuration(**merge_tables(CORRUPTIONS[name], {"training": {"steps": steps, "batch_rows": 30}}))
+    pretrain(config, tiny_shards, tmp_path / "run")
+    objective = objective_of(config, tiny_shards, spread=0.0)
+    objective.load_state_dict(load_file(tmp_path / "run/checkpoints/step-3/model.safetensors"), strict=False)
+    stream = open_shards(tiny_shards)
+    rows = RowSource(stream, config.data, 5, reference_packing=config.parity.reference_packing)
+    packed = rows.batch(np.arange(30))
+    seeded = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=5))
+    batch = corrupted_micro_batch(packed, seeded, vocabulary_of(stream.tokenizer), steps - 1)
     with torch.no_grad():
-        types, ids = batch.tensors["token_type_ids"], batch.tensors["token_ids"]
-        extra = {"token_type_ids": types} if backbone == "electra" else {}
-        words = sampler.model(input_ids=batch.tensors["masked_ids"], **extra).logits
-        chosen = batch.tensors["is_selected"]
-        logits = words.gather(1, batch.tensors["positions"][..., None].expand(-1, -1, words.shape[-1]))[chosen]
-        originals = ids.gather(1, batch.tensors["positions"])[chosen]
-        losses = torch.nn.functional.cross_entropy(logits, originals)
-    assert result["generator"]["loss"] == pytest.approx(losses.item(), rel=1e-4)
-    assert result["generator"]["accuracy"] == pytest.approx((logits.argmax(-1) == originals).float().mean().item())
-    assert result["generator"]["masked_tokens"] == int(chosen.sum())
-    judge: Any = _Judge(detector)
-    proposer: Any = _Proposer(sampler)
-    objective = ReplacedTokenDetection(judge, proposer, DetectionSettings(), special_ids=SPECIAL_IDS)
-    with torch.no_grad():
-        outcome = objective(**batch.tensors)
-    is_scored = ~masked.packed.is_special
-    replaced = outcome.observations["is_replaced"].numpy()[is_scored]
+        seen = objective.eval()(objective.prepare(batch.rows, torch.device("cpu"))).observations
+    result = evaluate_detection(tmp_path / "run", [str(tiny_shards)], rows=30, seed=5)
+    is_scored = (
+        ~batch.rows.is_special if batch.rows.is_detected is None else ~batch.rows.is_special & (batch.rows.is_detected)
+    )
+    replaced = seen["is_replaced"][is_scored].numpy()
+    assert result["scored_tokens"] == int(is_scored.sum())
     assert result["replaced_fraction"] == pytest.approx(replaced.mean())
-    assert result["scored_tokens"] == is_scored.sum()
-    logits = outcome.observations["replaced_logits"].double().numpy()[is_scored]
+    logits = seen["replaced_logits"].double()[is_scored].numpy()
     expected = np.where(replaced, np.logaddexp(0, -logits), np.logaddexp(0, logits)).mean()
     assert result["discriminator"]["log_loss"] == pytest.approx(expected, rel=1e-4)
+    if "generator_hits" in seen:
+        assert result["generator"]["masked_tokens"] == int(seen["generator_asked"])
+        asked = float(seen["generator_entropy"] / seen["generator_asked"])
+        assert result["generator"]["entropy"] == pytest.approx(asked, rel=1e-4)
+    text = " ".join(INVENTED_WORDS[3:20])
+    shown = list(predict_corrupt(tmp_path / "run", [text] * 8, seed=5))
+    ids = np.array([plain_ids(stream.tokenizer, [text])[0]] * 8)
+    again = _packed(ids, stream.tokenizer)
+    one = corrupted_micro_batch(again, seeded, vocabulary_of(stream.tokenizer), steps - 1)
+    with torch.no_grad():
+        wanted = objective(objective.prepare(one.rows, torch.device("cpu"))).observations["corrupted_ids"]
+    for record, row in zip(shown, wanted, strict=True):
+        assert record["steps"][-1]["tokens"] == stream.tokenizer.convert_ids_to_tokens(row[1:-1].tolist())
 
 
-class _Judge(torch.nn.Module):
-    """A loaded discriminator as the objective calls its own."""
-
-    heads, correction, energy = ("detection",), None, None
-
-    def __init__(self, loaded: Any) -> None:
-        super().__init__()
-        self.loaded = loaded
-
-    def hidden(self, ids: Any, types: Any, mask: Any, _: Any) -> Any:
-        return encode(self.loaded.model.base_model, ids, types, mask)
-
-    def detect(self, hidden: Any) -> Any:
-        return replaced_logits(self.loaded.model, hidden)
-
-
-class _Proposer(torch.nn.Module):
-    """A loaded generator as the objective calls its own."""
-
-    reads_masked_ids = True
-
-    def __init__(self, loaded: Any) -> None:
-        super().__init__()
-        self.loaded = loaded
-
-    def propose(self, ids: Any, types: Any, mask: Any, positions: Any, _: Any) -> Any:
-        hidden = take_positions(encode(self.loaded.model.base_model, ids, types, mask), positions)
-        return hidden, [word_logits(self.loaded.model, hidden)]
+def _packed(ids: Any, tokenizer: Any) -> PackedBatch:
+    """Texts of one length as rows."""
+    rows = np.pad(ids, ((0, 0), (1, 1)))
+    rows[:, 0], rows[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
+    is_special = np.zeros(rows.shape, np.bool_)
+    is_special[:, [0, -1]] = True
+    return PackedBatch(rows, np.zeros_like(rows), np.ones(rows.shape, np.bool_), is_special, np.arange(len(rows)))
 
 
 def test_detection_reports_what_the_issue_asks(tiny_run: Runs, text: str) -> None:
-    result = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=40)
+    result = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=40)
     json.dumps(result, allow_nan=False)
     assert result["rows"] == 40
     assert set(result["discriminator"]) == {"precision", "recall", "f1", "auc", "log_loss"}
@@ -119,15 +129,17 @@ def test_detection_reports_what_the_issue_asks(tiny_run: Runs, text: str) -> Non
     low, high = result["intervals_95"]["auc"]
     assert low < result["discriminator"]["auc"] < high
     assert set(result["intervals_95"]) == {"precision", "recall", "auc", "unigram_auc", "auc_above_unigram"}
-    again = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=40)
+    again = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=40)
     assert again == result
-    other = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=40, seed=1)
+    other = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=40, seed=1)
     assert other["discriminator"] != result["discriminator"]
 
 
-def test_batches_do_not_change_the_masks(tiny_run: Runs, text: str) -> None:
-    one = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=20, batch_rows=1)
-    all_at_once = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=20, batch_rows=20)
+def test_batches_do_not_change_the_masks(tiny_run: Runs, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judged_tokens, "BATCH_ROWS", 1)
+    one = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)
+    monkeypatch.setattr(judged_tokens, "BATCH_ROWS", 20)
+    all_at_once = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)
     assert one["replaced_fraction"] == all_at_once["replaced_fraction"]
     assert one["discriminator"] == pytest.approx(all_at_once["discriminator"], rel=1e-4)
 
@@ -149,33 +161,28 @@ def test_detection_reads_shards_and_the_settings_of_the_run(tiny_run: Runs, text
     assert result["generator"]["masked_tokens"] == 30 * round(16 * 0.3)
     assert result["baselines"]["unigram_auc"] is None
     assert "unigram_auc" not in result["intervals_95"]
-    changed = evaluate_detection(run, [str(shards)], rows=30, masked_fraction=0.2)
-    assert changed["settings"]["masked_fraction"] == 0.2
 
 
 def test_a_plain_folder_needs_a_generator(tiny_run: Runs, text: str) -> None:
     model, generator = tiny_run() / "model", tiny_run() / "generator"
     with pytest.raises(CheckpointError, match="--generator"):
-        evaluate_detection(model, [text], sequence_length=24)
-    plain = evaluate_detection(model, [text], generator=generator, sequence_length=24, rows=20)
-    assert (
-        plain["discriminator"] == evaluate_detection(tiny_run(), [text], sequence_length=24, rows=20)["discriminator"]
-    )
+        evaluate_detection(model, [text], settings=SHORT)
+    plain = evaluate_detection(model, [text], generator=generator, settings=SHORT, rows=20)
+    assert plain["discriminator"] == evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)["discriminator"]
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"sequence_length": 128}, ConfigurationError, "takes at most 24 tokens"),
-        ({"masked_fraction": 15.0}, ConfigurationError, "must be a fraction"),
-        ({"rows": 0}, ConfigurationError, "rows = 0"),
+        ({"settings": tiny_configuration(data={"sequence_length": 25})}, ConfigurationError, "takes at most 24 tokens"),
+        ({"rows": 0}, ConfigurationError, "--rows 0"),
         ({"data": ["absent.txt"]}, DataError, "absent.txt"),
     ],
 )
 def test_detection_refuses_in_one_line(
     tiny_run: Runs, text: str, change: dict[str, Any], error: type[ElectrainError], message: str
 ) -> None:
-    arguments = {"model": tiny_run(), "data": [text], "sequence_length": 24} | change
+    arguments = {"model": tiny_run(), "data": [text], "settings": SHORT} | change
     with pytest.raises(error, match=message) as caught:
         evaluate_detection(**arguments)
     assert "\n" not in str(caught.value)
@@ -186,14 +193,14 @@ def test_damaged_counts_and_other_vocabularies_are_refused(tiny_run: Runs, text:
     shutil.copytree(tiny_run(), run)
     (run / "unigram_counts.npy").write_bytes(b"no array")
     with pytest.raises(CheckpointError, match=r"unigram_counts\.npy: damaged"):
-        evaluate_detection(run, [text], sequence_length=24)
+        evaluate_detection(run, [text], settings=SHORT)
     np.save(run / "unigram_counts.npy", np.zeros(3, np.int64))
     with pytest.raises(CheckpointError, match="has 3 counts"):
-        evaluate_detection(run, [text], sequence_length=24)
+        evaluate_detection(run, [text], settings=SHORT)
     path = run / "generator" / "tokenizer.json"
     path.write_text(path.read_text().replace('"dogs"', '"hens"'))
     with pytest.raises(TokenizerError, match="has another vocabulary"):
-        evaluate_detection(run, [text], sequence_length=24)
+        evaluate_detection(run, [text], settings=SHORT)
 
 
 def test_a_perfect_and_a_blind_discriminator(tiny_run: Runs, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,11 +216,11 @@ def test_a_perfect_and_a_blind_discriminator(tiny_run: Runs, text: str, monkeypa
         return type(judged)(**vars(judged) | {"logits": np.zeros_like(judged.logits)})
 
     monkeypatch.setattr(module, told)
-    best = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=20)["discriminator"]
+    best = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)["discriminator"]
     assert (best["precision"], best["recall"], best["f1"], best["auc"]) == (1, 1, 1, 1)
     assert best["log_loss"] == pytest.approx(np.log1p(np.exp(-9)))
     monkeypatch.setattr(module, blind)
-    worst = evaluate_detection(tiny_run(), [text], sequence_length=24, rows=20)["discriminator"]
+    worst = evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)["discriminator"]
     assert (worst["auc"], worst["log_loss"]) == (0.5, pytest.approx(np.log(2)))
 
 

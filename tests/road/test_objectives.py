@@ -31,8 +31,10 @@ from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import ConfigurationError, ElectrainError
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
-from electrain.inference.predict.generator import predict_corrupt, predict_generate
+from electrain.inference.predict.corrupt import predict_corrupt
+from electrain.inference.predict.generator import predict_generate
 from electrain.inference.predict.pretrained import predict_detect, predict_fill
+from electrain.pretrain.objectives import masked_language_modelling, replaced_token_detection
 from electrain.pretrain.observations import metrics_of
 from electrain.pretrain.run import pretrain
 from electrain.training.loop import StepResult
@@ -107,10 +109,10 @@ def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) 
     config = tiny_configuration(**sections)
     objective = objective_of(config, tiny_shards)
     batch = batches_of(config, tiny_shards)(0)[0]
-    seen = objective(**objective.prepare(batch.tensors)).observations
+    seen = objective(objective.prepare(batch.rows, torch.device("cpu"))).observations
     is_masked = ~seen["is_scored"]
     assert is_masked.any()
-    assert (seen["corrupted_ids"][is_masked] == objective.special_ids.mask).all()
+    assert (seen["corrupted_ids"][is_masked] == objective.proposals.special_ids.mask).all()
     is_right = torch.where(seen["is_replaced"], 9.0, -9.0)
     seen["replaced_logits"] = torch.where(is_masked, -9.0, is_right)
     result = StepResult(0.0, {}, 0.0, 0.0, batch, seen, False)
@@ -120,15 +122,32 @@ def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) 
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_losses_count_what_the_batch_says(tiny_shards: Path, name: str) -> None:
-    """The numbers of scored elements that the loop divides by are those that each loss was summed over."""
+def test_losses_count_what_the_batch_says(tiny_shards: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every element's loss is 1, each sum is the count that the loop divides it by."""
+    ones: dict[str, Any] = {
+        "word_loss": lambda logits, words, is_selected: is_selected.sum().float(),
+        "replaced_token_loss": lambda logits, truth, is_scored: (
+            torch.ones_like(logits).sum() if is_scored is None else is_scored.sum().float()
+        ),
+        "copied_word_losses": lambda words, logits, seen, originals: torch.ones_like(logits),
+        "electric_losses": lambda energies, log_noise, is_text: torch.ones_like(energies),
+        "policy_gradient_losses": lambda logits, words, reward, baseline: torch.ones_like(reward),
+    }
+    for loss, replacement in ones.items():
+        monkeypatch.setattr(replaced_token_detection, loss, replacement)
+    monkeypatch.setattr(masked_language_modelling, "word_loss", ones["word_loss"])
     config = tiny_configuration(**CHOICES[name])
     objective = objective_of(config, tiny_shards)
     for step in (0, 6):
         objective.begin_step(step)
         batch = batches_of(config, tiny_shards)(step)[0]
-        outcome = objective(**objective.prepare(batch.tensors))
-        assert {key: int(term.scored) for key, term in outcome.terms.items()} == batch.counts
+        outcome = objective(objective.prepare(batch.rows, torch.device("cpu")))
+        totals = {key: int(term.total) for key, term in outcome.terms.items()}
+        assert totals.keys() == batch.counts.keys()
+        # The loss of the baseline is a square, over the elements of the policy's.
+        assert totals | {"baseline": batch.counts.get("baseline")} == batch.counts | {
+            "baseline": batch.counts.get("baseline")
+        }
 
 
 CONTRADICTIONS = [
@@ -295,8 +314,10 @@ def test_detection_reports_the_correction_head(runs: dict[str, Path], tmp_path: 
         assert result["correction"]["loss"] == pytest.approx(4.66, abs=0.5)  # ln 106: hardly trained
         assert result["generator"]["loss"] == pytest.approx(4.66, abs=0.5)
     assert evaluate_detection(runs["shuffle"], [str(corpus)], rows=20)["correction"] is None
-    with pytest.raises(ElectrainError, match="holds no generator"):
-        evaluate_detection(runs["unigram"], [str(corpus)], rows=20)
+    by_frequency = evaluate_detection(runs["unigram"], [str(corpus)], rows=20)
+    assert by_frequency["settings"]["generator"] == "word frequencies"
+    assert by_frequency["generator"] is None
+    assert 0 < by_frequency["discriminator"]["auc"] < 1
 
 
 FOREIGN: dict[str, Any] = {

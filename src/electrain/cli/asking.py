@@ -156,7 +156,8 @@ def predict(
         seed: generate, corrupt: seed of the random draws.
     """
     from electrain.inference.predict import tasks as predict_tasks
-    from electrain.inference.predict.generator import predict_corrupt, predict_generate
+    from electrain.inference.predict.corrupt import predict_corrupt
+    from electrain.inference.predict.generator import predict_generate
     from electrain.inference.predict.pretrained import (
         predict_detect,
         predict_fill,

@@ -25,8 +25,8 @@ def training_batches(
     *,
     rank: int = 0,
     processes: int = 1,
-) -> tuple[Callable[[int], list[MicroBatch]], int]:
-    """A function from a step to this process's micro-batches, and the number of steps in an epoch.
+) -> tuple[Callable[[int], list[MicroBatch[dict[str, Any]]]], int]:
+    """The function from a step to this process's micro-batches, and how many steps an epoch has.
 
     The function depends only on the seed and the step, so that resuming needs no saved state. The last batch of an
     epoch is filled with rows from its beginning.
@@ -44,14 +44,13 @@ def training_batches(
     def order(epoch: int) -> NDArray[np.int64]:
         return epoch_order(lengths, batch_rows, config.training.seed, epoch)
 
-    def of_step(step: int) -> list[MicroBatch]:
+    def of_step(step: int) -> list[MicroBatch[dict[str, Any]]]:
         epoch, place = divmod(step, per_epoch)
         own = order(epoch)[place, rank::processes].tolist()
         batches = []
         for first in range(0, len(own), micro_rows):
             collated = task.collate([rows[number] for number in own[first : first + micro_rows]])
-            tensors = {**collated.tensors, "scored": collated.scored}
-            batches.append(MicroBatch(tensors, None, {"task": collated.scored}, collated.tokens))
+            batches.append(MicroBatch(collated.tensors, {"task": collated.scored}, collated.tokens))
         return batches
 
     return of_step, per_epoch

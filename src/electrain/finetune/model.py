@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoModel,
     ElectraForSequenceClassification,
@@ -19,7 +18,7 @@ from transformers.utils import logging
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
-from electrain.finetune.tasks.task import Task
+from electrain.finetune.tasks.task import Task, on_device
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.models.backbones import LABELS, backbone_of, positions_of
@@ -41,7 +40,7 @@ from electrain.models.task_heads import (
     with_dropout,
 )
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
-from electrain.training.objective import LossTerm, Outcome
+from electrain.training.objective import LossTerm, Objective, Outcome
 
 
 @dataclass(frozen=True)
@@ -102,18 +101,21 @@ def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets
     return load_target_tokenizer(Path(decoder.tokenizer_folder))
 
 
-class FineTuning(nn.Module):
-    """A model with its task, as the training loop takes an objective: tensors in, sums and counts out."""
+class FineTuning(Objective[dict[str, Any]]):
+    """A model with its task, as the training loop takes an objective."""
 
     def __init__(self, model: Any, task: Task[Any]) -> None:
         super().__init__()
         self.model = model
         self.task = task
 
-    def forward(self, scored: int, **tensors: Any) -> Outcome:
-        """The task's loss over `scored` elements."""
-        total = self.task.loss(self.model, tensors)
-        return Outcome({"task": LossTerm(total, torch.tensor(scored, device=total.device), 1.0)}, {})
+    def prepare(self, rows: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        """The tensors on the device."""
+        return on_device(rows, device)
+
+    def forward(self, rows: dict[str, Any]) -> Outcome:
+        """The task's loss."""
+        return Outcome({"task": LossTerm(self.task.loss(self.model, rows), 1.0)}, {})
 
 
 def build_model(

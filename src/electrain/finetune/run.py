@@ -25,8 +25,9 @@ from electrain.finetune.model import (
 )
 from electrain.finetune.predictions import write_predictions
 from electrain.finetune.tasks.metrics import require_scorer
-from electrain.finetune.tasks.task import Answer
+from electrain.finetune.tasks.task import Answer, Row
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
+from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
@@ -41,15 +42,14 @@ from electrain.foundation.output_folder import (
     write_manifest,
     write_text_durably,
 )
-from electrain.foundation.progress import ProgressDisplay, format_seconds, say
+from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
-from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from electrain.training.journal import Journal
-from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState, StepResult, train
+from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
-from electrain.training.settings import ParityConfig, TrainingConfig
+from electrain.training.settings import TrainingConfig
+from electrain.training.sitting import Sitting
 
 FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
@@ -85,13 +85,14 @@ class FinetuneResult:
 
 
 @dataclass
-class Progress:
-    """What a checkpoint keeps beside the tensors.
+class Best:
+    """The best model so far; what a checkpoint keeps beside the tensors.
 
     Attributes:
-        best_step, scores: of the best model so far; its step is -1 before the first evaluation.
-        evaluations_since_best: without a better score.
-        is_constant: the best model says the same of every validation example.
+        best_step: the step after which it was scored; -1 before the first evaluation.
+        scores: its validation scores.
+        evaluations_since_best: number of evaluations since then, none of them better.
+        is_constant: it says the same of every validation example.
     """
 
     best_step: int = -1
@@ -123,36 +124,28 @@ def finetune(
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
     settings = settings_for(task, config, examples, pretrained.longest_row)
     require_scorer(task, settings.labels)
-    with started_runtime(config.training.precision) as runtime:
-        if runtime.is_first:
-            _prepare_run_directory(config, settings, pretrained, examples, output, resume=resume)
-        runtime.sum([0.0])  # the other processes wait for the folder
-        try:
-            with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
-                run = _Run(config, settings, pretrained, examples, output, runtime)
-            return run.go()
-        except torch.OutOfMemoryError as error:
-            raise ConfigurationError(OUT_OF_MEMORY) from error
-
-
-def _prepare_run_directory(
-    config: FinetuneConfig,
-    settings: TaskSettings,
-    pretrained: Pretrained,
-    examples: Examples,
-    output: Path,
-    *,
-    resume: bool,
-) -> None:
     inputs = {
-        "task": settings.task,
+        "task": task,
         "train": _examples_hash(examples.train),
         "validation": _examples_hash(examples.validation),
         "model": _model_hash(pretrained.source),
     }
-    if begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
-        facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
-        write_manifest(output, Manifest(KIND, False, inputs, facts))
+    with started_runtime(config.training.precision) as runtime:
+        runtime.require_same(
+            f"{inputs} {to_toml(config)}",
+            "the processes were given different examples, models or configurations; start each with the same command "
+            "and data",
+        )
+        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+            facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
+            write_manifest(output, Manifest(KIND, False, inputs, facts))
+        runtime.wait()  # for the folder, which the first process makes
+        try:
+            with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
+                parts = _build(config, settings, pretrained, examples, output, runtime)
+            return _run(parts)
+        except torch.OutOfMemoryError as error:
+            raise ConfigurationError(OUT_OF_MEMORY) from error
 
 
 def _examples_hash(examples: Sequence[Any]) -> str:
@@ -165,224 +158,208 @@ def _model_hash(source: str) -> str:
     return text_hash(" ".join(file_hash(path) for path in weights)) if weights else source
 
 
-class _Run:
-    """One sitting of a run: what is built once and used by every step."""
+@dataclass(frozen=True)
+class _Parts:
+    """What is built once and used by every step; `best` is updated in place."""
 
-    def __init__(
-        self,
-        config: FinetuneConfig,
-        settings: TaskSettings,
-        pretrained: Pretrained,
-        examples: Examples,
-        output: Path,
-        runtime: Runtime,
-    ) -> None:
-        self.config, self.settings, self.pretrained = config, settings, pretrained
-        self.examples, self.output, self.runtime = examples, output, runtime
-        self.target_tokenizer = None
-        if settings.task in WRITING_TASKS:
-            if pretrained.has_decoder and config.decoder != DecoderConfig() and runtime.is_first:
-                say(f"[decoder] is not used: {pretrained.source} has one, which is trained further")
-            targets = [example.target for example in examples.train]
-            self.target_tokenizer = target_tokenizer_for(config.decoder, pretrained, targets)
-        model = build_model(pretrained, settings, config, self.target_tokenizer)
-        self.task = build_task(
-            settings, pretrained.tokenizer, self.target_tokenizer, with_token_types=takes_token_types(model)
-        )
-        choose_attention(model, runtime.device, settings.longest_tokens)
-        self.module = FineTuning(model.to(runtime.device), self.task)
-        rows = self.task.rows(examples.train)
-        self._say_what_is_cut(rows)
-        self.batches, per_epoch = training_batches(
-            self.task, rows, config, rank=runtime.rank, processes=runtime.processes
-        )
-        self.training = self._training(per_epoch)
-        self.optimizers = [
-            build_layered_optimizer(
-                self.module,
-                config.training.peak_learning_rate,
-                layer_decay=config.training.layer_decay,
-                word_embedding_rate_ratio=config.training.word_embedding_rate_ratio,
-                weight_decay=config.training.weight_decay,
-                doubles_top_decay=config.parity.doubled_top_decay,
-            )
-        ]
-        evaluations = max(1, math.ceil(config.training.epochs * config.training.evaluations_per_epoch))
-        self.evaluation_steps = {round(self.training.steps * (n + 1) / evaluations) for n in range(evaluations)}
-        self.state, self.progress = RunState(), Progress()
-        self.journal = Journal(output / "metrics.jsonl")
-        self.since = (0, 0.0)
+    config: FinetuneConfig
+    settings: TaskSettings
+    pretrained: Pretrained
+    examples: Examples
+    target_tokenizer: Any
+    module: FineTuning
+    sitting: Sitting[dict[str, Any]]
+    evaluation_steps: frozenset[int]
+    best: Best
 
-    def _training(self, per_epoch: int) -> TrainingConfig:
-        """The run as the loop knows it."""
-        training = self.config.training
-        steps = max(1, math.ceil(training.epochs * per_epoch))
-        return TrainingConfig(
-            steps=steps,
-            batch_rows=training.batch_rows,
-            micro_batch_rows=training.micro_batch_rows,
-            peak_learning_rate=training.peak_learning_rate,
-            warmup_steps=min(steps - 1, round(training.warmup_fraction * steps)),
-            weight_decay=training.weight_decay,
-            dropout=training.dropout,
-            seed=training.seed,
-            precision=training.precision,
-            compile=False,
-        )
 
-    def _say_what_is_cut(self, rows: Sequence[Any]) -> None:
-        if not self.runtime.is_first:
-            return
-        for what, cut, longest, field in (
-            ("texts", sum(row.is_cut for row in rows), self.settings.longest_tokens, "data.longest-tokens"),
-            (
-                "targets",
-                sum(row.is_target_cut for row in rows),
-                self.config.generation.longest_output_tokens,
-                "generation.longest-output-tokens",
-            ),
-        ):
-            if cut:
-                say(
-                    f"{cut:,} of {len(rows):,} training {what} are longer than {longest} tokens and were cut; "
-                    f"raise --{field} if the end matters"
-                )
+def _build(
+    config: FinetuneConfig,
+    settings: TaskSettings,
+    pretrained: Pretrained,
+    examples: Examples,
+    output: Path,
+    runtime: Runtime,
+) -> _Parts:
+    target_tokenizer = None
+    if settings.task in WRITING_TASKS:
+        if pretrained.has_decoder and config.decoder != DecoderConfig() and runtime.is_first:
+            say(f"[decoder] is not used: {pretrained.source} has one, which is trained further")
+        targets = [example.target for example in examples.train]
+        target_tokenizer = target_tokenizer_for(config.decoder, pretrained, targets)
+    model = build_model(pretrained, settings, config, target_tokenizer)
+    task = build_task(settings, pretrained.tokenizer, target_tokenizer, with_token_types=takes_token_types(model))
+    choose_attention(model, runtime.device, settings.longest_tokens)
+    module = FineTuning(model.to(runtime.device), task)
+    rows = task.rows(examples.train)
+    if runtime.is_first:
+        _say_what_is_cut(rows, settings, config)
+    batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
+    training = _training(config, per_epoch)
+    optimizer = build_layered_optimizer(
+        module,
+        config.training.peak_learning_rate,
+        layer_decay=config.training.layer_decay,
+        word_embedding_rate_ratio=config.training.word_embedding_rate_ratio,
+        weight_decay=config.training.weight_decay,
+        doubles_top_decay=config.parity.doubled_top_decay,
+    )
+    evaluations = max(1, math.ceil(config.training.epochs * config.training.evaluations_per_epoch))
+    return _Parts(
+        config,
+        settings,
+        pretrained,
+        examples,
+        target_tokenizer,
+        module,
+        Sitting(TrainingRun(module, [optimizer], batches, training, runtime), output),
+        frozenset(round(training.steps * (number + 1) / evaluations) for number in range(evaluations)),
+        Best(),
+    )
 
-    def go(self) -> FinetuneResult:
-        """Takes the steps that are left, and writes what comes out."""
-        checkpoint = find_checkpoint(self.output / "checkpoints", say if self.runtime.is_first else lambda _: None)
-        if checkpoint is not None:
-            load_checkpoint(checkpoint, self.module, self.optimizers)
-            self.state = RunState(**checkpoint.state["run"])
-            self.progress = Progress(**checkpoint.state["progress"])
-            self.since = (self.state.tokens, self.state.seconds)
-        if self.runtime.is_first:
-            self.journal.cut_back(self.state.step)
-        is_over = self._is_patience_over() or self.state.step >= self.training.steps
-        is_stopped = False
-        if not is_over:
-            if self.runtime.is_first:
-                say(f"{len(self.examples.train):,} training examples, {self.training.steps:,} steps")
-            is_silent = not self.runtime.is_first
-            with ProgressDisplay(self.training.steps, self.state.step, is_silent=is_silent) as self.display:
-                ended = train(
-                    self.module,
-                    self.optimizers,
-                    self.batches,
-                    self.training,
-                    ParityConfig(),
-                    self.runtime,
-                    self.state,
-                    self._after_step,
-                )
-            is_stopped = not ended and not self._is_patience_over()
-        is_failed = self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
-        if self.runtime.is_first:
-            self._write_results(is_finished=not is_stopped)
-        return FinetuneResult(
-            self.output,
-            not is_stopped,
-            is_failed or (self.progress.is_constant and not is_stopped),
-            self.runtime.is_first,
-            self.progress.best_step,
-            self.progress.scores,
-        )
 
-    def _is_patience_over(self) -> bool:
-        patience = self.config.training.patience_evaluations
-        return 0 < patience <= self.progress.evaluations_since_best
+def _training(config: FinetuneConfig, per_epoch: int) -> TrainingConfig:
+    """The run as the loop knows it."""
+    training = config.training
+    steps = max(1, math.ceil(training.epochs * per_epoch))
+    return TrainingConfig(
+        steps=steps,
+        batch_rows=training.batch_rows,
+        micro_batch_rows=training.micro_batch_rows,
+        peak_learning_rate=training.peak_learning_rate,
+        warmup_steps=min(steps - 1, round(training.warmup_fraction * steps)),
+        weight_decay=training.weight_decay,
+        dropout=training.dropout,
+        seed=training.seed,
+        precision=training.precision,
+        compile=False,
+    )
 
-    def _after_step(self, result: StepResult) -> bool:
-        step = self.state.step
-        is_evaluated = step in self.evaluation_steps
-        if self.runtime.is_first and (step % LOG_EVERY_STEPS == 0 or step == self.training.steps):
-            self._log(result)
-        if is_evaluated:
-            self._evaluate()
-        must_end = result.is_stop_asked or self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
-        if is_evaluated or must_end or step % CHECKPOINT_EVERY_STEPS == 0:
-            if self.runtime.is_first:
-                state = {"run": dataclasses.asdict(self.state), "progress": dataclasses.asdict(self.progress)}
-                save_checkpoint(self.output / "checkpoints", step, self.module, self.optimizers, state)
-            self.runtime.sum([0.0])
-        return self._is_patience_over()
 
-    def _log(self, result: StepResult) -> None:
-        tokens, seconds = self.state.tokens - self.since[0], self.state.seconds - self.since[1]
-        self.since = (self.state.tokens, self.state.seconds)
-        rate = tokens / max(seconds, 1e-9)
-        line = {
-            "event": "log",
-            "step": self.state.step,
-            "tokens": self.state.tokens,
-            "seconds": round(self.state.seconds, 3),
-            "loss": result.loss,
-            "learning_rate": result.learning_rate,
-            "gradient_norm": result.gradient_norm,
-            "tokens_per_second": round(rate, 1),
-            "refused_updates": self.state.refused_updates,
-        }
-        self.journal.write(line)
-        self.display.update(self.state.step, tokens_per_second=rate, loss=result.loss)
-
-    def _evaluate(self) -> None:
-        """Scores the validation examples, in every process alike, and keeps the model when it is the best so far."""
-        self.module.eval()
-        with self.runtime.autocast():
-            answers = self.task.answer(self.module.model, self.examples.validation)
-        self.module.train()
-        scores = self.task.score(self.examples.validation, answers)
-        main = self.task.main_score
-        is_better = self.progress.best_step < 0 or scores[main] > self.progress.scores[main]
-        if is_better:
-            constant = says_the_same(self.settings.task, self.examples.validation, answers)
-            self.progress = Progress(self.state.step, scores, 0, constant)
-        else:
-            self.progress.evaluations_since_best += 1
-        if self.runtime.is_first:
-            say(f"step {self.state.step}: validation {main} {scores[main]:.2f}{' (best so far)' if is_better else ''}")
-            self.journal.write({"event": "validation", "step": self.state.step, **scores})
-            if is_better:
-                write_predictions(self.output, self.examples.validation, answers)
-                with replaced_directory(self.output / "model") as temporary:
-                    save_task_model(
-                        self.module.model, self.settings, self.pretrained.tokenizer, self.target_tokenizer, temporary
-                    )
-
-    def _write_results(self, *, is_finished: bool) -> None:
-        from electrain.finetune.report import write_report  # draws with matplotlib, which training does not need
-
-        manifest = read_manifest(self.output, KIND)
-        progress, main = self.progress, self.task.main_score
-        result = {
-            "task": self.settings.task,
-            "settings": {
-                "model": self.pretrained.source,
-                "seed": self.config.training.seed,
-                "precision": str(self.runtime.dtype).removeprefix("torch."),
-                **score_settings(self.task, self.settings, self.examples.validation),
-            },
-            "validation_examples": len(self.examples.validation),
-            "best_step": progress.best_step,
-            "main_score": main,
-            "scores": progress.scores,
-        }
-        write_text_durably(self.output / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-        facts = {**manifest.facts, "step": self.state.step, "seconds": self.state.seconds, "scores": progress.scores}
-        write_manifest(self.output, Manifest(KIND, is_finished, manifest.inputs, facts))
-        report = write_report(self.output)
-        if not is_finished and self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW:
-            say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
-        elif not is_finished:
-            say(f"stopped at step {self.state.step} of {self.training.steps}; go on with --resume")
-        else:
-            best = f"{main} {progress.scores[main]:.2f} after step {progress.best_step}"
-            say(f"finished in {format_seconds(self.state.seconds)}: validation {best}; report: {report}")
-        if progress.is_constant:
+def _say_what_is_cut(rows: Sequence[Row], settings: TaskSettings, config: FinetuneConfig) -> None:
+    for what, cut, longest, field in (
+        ("texts", sum(row.is_cut for row in rows), settings.longest_tokens, "data.longest-tokens"),
+        (
+            "targets",
+            sum(row.is_target_cut for row in rows),
+            config.generation.longest_output_tokens,
+            "generation.longest-output-tokens",
+        ),
+    ):
+        if cut:
             say(
-                "warning: the model says the same of every validation example: it has learned nothing; "
-                "try another seed, a lower learning rate, or more epochs"
+                f"{cut:,} of {len(rows):,} training {what} are longer than {longest} tokens and were cut; "
+                f"raise --{field} if the end matters"
             )
+
+
+def _run(parts: _Parts) -> FinetuneResult:
+    """Takes the steps that are left, and writes what comes out."""
+    sitting, run, best = parts.sitting, parts.sitting.run, parts.best
+    saved = sitting.restore()
+    if saved is not None:
+        for name, value in saved["progress"].items():
+            setattr(best, name, value)
+    is_stopped = False
+    if run.has_steps_left and not _is_patience_over(parts):
+        if sitting.is_first:
+            say(f"{len(parts.examples.train):,} training examples, {run.training.steps:,} steps")
+        has_ended = sitting.train(lambda result: _after_step(parts, result))
+        is_stopped = not has_ended and not _is_patience_over(parts)
+    if sitting.is_first:
+        _write_results(parts, is_finished=not is_stopped)
+    return FinetuneResult(
+        sitting.directory,
+        not is_stopped,
+        run.is_failed or (best.is_constant and not is_stopped),
+        sitting.is_first,
+        best.best_step,
+        best.scores,
+    )
+
+
+def _is_patience_over(parts: _Parts) -> bool:
+    return 0 < parts.config.training.patience_evaluations <= parts.best.evaluations_since_best
+
+
+def _after_step(parts: _Parts, result: StepResult[dict[str, Any]]) -> bool:
+    sitting, step = parts.sitting, parts.sitting.run.state.step
+    is_evaluated = step in parts.evaluation_steps
+    if sitting.is_first and (step % LOG_EVERY_STEPS == 0 or step == sitting.run.training.steps):
+        names = ("loss", "learning_rate", "gradient_norm")
+        sitting.log({name: getattr(result, name) for name in names}, f"loss {result.loss:.3f}")
+    if is_evaluated:
+        _evaluate(parts)
+    must_end = result.is_stop_asked or sitting.run.is_failed
+    if is_evaluated or must_end or step % CHECKPOINT_EVERY_STEPS == 0:
+        sitting.save(progress=dataclasses.asdict(parts.best))
+    return _is_patience_over(parts)
+
+
+def _evaluate(parts: _Parts) -> None:
+    """Scores the validation examples and keeps the model when it is the best so far.
+
+    Every process answers, but all go by the scores of the first: rounding can differ between machines, and processes
+    that disagree about the best model would end at different steps and wait for each other for ever.
+    """
+    module, sitting, best = parts.module, parts.sitting, parts.best
+    step, main = sitting.run.state.step, module.task.main_score
+    module.eval()
+    with sitting.run.runtime.autocast():
+        answers = module.task.answer(module.model, parts.examples.validation)
+    module.train()
+    own = module.task.score(parts.examples.validation, answers)
+    scores = dict(zip(own, sitting.run.runtime.of_first(list(own.values())), strict=True))
+    is_better = best.best_step < 0 or scores[main] > best.scores[main]
+    if is_better:
+        best.best_step, best.scores, best.evaluations_since_best = step, scores, 0
+        best.is_constant = says_the_same(parts.settings.task, parts.examples.validation, answers)
+    else:
+        best.evaluations_since_best += 1
+    if not sitting.is_first:
+        return
+    say(f"step {step}: validation {main} {scores[main]:.2f}{' (best so far)' if is_better else ''}")
+    sitting.journal.write({"event": "validation", "step": step, **scores})
+    if is_better:
+        write_predictions(sitting.directory, parts.examples.validation, answers)
+        with replaced_directory(sitting.directory / "model") as temporary:
+            save_task_model(module.model, parts.settings, parts.pretrained.tokenizer, parts.target_tokenizer, temporary)
+
+
+def _write_results(parts: _Parts, *, is_finished: bool) -> None:
+    from electrain.finetune.report import write_report  # draws with matplotlib, which training does not need
+
+    sitting, run, best, task = parts.sitting, parts.sitting.run, parts.best, parts.module.task
+    manifest = read_manifest(sitting.directory, KIND)
+    result = {
+        "task": parts.settings.task,
+        "settings": {
+            "model": parts.pretrained.source,
+            "seed": run.training.seed,
+            "precision": str(run.runtime.dtype).removeprefix("torch."),
+            **score_settings(task, parts.settings, parts.examples.validation),
+        },
+        "validation_examples": len(parts.examples.validation),
+        "best_step": best.best_step,
+        "main_score": task.main_score,
+        "scores": best.scores,
+    }
+    write_text_durably(sitting.directory / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    facts = {**manifest.facts, "step": run.state.step, "seconds": run.state.seconds, "scores": best.scores}
+    write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
+    report = write_report(sitting.directory)
+    if is_finished:
+        score = f"{task.main_score} {best.scores[task.main_score]:.2f} after step {best.best_step}"
+        say(f"finished in {format_seconds(run.state.seconds)}: validation {score}; report: {report}")
+    elif run.is_failed:
+        say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
+    else:
+        say(f"stopped at step {run.state.step} of {run.training.steps}; go on with --resume")
+    if best.is_constant:
+        say(
+            "warning: the model says the same of every validation example: it has learned nothing; "
+            "try another seed, a lower learning rate, or more epochs"
+        )
 
 
 def says_the_same(task: TaskName, examples: Sequence[Any], answers: Sequence[Answer]) -> bool:

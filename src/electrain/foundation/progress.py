@@ -1,88 +1,86 @@
-"""One line on stderr every few seconds while something long runs: how far, how fast, how long still."""
+"""Everything that is said on stderr while a command runs: single lines, and how far long work is."""
 
 import sys
 import time
+from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-SECONDS_BETWEEN_ITEM_LINES = 5.0
-
-
-class Progress:
-    """Counts finished items and says so on stderr; silent when all is done within a few seconds."""
-
-    def __init__(self, what: str, total: int, unit: str) -> None:
-        self.what, self.total, self.unit = what, total, unit
-        self.done = 0
-        self.started = self.last_line = time.monotonic()
-
-    def advance(self, count: int) -> None:
-        """`count` more items are finished."""
-        self.done += count
-        now = time.monotonic()
-        if now - self.last_line < SECONDS_BETWEEN_ITEM_LINES:
-            return
-        self.last_line = now
-        rate = self.done / (now - self.started)
-        left = (self.total - self.done) / rate
-        print(
-            f"{self.what}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.0f} per second, {left:,.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-# Without a terminal a line of progress is printed at most so often.
+# The first plain line comes early, so that nobody wonders whether anything happens.
+SECONDS_BEFORE_FIRST_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 
 
 def say(message: str) -> None:
-    """One line on stderr."""
+    """Prints one line on stderr."""
     print(message, file=sys.stderr, flush=True)
 
 
-class ProgressDisplay:
-    """Step, rate and time left on stderr: a bar on a terminal, a line now and then elsewhere."""
+class Progress:
+    """How far a long piece of work is: a bar on a terminal, elsewhere a plain line now and then.
 
-    def __init__(self, total_steps: int, first_step: int, *, is_silent: bool = False) -> None:
-        self.total_steps = total_steps
-        self.first_step = first_step
+    Work that ends within a few seconds prints nothing where there is no terminal.
+    """
+
+    def __init__(
+        self, what: str, unit: str, total: int | None = None, *, first: int = 0, is_silent: bool = False
+    ) -> None:
+        """
+        Args:
+            what: what is being done, such as "evaluate detection".
+            unit: what is counted, in the plural, such as "rows".
+            total: how many there are; None: unknown, so that no time left can be said.
+            first: how many were done before, by an interrupted run that goes on.
+            is_silent: shows nothing; for all processes of a run but the first.
+        """
+        self.what, self.unit, self.total, self.first = what, unit, total, first
+        self.done = first
         self.is_silent = is_silent
-        self.started = time.monotonic()
-        self.last_line = self.started
-        self.bar: Bar | None = None
-        self.task: TaskID | None = None
+        self._started = time.monotonic()
+        self._next_line = self._started + SECONDS_BEFORE_FIRST_LINE
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
 
-    def __enter__(self) -> "ProgressDisplay":
+    def __enter__(self) -> Self:
         console = Console(stderr=True)
         if console.is_terminal and not self.is_silent:
-            columns = (TextColumn("{task.completed}/{task.total} steps"), BarColumn(), TextColumn("{task.description}"))
-            self.bar = Bar(*columns, console=console)
-            self.bar.start()
-            self.task = self.bar.add_task("", total=self.total_steps, completed=self.first_step)
+            self._bar = Bar(BarColumn(), TextColumn("{task.description}"), console=console)
+            self._bar.start()
+            self._task = self._bar.add_task(self._text(""), total=self.total, completed=self.done)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def update(
-        self, step: int, *, tokens_per_second: float, loss: float, matrix_rate_fraction: float | None = None
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Shows that `step` steps are finished."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, count: int, details: str = "") -> None:
+        """`count` more are done."""
+        self.update(self.done + count, details)
+
+    def update(self, done: int, details: str = "") -> None:
+        """Shows that `done` are done, with further figures in words."""
+        self.done = done
         if self.is_silent:
             return
-        elapsed = time.monotonic() - self.started
-        left = elapsed / max(1, step - self.first_step) * (self.total_steps - step)
-        fraction = "" if matrix_rate_fraction is None else f"{matrix_rate_fraction:.0%} of the matrix rate  "
-        text = f"{tokens_per_second:,.0f} tokens/s  {fraction}loss {loss:.3f}  {format_seconds(left)} left"
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=step, description=text)
-        elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES or step == self.total_steps:
-            self.last_line = time.monotonic()
-            say(f"step {step}/{self.total_steps}  {text}")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, description=self._text(details))
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + SECONDS_BETWEEN_LINES
+            say(self._text(details))
+
+    def _text(self, details: str) -> str:
+        seconds = time.monotonic() - self._started
+        rate = (self.done - self.first) / max(seconds, 1e-9)
+        of_total = "" if self.total is None else f" of {self.total:,}"
+        parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}", details or f"{rate:,.1f} per second"]
+        if self.total is not None and rate:
+            parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
+        return ", ".join(parts)
 
 
 def format_seconds(seconds: float) -> str:

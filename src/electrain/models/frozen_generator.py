@@ -19,29 +19,18 @@ class FrozenGenerator(nn.Module):
             one, which sees the words before each position.
     """
 
-    def __init__(self, source: str, vocabulary_size: int, sequence_length: int) -> None:
-        """Args: source: folder or hub id.
-
-        Raises: CheckpointError: nothing there, no language model, another vocabulary, or too few positions.
+    def __init__(self, network: PreTrainedModel, vocabulary_size: int) -> None:
+        """
+        Args:
+            network: a Hugging Face language model, masked or causal.
+            vocabulary_size: number of tokens; a model of the hub can have more rows in its table.
         """
         super().__init__()
-        configuration = configuration_of(source)
-        self.reads_masked_ids = language_model_kind(configuration) == "masked-language-model"
-        if not configuration.vocab_size >= vocabulary_size:
-            raise CheckpointError(
-                f"{source}: knows {configuration.vocab_size} words, the shards have {vocabulary_size}; "
-                "give a generator that was trained with the shards' tokenizer"
-            )
-        positions = positions_of(configuration)
-        if positions is not None and positions < sequence_length:
-            raise CheckpointError(f"{source}: takes rows of at most {positions} tokens; lower data.sequence_length")
-        kind = AutoModelForMaskedLM if self.reads_masked_ids else AutoModelForCausalLM
-        self.network = weights_of(source, kind, "language model")
+        self.network = network
+        self.reads_masked_ids = language_model_kind(network.config) == "masked-language-model"
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)
         self.train(False)
-        if not self.reads_masked_ids:
-            require_causal(self.network)
 
     def train(self, mode: bool = True) -> "FrozenGenerator":
         """Stays in evaluation mode, whatever the objective around it does."""
@@ -74,6 +63,28 @@ class FrozenGenerator(nn.Module):
     def export(self) -> PreTrainedModel:
         """The network as Hugging Face saves and loads it."""
         return self.network
+
+
+def load_frozen_generator(source: str, vocabulary_size: int, sequence_length: int) -> FrozenGenerator:
+    """The generator in a folder or of a hub id.
+
+    Raises: CheckpointError: nothing there, no language model, another vocabulary, or too few positions.
+    """
+    configuration = configuration_of(source)
+    kind = language_model_kind(configuration)
+    if not configuration.vocab_size >= vocabulary_size:
+        raise CheckpointError(
+            f"{source}: knows {configuration.vocab_size} words, the shards have {vocabulary_size}; "
+            "give a generator that was trained with the shards' tokenizer"
+        )
+    positions = positions_of(configuration)
+    if positions is not None and positions < sequence_length:
+        raise CheckpointError(f"{source}: takes rows of at most {positions} tokens; lower data.sequence_length")
+    model_class = AutoModelForMaskedLM if kind == "masked-language-model" else AutoModelForCausalLM
+    network = weights_of(source, model_class, "language model")
+    if kind == "causal-language-model":
+        require_causal(network)
+    return FrozenGenerator(network, vocabulary_size)
 
 
 @torch.no_grad()

@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from electrain.data.shards.rows import RowSource
-from electrain.data.tokenizer.tokenizer import SpecialIds
+from electrain.data.shards.rows import PackedBatch, RowSource
+from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator
-from electrain.models.frozen_generator import FrozenGenerator
+from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
 from electrain.models.starting_weights import (
     load_starting_discriminator,
@@ -23,10 +24,12 @@ from electrain.models.starting_weights import (
 )
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.objectives.detection_batches import detection_micro_batch
+from electrain.pretrain.objectives.corruption import Generator, ProposalSettings
+from electrain.pretrain.objectives.detection_batches import StepSettings, detection_micro_batch
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling, modelling_micro_batch
-from electrain.pretrain.objectives.masking import MaskedBatch, mask_batch, most_selected
-from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, Generator, ReplacedTokenDetection
+from electrain.pretrain.objectives.masking import Masking, mask_batch, most_selected
+from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import with_detection_head
 from electrain.training.objective import MicroBatch
 
@@ -63,8 +66,8 @@ def build_objective(
     return ReplacedTokenDetection(
         discriminator,
         _build_generator(config, discriminator, common, unigram_counts),
-        _settings(config),
-        special_ids=special_ids,
+        _detection_settings(config),
+        proposal_settings(config, special_ids),
         own_stage_steps=config.generator.own_stage_steps,
     )
 
@@ -78,7 +81,7 @@ def _build_generator(
         special = sorted(set(common["special_ids"].all))
         return UnigramGenerator(occurrences, choice.clusters, choice.temperature, special)
     if choice.source:
-        return FrozenGenerator(choice.source, vocabulary_size, config.data.sequence_length)
+        return load_frozen_generator(choice.source, vocabulary_size, config.data.sequence_length)
     sizes = generator_sizes(config)
     if choice.kind == "causal":
         return build_generator(
@@ -103,22 +106,30 @@ def generator_sizes(config: PretrainConfig) -> EncoderConfig:
         raise ConfigurationError(f"[generator] {error}") from error
 
 
-def _settings(config: PretrainConfig) -> DetectionSettings:
-    judge, game, choice = config.discriminator, config.game, config.generator
-    layers = generator_sizes(config).layers
-    last = tuple(range(max(1, layers - MIXTURE_DEPTHS + 1), layers + 1))
+def _detection_settings(config: PretrainConfig) -> DetectionSettings:
+    judge, game = config.discriminator, config.game
     return DetectionSettings(
         loss_weight=judge.loss_weight,
-        training=choice.training,
         detection_at=judge.detection_at,
         correction_at=judge.correction_at,
         correction_weight=judge.correction_weight,
         likelihood_weight=game.likelihood_weight,
         adversarial_weight=game.adversarial_weight,
-        gumbel_temperature=game.gumbel_temperature,
+    )
+
+
+def proposal_settings(config: PretrainConfig, special_ids: SpecialIds) -> ProposalSettings:
+    """How a configuration's generator proposes words and how they are placed."""
+    game, choice = config.game, config.generator
+    layers = generator_sizes(config).layers
+    last = tuple(range(max(1, layers - MIXTURE_DEPTHS + 1), layers + 1))
+    return ProposalSettings(
+        special_ids=special_ids,
+        training=choice.training,
         depths=(game.mixture_depths or last) if choice.training == "mixture" else (),
-        averages_collisions=config.parity.colliding_positions,
+        gumbel_temperature=game.gumbel_temperature,
         top_p=config.corruption.top_p,
+        averages_collisions=config.parity.colliding_positions,
     )
 
 
@@ -165,54 +176,78 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
             objective.discriminator.body.embeddings.load_state_dict(kept)
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the corruption of rows knows of the tokenizer.
+
+    Attributes:
+        size: number of tokens.
+        mask_id: id of [MASK].
+        continues_word: (size,) bool, True for pieces such as ##ing; needed by noise that takes whole words.
+    """
+
+    size: int
+    mask_id: int
+    continues_word: NDArray[np.bool_] | None = None
+
+
+def vocabulary_of(tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a tokenizer."""
+    return Vocabulary(len(tokenizer), special_ids_of(tokenizer).mask, continues_word(tokenizer))
+
+
 def micro_batches(
-    rows: RowSource,
-    config: PretrainConfig,
-    *,
-    mask_id: int,
-    vocabulary_size: int,
-    continues_word: NDArray[np.bool_] | None = None,
-    rank: int = 0,
-    processes: int = 1,
-) -> Callable[[int], list[MicroBatch]]:
+    rows: RowSource, config: PretrainConfig, vocabulary: Vocabulary, *, rank: int = 0, processes: int = 1
+) -> Callable[[int], list[MicroBatch[Rows]]]:
     """The function from a step to this process's micro-batches.
 
     A step's rows have consecutive numbers; each process takes a run of them, so that the number of processes changes
     who computes a row, never the rows.
-
-    Args:
-        continues_word: (vocabulary,) bool; True for pieces such as ##ing; for noise that takes whole words.
     """
-    training, parity, corruption = config.training, config.parity, config.corruption
-    is_baseline = training.objective == "masked-language-modelling"
-    own_rows = training.batch_rows // processes
-    micro_rows = training.micro_batch_rows or own_rows
-    slots = most_masked(config)
+    own_rows = config.training.batch_rows // processes
+    micro_rows = config.training.micro_batch_rows or own_rows
 
-    def of_step(step: int) -> list[MicroBatch]:
-        first = step * training.batch_rows + rank * own_rows
-        batches = []
-        for offset in range(0, own_rows, micro_rows):
-            numbers = np.arange(first + offset, first + min(offset + micro_rows, own_rows), dtype=np.int64)
-            masked = mask_batch(
-                rows.batch(numbers),
-                _masked_fraction(config, step),
-                training.seed,
-                mask_id=mask_id,
-                with_collisions=parity.colliding_positions,
-                random_words=vocabulary_size if is_baseline else None,
-                slots=slots,
-                noise=corruption.noise,
-                span_words=corruption.span_words,
-                continues_word=continues_word,
-            )
-            if is_baseline:
-                batches.append(modelling_micro_batch(masked, with_padding=parity.reference_packing))
-            else:
-                batches.append(_detection_micro_batch(masked, config, step))
-        return batches
+    def of_step(step: int) -> list[MicroBatch[Rows]]:
+        first = step * config.training.batch_rows + rank * own_rows
+        starts = range(0, own_rows, micro_rows)
+        numbers = [np.arange(first + n, first + min(n + micro_rows, own_rows), dtype=np.int64) for n in starts]
+        return [corrupted_micro_batch(rows.batch(one), config, vocabulary, step) for one in numbers]
 
     return of_step
+
+
+def corrupted_micro_batch(
+    packed: PackedBatch, config: PretrainConfig, vocabulary: Vocabulary, step: int
+) -> MicroBatch[Rows]:
+    """Packed rows with positions selected and masked as pretraining does it at a step.
+
+    The one place where this is done: `evaluate detection` and `predict corrupt` call it too.
+    """
+    corruption, parity = config.corruption, config.parity
+    is_baseline = config.training.objective == "masked-language-modelling"
+    masking = Masking(
+        fraction=_masked_fraction(config, step),
+        seed=config.training.seed,
+        mask_id=vocabulary.mask_id,
+        # A text of a user's own can be shorter than the run's rows.
+        slots=min(most_masked(config), packed.token_ids.shape[1]),
+        noise=corruption.noise,
+        span_words=corruption.span_words,
+        continues_word=vocabulary.continues_word,
+        random_words=vocabulary.size if is_baseline else None,
+        with_collisions=parity.colliding_positions,
+    )
+    masked = mask_batch(packed, masking)
+    if is_baseline:
+        return modelling_micro_batch(masked, with_padding=parity.reference_packing)
+    return detection_micro_batch(
+        masked,
+        config.discriminator,
+        corruption,
+        config.training.seed,
+        _step_settings(config, step),
+        with_padding=parity.reference_packing,
+    )
 
 
 def most_masked(config: PretrainConfig) -> int:
@@ -232,20 +267,15 @@ def _masked_fraction(config: PretrainConfig, step: int) -> float:
     return on_the_line(corruption.masked_fraction, corruption.last_masked_fraction, step, config.training.steps)
 
 
-def _detection_micro_batch(masked: MaskedBatch, config: PretrainConfig, step: int) -> MicroBatch:
+def _step_settings(config: PretrainConfig, step: int) -> StepSettings:
     choice = config.generator
     temperature = on_the_line(choice.temperature, choice.last_temperature, step, config.training.steps)
     is_tempered = temperature != 1.0 and choice.kind != "unigram"
-    return detection_micro_batch(
-        masked,
-        config.discriminator,
-        config.corruption,
-        config.training.seed,
-        with_padding=config.parity.reference_packing,
+    is_alone = step < choice.own_stage_steps
+    is_trained = choice.kind not in ("unigram", "frozen") or is_alone
+    return StepSettings(
         temperature=temperature if is_tempered else None,
         reversal=_reversal(config, _masked_fraction(config, step)),
-        generator=None
-        if choice.kind in ("unigram", "frozen") and not choice.own_stage_steps > step
-        else choice.training,
-        generator_alone=step < choice.own_stage_steps,
+        generator=choice.training if is_trained else None,
+        generator_alone=is_alone,
     )

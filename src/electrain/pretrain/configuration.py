@@ -10,8 +10,8 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig
 from electrain.models.discriminator import DiscriminatorConfig
 from electrain.models.generators import GeneratorConfig
+from electrain.pretrain.objectives.game import GameConfig
 from electrain.pretrain.objectives.masking import CorruptionConfig
-from electrain.pretrain.objectives.replaced_token_detection import GameConfig
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 

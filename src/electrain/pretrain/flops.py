@@ -150,15 +150,15 @@ def passes_of(
     prediction = _prediction(sequence_length, masked_positions)
     if isinstance(objective, MaskedLanguageModelling):
         return [NetworkPass(objective.model, prediction)]
-    judge, settings = objective.discriminator, objective.settings
+    judge, settings, proposals = objective.discriminator, objective.settings, objective.proposals
     passes = [NetworkPass(judge, _detection(sequence_length))]
     if not isinstance(objective.generator, UnigramGenerator):
-        prediction = _prediction(sequence_length, masked_positions, settings.depths)
+        prediction = _prediction(sequence_length, masked_positions, proposals.depths)
         passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
     if judge.correction is not None:
         asked = sequence_length if settings.correction_at == "all" else masked_positions
         passes.append(NetworkPass(judge, _correction(asked)))
-    if settings.training in ("gumbel", "mixture"):
+    if proposals.training in ("gumbel", "mixture"):
         passes.append(NetworkPass(judge, _relaxation(masked_positions)))
     return passes
 

@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from electrain.pretrain.objectives.detection_metrics import detection_metrics, unigram_auc
+from electrain.pretrain.objectives.rows import Rows
 from electrain.training.loop import StepResult
 
 
-def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[str, Any]:
+def metrics_of(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> dict[str, Any]:
     """The numbers of one journal line: losses in nats, and what the last micro-batch of this process showed.
 
     Detection is scored on tokens that can be replaced: special tokens never are, and would flatter it.
@@ -18,8 +19,8 @@ def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[st
     numbers: dict[str, Any] = {"loss": result.loss}
     numbers |= {f"{name}_loss": value for name, value in result.losses.items()}
     numbers |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
-    seen, tensors = result.observations, result.micro_batch.tensors
-    selected = max(1, int(tensors["is_selected"].sum()))
+    seen, rows = result.observations, result.micro_batch.rows
+    selected = max(1, int(rows.is_selected.sum()))
     if "masked_language_model_hits" in seen:
         numbers["masked_language_model_accuracy"] = float(seen["masked_language_model_hits"]) / selected
         return numbers
@@ -34,14 +35,24 @@ def metrics_of(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[st
     return numbers
 
 
-def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) -> dict[str, float]:
+def details_of(metrics: dict[str, Any]) -> str:
+    """The figures that decide, in words for the live line: the AUC beside that of word frequency, and the losses."""
+    parts = []
+    if "discriminator_auc" in metrics:
+        parts.append(f"AUC {metrics['discriminator_auc']:.3f} (word frequency alone {metrics['unigram_auc']:.3f})")
+    for name, words in (("generator_loss", "generator loss"), ("masked_language_model_loss", "loss")):
+        if name in metrics:
+            parts.append(f"{words} {metrics[name]:.3f}")
+    return ", ".join(parts or [f"loss {metrics['loss']:.3f}"])
+
+
+def _detection_numbers(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> dict[str, float]:
     """Detection, and the game whose stake it is, on the tokens that could have been replaced.
 
     The value of the game is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the chance
     that the discriminator gives a token of being original: 0 where it is never wrong, -2 ln 2 where it only guesses.
     """
-    assert result.micro_batch.is_special is not None
-    seen, can_be_replaced = result.observations, ~result.micro_batch.is_special.numpy()
+    seen, can_be_replaced = result.observations, ~result.micro_batch.rows.is_special.numpy()
     if "is_scored" in seen:  # detection is not asked about [MASK]
         can_be_replaced = can_be_replaced & seen["is_scored"].cpu().numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
@@ -64,7 +75,7 @@ def _detection_numbers(result: StepResult, unigram_counts: NDArray[np.int64]) ->
     return numbers
 
 
-def _correction_numbers(result: StepResult) -> dict[str, float]:
+def _correction_numbers(result: StepResult[Rows]) -> dict[str, float]:
     """How often the correction head's likeliest word is the one that belongs there; passages written apart."""
     seen = result.observations
     hits, is_asked, is_written = (
@@ -80,11 +91,11 @@ def _correction_numbers(result: StepResult) -> dict[str, float]:
     return numbers
 
 
-def example_of(result: StepResult, tokenizer: Any) -> dict[str, Any] | None:
+def example_of(result: StepResult[Rows], tokenizer: Any) -> dict[str, Any] | None:
     """The first row of the last micro-batch, with the discriminator's marks; None where nothing is detected."""
-    if "replaced_logits" not in result.observations or result.micro_batch.is_special is None:
+    if "replaced_logits" not in result.observations:
         return None
-    is_special = result.micro_batch.is_special[0]
+    is_special = result.micro_batch.rows.is_special[0]
     places = torch.nonzero(~is_special).flatten()
 
     def row(tensor: torch.Tensor) -> list[Any]:
@@ -95,7 +106,7 @@ def example_of(result: StepResult, tokenizer: Any) -> dict[str, Any] | None:
     probabilities = row(torch.sigmoid(seen["replaced_logits"]))
     return {
         "tokens": tokenizer.convert_ids_to_tokens(row(seen["corrupted_ids"])),
-        "originals": tokenizer.convert_ids_to_tokens(row(result.micro_batch.tensors["token_ids"])),
+        "originals": tokenizer.convert_ids_to_tokens(row(result.micro_batch.rows.token_ids)),
         "probabilities": [round(probability, 4) for probability in probabilities],
         "is_replaced": row(seen["is_replaced"]),
     }

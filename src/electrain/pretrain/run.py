@@ -1,6 +1,5 @@
 """Pretraining: shards and a configuration in, a run folder with two Hugging Face models out. Wiring only."""
 
-import dataclasses
 import platform
 import shutil
 import time
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
-from electrain.data.tokenizer.tokenizer import continues_word, load_tokenizer, tokenizer_hash
+from electrain.data.tokenizer.tokenizer import tokenizer_hash
+from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
@@ -25,7 +26,7 @@ from electrain.foundation.output_folder import (
     read_manifest,
     write_manifest,
 )
-from electrain.foundation.progress import ProgressDisplay, format_seconds, say
+from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
 from electrain.pretrain.build import (
@@ -34,20 +35,22 @@ from electrain.pretrain.build import (
     load_starting_weights,
     micro_batches,
     most_masked,
+    vocabulary_of,
 )
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.export import export_models
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
-from electrain.pretrain.observations import example_of, metrics_of
-from electrain.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from electrain.pretrain.objectives.rows import Rows
+from electrain.pretrain.observations import details_of, example_of, metrics_of
 from electrain.training.journal import Journal
-from electrain.training.loop import RunState, StepResult, compile_or_say_why_not, train
+from electrain.training.loop import StepResult, TrainingRun, compile_or_say_why_not
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, measure_matrix_rate, started_runtime
+from electrain.training.sitting import Sitting
 
 KIND = "run"
-FIRST_FILES = {CONFIGURATION_NAME, "unigram_counts.npy", "tokenizer", MANIFEST_NAME}
+FIRST_FILES = {CONFIGURATION_NAME, COUNTS_NAME, "tokenizer", MANIFEST_NAME}
 # More than any vocabulary has.
 MOST_WORDS = 1 << 31
 # Sentences with the discriminator's marks: so many over the run.
@@ -89,15 +92,19 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
             )
-        rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
-        if runtime.is_first:
-            _prepare_run_directory(config, shards, output, resume=resume)
-        runtime.sum([0.0])  # the other processes wait for the folder
+        inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
+        runtime.require_same(
+            f"{inputs} {to_toml(config)}",
+            "the processes were given different shards or configurations; start each with the same command and data",
+        )
+        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+            _write_first_files(shards, inputs, output)
+        runtime.wait()  # for the folder, which the first process makes
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
-                run = _Run(config, shards, rows, output, runtime)
-                run.restore()
-            return run.go()
+                parts = _build(config, shards, output, runtime)
+                _restore(parts)
+            return _run(parts)
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(OUT_OF_MEMORY) from error
 
@@ -111,7 +118,7 @@ def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
                 f"the shards were made with another tokenizer than {other}; "
                 f"prepare the corpus again with --tokenizer {other}"
             )
-    own = load_tokenizer(shards.tokenizer_directory).get_vocab()
+    own = shards.tokenizer.get_vocab()
     for start in starts:
         if not start.is_dir() and tokenizer_of(str(start), MOST_WORDS).get_vocab() != own:
             raise TokenizerError(
@@ -120,175 +127,160 @@ def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
             )
 
 
-def _prepare_run_directory(config: PretrainConfig, shards: Shards, output: Path, *, resume: bool) -> None:
-    shards_directory = shards.tokenizer_directory.parent
-    inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
-    if begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
-        np.save(output / "unigram_counts.npy", shards.unigram_counts)
-        shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
-        facts = {"shards": str(shards_directory), "has_words": shards.has_words}
-        write_manifest(output, Manifest(KIND, False, inputs, facts))
+def _write_first_files(shards: Shards, inputs: dict[str, str], output: Path) -> None:
+    np.save(output / COUNTS_NAME, shards.unigram_counts)
+    shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
+    facts = {"shards": str(shards.tokenizer_directory.parent), "has_words": shards.has_words}
+    write_manifest(output, Manifest(KIND, False, inputs, facts))
 
 
-class _Run:
-    """One sitting of a run: what is built once and used by every step."""
+@dataclass(frozen=True)
+class _Parts:
+    """What is built once and used by every step."""
 
-    def __init__(self, config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> None:
-        self.config, self.shards, self.output, self.runtime = config, shards, output, runtime
-        self.is_first = runtime.is_first
-        self.tokenizer = load_tokenizer(shards.tokenizer_directory)
-        self.objective = build_objective(
-            config,
-            vocabulary_size=shards.vocabulary_size,
-            special_ids=shards.special_ids,
-            unigram_counts=shards.unigram_counts,
-        )
-        self.row_flops = _row_flops(self.objective, config, runtime.processes)
-        choose_attention(self.objective, runtime.device, config.data.sequence_length)
-        self.objective.to(runtime.device)
-        self.optimizers = build_optimizers(self.objective, config.training, config.parity)
-        self.batches = micro_batches(
-            rows,
-            config,
-            mask_id=shards.special_ids.mask,
-            vocabulary_size=shards.vocabulary_size,
-            continues_word=continues_word(self.tokenizer),
-            rank=runtime.rank,
-            processes=runtime.processes,
-        )
-        self.state = RunState()
-        self.metrics, self.examples = Journal(output / "metrics.jsonl"), Journal(output / "examples.jsonl")
-        self.health = HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps)
-        self.since = (0, 0.0)
-        self.last: dict[str, Any] = {}
+    config: PretrainConfig
+    shards: Shards
+    objective: PretrainObjective
+    sitting: Sitting[Rows]
+    health: HealthMonitor
+    examples: Journal
+    row_flops: float
 
-    def go(self) -> RunResult:
-        """Takes the steps that are left, and writes what comes out."""
-        if self.state.step < self.config.training.steps:
-            self._announce()
-            with ProgressDisplay(
-                self.config.training.steps, self.state.step, is_silent=not self.is_first
-            ) as self.progress:
-                train(
-                    self.objective,
-                    self.optimizers,
-                    self.batches,
-                    self.config.training,
-                    self.config.parity,
-                    self.runtime,
-                    self.state,
-                    self._after_step,
-                )
-        is_finished = self.state.step >= self.config.training.steps
-        if self.is_first:
-            self._write_results(is_finished=is_finished)
-        is_failed = self.health.must_stop(self.state)
-        return RunResult(self.output, self.state.step, is_finished, is_failed, self.is_first, self.last)
 
-    def restore(self) -> None:
-        """Puts everything where the newest good checkpoint was, or, where there is none, at the start.
+def _build(config: PretrainConfig, shards: Shards, output: Path, runtime: Runtime) -> _Parts:
+    rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
+    objective = build_objective(
+        config,
+        vocabulary_size=shards.vocabulary_size,
+        special_ids=shards.special_ids,
+        unigram_counts=shards.unigram_counts,
+    )
+    row_flops = _row_flops(objective, config, runtime.processes)
+    choose_attention(objective, runtime.device, config.data.sequence_length)
+    objective.to(runtime.device)
+    run = TrainingRun(
+        objective,
+        build_optimizers(objective, config.training, config.parity),
+        micro_batches(rows, config, vocabulary_of(shards.tokenizer), rank=runtime.rank, processes=runtime.processes),
+        config.training,
+        runtime,
+        parity=config.parity,
+    )
+    return _Parts(
+        config,
+        shards,
+        objective,
+        Sitting(run, output),
+        HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps),
+        Journal(output / "examples.jsonl"),
+        row_flops,
+    )
 
-        Raises: ConfigurationError, CheckpointError, TokenizerError: weights to start from that do not fit.
-        """
-        checkpoint = find_checkpoint(self.output / "checkpoints", say if self.is_first else lambda _: None)
-        if checkpoint is None:
-            load_starting_weights(self.objective, self.config)
-        else:
-            load_checkpoint(checkpoint, self.objective, self.optimizers)
-            self.state = RunState(**checkpoint.state["run"])
-            self.health.restore(checkpoint.state["health"])
-        if self.is_first:
-            self.metrics.cut_back(self.state.step)
-            self.examples.cut_back(self.state.step)
-        self.since = (self.state.tokens, self.state.seconds)
 
-    def _announce(self) -> None:
-        training = self.config.training
-        self.matrix_rate = measure_matrix_rate(self.runtime.device, self.runtime.dtype)
-        is_compiled = training.compile and compile_or_say_why_not(
-            self.objective, self.batches(self.state.step)[0], training, self.runtime
-        )
-        if not self.is_first:
-            return
-        machine = {
-            "device": _device_name(self.runtime),
-            "processes": self.runtime.processes,
-            "threads": torch.get_num_threads(),
-            "precision": str(self.runtime.dtype).removeprefix("torch."),
-            "compiled": is_compiled,
-            "matrix_rate_flops": self.matrix_rate,
-            "row_flops": self.row_flops,
-            "torch": torch.__version__,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        }
-        self.metrics.write({"event": "machine", "step": self.state.step, **machine})
+def _restore(parts: _Parts) -> None:
+    """Goes on from the newest good checkpoint; where there is none, puts in the weights that `[start]` names.
+
+    Raises: ConfigurationError, CheckpointError, TokenizerError: weights to start from that do not fit.
+    """
+    saved = parts.sitting.restore()
+    if saved is None:
+        load_starting_weights(parts.objective, parts.config)
+    else:
+        parts.health.restore(saved["health"])
+    if parts.sitting.is_first:
+        parts.examples.cut_back(parts.sitting.run.state.step)
+
+
+def _run(parts: _Parts) -> RunResult:
+    """Takes the steps that are left, and writes what comes out."""
+    sitting, run = parts.sitting, parts.sitting.run
+    if run.has_steps_left:
+        matrix_rate = measure_matrix_rate(run.runtime.device, run.runtime.dtype)
+        _announce(parts, matrix_rate)
+        sitting.train(lambda result: _after_step(parts, matrix_rate, result))
+    is_finished = not run.has_steps_left
+    if sitting.is_first:
+        _write_results(parts, is_finished=is_finished)
+    return RunResult(sitting.directory, run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line)
+
+
+def _announce(parts: _Parts, matrix_rate: float) -> None:
+    run, training, runtime = parts.sitting.run, parts.config.training, parts.sitting.run.runtime
+    is_compiled = training.compile and compile_or_say_why_not(run)
+    if not runtime.is_first:
+        return
+    machine = {
+        "device": _device_name(runtime),
+        "processes": runtime.processes,
+        "threads": torch.get_num_threads(),
+        "precision": str(runtime.dtype).removeprefix("torch."),
+        "compiled": is_compiled,
+        "matrix_rate_flops": matrix_rate,
+        "row_flops": parts.row_flops,
+        "torch": torch.__version__,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+    parts.sitting.journal.write({"event": "machine", "step": run.state.step, **machine})
+    say(
+        f"training on {machine['device']} in {machine['precision']}, {matrix_rate / 1e9:,.0f} GFLOP/s, "
+        f"from step {run.state.step} to {training.steps}"
+    )
+    for warning in parts.health.at_start(training.batch_rows * parts.config.data.sequence_length):
+        _warn(parts.sitting, warning)
+
+
+def _warn(sitting: Sitting[Rows], message: str) -> None:
+    say(f"warning: {message}")
+    sitting.journal.write({"event": "warning", "step": sitting.run.state.step, "message": message})
+
+
+def _after_step(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> bool:
+    training, sitting, step = parts.config.training, parts.sitting, parts.sitting.run.state.step
+    is_last = step == training.steps or result.is_stop_asked or sitting.run.is_failed
+    if sitting.is_first and (step % training.log_every_steps == 0 or is_last):
+        _log(parts, matrix_rate, result)
+    if sitting.is_first and step % max(1, training.steps // EXAMPLES_PER_RUN) == 0:
+        example = example_of(result, parts.shards.tokenizer)
+        if example:
+            parts.examples.write({"step": step, **example})
+    if step % training.checkpoint_every_steps == 0 or is_last:
+        sitting.save(health=parts.health.to_dict())
+    return False
+
+
+def _log(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> None:
+    metrics = metrics_of(result, parts.shards.unigram_counts)
+    rate = parts.sitting.tokens_per_second() / parts.config.data.sequence_length * parts.row_flops
+    fraction = rate / (matrix_rate * parts.sitting.run.runtime.processes)
+    numbers = {
+        "processor_seconds": round(time.process_time(), 3),
+        **metrics,
+        "matrix_rate_fraction": round(fraction, 4),
+    }
+    line = parts.sitting.log(numbers, f"{details_of(metrics)}, {fraction:.0%} of the matrix rate")
+    for warning in parts.health.observe(line):
+        _warn(parts.sitting, warning)
+
+
+def _write_results(parts: _Parts, *, is_finished: bool) -> None:
+    from electrain.pretrain.report import write_report  # draws with matplotlib, which training does not need
+
+    output, run = parts.sitting.directory, parts.sitting.run
+    export_models(parts.objective, parts.shards.tokenizer, output)
+    manifest = read_manifest(output, KIND)
+    facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
+    write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
+    report = write_report(output)
+    steps = run.training.steps
+    if is_finished:
+        say(f"finished {steps} steps in {format_seconds(run.state.seconds)}; report: {report}")
+    elif run.is_failed:
         say(
-            f"training on {machine['device']} in {machine['precision']}, {self.matrix_rate / 1e9:,.0f} GFLOP/s, "
-            f"from step {self.state.step} to {training.steps}"
+            f"stopped at step {run.state.step}: {run.state.refused_in_a_row} updates in a row were not finite; "
+            f"lower --training.peak-learning-rate and start again; report: {report}"
         )
-        for warning in self.health.at_start(training.batch_rows * self.config.data.sequence_length):
-            self._warn(warning)
-
-    def _warn(self, message: str) -> None:
-        say(f"warning: {message}")
-        self.metrics.write({"event": "warning", "step": self.state.step, "message": message})
-
-    def _after_step(self, result: StepResult) -> bool:
-        training, step = self.config.training, self.state.step
-        is_last = step == training.steps or result.is_stop_asked or self.health.must_stop(self.state)
-        if self.is_first and (step % training.log_every_steps == 0 or is_last):
-            self._log(result)
-        if self.is_first and step % max(1, training.steps // EXAMPLES_PER_RUN) == 0:
-            example = example_of(result, self.tokenizer)
-            if example:
-                self.examples.write({"step": step, **example})
-        if step % training.checkpoint_every_steps == 0 or is_last:
-            if self.is_first:
-                state = {"run": dataclasses.asdict(self.state), "health": self.health.to_dict()}
-                save_checkpoint(self.output / "checkpoints", step, self.objective, self.optimizers, state)
-            self.runtime.sum([0.0])
-        return False
-
-    def _log(self, result: StepResult) -> None:
-        tokens, seconds = self.state.tokens - self.since[0], self.state.seconds - self.since[1]
-        self.since = (self.state.tokens, self.state.seconds)
-        rate = tokens / max(seconds, 1e-9)
-        achieved = rate / self.config.data.sequence_length * self.row_flops
-        fraction = achieved / (self.matrix_rate * self.runtime.processes)
-        self.last = {
-            "event": "log",
-            "step": self.state.step,
-            "tokens": self.state.tokens,
-            "seconds": round(self.state.seconds, 3),
-            "processor_seconds": round(time.process_time(), 3),
-            **metrics_of(result, self.shards.unigram_counts),
-            "tokens_per_second": round(rate, 1),
-            "matrix_rate_fraction": round(fraction, 4),
-            "refused_updates": self.state.refused_updates,
-        }
-        self.metrics.write(self.last)
-        self.progress.update(self.state.step, tokens_per_second=rate, matrix_rate_fraction=fraction, loss=result.loss)
-        for warning in self.health.observe(self.last):
-            self._warn(warning)
-
-    def _write_results(self, *, is_finished: bool) -> None:
-        from electrain.pretrain.report import write_report  # draws with matplotlib, which training does not need
-
-        export_models(self.objective, self.tokenizer, self.output)
-        manifest = read_manifest(self.output, KIND)
-        facts = {**manifest.facts, "step": self.state.step, "tokens": self.state.tokens, "seconds": self.state.seconds}
-        write_manifest(self.output, Manifest(KIND, is_finished, manifest.inputs, facts))
-        report = write_report(self.output)
-        steps = self.config.training.steps
-        if is_finished:
-            say(f"finished {steps} steps in {format_seconds(self.state.seconds)}; report: {report}")
-        elif self.health.must_stop(self.state):
-            say(
-                f"stopped at step {self.state.step}: {self.state.refused_in_a_row} updates in a row were not finite; "
-                f"lower --training.peak-learning-rate and start again; report: {report}"
-            )
-        else:
-            say(f"stopped at step {self.state.step} of {steps}; go on with --resume; report: {report}")
+    else:
+        say(f"stopped at step {run.state.step} of {steps}; go on with --resume; report: {report}")
 
 
 def _row_flops(objective: PretrainObjective, config: PretrainConfig, processes: int) -> float:

@@ -21,6 +21,7 @@ from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 
 # The newest may be damaged: the one before it is kept too.
 KEPT_CHECKPOINTS = 2
+STATE_NAME = "state.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def save_checkpoint(
             save_file(_contiguous(optimizer_tensors(optimizers, model)), temporary / "optimizer.safetensors")
             hashes = {path.name: file_hash(path) for path in sorted(temporary.glob("*.safetensors"))}
             content = json.dumps({"step": step, "hashes": hashes, "state": state}, indent=2)
-            (temporary / "state.json").write_text(content, "utf-8")
+            (temporary / STATE_NAME).write_text(content, "utf-8")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(directory.with_name(f".{directory.name}.writing"), ignore_errors=True)
         raise CheckpointError(
@@ -88,7 +89,7 @@ def find_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None
     candidates = _newest_first(root)
     for directory in candidates:
         try:
-            content = json.loads((directory / "state.json").read_text("utf-8"))
+            content = json.loads((directory / STATE_NAME).read_text("utf-8"))
             for name, expected in content["hashes"].items():
                 if file_hash(directory / name) != expected:
                     raise ValueError(f"{name} does not have the hash it was written with")

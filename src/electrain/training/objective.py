@@ -1,23 +1,26 @@
-"""What the training loop knows of an objective: tensors in, sums and counts out."""
+"""The protocol between the training loop and what it trains: rows in, sums of losses out."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+R = TypeVar("R")
 
 
 class LossTerm(NamedTuple):
-    """A loss as its parts, so that it is averaged once, over the whole step.
+    """One loss of a forward pass, as a sum: the loop divides it by what the whole step counts (`MicroBatch.counts`).
+
+    A mean of means would be wrong, since micro-batches and processes can count different numbers of elements.
 
     Attributes:
-        total: () float32: the sum over scored elements, in nats.
-        scored: () int64: how many elements were scored.
-        weight: of the mean in the step's loss.
+        total: () float32; the sum over the scored elements, in nats.
+        weight: factor of the term's mean in the loss of the step.
     """
 
     total: Tensor
-    scored: Tensor
     weight: float
 
 
@@ -26,7 +29,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         terms: the losses by name.
-        observations: detached tensors for the journal, by name.
+        observations: detached tensors for the log, by name.
     """
 
     terms: dict[str, LossTerm]
@@ -34,29 +37,44 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MicroBatch:
+class MicroBatch(Generic[R]):
     """The rows of one forward pass.
 
     Attributes:
-        tensors: the keyword arguments of the objective's forward pass, without the device.
-        is_special: (batch, length) bool; True at [CLS], [SEP] and [PAD]; None where nothing is detected (fine-tuning).
-        counts: elements scored by each loss term, by its name.
-        tokens: real tokens, padding left out.
+        rows: what the objective's forward pass takes, on the CPU.
+        counts: number of elements that each loss term sums over, by the term's name.
+        tokens: number of real tokens, padding left out.
     """
 
-    tensors: dict[str, Any]
-    is_special: Tensor | None
+    rows: R
     counts: dict[str, int]
     tokens: int
 
 
-def word_loss(logits: Tensor, words: Tensor, is_selected: Tensor) -> Tensor:
-    """() float32: the summed cross-entropy, in nats, of the original words at the selected positions.
+class Objective(nn.Module, ABC, Generic[R]):
+    """What the loop trains. It calls the methods in this order, at every step.
 
-    Args:
-        logits: (batch, selected, vocabulary) float.
-        words: (batch, selected) int64, the originals.
-        is_selected: (batch, selected) bool.
+    Attributes:
+        has_stages: True where some parameters get no gradient in some steps, which distributed training has to know.
     """
-    losses = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none")
-    return (losses * is_selected.flatten()).sum()
+
+    has_stages = False
+
+    def begin_step(self, step: int) -> None:
+        """Called before the rows of a step (counted from 0) are prepared. Calling it again changes nothing."""
+        del step
+
+    @abstractmethod
+    def prepare(self, rows: R, device: torch.device) -> R:
+        """The rows on the device, completed by whatever needs a network but no gradient."""
+
+    @abstractmethod
+    def forward(self, rows: R) -> Outcome:
+        """The losses of prepared rows."""
+
+    def parameter_networks(self) -> list[list[tuple[str, nn.Parameter]]]:
+        """Names and parameters of each network that can have a learning rate and a gradient norm of its own.
+
+        The first is the one that `peak_learning_rate` is for. A parameter of two networks belongs to the first.
+        """
+        return [list(self.named_parameters())]

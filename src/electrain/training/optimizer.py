@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from electrain.training.objective import Objective
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 # Clark et al. 2020, table 6; the epsilon is the reference implementation's.
@@ -52,36 +53,31 @@ class AdamWithoutBiasCorrection(Optimizer):
             torch._foreach_addcdiv_(parameters, first, denominators, -group["lr"])
 
 
-def networks_of(model: nn.Module, training: TrainingConfig) -> list[list[tuple[str, nn.Parameter]]]:
-    """The trainable parameters by name, in one list; in two where the generator has a learning rate of its own.
-
-    Embeddings that both networks share belong to the discriminator's list.
-    """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if not training.generator_peak_learning_rate:
-        return [named]
-    judge = [(name, parameter) for name, parameter in named if name.startswith("discriminator.")]
-    if not judge:  # the baseline has one network
-        return [named]
-    return [judge, [(name, parameter) for name, parameter in named if not name.startswith("discriminator.")]]
+Named = list[tuple[str, nn.Parameter]]
 
 
-def build_optimizers(model: nn.Module, training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
+def trained_networks(objective: Objective[Any], training: TrainingConfig) -> list[Named]:
+    """The parameters to train, by name: one list, or one for each network where the generator has its own rate."""
+    networks = [[pair for pair in network if pair[1].requires_grad] for network in objective.parameter_networks()]
+    if training.generator_peak_learning_rate:
+        return networks
+    return [[pair for network in networks for pair in network]]
+
+
+def build_optimizers(objective: Objective[Any], training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
     """For each network one optimizer, or two with muon: matrices inside the layers, and everything else.
 
     Biases and LayerNorm are not decayed; they are the parameters with fewer than two dimensions.
     """
     rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
     optimizers: list[Optimizer] = []
-    for named, rate in zip(networks_of(model, training), rates, strict=False):
+    for named, rate in zip(trained_networks(objective, training), rates, strict=False):
         if named:
             optimizers += _optimizers_of(named, rate, training, parity)
     return optimizers
 
 
-def _optimizers_of(
-    named: list[tuple[str, nn.Parameter]], rate: float, training: TrainingConfig, parity: ParityConfig
-) -> list[Optimizer]:
+def _optimizers_of(named: Named, rate: float, training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
     inner = [parameter for name, parameter in named if _is_inner_matrix(name, parameter)]
     inner = inner if training.optimizer == "muon" else []
     chosen = {id(parameter) for parameter in inner}
@@ -154,7 +150,7 @@ def _layer_number(name: str) -> int | None:
     return int(found.group(1)) + 1 if found else None
 
 
-def clip_gradients(networks: list[list[tuple[str, nn.Parameter]]]) -> float:
+def clip_gradients(networks: list[Named]) -> float:
     """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`; returns the norm over all of them before."""
     norms = [
         float(nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT))

@@ -1,5 +1,6 @@
 """The machine a run is on: device, processes, precision, and how fast it multiplies matrices."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -50,6 +51,30 @@ class Runtime:
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(tensor)
         return [float(number) for number in tensor.tolist()]
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        self.sum([0.0])
+
+    def of_first(self, numbers: list[float]) -> list[float]:
+        """The numbers of the first process: what all processes decide by, so that they decide alike."""
+        return self.sum([number if self.is_first else 0.0 for number in numbers])
+
+    def gather(self, number: float) -> list[float]:
+        """The number of each process, in order."""
+        return self.sum([number if rank == self.rank else 0.0 for rank in range(self.processes)])
+
+    def require_same(self, value: str, message: str) -> None:
+        """Stops every process, the first with the message, unless all hold the same value.
+
+        Raises: ConfigurationError in the first process, SystemExit in the others, so that it is said once.
+        """
+        number = float(int(hashlib.sha256(value.encode("utf-8")).hexdigest()[:12], 16))  # exact in float64
+        if len(set(self.gather(number))) == 1:
+            return
+        if self.is_first:
+            raise ConfigurationError(message)
+        raise SystemExit(2)
 
 
 def has_bfloat16_instructions(device: torch.device) -> bool:

@@ -25,6 +25,7 @@ class Shards:
         token_count: length of the stream in tokens.
         vocabulary_size: number of tokens that the tokenizer knows.
         unigram_counts: (vocabulary_size,) int64; how often each id occurs in the stream.
+        tokenizer: the tokenizer that made the ids.
         tokenizer_directory: folder of the tokenizer that made the ids.
         tokenizer_hash: as `electrain.data.tokenizer.tokenizer.tokenizer_hash` has it.
         special_ids: of the tokenizer.
@@ -47,6 +48,7 @@ class Shards:
             begins: for each token of each file, whether a word begins there; empty: the files do not say.
         """
         tokenizer = load_tokenizer(tokenizer_directory)
+        self.tokenizer = tokenizer
         self.manifest = manifest
         self.tokenizer_directory = tokenizer_directory
         self.tokenizer_hash = tokenizer_hash(tokenizer)

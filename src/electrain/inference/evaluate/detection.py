@@ -4,21 +4,21 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
-from electrain.foundation.configuration import read_toml, require_at_least, require_fraction
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
-from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME
+from electrain.foundation.output_folder import MANIFEST_NAME
+from electrain.inference.corruption import corruption_settings, open_corruption, unigram_counts
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.inference.model import (
     LoadedModel,
@@ -28,62 +28,29 @@ from electrain.inference.model import (
     load_model,
     require_same_vocabulary,
 )
+from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
-from electrain.pretrain.run_folder import heads_of, is_baseline, restores_missing_words
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
-UNIGRAM_COUNTS_NAME = "unigram_counts.npy"
 # Of a corpus no more is read than the rows need: a token and the space before it are rarely longer than this.
 _CHARACTERS_PER_TOKEN = 12
 _BOOTSTRAP_SAMPLES = 200
-_RUN_SETTINGS = {
-    "masked_fraction": "corruption",
-    "temperature": "generator",
-    "sequence_length": "data",
-    "segments": "data",
-}
-
-
-@dataclass(frozen=True)
-class DetectionSettings:
-    """What the discriminator is asked about; a run's own configuration overrides these defaults.
-
-    Attributes:
-        masked_fraction: of the tokens of a row, those that the generator may replace.
-        temperature: of the generator's samples.
-        sequence_length: tokens in a row.
-        segments: per row, at most 1 or 2.
-    """
-
-    masked_fraction: float = 0.15
-    temperature: float = 1.0
-    sequence_length: int = 128
-    segments: int = 2
-
-    def __post_init__(self) -> None:
-        require_fraction("masked_fraction", self.masked_fraction)
-        require_at_least("temperature", self.temperature, 0.01)
-        DataConfig(self.sequence_length, self.segments)
 
 
 def evaluate_detection(
-    model: Path | str,
+    model: Path | str | RunFolder,
     data: Sequence[str],
     *,
     generator: Path | str | None = None,
-    masked_fraction: float | None = None,
-    temperature: float | None = None,
-    sequence_length: int | None = None,
-    segments: int | None = None,
+    settings: PretrainConfig | None = None,
     rows: int = 512,
-    batch_rows: int = 32,
     seed: int = 0,
     text_column: str = "text",
-    device: str | None = None,
 ) -> dict[str, Any]:
     """Precision, recall and AUC of "was this token replaced?" on text, beside what word frequency alone gives.
 
-    The text is packed, masked and sampled by the code that pretraining uses. Every real token counts except [CLS]
-    and [SEP], which are never replaced.
+    The text is packed, masked and corrupted by the code and with the settings of the run, as at its last step. Every
+    real token counts that the discriminator was trained on, except [CLS] and [SEP], which are never replaced.
 
     A correction head, or the masked-language-modelling baseline, is asked for the words at the same positions; a model
     that has nothing but that gets no "discriminator" in the result.
@@ -92,51 +59,44 @@ def evaluate_detection(
         model: a run folder; or a model folder or hub name, and then `generator` must be given.
         data: one folder of shards, or corpora as `electrain prepare` takes them, read from their beginning as far as
             `rows` need.
-        masked_fraction, temperature, sequence_length, segments: where not given, as the run was trained.
-        rows: at most this many.
-        seed: of the order of rows, masks, samples, and the bootstrap.
+        generator: folder or hub name of a generator, in place of the run's own.
+        settings: how rows are packed and corrupted; None: as the run was trained, or as published.
+        rows: most rows to look at.
+        seed: decides the order of rows, masks, samples, and the bootstrap.
     Returns: JSON-ready; the intervals are 95%, by bootstrap over rows; losses in nats unless their name says bits.
     Raises: DataError, CheckpointError, TokenizerError, ConfigurationError: with one line.
     """
-    asked = {
-        "masked_fraction": masked_fraction,
-        "temperature": temperature,
-        "sequence_length": sequence_length,
-        "segments": segments,
-    }
-    settings = _settings(Path(model), asked, rows, batch_rows)
-    corrector = _corrector(model, device)
-    detector = None if corrector and "detection" not in heads_of(model) else load_detector(model, device=device)
-    asked_model = detector or corrector.model  # type: ignore[union-attr]
-    sampler = load_generator(model, generator, device=device)
-    require_same_vocabulary(asked_model, sampler)
-    _require_short_enough(settings, asked_model, sampler)
-    counts = _unigram_counts(Path(model), asked_model)
-    stream = _stream(data, asked_model, rows * settings.sequence_length * _CHARACTERS_PER_TOKEN, text_column)
-    source = RowSource(stream, DataConfig(settings.sequence_length, settings.segments), seed)
-    judged = judge_rows(
-        detector,
-        sampler,
-        source,
-        rows=min(rows, source.rows_per_epoch),
-        batch_rows=batch_rows,
-        masked_fraction=settings.masked_fraction,
-        temperature=settings.temperature,
-        seed=seed,
-        corrector=corrector,
-    )
+    if rows < 1:
+        raise ConfigurationError(f"evaluate detection: --rows {rows}: must be at least 1")
+    run = open_run_folder(model)
+    config = settings or corruption_settings(run)
+    corrector = _corrector(run)
+    detector = None if corrector and "detection" not in run.heads else load_detector(run)
+    asked = detector or (corrector.model if corrector else None)
+    assert asked is not None
+    draws_by_frequency = generator is None and config.generator.kind == "unigram"
+    sampler = None if draws_by_frequency else load_generator(run, generator)
+    for other in [sampler] if sampler else []:
+        require_same_vocabulary(asked, other)
+    _require_short_enough(config.data, asked, sampler)
+    counts = _unigram_counts(run, asked)
+    length = config.data.sequence_length
+    stream = _stream(data, asked, rows * length * _CHARACTERS_PER_TOKEN, text_column)
+    source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
+    corruption = open_corruption(run, sampler, asked.tokenizer, seed, config)
+    judged = judge_rows(detector, corrector, corruption, source, min(rows, source.rows_per_epoch))
     return {
         "task": "detection",
         "settings": {
-            "model": str(model),
-            "generator": sampler.source,
+            "model": str(run),
+            "generator": sampler.source if sampler else "word frequencies",
             "data": list(data),
-            **asdict(settings),
+            **_shown_settings(corruption.config),
             "seed": seed,
         },
-        "rows": int(judged.row.max()) + 1,
+        "rows": int(judged.row.max()) + 1 if len(judged.row) else 0,
         "scored_tokens": len(judged.is_replaced),
-        "replaced_fraction": float(judged.is_replaced.mean()),
+        "replaced_fraction": float(judged.is_replaced.mean()) if len(judged.is_replaced) else 0.0,
         "discriminator": _discriminator_results(judged) if detector else None,
         "baselines": _baselines(judged, counts),
         "generator": _generator_results(judged),
@@ -145,36 +105,35 @@ def evaluate_detection(
     }
 
 
-def _corrector(model: Path | str, device: str | None) -> Corrector | None:
-    if "correction" in heads_of(model):
-        return Corrector(load_head(model, "correction", device=device), restores_missing_words(model))
-    if is_baseline(model):
-        return Corrector(load_model(model, device=device), restores_missing=True)
+def _shown_settings(config: PretrainConfig) -> dict[str, Any]:
+    """The settings of the corruption, as they are at the last step."""
+    corruption, generator, data = config.corruption, config.generator, config.data
+    return {
+        "noise": corruption.noise,
+        "source": corruption.source,
+        "masked_fraction": corruption.last_masked_fraction or corruption.masked_fraction,
+        "missing_fraction": corruption.missing_fraction,
+        "temperature": generator.last_temperature or generator.temperature,
+        "sequence_length": data.sequence_length,
+        "segments": data.segments,
+    }
+
+
+def _corrector(run: RunFolder) -> Corrector | None:
+    if "correction" in run.heads:
+        return Corrector(load_head(run, "correction"), is_baseline=False, restores_missing=run.restores_missing_words)
+    if run.is_baseline:
+        return Corrector(load_model(run), is_baseline=True, restores_missing=True)
     return None
 
 
-def _settings(run: Path, asked: dict[str, Any], rows: int, batch_rows: int) -> DetectionSettings:
-    """The run's own settings, where `run` is a run folder, under those asked for."""
-    own: dict[str, Any] = {}
-    if (run / CONFIGURATION_NAME).is_file():
-        tables = read_toml(run / CONFIGURATION_NAME)
-        own = {name: tables.get(section, {}).get(name) for name, section in _RUN_SETTINGS.items()}
-    given = {name: value for name, value in own.items() if value is not None}
-    given |= {name: value for name, value in asked.items() if value is not None}
-    try:
-        require_at_least("rows", rows, 1)
-        require_at_least("batch_rows", batch_rows, 1)
-        return DetectionSettings(**given)
-    except ValueError as error:
-        raise ConfigurationError(f"evaluate detection: {error}") from error
-
-
-def _require_short_enough(settings: DetectionSettings, detector: LoadedModel, sampler: LoadedModel) -> None:
-    longest = min(detector.longest_row, sampler.longest_row)
-    if settings.sequence_length > longest:
-        raise ConfigurationError(
-            f"sequence_length = {settings.sequence_length}: {detector.source} takes at most {longest} tokens; lower it"
-        )
+def _require_short_enough(data: DataConfig, *models: LoadedModel | None) -> None:
+    for model in models:
+        if model is not None and data.sequence_length > model.longest_row:
+            raise ConfigurationError(
+                f"sequence_length = {data.sequence_length}: {model.source} takes at most {model.longest_row} tokens; "
+                "lower it"
+            )
 
 
 def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_column: str) -> Shards:
@@ -203,20 +162,17 @@ def _beginning(documents: Iterable[Document], characters: int) -> Iterator[Docum
             return
 
 
-def _unigram_counts(run: Path, detector: LoadedModel) -> NDArray[np.int64] | None:
+def _unigram_counts(run: RunFolder, asked: LoadedModel) -> NDArray[np.int64] | None:
     """(vocabulary,) int64: how often each token stood in the training text; None where the folder does not say."""
-    path = run / UNIGRAM_COUNTS_NAME
-    if not path.is_file():
+    counts = unigram_counts(Path(run.path))
+    if counts is None:
         return None
-    try:
-        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path}: damaged ({error}); copy it again, or remove it") from error
-    if counts.ndim != 1 or len(counts) < len(detector.tokenizer):
+    if len(counts) < len(asked.tokenizer):
         raise CheckpointError(
-            f"{path}: has {counts.size} counts, not one for each of the tokenizer's tokens; remove it"
+            f"{Path(run.path) / COUNTS_NAME}: has {counts.size} counts, not one for each of the tokenizer's tokens; "
+            "remove it"
         )
-    return np.pad(counts, (0, max(0, detector.model.config.vocab_size - len(counts))))
+    return np.pad(counts, (0, max(0, asked.model.config.vocab_size - len(counts))))
 
 
 def _discriminator_results(judged: JudgedTokens) -> dict[str, Any]:
@@ -243,7 +199,10 @@ def _baselines(judged: JudgedTokens, counts: NDArray[np.int64] | None) -> dict[s
     return baselines
 
 
-def _generator_results(judged: JudgedTokens) -> dict[str, Any]:
+def _generator_results(judged: JudgedTokens) -> dict[str, Any] | None:
+    """None where words are drawn by their frequency."""
+    if not len(judged.word_losses):
+        return None
     loss = float(judged.word_losses.mean())
     return {
         "masked_tokens": len(judged.word_losses),

@@ -93,7 +93,7 @@ def one_pass_scores(
             tokens are left out.
     Returns: the scorer's name, and that with `_mean`, each (sentences,) float64, in nats; larger is more acceptable.
     """
-    progress = Progress(f"{scorer} score", len(sentences.token_ids), "sentences")
+    progress = Progress(f"{scorer} score", "sentences", len(sentences.token_ids))
     sums, counts = np.zeros((2, len(sentences.token_ids)))
     tokens = batch_tokens if scorer in ("discriminator", "electric") else max(1, batch_tokens // WORDS_COST)
     for rows in _equal_length_rows(sentences):
@@ -136,7 +136,7 @@ def pseudo_log_likelihoods(
     Source: Salazar et al. 2020, equation 1; Kauf and Ivanova 2023 for the within-word-left-to-right form.
     """
     total = sum(word >= 0 for words in sentences.words for word in words)
-    progress = Progress("pseudo-log-likelihood", total, "tokens")
+    progress = Progress("pseudo-log-likelihood", "tokens", total)
     sums, within_word, counts = np.zeros((3, len(sentences.token_ids)))
     for rows in _equal_length_rows(sentences):
         single, strict = _masked_one_by_one(language_model, rows, batch_tokens, bfloat16, progress)

@@ -37,7 +37,7 @@ def evaluate_task(
     tuned = load_fine_tuned(model, (task,), device=device)
     given = {name: column for name, column in (columns or {}).items() if column}
     examples, chosen = _examples(tuned, data, given, skip_broken)
-    progress = Progress(f"evaluate {task}", len(examples), "examples")
+    progress = Progress(f"evaluate {task}", "examples", len(examples))
     answers: list[Answer] = []
     for start in range(0, len(examples), EXAMPLES_PER_ROUND):
         part = examples[start : start + EXAMPLES_PER_ROUND]

@@ -1,16 +1,36 @@
 """Rows for `ReplacedTokenDetection`: what the discriminator sees at each selected position, what each loss counts."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import below_one, random_uniforms
 from electrain.models.discriminator import DiscriminatorConfig
-from electrain.pretrain.objectives.masking import CorruptionConfig, MaskedBatch, micro_batch
+from electrain.pretrain.objectives.masking import CorruptionConfig, MaskedBatch
+from electrain.pretrain.objectives.rows import Rows, rows_of
 from electrain.training.objective import MicroBatch
 
 # As much text as noise (Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2).
 KEPT_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What of a micro-batch changes from step to step.
+
+    Attributes:
+        temperature: the generator's logits are divided by it; None: 1.
+        reversal: see `Rows.reversal`.
+        generator: how the generator is trained in this step; None: not at all.
+        generator_alone: the discriminator is left out of this step.
+    """
+
+    temperature: float | None = None
+    reversal: float | None = None
+    generator: str | None = "likelihood"
+    generator_alone: bool = False
 
 
 def detection_micro_batch(
@@ -18,46 +38,35 @@ def detection_micro_batch(
     judge: DiscriminatorConfig,
     corruption: CorruptionConfig,
     seed: int,
+    step: StepSettings,
     *,
     with_padding: bool,
-    temperature: float | None = None,
-    reversal: float | None = None,
-    generator: str | None = "likelihood",
-    generator_alone: bool = False,
-) -> MicroBatch:
-    """The parcel as tensors, with what its losses count.
-
-    Args:
-        temperature: of the generator's samples; None: 1.
-        reversal: see `Rows`; None: no words are relaxed.
-        generator: how it is trained; None: not at all.
-        generator_alone: the discriminator is left out of this step.
-    """
+) -> MicroBatch[Rows]:
+    """The rows as tensors, and what each loss of `ReplacedTokenDetection` counts in them."""
     is_missing = _chosen(masked, "missing", corruption.missing_fraction, seed)
     is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
     is_written = _written(masked, corruption, seed) if corruption.source == "generated" else None
     counts = {}
     in_text = masked.is_selected if is_written is None else masked.is_selected & ~_at(masked, is_written)
-    if generator is not None:
+    if step.generator is not None:
         counts["generator"] = int(in_text.sum())
-    if not generator_alone:
+    if not step.generator_alone:
         counts |= _discriminator_counts(masked, judge, is_missing)
-    if generator == "policy-gradient":
+    if step.generator == "policy-gradient":
         counts |= dict.fromkeys(("policy", "baseline"), int((_shown(masked, is_missing) & in_text).sum()))
-    more: dict[str, torch.Tensor | bool | None] = {
-        "temperature": None if temperature is None else torch.tensor(temperature),
-        "reversal": None if reversal is None else torch.tensor(reversal),
-        "base_ids": None if masked.base_ids is None else torch.from_numpy(masked.base_ids),
-        "is_missing": None if is_missing is None else torch.from_numpy(is_missing),
-        "is_kept": None if is_kept is None else torch.from_numpy(is_kept),
-    }
-    if generator_alone:
-        more["generator_alone"] = True
+    rows = rows_of(masked, with_padding=with_padding)._replace(
+        temperature=None if step.temperature is None else torch.tensor(step.temperature),
+        reversal=None if step.reversal is None else torch.tensor(step.reversal),
+        is_missing=None if is_missing is None else torch.from_numpy(is_missing),
+        is_kept=None if is_kept is None else torch.from_numpy(is_kept),
+        generator_alone=step.generator_alone,
+    )
     if is_written is not None:
         draws = random_uniforms(seed, "writing", masked.packed.row_numbers, is_written.shape[1])
-        more["is_written"] = torch.from_numpy(is_written)
-        more["writing_uniforms"] = torch.from_numpy(below_one(draws))
-    return micro_batch(masked, with_padding=with_padding, scored=counts, **more)
+        rows = rows._replace(
+            is_written=torch.from_numpy(is_written), writing_uniforms=torch.from_numpy(below_one(draws))
+        )
+    return MicroBatch(rows, counts, int(masked.packed.is_real.sum()))
 
 
 def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> NDArray[np.bool_] | None:

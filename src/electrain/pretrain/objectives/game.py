@@ -4,11 +4,43 @@ The discriminator gives each token the chance D that it is original. Its cross-e
 token is original and -log(1 - D) where it was replaced, is what the generator is rewarded with.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.foundation.configuration import require_at_least
+
 _WORD_BITS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class GameConfig:
+    """Adversarial training of the generator. Not read when generator.training is likelihood.
+
+    Attributes:
+        likelihood_weight: Weight of the loss for restoring the original words, at least 0; 0 trains the generator by
+            the game alone.
+        adversarial_weight: Weight of the mean reward per selected token for misleading the discriminator, at least 0.
+        gumbel_temperature: Trainings gumbel and mixture: temperature of the relaxed samples, at least 0.01.
+        mixture_depths: Training mixture: numbers of the generator's layers after which words are proposed, ascending
+            from 1; empty uses the last three layers.
+    """
+
+    likelihood_weight: float = 1.0
+    adversarial_weight: float = 1.0
+    gumbel_temperature: float = 0.5
+    mixture_depths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_at_least("likelihood_weight", self.likelihood_weight, 0.0)
+        require_at_least("adversarial_weight", self.adversarial_weight, 0.0)
+        require_at_least("gumbel_temperature", self.gumbel_temperature, 0.01)
+        if list(self.mixture_depths) != sorted(set(self.mixture_depths)) or any(d < 1 for d in self.mixture_depths):
+            raise ValueError(
+                f"mixture_depths = {list(self.mixture_depths)}: must be layer numbers from 1 on, ascending"
+            )
 
 
 def rewards(replaced_logits: Tensor, is_replaced: Tensor) -> Tensor:

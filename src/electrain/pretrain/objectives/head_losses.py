@@ -1,8 +1,20 @@
-"""What each head of the discriminator is trained with."""
+"""The losses of the generator and of each head of the discriminator."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+def word_loss(logits: Tensor, words: Tensor, is_selected: Tensor) -> Tensor:
+    """() float32: the summed cross-entropy, in nats, of the original words at the selected positions.
+
+    Args:
+        logits: (batch, selected, vocabulary) float.
+        words: (batch, selected) int64; the originals.
+        is_selected: (batch, selected) bool.
+    """
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), words.flatten(), reduction="none")
+    return (losses * is_selected.flatten()).sum()
 
 
 def replaced_token_loss(logits: Tensor, is_replaced: Tensor, is_scored: Tensor | None) -> Tensor:

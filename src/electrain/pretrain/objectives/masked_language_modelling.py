@@ -3,41 +3,36 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from electrain.models.generators import MaskedGenerator
-from electrain.pretrain.objectives.masking import MaskedBatch, micro_batch
-from electrain.training.objective import LossTerm, MicroBatch, Outcome, word_loss
+from electrain.pretrain.objectives.head_losses import word_loss
+from electrain.pretrain.objectives.masking import MaskedBatch
+from electrain.pretrain.objectives.rows import Rows, rows_of
+from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcome
 
 
-class MaskedLanguageModelling(nn.Module):
+class MaskedLanguageModelling(Objective[Rows]):
     """One network of the encoder's size with a word-prediction head at the masked positions."""
 
     def __init__(self, configuration: Any) -> None:
         super().__init__()
         self.model = MaskedGenerator(configuration)
 
-    def forward(
-        self,
-        token_ids: Tensor,
-        token_type_ids: Tensor,
-        attention_mask: Tensor | None,
-        masked_ids: Tensor,
-        positions: Tensor,
-        is_selected: Tensor,
-        uniforms: Tensor,
-    ) -> Outcome:
-        """Loss `masked_language_model` of rows, whose arguments are those of `MaskedBatch`."""
-        del uniforms  # nothing is drawn
-        originals = token_ids.gather(1, positions)
-        logits = self.model(masked_ids, token_type_ids, attention_mask, positions)
-        term = LossTerm(word_loss(logits, originals, is_selected), is_selected.sum(), 1.0)
+    def prepare(self, rows: Rows, device: torch.device) -> Rows:
+        """The rows on the device."""
+        return rows.to(device)
+
+    def forward(self, rows: Rows) -> Outcome:
+        """The loss `masked_language_model` of rows."""
+        originals = rows.originals
+        logits = self.model(rows.masked_ids, rows.token_type_ids, rows.attention_mask, rows.positions)
+        term = LossTerm(word_loss(logits, originals, rows.is_selected), 1.0)
         with torch.no_grad():
-            hits = ((logits.argmax(-1) == originals) & is_selected).sum()
+            hits = ((logits.argmax(-1) == originals) & rows.is_selected).sum()
         return Outcome({"masked_language_model": term}, {"masked_language_model_hits": hits})
 
 
-def modelling_micro_batch(masked: MaskedBatch, *, with_padding: bool) -> MicroBatch:
-    """Rows for `MaskedLanguageModelling`, with what its loss counts."""
-    scored = {"masked_language_model": int(masked.is_selected.sum())}
-    return micro_batch(masked, with_padding=with_padding, scored=scored)
+def modelling_micro_batch(masked: MaskedBatch, *, with_padding: bool) -> MicroBatch[Rows]:
+    """The rows as tensors, and how many positions the loss of `MaskedLanguageModelling` counts in them."""
+    counts = {"masked_language_model": int(masked.is_selected.sum())}
+    return MicroBatch(rows_of(masked, with_padding=with_padding), counts, int(masked.packed.is_real.sum()))

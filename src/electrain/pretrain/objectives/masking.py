@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from electrain.data.shards.randomness import below_one, random_uniforms
 from electrain.data.shards.rows import PackedBatch
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.pretrain.objectives.noise import choose_groups, moved_words, span_numbers, word_numbers
-from electrain.training.objective import MicroBatch
 
 # ELECTRA: of the selected positions 85% become [MASK], the others stay as they are (Clark et al. 2020, reference code).
 ELECTRA_MASK_FRACTION = 0.85
@@ -144,46 +141,50 @@ def wanted_tokens(
     return np.where(candidates.any(1), wanted, 0)
 
 
-def mask_batch(
-    batch: PackedBatch,
-    masked_fraction: float,
-    seed: int,
-    *,
-    mask_id: int,
-    with_collisions: bool = False,
-    random_words: int | None = None,
-    slots: int | None = None,
-    noise: Noise = "random",
-    span_words: float = 3.0,
-    continues_word: NDArray[np.bool_] | None = None,
-) -> MaskedBatch:
-    """Selects positions and masks them.
+@dataclass(frozen=True)
+class Masking:
+    """How the positions of a batch are selected and masked.
 
-    Args:
-        random_words: None for ELECTRA's masking (no position becomes a random word); for BERT's 80/10/10 the size of
-            the vocabulary that random words come from.
-        slots: positions of a row, at most; None: what the fraction needs.
+    Attributes:
+        fraction: fraction of a row's real tokens that is selected.
+        seed: decides, together with the number of each row, everything that is random.
+        mask_id: id of [MASK].
+        slots: most positions of a row; None: as many as the fraction needs.
         noise, span_words: see `CorruptionConfig`; every noise but random needs `continues_word`.
         continues_word: (vocabulary,) bool; see `electrain.pretrain.objectives.noise.word_numbers`.
+        random_words: None for ELECTRA's masking, in which no token becomes a random word; for BERT's 80/10/10 the size
+            of the vocabulary that random words come from.
+        with_collisions: positions are drawn with replacement; see `choose_positions`.
     """
-    if noise == "random":
+
+    fraction: float
+    seed: int
+    mask_id: int
+    slots: int | None = None
+    noise: Noise = "random"
+    span_words: float = 3.0
+    continues_word: NDArray[np.bool_] | None = None
+    random_words: int | None = None
+    with_collisions: bool = False
+
+
+def mask_batch(batch: PackedBatch, masking: Masking) -> MaskedBatch:
+    """Selects positions of each row and masks them."""
+    seed, mask_id, with_collisions = masking.seed, masking.mask_id, masking.with_collisions
+    if masking.noise == "random":
         base_ids = None
         positions, is_selected = choose_positions(
-            batch, masked_fraction, seed, slots=slots, with_collisions=with_collisions
+            batch, masking.fraction, seed, slots=masking.slots, with_collisions=with_collisions
         )
     else:
-        assert continues_word is not None
-        most = most_selected(batch.token_ids.shape[1], masked_fraction) if slots is None else slots
-        base_ids, positions, is_selected = _select_words(
-            batch, masked_fraction, seed, most, noise, span_words, continues_word
-        )
+        base_ids, positions, is_selected = _select_words(batch, masking)
     chances = random_uniforms(seed, "masking", batch.row_numbers, 2 * positions.shape[1])
     fates, words = np.split(chances, 2, axis=1)
     replacement = np.take_along_axis(batch.token_ids, positions, 1)
-    if random_words is None:
+    if masking.random_words is None:
         replacement = np.where(fates < ELECTRA_MASK_FRACTION, mask_id, replacement)
     else:
-        word = np.floor(words * random_words).astype(np.int64)
+        word = np.floor(words * masking.random_words).astype(np.int64)
         replacement = np.where(fates < BERT_MASK_FRACTION + BERT_RANDOM_FRACTION, word, replacement)
         replacement = np.where(fates < BERT_MASK_FRACTION, mask_id, replacement)
     masked_ids = batch.token_ids.copy() if base_ids is None else base_ids.copy()
@@ -198,44 +199,21 @@ def mask_batch(
 
 
 def _select_words(
-    batch: PackedBatch,
-    masked_fraction: float,
-    seed: int,
-    slots: int,
-    noise: Noise,
-    span_words: float,
-    continues_word: NDArray[np.bool_],
+    batch: PackedBatch, masking: Masking
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], NDArray[np.bool_]]:
     """(base_ids, positions, is_selected) of `MaskedBatch` for every noise that knows of words."""
+    assert masking.continues_word is not None
+    noise, seed, fraction = masking.noise, masking.seed, masking.fraction
+    slots = most_selected(batch.token_ids.shape[1], fraction) if masking.slots is None else masking.slots
     candidates = ~batch.is_special
-    words = word_numbers(batch, continues_word)
+    words = word_numbers(batch, masking.continues_word)
     if noise in ("whole-word", "span"):
-        groups = words if noise == "whole-word" else span_numbers(words, batch, seed, span_words)
-        wanted = wanted_tokens(batch, candidates, masked_fraction, slots)
+        groups = words if noise == "whole-word" else span_numbers(words, batch, seed, masking.span_words)
+        wanted = wanted_tokens(batch, candidates, fraction, slots)
         return None, *choose_groups(groups, words, wanted, candidates, batch, seed, slots)
-    half = masked_fraction / 2
+    # Half of the selected tokens are moved, which needs no generator; the other half is proposed for.
+    half = fraction / 2
     wanted = wanted_tokens(batch, candidates, half, slots)
     base_ids, is_moved = moved_words(batch, words, wanted, seed, exchanges_neighbours=noise == "shuffle")
     positions, is_selected = choose_positions(batch, half, seed, slots=slots, can_be_masked=candidates & ~is_moved)
     return base_ids, positions, is_selected
-
-
-def micro_batch(
-    masked: MaskedBatch, *, with_padding: bool, scored: dict[str, int], **more: Tensor | bool | None
-) -> MicroBatch:
-    """The parcel of arrays as tensors; the mask of real tokens only where rows can be padded.
-
-    Args: scored: see `MicroBatch.counts`; more: further arguments of the objective's forward pass.
-    """
-    packed = masked.packed
-    tensors = {
-        "token_ids": torch.from_numpy(packed.token_ids),
-        "token_type_ids": torch.from_numpy(packed.token_type_ids),
-        "attention_mask": torch.from_numpy(packed.is_real) if with_padding else None,
-        "masked_ids": torch.from_numpy(masked.masked_ids),
-        "positions": torch.from_numpy(masked.positions),
-        "is_selected": torch.from_numpy(masked.is_selected),
-        "uniforms": torch.from_numpy(masked.uniforms),
-        **more,
-    }
-    return MicroBatch(tensors, torch.from_numpy(packed.is_special), scored, int(packed.is_real.sum()))

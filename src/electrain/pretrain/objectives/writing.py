@@ -1,6 +1,7 @@
 """Passages that a causal generator writes: real words to begin with, then its own, one after another."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,17 +11,30 @@ from torch.nn import functional
 from electrain.pretrain.objectives.sampling import sample_words
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How each word of a passage is drawn.
+
+    Attributes:
+        temperature: the logits are divided by it.
+        top_p: words are drawn from the likeliest ones that together have this probability; see `nucleus`.
+        never: ids that are not drawn: special tokens, which young weights would write too.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    never: Sequence[int] = ()
+
+
 @torch.no_grad()
 def write_passages(
     network: Any,
     token_ids: Tensor,
     can_write: Tensor,
     uniforms: Tensor,
+    sampling: Sampling,
     *,
     table: Tensor | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    never: Sequence[int] = (),
 ) -> Tensor:
     """(rows, length) int64: the rows with every token where `can_write` drawn anew, from left to right.
 
@@ -33,8 +47,6 @@ def write_passages(
         can_write: (rows, length) bool; never at the first place.
         uniforms: (rows, length) float32 in [0, 1); decides each token, so that a passage can be written again.
         table: (vocabulary, hidden) float; in place of the network's own embeddings and output layer.
-        temperature, top_p: of the sampling; see `nucleus`.
-        never: ids that are not drawn: special tokens, which young weights would write too.
     """
     written = token_ids.clone()
     places = torch.nonzero(can_write.any(0)).flatten().tolist()
@@ -47,8 +59,9 @@ def write_passages(
         output = network.transformer(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
         cache, read = output.past_key_values, place
         logits = functional.linear(output.last_hidden_state[:, -1], words_table)
-        logits[:, list(never)] = -torch.inf
-        words = sample_words(nucleus(logits, top_p, temperature), uniforms[:, place], temperature)
+        logits[:, list(sampling.never)] = -torch.inf
+        kept = nucleus(logits, sampling.top_p, sampling.temperature)
+        words = sample_words(kept, uniforms[:, place], sampling.temperature)
         written[:, place] = torch.where(can_write[:, place], words, written[:, place])
     return written
 

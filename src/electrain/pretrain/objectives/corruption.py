@@ -1,0 +1,122 @@
+"""What a generator makes of rows: passages written, words proposed and placed. Training, `evaluate` and `predict`
+all corrupt text with these functions, so that they cannot disagree.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from electrain.data.tokenizer.tokenizer import SpecialIds
+from electrain.models.frozen_generator import FrozenGenerator
+from electrain.models.generators import MaskedGenerator
+from electrain.models.unigram_generator import UnigramGenerator
+from electrain.pretrain.objectives.game import gumbel_noise, mixed_logits, relaxed_words
+from electrain.pretrain.objectives.rows import Rows
+from electrain.pretrain.objectives.sampling import place_averaged_words, place_words, sample_words
+from electrain.pretrain.objectives.writing import Sampling, write_passages
+
+Generator = MaskedGenerator | FrozenGenerator | UnigramGenerator
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """How words are proposed and placed.
+
+    Attributes:
+        special_ids: the generator never writes them in a passage; [MASK] stands where a word is missing.
+        training: how the generator is trained; gumbel and mixture draw words in a way that gradients can pass.
+        depths: layers after which the generator proposes words; empty: the last.
+        gumbel_temperature: temperature of the relaxed words of gumbel and mixture.
+        top_p: each written word is drawn from the likeliest words that together have this probability; 1: all.
+        averages_collisions: the ids drawn for one position are averaged, a quirk of the reference implementation.
+    """
+
+    special_ids: SpecialIds
+    training: str = "likelihood"
+    depths: tuple[int, ...] = ()
+    gumbel_temperature: float = 0.5
+    top_p: float = 1.0
+    averages_collisions: bool = False
+
+
+class Proposal(NamedTuple):
+    """What the generator proposes at the selected positions.
+
+    Attributes:
+        words: (batch, selected) int64; the words drawn.
+        hidden: (batch, selected, hidden) float; its states; None where there is no network.
+        logits: (batch, selected, vocabulary) float, for each depth; empty where there is no network.
+        chosen: (batch, selected, vocabulary) float; those that the words are drawn from: the last, or the mixture's.
+        relaxed: (batch, selected, vocabulary) float32; stands for the words in the backward pass; None: nothing does.
+    """
+
+    words: Tensor
+    hidden: Tensor | None
+    logits: list[Tensor]
+    chosen: Tensor | None
+    relaxed: Tensor | None
+
+
+@torch.no_grad()
+def written_rows(rows: Rows, generator: Generator, settings: ProposalSettings) -> Rows:
+    """The rows after the generator has written the passages that it is to write; unchanged where there are none."""
+    if rows.writing_uniforms is None or rows.is_written is None:
+        return rows
+    chosen = torch.nonzero(rows.is_written.any(1)).flatten()
+    before = rows.token_ids
+    if not len(chosen):
+        return rows._replace(writing_uniforms=None)
+    assert not isinstance(generator, UnigramGenerator)
+    table = generator.table() if isinstance(generator, MaskedGenerator) and generator.table is not None else None
+    temperature = 1.0 if rows.temperature is None else float(rows.temperature)
+    passages = write_passages(
+        generator.network,
+        before[chosen],
+        rows.is_written[chosen],
+        rows.writing_uniforms[chosen],
+        Sampling(temperature, settings.top_p, settings.special_ids.all),
+        table=table,
+    )
+    after = before.index_copy(0, chosen, passages)
+    # Positions were selected before anything was written: where no [MASK] stands, the new token does.
+    masked = torch.where(rows.masked_ids == before, after, rows.masked_ids)
+    return rows._replace(token_ids=after, masked_ids=masked, writing_uniforms=None)
+
+
+def propose(rows: Rows, generator: Generator, settings: ProposalSettings, mixture: nn.Linear | None = None) -> Proposal:
+    """Draws a word for each selected position.
+
+    Args:
+        mixture: from states to the weights of the depths, for training = "mixture"; None: the last depth alone.
+    """
+    if isinstance(generator, UnigramGenerator):
+        return Proposal(generator.draw(rows.originals, rows.uniforms), None, [], None, None)
+    seen = rows.masked_ids if generator.reads_masked_ids else rows.token_ids
+    hidden, logits = generator.propose(seen, rows.token_type_ids, rows.attention_mask, rows.positions, settings.depths)
+    chosen = logits[-1]
+    if mixture is not None:
+        chosen = mixed_logits(logits, mixture(hidden.detach()))
+    if settings.training in ("gumbel", "mixture"):
+        noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
+        words, relaxed = relaxed_words(rows.tempered(chosen), noise, settings.gumbel_temperature)
+        return Proposal(words, hidden, logits, chosen, relaxed)
+    words = sample_words(chosen, rows.uniforms, 1.0 if rows.temperature is None else rows.temperature)
+    return Proposal(words, hidden, logits, chosen, None)
+
+
+def corrupted_ids(rows: Rows, words: Tensor, settings: ProposalSettings) -> Tensor:
+    """(batch, length) int64: what the discriminator reads, with the (batch, selected) words in their places."""
+    base = rows.token_ids if rows.base_ids is None else rows.base_ids
+    if rows.is_missing is not None:
+        words = torch.where(rows.is_missing, settings.special_ids.mask, words)
+    is_placed = rows.is_selected if rows.is_kept is None else rows.is_selected & ~rows.is_kept
+    place = place_averaged_words if settings.averages_collisions else place_words
+    return place(base, rows.positions, is_placed, words)
+
+
+def is_replaced(rows: Rows, corrupted: Tensor) -> Tensor:
+    """(batch, length) bool: the truth that detection is to find: another token than the text's, or a written one."""
+    differs = corrupted != rows.token_ids
+    return differs if rows.is_written is None else differs | rows.is_written

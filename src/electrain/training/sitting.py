@@ -1,0 +1,139 @@
+"""One sitting of a run, of pretraining and fine-tuning alike: from a start or a checkpoint to the end or a stop."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic
+
+from electrain.foundation.errors import CheckpointError
+from electrain.foundation.output_folder import file_hash
+from electrain.foundation.progress import Progress, say
+from electrain.training.checkpoint import (
+    STATE_NAME,
+    Checkpoint,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from electrain.training.journal import Journal
+from electrain.training.loop import StepResult, TrainingRun, train
+from electrain.training.objective import R
+
+CHECKPOINTS = "checkpoints"
+
+
+class Sitting(Generic[R]):
+    """What every run does around its steps: restoring, logging, checkpoints, and showing how far it is.
+
+    Attributes:
+        run: what is trained; its state is that of the last step taken or of the checkpoint restored.
+        directory: the run folder.
+        journal: `metrics.jsonl`, written by the first process.
+        last_line: the newest log line of this sitting; empty before the first.
+    """
+
+    def __init__(self, run: TrainingRun[R], directory: Path) -> None:
+        self.run, self.directory = run, directory
+        self.journal = Journal(directory / "metrics.jsonl")
+        self.last_line: dict[str, Any] = {}
+        # Figures that the last log line added to the live line, and the tokens and seconds at that time.
+        self._details = ""
+        self._logged_tokens, self._logged_seconds = 0, 0.0
+
+    @property
+    def is_first(self) -> bool:
+        """True in the one process that writes files and speaks."""
+        return self.run.runtime.is_first
+
+    def restore(self) -> dict[str, Any] | None:
+        """Puts the run where its newest good checkpoint was.
+
+        Returns: what `save` was given with that checkpoint; None where there is none and the run begins.
+        Raises: CheckpointError: every checkpoint is damaged, or belongs to another model. ConfigurationError: the
+            processes see different checkpoints.
+        """
+        checkpoint = self._agreed_checkpoint()
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, self.run.objective, self.run.optimizers)
+            for name, value in checkpoint.state["run"].items():
+                setattr(self.run.state, name, value)
+        state = self.run.state
+        if self.is_first:
+            self.journal.cut_back(state.step)
+        self._logged_tokens, self._logged_seconds = state.tokens, state.seconds
+        return None if checkpoint is None else checkpoint.state
+
+    def _agreed_checkpoint(self) -> Checkpoint | None:
+        """The newest good checkpoint, if all processes see the same one.
+
+        On machines that do not share the run folder all but the first would silently begin at step 0.
+        """
+        root, runtime = self.directory / CHECKPOINTS, self.run.runtime
+        found, problem = None, ""
+        try:
+            found = find_checkpoint(root, say if self.is_first else lambda _: None)
+        except CheckpointError as error:
+            problem = str(error)
+        steps = runtime.gather(-1.0 if found is None else found.step)
+        seen = ", ".join(
+            f"process {rank} {'none' if step < 0 else f'step {step:.0f}'}" for rank, step in enumerate(steps)
+        )
+        content = problem if found is None else file_hash(found.directory / STATE_NAME)
+        runtime.require_same(
+            content,
+            f"{root}: the processes see different checkpoints ({seen}); give --output a folder that all machines share",
+        )
+        if problem:
+            raise CheckpointError(problem)
+        return found
+
+    def train(self, after_step: Callable[[StepResult[R]], bool]) -> bool:
+        """Takes the steps that are left. Returns True when all are taken. Args: see `electrain.training.loop.train`."""
+        run = self.run
+        progress = Progress("step", "steps", run.training.steps, first=run.state.step, is_silent=not self.is_first)
+        tokens_before, seconds_before = run.state.tokens, run.state.seconds
+
+        def show_then(result: StepResult[R]) -> bool:
+            is_over = after_step(result)
+            rate = (run.state.tokens - tokens_before) / max(run.state.seconds - seconds_before, 1e-9)
+            details = [f"{rate:,.0f} tokens/s", *([self._details] if self._details else [])]
+            progress.update(run.state.step, ", ".join(details))
+            return is_over
+
+        with progress:
+            return train(run, show_then)
+
+    def tokens_per_second(self) -> float:
+        """Real tokens per second of training since the last log line."""
+        state = self.run.state
+        seconds = state.seconds - self._logged_seconds
+        return (state.tokens - self._logged_tokens) / max(seconds, 1e-9)
+
+    def log(self, numbers: dict[str, Any], details: str) -> dict[str, Any]:
+        """Writes a log line with the state of the run, the speed since the last line, and `numbers`; returns it.
+
+        Args: details: figures in words, for the live line.
+        """
+        state = self.run.state
+        rate = self.tokens_per_second()
+        self._logged_tokens, self._logged_seconds = state.tokens, state.seconds
+        self.last_line = {
+            "event": "log",
+            "step": state.step,
+            "tokens": state.tokens,
+            "seconds": round(state.seconds, 3),
+            "tokens_per_second": round(rate, 1),
+            "refused_updates": state.refused_updates,
+            **numbers,
+        }
+        self.journal.write(self.last_line)
+        self._details = details
+        return self.last_line
+
+    def save(self, **more: Any) -> None:
+        """Writes a checkpoint; every process goes on when it is there. Args: more: what `restore` is to give back."""
+        if self.is_first:
+            state = {"run": dataclasses.asdict(self.run.state), **more}
+            root = self.directory / CHECKPOINTS
+            save_checkpoint(root, self.run.state.step, self.run.objective, self.run.optimizers, state)
+        self.run.runtime.wait()
