@@ -17,12 +17,15 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    ElectraConfig,
     ElectraForMaskedLM,
     ElectraForPreTraining,
     RobertaConfig,
     RobertaModel,
 )
 
+from command_line import command
+from electrain.data.shards.shards import open_shards
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.models.backbones import encode
 from electrain.pretrain.build import build_objective, load_starting_weights
@@ -199,13 +202,13 @@ def test_refused_kinds(run: Callable[..., Path], tmp_path: Path) -> None:
 def test_refused_shapes(run: Callable[..., Path]) -> None:
     source = run()
     model, generator = str(source / "model"), str(source / "generator")
-    refused(starting({"discriminator": model}, encoder={"hidden_size": 48}), "the configuration says .*; mend")
-    refused(starting({"discriminator": model}, encoder={"layers": 3}), "num_hidden_layers is 2.*says 3; mend")
+    refused(starting({"discriminator": model}, encoder={"hidden_size": 48}), "the configuration says .*; change")
+    refused(starting({"discriminator": model}, encoder={"layers": 3}), "num_hidden_layers is 2.*says 3; change")
     refused(
-        starting({"generator": generator}, generator={"size_fraction": 1.0}), "num_attention_heads is 1.*says 2; mend"
+        starting({"generator": generator}, generator={"size_fraction": 1.0}), "num_attention_heads is 1.*says 2; change"
     )
-    refused(starting({"generator": generator}, encoder={"heads": 4}), "num_attention_heads is 1.*says 2; mend")
-    refused(starting({"discriminator": model}, encoder={"heads": 4}), "num_attention_heads is 2.*says 4; mend")
+    refused(starting({"generator": generator}, encoder={"heads": 4}), "num_attention_heads is 1.*says 2; change")
+    refused(starting({"discriminator": model}, encoder={"heads": 4}), "num_attention_heads is 2.*says 4; change")
     refused(starting({"discriminator": generator}), "the configuration says")
 
 
@@ -295,3 +298,79 @@ def test_a_failed_start_can_be_mended(run: Callable[..., Path], tiny_shards: Pat
 
 def test_released_class_reads_what_was_started(run: Callable[..., Path]) -> None:
     assert isinstance(AutoModelForPreTraining.from_pretrained(run() / "model"), ElectraForPreTraining)
+
+
+# The released files: google/electra-small-* and hfl/chinese-electra-small-*, of a vocabulary that a test can afford.
+RELEASED = {
+    "google": {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4},
+    "chinese": {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 1},
+}
+
+
+def write_released(network: Any, folder: Path, tokenizer: Path) -> str:
+    """A folder as it was released: with the positions of 2020's library, and tied weights written twice."""
+    network.save_pretrained(folder)
+    shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    state["electra.embeddings.position_ids"] = torch.arange(512)[None]
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+@pytest.fixture
+def released(tiny_shards: Path, tmp_path: Path) -> Callable[[str], tuple[str, str]]:
+    """`released(name)`: folders of a discriminator and a generator, with random weights."""
+
+    def make(name: str) -> tuple[str, str]:
+        shape = {"vocab_size": 106, "embedding_size": 128, "num_hidden_layers": 12, "pad_token_id": 0}
+        generator = ElectraForMaskedLM(ElectraConfig(**shape, **RELEASED[name]))
+        discriminator = ElectraForPreTraining(ElectraConfig(**shape, **RELEASED["google"]))
+        tokenizer = open_shards(tiny_shards).tokenizer_directory
+        assert {"generator_lm_head.weight", "electra.embeddings_project.weight"} <= set(generator.state_dict())
+        folders = (tmp_path / "electra-small-discriminator", tmp_path / "electra-small-generator")
+        networks = (discriminator, generator)
+        first, second = (write_released(one, to, tokenizer) for one, to in zip(networks, folders, strict=True))
+        return first, second
+
+    return make
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize(("name", "is_told"), [("google", True), ("chinese", False)])
+def test_the_guides_command_starts_from_a_released_pair(
+    tiny_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    released: Callable[[str], tuple[str, str]],
+    name: str,
+    is_told: bool,
+) -> None:
+    """Whichever width the generator was released with; and the run is resumed with the same command."""
+    discriminator, generator = released(name)
+    steps = ["--training.steps", 2, "--training.warmup-steps", 0, "--training.batch-rows", 2]
+    start = ["--start.discriminator", discriminator, "--start.generator", generator, "--training.compile", "false"]
+    whole = ["pretrain", "--config", "small", "--shards", tiny_shards, "--output", tmp_path / "run", *steps, *start]
+    code, _, stderr = command(capsys, *whole)
+    assert code == 0, stderr
+    assert ("takes its sizes from" in stderr) == is_told
+    written = json.loads((tmp_path / "run/generator/config.json").read_text())
+    assert {key: written[key] for key in RELEASED[name]} == RELEASED[name]
+    assert command(capsys, *whole, "--resume")[0] == 0
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_given_sizes_that_contradict_are_refused_with_the_flags(
+    tiny_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    released: Callable[[str], tuple[str, str]],
+) -> None:
+    _, generator = released("google")
+    given = ["--generator.hidden-size", 128, "--generator.feed-forward-size", 512, "--generator.heads", 2]
+    whole = ["pretrain", "--config", "small", "--shards", tiny_shards, "--output", tmp_path / "run"]
+    code, _, stderr = command(capsys, *whole, *given, "--start.generator", generator)
+    assert code == 2
+    flags = "--generator.layers 12 --generator.hidden-size 256 --generator.feed-forward-size 1024 --generator.heads 4"
+    assert stderr.strip().endswith(f"give {flags}")
+    assert not (tmp_path / "run").exists()
+    assert command(capsys, "plan", "--config", "small", "--start.generator", generator)[0] == 0

@@ -357,6 +357,17 @@ def known_backbone(configuration: PretrainedConfig) -> Backbone:
     return found
 
 
+def sizes_of(configuration: PretrainedConfig) -> dict[str, int]:
+    """Layers, widths and heads of a network in the table, under the names that [generator] has for them."""
+    inner = getattr(configuration, "intermediate_size", None) or getattr(configuration, "n_inner", None)
+    return {
+        "layers": configuration.num_hidden_layers,
+        "hidden_size": configuration.hidden_size,
+        "feed_forward_size": inner or 4 * configuration.hidden_size,  # a GPT-2 that names none has this
+        "heads": configuration.num_attention_heads,
+    }
+
+
 def first_position(configuration: PretrainedConfig) -> int:
     """The row of the position embeddings that the first token gets; RoBERTa and its like count from after padding."""
     counts = configuration.model_type in _COUNT_FROM_AFTER_PADDING

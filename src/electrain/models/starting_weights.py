@@ -73,7 +73,7 @@ def _require_same_layers(source: str, given: PretrainedConfig, wanted: Pretraine
         theirs, ours = getattr(given, name, None), getattr(wanted, name)
         if theirs != ours:
             raise CheckpointError(
-                f"{source}: its {name} is {theirs}, the configuration says {ours}; mend [encoder] or [generator], "
+                f"{source}: its {name} is {theirs}, the configuration says {ours}; change [encoder] or [generator], "
                 "or start from another model"
             )
 
@@ -83,7 +83,7 @@ def _copy(source: str, state: dict[str, Tensor], network: PreTrainedModel, seque
     for name, parameter in network.named_parameters():
         if name not in state:
             raise CheckpointError(
-                f"{source}: has no {name}; its shape is not the configured one: mend [encoder] or [generator]"
+                f"{source}: has no {name}; its shape is not the configured one: change [encoder] or [generator]"
             )
         value = state[name]
         if re.search(r"(position|token_type)_embeddings\.weight$", name) and value.shape[1:] == parameter.shape[1:]:
@@ -99,6 +99,6 @@ def _copy(source: str, state: dict[str, Tensor], network: PreTrainedModel, seque
         if value.shape != parameter.shape:
             raise CheckpointError(
                 f"{source}: {name} is {tuple(value.shape)}, the configuration says {tuple(parameter.shape)}; "
-                "mend [encoder], [generator] or the tokenizer"
+                "change [encoder], [generator] or the tokenizer"
             )
         parameter.copy_(value)

@@ -21,6 +21,7 @@ from electrain.pretrain.flops import (
     training_flops_per_row,
 )
 from electrain.pretrain.hardware import Hardware
+from electrain.pretrain.starting_sizes import sized_as_started
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1
@@ -128,6 +129,7 @@ def plan(
     Raises: ConfigurationError: a number that cannot be, or bfloat16 on hardware without it.
     """
     _require_possible(devices, utilisation, price_per_hour)
+    config = sized_as_started(config)
     if hardware is not None and utilisation is not None:
         hardware = replace(hardware, utilisation=utilisation)
     dtype = _dtype(config, hardware)

@@ -43,6 +43,7 @@ from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
+from electrain.pretrain.starting_sizes import sized_as_started
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun, compile_or_say_why_not
 from electrain.training.optimizer import build_optimizers
@@ -88,6 +89,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     shards = open_shards(shards_directory)
     _require_tokenizer(shards, config)
     with started_runtime(config.training.precision) as runtime:
+        config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
