@@ -9,8 +9,10 @@ from transformers import AutoTokenizer, BertTokenizerFast
 
 from electrain.data.text.document import Document
 from electrain.data.tokenizer.tokenizer import (
+    SpecialIds,
     load_tokenizer,
     save_tokenizer,
+    special_ids_of,
     tokenizer_hash,
     word_piece_tokenizer,
     wrap,
@@ -228,3 +230,13 @@ def test_nothing_is_said_where_few_words_lose_an_accent(
 ) -> None:
     train(tmp_path / "tokenizer", texts=texts, cased=cased)
     assert "accents" not in capsys.readouterr().err
+
+
+def test_a_missing_mask_token_is_refused_and_never_0() -> None:
+    """The id 0 is some other token, which a run would then mask with."""
+    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "word"])}
+    whole = wrap(word_piece_tokenizer(vocabulary, cased=False))
+    assert special_ids_of(whole) == SpecialIds(pad=0, cls=2, sep=3, mask=4)
+    whole.mask_token = None
+    with pytest.raises(TokenizerError, match=r"has no \[MASK\] token; train one"):
+        special_ids_of(whole)

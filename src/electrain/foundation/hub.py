@@ -29,6 +29,14 @@ def is_hub_name(source: str) -> bool:
     return bool(_HUB_NAME.fullmatch(source)) and not Path(source).exists()
 
 
+def require_source(source: str, kind: type[ElectrainError] = CheckpointError) -> None:
+    """Raises `kind` for what is neither a path nor could be a model on the hub; asks nobody."""
+    if not Path(source).exists() and not is_hub_name(source):
+        raise kind(
+            f"{source}: no such folder; give the folder of a run or of a model, or a model of the hub as OWNER/NAME"
+        )
+
+
 def reason_of(error: Exception) -> str:
     """Why a folder cannot be read, in one line, from what transformers raised."""
     if "trust_remote_code" in str(error):
@@ -37,12 +45,9 @@ def reason_of(error: Exception) -> str:
 
 
 def _is_read_locally(source: str, kind: type[ElectrainError]) -> bool:
+    require_source(source, kind)
     if Path(source).exists():
         return True
-    if not is_hub_name(source):
-        raise kind(
-            f"{source}: no such folder; give the folder of a run or of a model, or a model of the hub as OWNER/NAME"
-        )
     from huggingface_hub import constants, try_to_load_from_cache
 
     why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _why_not_from_the_hub(source)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from transformers import (
@@ -13,6 +13,7 @@ from transformers import (
     EncoderDecoderModel,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
@@ -99,9 +100,9 @@ def build_encoder_decoder(
     decoder: DecoderConfig,
     *,
     encoder_source: Path | str,
-    target_tokenizer: Any,
+    target_tokenizer: PreTrainedTokenizerFast,
     dropout: float,
-) -> Any:
+) -> PreTrainedModel:
     """An `EncoderDecoderModel` of a pretrained encoder and a decoder, ready to be trained.
 
     Cross-attention, and a projection between different widths, start from random weights.
@@ -137,7 +138,13 @@ def build_encoder_decoder(
     return joined
 
 
-def _decoder(encoder: Any, decoder: DecoderConfig, source: Path, target_tokenizer: Any, dropout: float) -> Any:
+def _decoder(
+    encoder: PreTrainedModel,
+    decoder: DecoderConfig,
+    source: Path,
+    target_tokenizer: PreTrainedTokenizerFast,
+    dropout: float,
+) -> PreTrainedModel:
     if decoder.kind == "fresh":
         return _fresh_decoder(encoder, decoder, target_tokenizer, dropout)
     if decoder.kind == "encoder":
@@ -156,7 +163,9 @@ def _decoder(encoder: Any, decoder: DecoderConfig, source: Path, target_tokenize
     return network
 
 
-def _fresh_decoder(encoder: Any, decoder: DecoderConfig, target_tokenizer: Any, dropout: float) -> Any:
+def _fresh_decoder(
+    encoder: PreTrainedModel, decoder: DecoderConfig, target_tokenizer: PreTrainedTokenizerFast, dropout: float
+) -> PreTrainedModel:
     """A GPT-2; its word embeddings are the encoder's where both have the same words and width."""
     theirs, ids = encoder.config, writing_ids(target_tokenizer)
     is_joint = decoder.vocabulary == "encoder"
@@ -187,8 +196,12 @@ def _fresh_decoder(encoder: Any, decoder: DecoderConfig, target_tokenizer: Any, 
 
 
 def _encoder_as_decoder(
-    encoder: Any, decoder: DecoderConfig, source: Path, target_tokenizer: Any, dropout: float
-) -> Any:
+    encoder: PreTrainedModel,
+    decoder: DecoderConfig,
+    source: Path,
+    target_tokenizer: PreTrainedTokenizerFast,
+    dropout: float,
+) -> PreTrainedModel:
     """The encoder's weights in a network that sees only what stands before; the head above the embeddings is fresh.
 
     Source: Rothe et al. 2020, "Leveraging pre-trained checkpoints for sequence generation tasks", section 3.
@@ -234,13 +247,13 @@ def _decoder_from(source: str, dropout: float, *, must_be_causal: bool) -> PreTr
     )
 
 
-def _as_decoder(configuration: Any, dropout: float) -> Any:
+def _as_decoder(configuration: PretrainedConfig, dropout: float) -> PretrainedConfig:
     configuration = with_dropout(configuration, dropout)
     configuration.is_decoder = configuration.add_cross_attention = configuration.tie_word_embeddings = True
     return configuration
 
 
-def _reload_alike(encoder: Any) -> None:
+def _reload_alike(encoder: PreTrainedModel) -> None:
     """Gives an encoder the pooler that Hugging Face reloads it with; nothing reads it, and it is not trained."""
     backbone = backbone_of(encoder.config)
     if backbone and backbone.pooler:
@@ -249,7 +262,7 @@ def _reload_alike(encoder: Any) -> None:
         encoder.pooler.requires_grad_(False)
 
 
-def _set_special_ids(model: Any, target_tokenizer: Any) -> None:
+def _set_special_ids(model: PreTrainedModel, target_tokenizer: PreTrainedTokenizerFast) -> None:
     ids = writing_ids(target_tokenizer)
     model.config.vocab_size = model.decoder.config.vocab_size
     for settings in (model.config, model.generation_config, model.decoder.config, model.decoder.generation_config):
@@ -257,7 +270,12 @@ def _set_special_ids(model: Any, target_tokenizer: Any) -> None:
         settings.decoder_start_token_id = ids.start
 
 
-def save_encoder_decoder(model: Any, tokenizer: Any, target_tokenizer: Any, directory: Path) -> None:
+def save_encoder_decoder(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    target_tokenizer: PreTrainedTokenizerFast,
+    directory: Path,
+) -> None:
     """Writes model and tokenizers so that `EncoderDecoderModel` and `AutoTokenizer` read them from the folder.
 
     Args:
@@ -276,7 +294,7 @@ def save_encoder_decoder(model: Any, tokenizer: Any, target_tokenizer: Any, dire
         target_tokenizer.save_pretrained(directory / TARGET_TOKENIZER)
 
 
-def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
+def load_encoder_decoder(directory: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
     """Model (in float32, in evaluation mode), tokenizer and target tokenizer of a folder; the two may be one object.
 
     Raises: CheckpointError: no such folder, or no encoder-decoder. TokenizerError: no tokenizer.
@@ -291,20 +309,20 @@ def load_encoder_decoder(directory: Path) -> tuple[Any, Any, Any]:
     return model, tokenizer, target_tokenizer_of(directory) or tokenizer
 
 
-def target_tokenizer_of(directory: Path) -> Any:
+def target_tokenizer_of(directory: Path) -> PreTrainedTokenizerFast | None:
     """The tokenizer of what an encoder-decoder's folder writes; None where it is that of what it reads."""
     inside = directory / TARGET_TOKENIZER
     return load_target_tokenizer(inside) if inside.is_dir() else None
 
 
-def open_encoder_decoder(source: str, dropout: float, *, is_fresh: bool) -> Any:
+def open_encoder_decoder(source: str, dropout: float, *, is_fresh: bool) -> PreTrainedModel:
     """An `EncoderDecoderModel` of a folder, to be trained further; `is_fresh`: the same network with random weights."""
     configuration = configuration_of(source)
     configuration.encoder = with_dropout(configuration.encoder, dropout)
     configuration.decoder = with_dropout(configuration.decoder, dropout)
     if is_fresh:
         with _quiet():
-            model: Any = EncoderDecoderModel(configuration)
+            model = EncoderDecoderModel(configuration)
     else:
         model = weights_of(source, EncoderDecoderModel, "encoder-decoder", configuration=configuration)
     _reload_alike(model.encoder)

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from electrain.data.tokenizer.tokenizer import load_tokenizer
@@ -15,7 +14,7 @@ from electrain.foundation.errors import CheckpointError, ElectrainError, Tokeniz
 from electrain.foundation.hub import reading_options, reason_of
 
 
-def configuration_of(source: str) -> Any:
+def configuration_of(source: str) -> PretrainedConfig:
     """The Hugging Face configuration of a model's folder, or of the hub's model.
 
     Raises: CheckpointError: none, or one that only the model's own Python code can read.
@@ -32,12 +31,12 @@ def configuration_of(source: str) -> Any:
 
 def weights_of(
     source: str,
-    model_class: Any,
+    model_class: type[PreTrainedModel] | type[AutoModel],
     role: str,
     *,
-    configuration: Any = None,
-    may_be_new: Callable[[Any, str], bool] = lambda model, name: False,
-) -> Any:
+    configuration: PretrainedConfig | None = None,
+    may_be_new: Callable[[PreTrainedModel, str], bool] = lambda model, name: False,
+) -> PreTrainedModel:
     """A network with every weight from a model's folder, or of the hub's model, in float32.
 
     Args:
@@ -74,7 +73,9 @@ def weights_of(
     return model
 
 
-def tokenizer_of(source: str, vocabulary_size: int, configuration: Any = None) -> Any:
+def tokenizer_of(
+    source: str, vocabulary_size: int, configuration: PretrainedConfig | None = None
+) -> PreTrainedTokenizerFast:
     """The fast tokenizer in a model's folder, or of the hub's model.
 
     Args:
@@ -82,26 +83,17 @@ def tokenizer_of(source: str, vocabulary_size: int, configuration: Any = None) -
         configuration: the model's, where it has been read: config.json is then not read again.
     Raises: TokenizerError: not the model's own.
     """
-    if Path(source).is_dir():
-        tokenizer: Any = load_tokenizer(Path(source), configuration)
-    else:
-        options = reading_options(source, TokenizerError)
-        with one_line(source, "its tokenizer cannot be used", TokenizerError):
-            tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    tokenizer = load_tokenizer(Path(source), configuration)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary_size:
         raise TokenizerError(
             f"{source}: its tokenizer numbers tokens up to {largest}, its model knows {vocabulary_size}; "
             "put the model's own tokenizer there"
         )
-    absent = [name for name in ("cls", "sep", "pad", "mask", "unk") if getattr(tokenizer, f"{name}_token_id") is None]
-    if absent or not tokenizer.is_fast:
-        lack = f"a {absent[0]} token" if absent else "a tokenizer.json"
-        raise TokenizerError(f"{source}: its tokenizer lacks {lack}; use a tokenizer that electrain made")
     return tokenizer
 
 
-def is_of_a_pooler(model: Any, name: str) -> bool:
+def is_of_a_pooler(model: PreTrainedModel, name: str) -> bool:
     """For `weights_of`: released BERTs have a pooler or none, and nothing here reads it."""
     del model
     return "pooler." in name

@@ -148,7 +148,7 @@ class MaskedGenerator(nn.Module):
     def use(self, table: ProjectedTable) -> None:
         """Takes a projected table in place of embeddings and output layer of its own."""
         self.table = table
-        output_layer(self.network).weight = None
+        output_layer(self.network).register_parameter("weight", None)
         self.network.set_input_embeddings(None)
 
     def _fresh(self) -> PreTrainedModel:

@@ -44,9 +44,10 @@ def word_features(network: "PreTrainedModel | CorrectionHead", hidden: Tensor) -
     return _through(network, known_backbone(network.config).word_features, hidden)
 
 
-def output_layer(network: PreTrainedModel) -> Any:
+def output_layer(network: PreTrainedModel) -> nn.Linear:
     """The `nn.Linear` from features to words."""
-    return network.get_submodule(known_backbone(network.config).output_layer)
+    layer: nn.Linear = network.get_submodule(known_backbone(network.config).output_layer)
+    return layer
 
 
 def replaced_logits(network: "PreTrainedModel | EnergyHead", hidden: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class RecurrentModel(_Recurrent):
         """The embedding layer."""
         return self.network.embedding
 
-    def set_input_embeddings(self, value: Any) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replaces the embedding layer."""
         self.network.embedding = value
 

@@ -9,6 +9,8 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
 )
 
 TASK_CLASSES: dict[str, Any] = {
@@ -37,7 +39,7 @@ _ANSWER_LAYERS = ("classifier", "qa_outputs")
 _FOLD_SHIFT = 64.0
 
 
-def with_dropout(configuration: Any, dropout: float) -> Any:
+def with_dropout(configuration: PretrainedConfig, dropout: float) -> PretrainedConfig:
     """A copy of a Hugging Face configuration in which every dropout that it knows has this value."""
     configuration = copy.deepcopy(configuration)
     for name in _DROPOUTS:
@@ -46,7 +48,9 @@ def with_dropout(configuration: Any, dropout: float) -> Any:
     return configuration
 
 
-def task_configuration(configuration: Any, task: str, labels: tuple[str, ...], *, dropout: float, pooling: str) -> Any:
+def task_configuration(
+    configuration: PretrainedConfig, task: str, labels: tuple[str, ...], *, dropout: float, pooling: str
+) -> PretrainedConfig:
     """The configuration of an encoder with the task's head.
 
     Args:
@@ -64,7 +68,7 @@ def task_configuration(configuration: Any, task: str, labels: tuple[str, ...], *
     return configuration
 
 
-def reset_answer_layer(model: Any) -> None:
+def reset_answer_layer(model: PreTrainedModel) -> None:
     """Fresh weights for the layer that gives the answer, since what a discriminator has there answers something else.
 
     Source of the deviation 0.02: Clark et al. 2020, table 6.
@@ -95,14 +99,14 @@ class ReferenceHead(nn.Module):
         return logits
 
 
-def use_reference_head(model: Any) -> None:
+def use_reference_head(model: PreTrainedModel) -> None:
     """Puts a `ReferenceHead` into an `ElectraForSequenceClassification`, whose own head has a further dense layer."""
     config = model.config
     model.classifier = ReferenceHead(config.hidden_size, config.num_labels, config.hidden_dropout_prob)
 
 
 @torch.no_grad()
-def fold_reference_head(model: Any) -> Any:
+def fold_reference_head(model: PreTrainedModel) -> PreTrainedModel:
     """The model with the head that Hugging Face's class has, and the same outputs.
 
     GELU(x) - GELU(-x) is x: the dense layer gives each logit and its negative, the linear layer takes the difference.

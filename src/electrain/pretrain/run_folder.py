@@ -9,7 +9,7 @@ from typing import Literal
 
 from electrain.foundation.configuration import Tables, build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError
-from electrain.foundation.hub import reading_options
+from electrain.foundation.hub import require_source
 from electrain.foundation.output_folder import CONFIGURATION_NAME
 from electrain.models.discriminator import Head
 from electrain.pretrain.configuration import PretrainConfig
@@ -90,7 +90,7 @@ def _model_folder(folder: Path, given: str) -> str:
         raise CheckpointError(f"{given}: is a file; give the folder of a run or of a model")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{given}: holds neither model/ nor config.json; give the folder of a finished run")
-    reading_options(given)  # refuses what is neither a folder nor on the hub
+    require_source(given)
     return given
 
 
