@@ -163,7 +163,7 @@ def test_a_frozen_generator_is_the_network_it_was(tiny_shards: Path, tmp_path: P
     """An exported generator, read again as a frozen one, proposes with the same logits and never changes."""
     config = tiny_configuration(generator={"kind": kind, "embedding_sharing": "separate"})
     objective = objective_of(config, tiny_shards).eval()
-    export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path)
+    export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path, 24)
     frozen = load_frozen_generator(str(tmp_path / "generator"), 106, 24)
     rows = batches_of(config, tiny_shards)(0)[0].rows
     given = (rows.token_type_ids, rows.attention_mask, rows.positions)

@@ -57,7 +57,7 @@ def test_it_trains_in_the_loop_and_comes_out(tiny_shards: Path, tmp_path: Path) 
 
 def test_the_exported_network_is_the_articles_class(tiny_shards: Path, tmp_path: Path) -> None:
     objective = objective_of(tiny_configuration(**RECURRENT), tiny_shards).eval()
-    export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path)
+    export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path, 24)
     network = AutoModelForMaskedLM.from_pretrained(tmp_path / "correction").eval()
     ids = batches_of(tiny_configuration(**RECURRENT), tiny_shards)(0)[0].rows.token_ids
     with torch.no_grad():

@@ -190,7 +190,7 @@ def test_older_runs_are_read(runs: Any, tmp_path: Path, backbone: str) -> None:
     """The detection head in `model/` still detects, still starts a run, and is never taken for a classifier."""
     config, folder, objective = runs({"encoder": {"backbone": backbone}})
     older = as_an_older_run(folder, tmp_path / "older")
-    texts = [" ".join(text.split()[:9]) for text in invented_text(4, seed=5)]
+    texts = invented_text(4, seed=5)
     assert list(predict_detect(older, texts)) == list(predict_detect(folder, texts))
     if backbone != "electra":
         assert list(predict_detect(older / "model", texts)) == list(predict_detect(folder, texts))
@@ -218,6 +218,16 @@ def test_tokenizer_is_the_one_of_the_shards(runs: Any, tiny_shards: Path, backbo
     assert tokenizer_hash(folder / name) == open_shards(tiny_shards).tokenizer_hash
     tokens = tokenizer.convert_ids_to_tokens(tokenizer("bak BAL .", "dem")["input_ids"])
     assert tokens == ["[CLS]", "bak", "bal", ".", "[SEP]", "dem", "[SEP]"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_tokenizers_cut_at_the_trained_length(runs: Any, backbone: str) -> None:
+    _, folder, _ = runs({"encoder": {"backbone": backbone}})
+    for path in folder.glob("*/model.safetensors"):
+        tokenizer = AutoTokenizer.from_pretrained(path.parent)
+        assert tokenizer.model_max_length == 24
+        assert len(tokenizer("bak " * 100, truncation=True)["input_ids"]) == 24
+    assert open_pretrained(folder).longest_row == 512  # fine-tuning may train the positions beyond
 
 
 def test_folders_hold_no_code_and_nothing_pickled(runs: Any) -> None:

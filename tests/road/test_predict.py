@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
-from transformers import AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining
+from transformers import AutoModel, AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, pipeline
 
+from command_line import command
 from electrain.data.tokenizer.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.foundation.configuration import to_toml
@@ -255,6 +257,7 @@ def test_an_unusable_folder_is_one_line(
     shutil.copytree(tiny_run() / "model", folder)
     load_detector(folder)
     damage(folder)
+    capfd.readouterr()  # what making the run said
     with pytest.raises(error, match=message) as caught:
         load_detector(folder)
     assert "\n" not in str(caught.value)
@@ -374,3 +377,40 @@ def test_a_run_of_another_version_may_have_other_fields(tiny_run: Runs, tmp_path
     path = run / "config.toml"
     path.write_text(path.read_text().replace("[training]", "[training]\ngone = 3") + "\n[gone_too]\nx = 1\n")
     assert open_run_folder(run).config == open_run_folder(tiny_run("modernbert")).config
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert", "bert"])
+def test_a_pipeline_answers_as_predict_does(
+    tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], backbone: str
+) -> None:
+    """Also of texts that are longer than the rows of fine-tuning, which both cut at the same token."""
+    labelled, tuned = tmp_path / "labelled.tsv", tmp_path / "tuned"
+    labelled.write_text("sentence\tlabel\n" + "the cat\tyes\na dog\tno\n" * 8)
+    code, _, err = command(
+        capsys, "finetune", "classification", "--model", tiny_run(backbone), "--train", labelled,
+        "--validation", labelled, "--output", tuned, "--data.longest-tokens", 12, "--training.epochs", 2,
+        "--training.precision", "float32",
+    )  # fmt: skip
+    assert code == 0, err
+    random = np.random.default_rng(5)
+    words = ["the", "a", "cat", "dog", "see", "sees", "who", "is", "happy", "sad", ",", "."]
+    texts = [" ".join(random.choice(words, size=size)) for size in (3, 9, 10, 11, 15, 22, 23, 40, 90)]
+    _, answers, err = command(capsys, "predict", "classify", *texts, "--model", tuned)
+    assert "6 of 9 texts are longer than 12 tokens" in err
+    classify = pipeline("text-classification", model=str(tuned / "model"))
+    for answer, theirs in zip(answers, classify(texts, truncation=True), strict=True):
+        assert answer["label"] == theirs["label"]
+        assert max(answer["probabilities"].values()) == pytest.approx(theirs["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert", "bert"])
+def test_embeddings_are_means_over_all_real_tokens(tiny_run: Runs, backbone: str) -> None:
+    """As the mean pooling of sentence-transformers: [CLS] and [SEP] count, padding does not, in a batch too."""
+    texts = ["the cat", "a dog sees the happy cats .", "x", "cat " * 60]
+    folder = tiny_run(backbone) / "model"
+    network, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    for text, answer in zip(texts, predict_embed(tiny_run(backbone), texts), strict=True):
+        inputs = tokenizer(text, truncation=True, max_length=24, return_tensors="pt")
+        with torch.no_grad():
+            states = network(**inputs).last_hidden_state[0]
+        assert answer["embedding"] == pytest.approx(states.mean(0).tolist(), abs=1e-5)

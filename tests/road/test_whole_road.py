@@ -1,13 +1,18 @@
 """From text to prediction through the real command line, and the demo."""
 
 import json
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from command_line import command
 from electrain.cli.demo import run_demo
+from electrain.foundation.configuration import to_toml
+from tiny_pretraining import invented_text, tiny_configuration
 
 WORDS = ("the", "a", "small", "big", "old", "cat", "dog", "bird", "house", "tree", "sees", "likes", "near", "under")
 SMALL = """
@@ -128,3 +133,36 @@ def test_demo_walks_the_road(tmp_path, capsys):
     assert "Held-out detection AUC" in said
     assert "by word frequency alone" in said
     assert (tmp_path / "demo" / "run" / "report.html").exists()
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("umask", [0o022, 0o027])
+def test_files_have_the_permissions_that_the_umask_grants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], umask: int
+) -> None:
+    """A service that runs as another user of the group can read what training wrote."""
+    corpus, labelled = tmp_path / "corpus.jsonl", tmp_path / "labelled.tsv"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in invented_text(120, seed=1)))
+    labelled.write_text("sentence\tlabel\n" + "bak bal\tyes\nbam ban\tno\n" * 8)
+    config = tmp_path / "run.toml"
+    config.write_text(to_toml(tiny_configuration(encoder={"backbone": "modernbert"})))
+    made = tmp_path / "made"
+    made.mkdir()
+    before = os.umask(umask)
+    try:
+        for line in (
+            f"tokenizer {corpus} --output {made}/tokenizer --vocab-size 150",
+            f"prepare {corpus} --tokenizer {made}/tokenizer --output {made}/shards",
+            f"pretrain --config {config} --shards {made}/shards --output {made}/run",
+            f"finetune classification --model {made}/run --train {labelled} --validation {labelled} "
+            f"--output {made}/tuned --training.epochs 1 --training.precision float32",
+            f"evaluate classification --model {made}/tuned --data {labelled} --output {made}/scores.json",
+            f"predict classify bak --model {made}/tuned --output {made}/answers.jsonl",
+        ):
+            code, _, err = command(capsys, *line.split())
+            assert code == 0, err
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(made)): path.stat().st_mode & 0o777 for path in made.rglob("*")}
+    wrong = {name: oct(mode) for name, mode in modes.items() if mode not in (0o666 & ~umask, 0o777 & ~umask)}
+    assert not wrong

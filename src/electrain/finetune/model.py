@@ -62,7 +62,8 @@ class Pretrained:
     @property
     def longest_row(self) -> int:
         """Maximum number of tokens, special ones counted, that the model takes at once."""
-        return int(min(positions_of(self.configuration) or 512, self.tokenizer.model_max_length))
+        # A run's tokenizer cuts at the length it was pretrained on; fine-tuning can train the positions beyond.
+        return positions_of(self.configuration) or min(512, int(self.tokenizer.model_max_length))
 
 
 def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = False) -> Pretrained:
@@ -216,11 +217,15 @@ def save_task_model(
     target_tokenizer: Any,
     directory: Path,
 ) -> None:
-    """Writes a standard Hugging Face folder, with `task.json` beside the weights."""
+    """Writes a standard Hugging Face folder, with `task.json` beside the weights.
+
+    The tokenizer cuts where the task's rows do, so that a `pipeline` with truncation reads what `predict` reads.
+    """
     logging.disable_progress_bar()
     if settings.task in WRITING_TASKS:
-        save_encoder_decoder(model, tokenizer, target_tokenizer, directory)
+        save_encoder_decoder(model, tokenizer, target_tokenizer, directory, settings.longest_tokens)
     else:
         fold_reference_head(model).save_pretrained(directory)
-        save_tokenizer(tokenizer, directory, with_token_types=takes_token_types(model))
+        has_types = takes_token_types(model)
+        save_tokenizer(tokenizer, directory, with_token_types=has_types, model_max_length=settings.longest_tokens)
     save_task_settings(settings, directory)

@@ -68,15 +68,20 @@ def sync_directory(directory: Path) -> None:
 def replaced_directory(directory: Path) -> Iterator[Path]:
     """Yields an empty temporary folder that takes the name `directory` when the block ends without an exception.
 
-    Files are synced before the rename, so `directory` is whole or absent (or the old one) at any moment.
+    Files are synced before the rename, so `directory` is whole or absent (or the old one) at any moment. Every file
+    gets the permissions that the umask grants.
     """
     temporary = directory.with_name(f".{directory.name}.writing")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
+    # safetensors creates its files readable by their owner alone, so that a service's own user could not read a model.
+    # The new folder shows what the umask grants; asking for the umask itself would change it for other threads.
+    granted = temporary.stat().st_mode & 0o666
     yield temporary
     for path in temporary.rglob("*"):
         if path.is_file():
+            path.chmod(granted)
             with open(path, "rb+") as file:
                 os.fsync(file.fileno())
         else:

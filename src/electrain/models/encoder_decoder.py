@@ -275,17 +275,19 @@ def save_encoder_decoder(
     tokenizer: PreTrainedTokenizerFast,
     target_tokenizer: PreTrainedTokenizerFast,
     directory: Path,
+    longest_source: int | None = None,
 ) -> None:
     """Writes model and tokenizers so that `EncoderDecoderModel` and `AutoTokenizer` read them from the folder.
 
     Args:
         tokenizer: of the source, at the top of the folder.
         target_tokenizer: of the decoder, in `target_tokenizer/` where it is another one.
+        longest_source: where the source's tokenizer cuts, in tokens; None: where it did.
     """
     with _quiet():
         model.save_pretrained(directory)
     with_token_types = getattr(model.encoder.config, "type_vocab_size", 0) > 0
-    save_tokenizer(tokenizer, directory, with_token_types=with_token_types)
+    save_tokenizer(tokenizer, directory, with_token_types=with_token_types, model_max_length=longest_source)
     if target_tokenizer.get_vocab() == tokenizer.get_vocab():
         return
     if all(getattr(target_tokenizer, f"{kind}_token") is not None for kind in SPECIAL_TOKENS):

@@ -15,11 +15,13 @@ from electrain.pretrain.objectives.masked_language_modelling import MaskedLangua
 from electrain.pretrain.run_folder import HEAD_FOLDERS
 
 
-def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) -> None:
+def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, sequence_length: int) -> None:
     """Writes `model/`, a folder for each head that `model/` does not hold, and `generator/` where there is one.
 
     `model/` is what people fine-tune: it loads into any class of Hugging Face with only that class's head new. Each
     folder is a Hugging Face folder with its tokenizer.
+
+    Args: sequence_length: of the rows trained on, in tokens. The tokenizers cut there: later positions are untrained.
     """
     logging.disable_progress_bar()
     for name, network in _networks(objective).items():
@@ -28,7 +30,7 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path) ->
             exported.save_pretrained(temporary)
             backbone = backbone_of(exported.config)
             has_types = backbone is not None and backbone.has_token_types
-            save_tokenizer(tokenizer, temporary, with_token_types=has_types)
+            save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
 
 
 def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:

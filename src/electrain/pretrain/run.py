@@ -268,7 +268,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     from electrain.pretrain.report import write_report  # draws with matplotlib, which training does not need
 
     output, run = parts.sitting.directory, parts.sitting.run
-    export_models(parts.objective, parts.shards.tokenizer, output)
+    export_models(parts.objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))

@@ -23,6 +23,7 @@ from electrain.finetune.tasks.task_folder import takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.models.folders import is_of_a_pooler, weights_of
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
 TASK_OF_VERB: dict[str, TaskName] = {
@@ -35,8 +36,6 @@ TASK_OF_VERB: dict[str, TaskName] = {
 }
 # Files that hold examples rather than lines of text.
 _TABLES = (".tsv", ".csv", ".parquet", ".arrow", ".conll", ".bio", ".iob", ".json")
-# Tokens that are no part of a text; [UNK] is one.
-_AROUND = ("cls", "sep", "pad", "mask", "bos", "eos")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|\S")
 _BATCH_TOKENS = 8192
 
@@ -191,21 +190,27 @@ def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
 
 @torch.inference_mode()
 def predict_embed(
-    model: Path | str, texts: Iterable[str], *, longest_tokens: int = 512, device: str | None = None
+    model: Path | str | RunFolder, texts: Iterable[str], *, device: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """For each text, in order, the mean of the encoder's last states over its tokens, special ones left out.
+    """For each text, in order, the mean of the encoder's last hidden states over its tokens.
 
-    Yields: {"text", "embedding": [hidden_size numbers]}; zeros for a text without a token.
+    [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
+    both give the same vectors. A text longer than the tokenizer allows is cut, and stderr says so.
+
+    Yields: {"text", "embedding": [hidden_size numbers]}.
     Raises: CheckpointError: not an encoder.
     """
     from transformers import AutoModel
 
-    opened = open_pretrained(model)
+    run = open_run_folder(model)
+    opened = open_pretrained(run)
     network = weights_of(
         opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
     ).eval()
     network = network.to(device or device_of())
-    answer = _embedder(network, opened.tokenizer, min(longest_tokens, opened.longest_row))
+    # Older runs have a tokenizer that allows more than was trained.
+    lengths = (opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
+    answer = _embedder(network, opened.tokenizer, min(lengths))
     for chunk in chunks_of(texts):
         for text, vector in zip(chunk, answer(chunk), strict=True):
             yield {"text": text, "embedding": vector}
@@ -217,14 +222,13 @@ def _embedder(network: Any, tokenizer: Any, longest: int) -> Callable[[Sequence[
         _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings], longest)
         rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
         vectors: list[list[float]] = [[] for _ in texts]
-        around = [getattr(tokenizer, f"{name}_token_id") for name in _AROUND]
-        special = torch.tensor([number for number in around if number is not None], device=network.device)
         for batch in inference_batches(rows, _BATCH_TOKENS):
             inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
             inputs = {name: None if value is None else value.to(network.device) for name, value in inputs.items()}
             states = network(**inputs)[0].float()
-            is_word = ~torch.isin(inputs["input_ids"], special)
-            means = (states * is_word.unsqueeze(-1)).sum(1) / is_word.sum(1, keepdim=True).clamp(min=1)
+            lengths = torch.tensor([[len(row.input_ids)] for row in batch], device=states.device)
+            is_real = torch.arange(states.shape[1], device=states.device) < lengths
+            means = (states * is_real.unsqueeze(-1)).sum(1) / lengths
             for row, vector in zip(batch, means.tolist(), strict=True):
                 vectors[row.example] = vector
         return vectors
