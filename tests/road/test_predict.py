@@ -368,7 +368,6 @@ def test_a_run_folder_says_what_it_holds(tiny_run: Runs, tmp_path: Path) -> None
     shutil.copytree(folder / "model", tuned / "model")
     (tuned / "config.toml").write_text(to_toml(FinetuneConfig()))
     assert open_run_folder(tuned) == RunFolder(str(tuned), str(tuned / "model"))
-    assert open_run_folder("owner/name") == RunFolder("owner/name", "owner/name")
 
 
 def test_a_run_of_another_version_may_have_other_fields(tiny_run: Runs, tmp_path: Path) -> None:
