@@ -20,6 +20,7 @@ from electrain.finetune.configuration import FinetuneConfig
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
 from electrain.inference.evaluate.blimp import evaluate_blimp
+from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.model import load_detector, load_generator, load_language_model
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
 from electrain.inference.predict.tasks import predict_embed
@@ -338,11 +339,14 @@ def test_a_folder_is_read_once(tiny_run: Runs, tmp_path: Path) -> None:
     examples = tmp_path / "pairs.jsonl"
     pair = {"sentence_good": "the cat", "sentence_bad": "cat the", "UID": "a", "linguistics_term": "b", "field": "c"}
     examples.write_text(json.dumps(pair) + "\n")
+    held_out = tmp_path / "held-out.txt"
+    held_out.write_text("the cat sees a dog . " * 50)
     for verb, networks in (
         (lambda: list(predict_detect(run, ["the cat"])), {"detector"}),
         (lambda: list(predict_fill(run, ["the [MASK]"])), {"generator"}),
         (lambda: evaluate_blimp(run, examples), {"detector", "generator"}),
         (lambda: list(predict_embed(run, ["the cat"])), {"model"}),
+        (lambda: evaluate_detection(run, [str(held_out)], rows=4), {"detector", "generator"}),
     ):
         opened.clear()
         is_counting = True
@@ -350,7 +354,7 @@ def test_a_folder_is_read_once(tiny_run: Runs, tmp_path: Path) -> None:
         is_counting = False
         configurations = sorted(path for path in opened if Path(path).name in ("config.toml", "config.json"))
         assert configurations == ["config.toml", *sorted(f"{network}/config.json" for network in networks)]
-        assert {Path(path).parts[0] for path in opened} == {"config.toml", *networks}
+        assert {Path(path).parts[0] for path in opened} - {"unigram_counts.npy"} == {"config.toml", *networks}
 
 
 def test_a_run_folder_says_what_it_holds(tiny_run: Runs, tmp_path: Path) -> None:

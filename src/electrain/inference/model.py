@@ -31,7 +31,7 @@ _ROLES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network that is ready to be asked: in evaluation mode, in float32.
+    """A network with its tokenizer, ready for inference: in evaluation mode, in float32.
 
     Attributes:
         model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, a GPT-2, or
@@ -40,8 +40,8 @@ class LoadedModel:
         kind: detection (was each token replaced? or, of an electric head, its energy), masked-language-model (which
             word stands at [MASK]?) or causal-language-model (which word comes next?).
         source: the folder or hub name it was read from.
-        longest_row: the most tokens, special ones counted, that it can be asked at once: no more than it was trained
-            on, where a run folder says so, because later positions are then random.
+        longest_row: maximum number of tokens in one row, including special tokens. For a run it is at most the length
+            of the training rows, because embeddings of later positions were never trained.
         vocabulary_size: one more than the tokenizer's largest id.
     """
 
@@ -77,12 +77,13 @@ def masked_word_logits(
 ) -> Tensor:
     """(asked, vocabulary) float32: word logits at the positions where is_asked, in row order.
 
-    The prediction head, the dearest part of a small network, runs nowhere else.
+    The prediction head runs at these positions only: with its output for each word of the vocabulary, it takes most of
+    the time of a small network.
 
     Args:
         input_ids: (batch, length) int64.
         attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
-        is_asked: (batch, length) bool.
+        is_asked: (batch, length) bool; True where a word is wanted.
     """
     return _word_logits(language_model, input_ids, None, attention_mask, lambda x: x[is_asked])
 
@@ -90,7 +91,7 @@ def masked_word_logits(
 def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: Tensor) -> Tensor:
     """(asked, vocabulary) float32: a causal model's word logits at the positions where is_asked, in row order.
 
-    Each is predicted from the tokens before it; the first position of a row cannot be asked.
+    Each word is predicted from the tokens before it, so is_asked must be False at the first position of a row.
 
     Args:
         input_ids: (batch, length) int64; padding, if any, at the end.
@@ -112,8 +113,8 @@ def proposed_word_logits(
     """(batch, selected, vocabulary) float32: what a generator of either kind proposes at the selected positions.
 
     Args:
-        token_ids: (batch, length) int64; read by a causal model, which knows what stands before each position.
-        masked_ids: (batch, length) int64; read by a masked one.
+        token_ids: (batch, length) int64, the row as it was; input of a causal model, which sees only earlier tokens.
+        masked_ids: (batch, length) int64, the row with [MASK]; input of a masked language model.
         token_type_ids: (batch, length) int64.
         attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
         positions: (batch, selected) int64.
@@ -130,7 +131,7 @@ def _word_logits(
     attention_mask: Tensor | None,
     take: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Float32, of the tokenizer's words: a model of the hub can have more rows in its table."""
+    """Word logits in float32, cut to the tokenizer's vocabulary: the output layer of a hub model can be padded."""
     _, logits = states_and_word_logits(language_model.model, input_ids, token_type_ids, attention_mask, take)
     return logits[..., : language_model.vocabulary_size].float()
 

@@ -127,23 +127,3 @@ def with_detection_head(source: str) -> str:
     """For the `model/` of a run, the folder beside it that holds the detection head too; else `source` itself."""
     beside = Path(source).parent / HEAD_FOLDERS["detection"]
     return str(beside) if Path(source).name == "model" and beside.is_dir() else source
-
-
-def restores_missing_words(folder: Path | str) -> bool:
-    """True for a run whose correction head was trained at [MASK] only."""
-    return open_run_folder(folder).restores_missing_words
-
-
-def heads_of(folder: Path | str) -> tuple[str, ...]:
-    """The heads that the discriminator of a run was trained with; empty where `folder` is no run of that kind."""
-    return tuple(open_run_folder(folder).heads)
-
-
-def is_baseline(folder: Path | str) -> bool:
-    """True for a run of the masked-language-modelling baseline."""
-    return open_run_folder(folder).is_baseline
-
-
-def model_folder(folder: Path | str) -> str:
-    """The Hugging Face folder in a run folder, the folder itself, or the hub's name for a model."""
-    return open_run_folder(folder).model

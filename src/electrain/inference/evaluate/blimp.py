@@ -83,7 +83,7 @@ def evaluate_blimp(
         own = tokenized
         if scorer.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
             own = tokenize_sentences(scorer, sentences)
-        if name == "correction" and run.restores_missing_words:  # it has only ever been asked at [MASK]
+        if name == "correction" and run.restores_missing_words:  # it was trained to predict words at [MASK] only
             masked = pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
             scores |= {f"correction_{kind}": values for kind, values in masked.items()}
         elif name == "pseudo_log_likelihood":
@@ -119,7 +119,7 @@ def _scorers(run: RunFolder, generator: Path | str | None, device: str | None) -
     if "correction" in run.heads:
         scorers["correction"] = load_head(run, "correction", device=device)
     words = None
-    if not run.heads:  # a model's own folder does not say what it is; its network does
+    if not run.heads:  # a plain model folder: its class says what it can do
         words = load_model(run, device=device)
         if words.kind == "detection":
             scorers["discriminator"], words = words, None
@@ -213,7 +213,7 @@ def _pair(line: bytes, where: str) -> MinimalPair:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error}); mend or remove this line") from error
+        raise DataError(f"{where}: not valid JSON ({error}); fix or remove this line") from error
     if not isinstance(record, dict) or not all(isinstance(record.get(field), str) for field in fields):
-        raise DataError(f"{where}: a minimal pair must have the text fields {', '.join(fields)}; mend this line")
+        raise DataError(f"{where}: a minimal pair must have the text fields {', '.join(fields)}; fix this line")
     return MinimalPair(*(record[field] for field in fields))

@@ -1,4 +1,4 @@
-"""How acceptable a sentence is to a network: to most in one pass, to a masked language model in many."""
+"""Scores of how acceptable a sentence is: from one forward pass, or, for a masked language model, from many."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from electrain.foundation.progress import Progress
 from electrain.inference.model import LoadedModel, masked_word_logits, next_word_logits, replaced_logits
 
 Scores = dict[str, NDArray[np.float64]]
-# A word's logits take so many times the memory of a token's hidden states, about.
+# Logits over a vocabulary take about this many times the memory of a token's hidden states.
 WORDS_COST = 8
 
 
@@ -155,13 +155,11 @@ def _masked_one_by_one(
     language_model: LoadedModel, rows: EqualLengthRows, batch_tokens: int, bfloat16: bool, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(rows, length) log-probability of each token, itself masked, and with the rest of its word masked."""
-    row_of, position_of = torch.nonzero(rows.words >= 0, as_tuple=True)
-    single = _log_probabilities(language_model, rows, row_of, position_of, False, batch_tokens, bfloat16, progress)
-    # Only a token with more of its word after it is seen differently.
+    single = _log_probabilities(language_model, rows, rows.words >= 0, False, batch_tokens, bfloat16, progress)
+    # Masking the rest of the word changes the input only for tokens that are not the last of their word.
     goes_on = torch.zeros_like(rows.words, dtype=torch.bool)
     goes_on[:, :-1] = (rows.words[:, :-1] == rows.words[:, 1:]) & (rows.words[:, :-1] >= 0)
-    row_of, position_of = torch.nonzero(goes_on, as_tuple=True)
-    rest = _log_probabilities(language_model, rows, row_of, position_of, True, batch_tokens, bfloat16, None)
+    rest = _log_probabilities(language_model, rows, goes_on, True, batch_tokens, bfloat16, None)
     strict = torch.where(goes_on, rest, single)
     return single.numpy(), strict.numpy()
 
@@ -169,14 +167,14 @@ def _masked_one_by_one(
 def _log_probabilities(
     language_model: LoadedModel,
     rows: EqualLengthRows,
-    row_of: Tensor,
-    position_of: Tensor,
+    is_scored: Tensor,
     masks_rest_of_word: bool,
     batch_tokens: int,
     bfloat16: bool,
     progress: Progress | None,
 ) -> Tensor:
-    """(rows, length) float64: the log-probability at the positions asked for, each in its own copy of its row."""
+    """(rows, length) float64: log-probabilities where `is_scored`, each from a copy of its row with the token masked."""
+    row_of, position_of = torch.nonzero(is_scored, as_tuple=True)
     device = language_model.device
     result = torch.zeros(rows.token_ids.shape, dtype=torch.float64)
     places = torch.arange(rows.token_ids.shape[1])
@@ -204,7 +202,7 @@ def _rows_per_batch(rows: EqualLengthRows, batch_tokens: int) -> int:
 
 
 def _equal_length_rows(sentences: TokenizedSentences) -> Iterator[EqualLengthRows]:
-    """The distinct sentences by length, longest first, so that memory runs out at once or never."""
+    """The distinct sentences by length, longest first: when memory is too small, the first batch already shows it."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, ids in enumerate(sentences.token_ids):
         by_length[len(ids)].append(number)

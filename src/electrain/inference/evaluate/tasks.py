@@ -59,14 +59,14 @@ def evaluate_task(
 def _examples(
     tuned: FineTuned, data: Sequence[str], given: dict[str, str], skip_broken: bool
 ) -> tuple[list[Any], dict[str, str]]:
-    """The examples, and the columns that they stand in: those asked for, else the model's own, else the usual ones."""
+    """The examples, and the columns they were read from: the given ones, else the model's own, else the usual names."""
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
     try:
         read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
     except DataError as error:
         raise DataError(str(error).replace("--data.", "--")) from error  # the names that fine-tuning has for its flags
-    # Where broken rows are let pass, a sentence with broken BIO tags stays: the scorer reads it as published scores do.
+    # With skip_broken, sentences with broken BIO tags stay: the scorer reads them as published scores do.
     examples = read.examples if skip_broken else checked(task, read.examples, skip_broken=False)
     if task == "classification" and not tuned.settings.has_many:
         require_single_labels(examples)

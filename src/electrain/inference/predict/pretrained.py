@@ -118,7 +118,7 @@ def predict_fill(
 
 
 def _filler(model: Path | str | RunFolder, by: str | None, device: str | None) -> LoadedModel:
-    """What fills: the one asked for, or the first that sees both sides of a gap."""
+    """The network that fills gaps: the one that `by` names, or the first that sees both sides of a gap."""
     run = open_run_folder(model)
     if by == "correction":
         return load_head(run, "correction", device=device)
@@ -222,9 +222,9 @@ def _text_field(line: str, where: str) -> str:
     try:
         text = json.loads(line)["text"]
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where}: not a JSON object with the field "text"; mend or remove this line') from error
+        raise DataError(f'{where}: not a JSON object with the field "text"; fix or remove this line') from error
     if not isinstance(text, str):
-        raise DataError(f'{where}: the field "text" is not a text; mend or remove this line')
+        raise DataError(f'{where}: the field "text" is not a text; fix or remove this line')
     return text
 
 
