@@ -173,7 +173,7 @@ def _log_probabilities(
     bfloat16: bool,
     progress: Progress | None,
 ) -> Tensor:
-    """(rows, length) float64: log-probabilities where `is_scored`, each from a copy of its row with the token masked."""
+    """(rows, length) float64: log-probabilities where `is_scored`, each from a copy of its row, token masked."""
     row_of, position_of = torch.nonzero(is_scored, as_tuple=True)
     device = language_model.device
     result = torch.zeros(rows.token_ids.shape, dtype=torch.float64)
