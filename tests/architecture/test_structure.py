@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import electrain
+from electrain.cli.app import app
 
 SOURCE = Path(electrain.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
@@ -21,6 +22,8 @@ def road() -> list[str]:
 
 STAGE = {name: number for number, name in enumerate(["__init__", *road()])}
 MOST_ROOT_ENTRIES = 8
+MOST_PARAMETERS = 7
+VERBS = {name for name in app if not name.startswith("-")}
 LONGEST_FILE_LINES = 500
 LONGEST_FUNCTION_LINES = 60
 FROZEN_VERBS = {"demo", "tokenizer", "prepare", "pretrain", "finetune", "evaluate", "predict", "plan"}
@@ -67,6 +70,18 @@ def test_files_and_functions_stay_small(path):
             documentation = node.body[0].end_lineno - node.lineno if ast.get_docstring(node) else 0
             lines = node.end_lineno - node.lineno + 1 - documentation
             assert lines <= LONGEST_FUNCTION_LINES, f"{path.name}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_functions_take_few_parameters(path):
+    """At most seven: more are a parcel without a name. A verb's parameters are its options on the command line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if path.parent.name == "cli" and node.name in VERBS:
+                continue
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            names = [one.arg for one in given if one is not None and one.arg not in ("self", "cls")]
+            assert len(names) <= MOST_PARAMETERS, f"{path.name}: {node.name} takes {len(names)}"
 
 
 def test_the_training_path_imports_nothing_heavy():
@@ -117,9 +132,7 @@ def test_a_comparison_with_a_backbone_is_found():
 
 
 def test_the_verbs_are_there():
-    from electrain.cli.app import app
-
-    assert {name for name in app if not name.startswith("-")} >= FROZEN_VERBS
+    assert VERBS >= FROZEN_VERBS
 
 
 def test_nothing_unpickles():

@@ -141,12 +141,50 @@ def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
+DISAGREEING = """
+import os, sys
+from electrain.cli.app import main
+from electrain.finetune.tasks.classification import Classification
+
+score = Classification.score
+
+def another_score(self, examples, answers):
+    # What rounding does between machines, made large: the second process thinks that every model is worse.
+    Classification.calls = getattr(Classification, "calls", 0) + 1
+    return {name: value - (Classification.calls if os.environ["RANK"] == "1" else 0)
+            for name, value in score(self, examples, answers).items()}
+
+Classification.score = another_score
+main(sys.argv[1:])
+"""
+
+
+def test_processes_that_score_differently_stop_together(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    """All go by the first one's scores: else one would end by its patience, and the other wait for it for ever."""
+    script = tmp_path / "disagreeing.py"
+    script.write_text(DISAGREEING)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    files = ["--train", examples, "--validation", examples, "--output", str(tmp_path / "run")]
+    flags = ["--training.epochs", "3", "--training.patience-evaluations", "2", "--training.evaluations-per-epoch", "2"]
+    done = subprocess.run(
+        [*launch, "finetune", "classification", "--model", str(tiny_run()), *files, *flags],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["finished"]
+
+
 def test_resuming_with_something_else_is_refused(tiny_run: Any, examples: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     finetune("classification", configuration(), tiny_run(), [examples], [examples], run)
     with pytest.raises(RunDirectoryError, match="is not empty"):
         finetune("classification", configuration(), tiny_run(), [examples], [examples], run)
-    with pytest.raises(RunDirectoryError, match=r"epochs was 2\.0 and is now 3\.0"):
+    with pytest.raises(
+        RunDirectoryError, match=r"epochs was 2\.0 and is now 3\.0; .* to train longer, fine-tune .*model"
+    ):
         finetune("classification", configuration(epochs=3.0), tiny_run(), [examples], [examples], run, resume=True)
     other = tiny_run("modernbert")
     with pytest.raises(RunDirectoryError, match="model changed"):

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -284,6 +286,78 @@ def test_two_processes_equal_one(tiny_shards: Path, tmp_path: Path, sections: di
     weights = [load_file(tmp_path / name / "model/model.safetensors") for name in ("one", "two")]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+def two_processes(*commands: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Two commands as the two processes of one run, each on a machine of its own as far as it can tell."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *one],
+            env=environment() | shared | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, one in enumerate(commands)
+    ]
+    ended = []
+    for process in running:
+        out, err = process.communicate(timeout=240)
+        ended.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    return ended
+
+
+def test_processes_that_see_different_checkpoints_stop(tiny_shards: Path, tmp_path: Path) -> None:
+    """On machines without a shared folder all but the first would begin at step 0, and nothing would say so."""
+    config = tiny_configuration()
+    pretrain(config, tiny_shards, tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second", ignore=shutil.ignore_patterns("checkpoints"))
+    file = write_configuration(config, tmp_path)
+    first, second = two_processes(
+        *([*command(file, tiny_shards, tmp_path / name), "--resume"] for name in ("first", "second"))
+    )
+    assert (first.returncode, second.returncode) == (2, 2)
+    lines = [line for line in (first.stderr + second.stderr).splitlines() if line.startswith("electrain")]
+    assert len(lines) == 1
+    assert "see different checkpoints (process 0 step 10, process 1 none)" in lines[0]
+    assert "give --output a folder that all machines share" in lines[0]
+
+
+def test_processes_with_different_configurations_stop(tiny_shards: Path, tmp_path: Path) -> None:
+    file = write_configuration(tiny_configuration(), tmp_path)
+    one = command(file, tiny_shards, tmp_path / "run")
+    first, second = two_processes(one, [*one, "--training.seed", "1"])
+    assert (first.returncode, second.returncode) == (2, 2)
+    assert "the processes were given different shards or configurations" in first.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_compiled_run_resumes_in_its_second_stage(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The compiler tries a micro-batch of the stage that the run is in, and the run stays exact."""
+    config = tiny_configuration(**TWO_STAGE, training={"compile": True, "checkpoint_every_steps": 7, "steps": 12})
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # what is tried is what counts here
+    pretrain(config, tiny_shards, tmp_path / "straight")
+    update = loop._update
+
+    def killed_at_nine(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
+        if state.step == 9:
+            raise Killed
+        update(optimizers, rate, state, **named)
+
+    monkeypatch.setattr(loop, "_update", killed_at_nine)
+    with pytest.raises(Killed):
+        pretrain(config, tiny_shards, tmp_path / "run")
+    monkeypatch.setattr(loop, "_update", update)
+    capsys.readouterr()
+    pretrain(config, tiny_shards, tmp_path / "run", resume=True)
+    assert "torch.compile does not work" not in capsys.readouterr().err
+    assert results_of(tmp_path / "run") == results_of(tmp_path / "straight")
 
 
 def test_accumulation_equals_one_batch(tiny_shards: Path, tmp_path: Path) -> None:

@@ -27,6 +27,22 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_few_steps_of_a_preset_scale_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    small = load_configuration("small", {"training": {"steps": 60}})
+    assert (small.training.steps, small.training.warmup_steps) == (60, 1)
+    assert capsys.readouterr().err == (
+        "warmup_steps: 10,000 of 1,000,000 steps become 1 of 60; --training.warmup-steps sets another number\n"
+    )
+    staged = load_configuration("two-stage", {"training": {"steps": 1000}})
+    assert (staged.training.warmup_steps, staged.generator.own_stage_steps) == (13, 500)
+    capsys.readouterr()
+    # What fits, and what the user says, stays.
+    assert load_configuration("small", {"training": {"steps": 20_000}}).training.warmup_steps == 10_000
+    with pytest.raises(ConfigurationError, match="must be below steps"):
+        load_configuration("small", {"training": {"steps": 60, "warmup_steps": 60}})
+    assert capsys.readouterr().err == ""
+
+
 def pretrain(config: Path | str, shards: Path, output: Path, *flags: str) -> list[str]:
     return ["pretrain", f"--config={config}", f"--shards={shards}", f"--output={output}", *flags]
 

@@ -147,7 +147,8 @@ def finetune(
             reported. By default, one run.
         resume: Continue from the newest intact checkpoint in the output folder.
     """
-    from electrain.finetune.configuration import load_finetune_configuration
+    from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
+    from electrain.finetune.run import FinetuneResult
     from electrain.finetune.run import finetune as run
     from electrain.finetune.seeds import finetune_seeds
 
@@ -159,10 +160,14 @@ def finetune(
         chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
         tables["decoder"] = chosen | tables.get("decoder", {})
     configuration = load_finetune_configuration(config, tables)
+
+    def fine_tune(own: FinetuneConfig, folder: Path) -> FinetuneResult:
+        return run(task, own, model, train, validation, folder, resume=resume)
+
     if seeds is not None:
-        print_json(finetune_seeds(task, configuration, model, train, validation, output, seeds=seeds, resume=resume))
+        print_json(finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume))
         return
-    result = run(task, configuration, model, train, validation, output, resume=resume)
+    result = fine_tune(configuration, output)
     if result.is_first:
         facts = {"output": str(output), "task": task, "finished": result.is_finished, "best_step": result.best_step}
         print_json({**facts, "scores": result.scores})

@@ -136,7 +136,12 @@ def finetune(
             "the processes were given different examples, models or configurations; start each with the same command "
             "and data",
         )
-        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+        longer = (
+            "the learning rate falls to 0 with the last step, so a run cannot be prolonged; to train longer, fine-tune "
+            f"{output / 'model'} in a new run"
+        )
+        hints = {"[training] epochs": longer}
+        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
             write_manifest(output, Manifest(KIND, False, inputs, facts))
         runtime.wait()  # for the folder, which the first process makes

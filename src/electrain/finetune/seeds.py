@@ -5,13 +5,12 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from electrain.data.labelled.examples import TaskName
 from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.run import SCORES_NAME, FinetuneResult, finetune
+from electrain.finetune.run import SCORES_NAME, FinetuneResult
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
 from electrain.foundation.progress import say
@@ -22,11 +21,8 @@ MOST_RESTARTS = 2
 
 
 def finetune_seeds(
-    task: TaskName,
+    fine_tune: Callable[[FinetuneConfig, Path], FinetuneResult],
     config: FinetuneConfig,
-    model: Path | str,
-    train_sources: Sequence[str],
-    validation_sources: Sequence[str],
     output: Path,
     *,
     seeds: int,
@@ -36,6 +32,8 @@ def finetune_seeds(
 
     A run that diverged is repeated with another seed, and a message says so.
 
+    Args:
+        fine_tune: runs `finetune` with a configuration, into a folder.
     Returns: median, least and greatest of every score, ready for JSON; also written to `output/scores.json`.
     Raises: ElectrainError: see `finetune`.
     """
@@ -52,9 +50,7 @@ def finetune_seeds(
             seed = config.training.seed + number + attempt * RESTARTED_SEED_OFFSET
             own = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
             say(f"seed {seed}")
-            result = finetune(
-                task, own, model, train_sources, validation_sources, output / f"seed-{seed}", resume=resume
-            )
+            result = fine_tune(own, output / f"seed-{seed}")
             if not result.is_finished and not result.is_diverged:
                 return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
             if not result.is_diverged:

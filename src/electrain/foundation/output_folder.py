@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +153,14 @@ def require_empty(directory: Path) -> None:
 
 
 def begins(
-    directory: Path, kind: str, inputs: dict[str, str], config: Any, first_files: set[str], *, resume: bool
+    directory: Path,
+    kind: str,
+    inputs: dict[str, str],
+    config: Any,
+    first_files: set[str],
+    hints: Mapping[str, str],
+    *,
+    resume: bool,
 ) -> bool:
     """False where `directory` holds this very run, to be resumed; True where it is new, with its configuration alone.
 
@@ -163,6 +170,7 @@ def begins(
         inputs: see `Manifest`.
         config: the run's configuration, a dataclass.
         first_files: names of what a run writes before it trains, the manifest last.
+        hints: by "[section] field", what to do instead of changing that field.
     Raises: RunDirectoryError: it holds another run, or, without `resume`, anything at all.
     """
     if not resume and directory.is_dir() and any(directory.iterdir()):
@@ -182,7 +190,9 @@ def begins(
             raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
     earlier = build_configuration(type(config), read_toml(path), str(path))
     for difference in differences(earlier, config, but=(MAY_CHANGE,)):
-        raise RunDirectoryError(f"{directory}: {difference}; resume with the run's own configuration, {path}")
+        field = " ".join(difference.split()[:2])
+        hint = hints.get(field, f"resume with the run's own configuration, {path}")
+        raise RunDirectoryError(f"{directory}: {difference}; {hint}")
     if earlier != config:
         write_text_durably(path, to_toml(config))
     return False

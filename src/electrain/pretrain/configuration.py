@@ -7,6 +7,7 @@ from pathlib import Path
 from electrain.data.shards.rows import DataConfig
 from electrain.foundation.configuration import Tables, build_configuration, merge_tables, read_toml
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.progress import say
 from electrain.models.backbones import EncoderConfig
 from electrain.models.discriminator import DiscriminatorConfig
 from electrain.models.generators import GeneratorConfig
@@ -166,4 +167,27 @@ def load_configuration(name_or_path: str, overrides: Tables | None = None) -> Pr
         raise ConfigurationError(f"{name_or_path}: not a .toml file nor one of the presets {presets}; give one of them")
     else:
         tables = read_toml(Path(name_or_path))
-    return build_configuration(PretrainConfig, merge_tables(tables, overrides or {}), name_or_path)
+    overrides = overrides or {}
+    return build_configuration(
+        PretrainConfig, merge_tables(tables, _with_stages_scaled(tables, overrides)), name_or_path
+    )
+
+
+def _with_stages_scaled(tables: Tables, overrides: Tables) -> Tables:
+    """The overrides, with a warm-up and a generator's own stage that fit the number of steps that they set.
+
+    A preset's warm-up of 10,000 steps would otherwise forbid a short trial. Only what cannot fit is changed, in
+    proportion, and said.
+    """
+    steps, planned = (one.get("training", {}).get("steps") for one in (overrides, tables))
+    if not isinstance(steps, int) or not isinstance(planned, int) or not 1 < steps < planned:
+        return overrides
+    scaled: Tables = {}
+    for section, name in (("training", "warmup_steps"), ("generator", "own_stage_steps")):
+        length = tables.get(section, {}).get(name, 0)
+        if name not in overrides.get(section, {}) and isinstance(length, int) and length >= steps:
+            fitting = min(steps - 1, max(1, round(length * steps / planned)))
+            scaled[section] = {name: fitting}
+            flag = f"--{section}.{name}".replace("_", "-")
+            say(f"{name}: {length:,} of {planned:,} steps become {fitting:,} of {steps:,}; {flag} sets another number")
+    return merge_tables(overrides, scaled)

@@ -99,7 +99,12 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             f"{inputs} {to_toml(config)}",
             "the processes were given different shards or configurations; start each with the same command and data",
         )
-        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, resume=resume):
+        longer = (
+            "the learning rate falls to its end with the last step, so a run cannot be prolonged; to train longer, "
+            f"begin a new run with --start.discriminator {output / 'model'} --start.generator {output / 'generator'}"
+        )
+        hints = {"[training] steps": longer}
+        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             _write_first_files(shards, inputs, output)
         runtime.wait()  # for the folder, which the first process makes
         try:
