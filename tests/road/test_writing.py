@@ -98,7 +98,7 @@ def test_writing_resumes_exactly(
     run: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The vocabulary is learned again from the same targets, so that the checkpoint fits."""
-    from electrain.finetune import run as module
+    from electrain.training import sitting as module
 
     pairs = write_pairs(tmp_path / "pairs.jsonl", "en", "de", TRANSLATIONS)
     arguments = [

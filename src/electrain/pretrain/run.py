@@ -94,6 +94,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
             )
+        # Before anything is written: shards with too little text for a row leave no folder behind.
+        rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
         inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
@@ -109,7 +111,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         runtime.wait()  # for the folder, which the first process makes
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
-                parts = _build(config, shards, output, runtime)
+                parts = _build(config, shards, rows, output, runtime)
                 _restore(parts)
             return _run(parts)
         except torch.OutOfMemoryError as error:
@@ -154,8 +156,7 @@ class _Parts:
     row_flops: float
 
 
-def _build(config: PretrainConfig, shards: Shards, output: Path, runtime: Runtime) -> _Parts:
-    rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
+def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> _Parts:
     objective = build_objective(
         config,
         vocabulary_size=shards.vocabulary_size,

@@ -90,7 +90,7 @@ class Sitting(Generic[R]):
     def train(self, after_step: Callable[[StepResult[R]], bool]) -> bool:
         """Takes the steps that are left. Returns True when all are taken. Args: see `electrain.training.loop.train`."""
         run = self.run
-        progress = Progress("step", "steps", run.training.steps, first=run.state.step, is_silent=not self.is_first)
+        progress = Progress("training", "steps", run.training.steps, first=run.state.step, is_silent=not self.is_first)
         tokens_before, seconds_before = run.state.tokens, run.state.seconds
 
         def show_then(result: StepResult[R]) -> bool:

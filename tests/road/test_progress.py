@@ -1,0 +1,47 @@
+"""What long work shows on stderr: it moves from the first step on, and names the figures that decide."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from electrain.foundation import progress
+from electrain.foundation.progress import Progress, format_seconds
+from electrain.pretrain.run import pretrain
+from tiny_pretraining import tiny_configuration
+
+LINE = re.compile(r"training: (\d+) of 10 steps, ([\d,]+) tokens/s(.*), (\d+ s) left")
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_every_step_moves_the_line(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also before the first logged line, which is that of step 4: rate and time left, later the figures that decide."""
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_FIRST_LINE", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    pretrain(tiny_configuration(training={"log_every_steps": 4}), tiny_shards, tmp_path / "run")
+    shown = [found for line in capsys.readouterr().err.splitlines() if (found := LINE.fullmatch(line))]
+    assert [int(one[1]) for one in shown] == list(range(1, 11))
+    figures = r", AUC 0\.\d{3} \(word frequency alone 0\.\d{3}\), generator loss \d\.\d{3}, \d+% of the matrix rate"
+    assert [bool(re.fullmatch(figures, one[3])) for one in shown] == [False] * 3 + [True] * 7
+    assert {one[3] for one in shown[:3]} == {""}
+
+
+def test_a_terminal_gets_one_moving_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with Progress("reading", "rows", 10) as shown:
+        shown.advance(4, "AUC 0.612")
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
+    assert "reading: 4 of 10 rows, AUC 0.612" in text
+
+
+def test_short_work_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress("reading", "rows", 10) as shown:
+        shown.update(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_seconds_for_a_person() -> None:
+    assert [format_seconds(seconds) for seconds in (45, 130, 3900)] == ["45 s", "2 min 10 s", "1 h 05 min"]
