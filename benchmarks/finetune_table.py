@@ -30,7 +30,6 @@ from electrain.data.labelled.reading import Columns, read_examples
 from electrain.finetune.configuration import WRITING_TASKS, load_finetune_configuration
 from electrain.finetune.examples import drawn
 from electrain.finetune.run import finetune
-from electrain.finetune.tasks.fine_tuned import load_fine_tuned
 from electrain.finetune.tasks.metrics import (
     answer_scores,
     are_entity_tags,
@@ -42,6 +41,7 @@ from electrain.finetune.tasks.metrics import (
     translation_scores,
 )
 from electrain.finetune.tasks.sequence_to_sequence import copying_pairs, first_words
+from electrain.finetune.tasks.task_folder import load_fine_tuned
 from electrain.foundation.configuration import parse_overrides
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import write_bytes_durably

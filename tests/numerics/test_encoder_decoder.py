@@ -23,6 +23,7 @@ from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
+from electrain.finetune.tasks.metrics import translation_scores
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
@@ -134,7 +135,9 @@ def built(encoder: Any, decoder: DecoderConfig, source: Path | str = "run/model"
 
 def task_for(model: Any, target_tokenizer: Any, **settings: Any) -> SequenceToSequence:
     with_types = model.encoder.config.model_type != "modernbert"
-    return SequenceToSequence("translation", SOURCE_TOKENIZER, target_tokenizer, with_types, **settings)
+    return SequenceToSequence(
+        SOURCE_TOKENIZER, name="translation", target_tokenizer=target_tokenizer, with_token_types=with_types, **settings
+    )
 
 
 KINDS = {
@@ -363,7 +366,9 @@ def test_a_tiny_model_learns_its_pairs() -> None:
 
 
 def test_long_examples_are_cut_and_counted() -> None:
-    task = SequenceToSequence("summarization", SOURCE_TOKENIZER, SOURCE_TOKENIZER, True, 6, 4)
+    task = SequenceToSequence(
+        SOURCE_TOKENIZER, 6, name="summarization", target_tokenizer=SOURCE_TOKENIZER, longest_target_tokens=4
+    )
     rows = task.rows(
         [PairedExample("the cat sees [SEP] a dog", "a cat sees a"), PairedExample("the old cat sees", "a dog .")]
     )
@@ -380,7 +385,7 @@ def test_long_examples_are_cut_and_counted() -> None:
 
 
 def test_scores_take_the_best_reference_and_know_chinese() -> None:
-    summaries = SequenceToSequence("summarization", SOURCE_TOKENIZER, SOURCE_TOKENIZER, True)
+    summaries = SequenceToSequence(SOURCE_TOKENIZER, name="summarization", target_tokenizer=SOURCE_TOKENIZER)
     examples = [PairedExample("x", "a cat", ("the old dog",)), PairedExample("x", "", ("one bird",))]
     scores = summaries.score(examples, [{"output": "the old dog"}, {"output": "two fish"}])
     assert scores == {"rouge1": 50, "rouge2": 50, "rougeL": 50}
@@ -389,5 +394,5 @@ def test_scores_take_the_best_reference_and_know_chinese() -> None:
     translations = dataclasses.replace(summaries, name="translation")
     sentence = PairedExample("x", "一只猫在房子里。")
     assert translations.score([sentence], [{"output": sentence.target}])["bleu"] == pytest.approx(100)
-    whole = dataclasses.replace(translations, tokenize="13a")  # one long word, so that no run of four matches
-    assert whole.score([sentence], [{"output": sentence.target}])["bleu"] < 100
+    # A single long word, in which no run of four matches.
+    assert translation_scores([[sentence.target]], [sentence.target], tokenize="13a")["bleu"] < 100

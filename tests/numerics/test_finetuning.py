@@ -202,7 +202,7 @@ def test_losses_and_answers_equal_hugging_faces(kind: str) -> None:
 
 def test_words_are_tagged_at_their_first_piece() -> None:
     torch.manual_seed(0)
-    task = Tagging(TOKENIZER, ("O", "B-X", "I-X"), longest_tokens=20)
+    task = Tagging(TOKENIZER, 20, ("O", "B-X", "I-X"))
     examples = [TaggedExample(("the", "unhappy", "cat"), ("O", "B-X", "I-X")), TaggedExample(("a",), ("O",))]
     rows = task.rows(examples)
     pieces = ["[CLS]", "the", "un", "##hap", "##py", "cat", "[SEP]"]
@@ -219,7 +219,7 @@ def test_words_are_tagged_at_their_first_piece() -> None:
 
 
 def test_windows_answer_each_word_of_a_long_sentence_once() -> None:
-    task = Tagging(TOKENIZER, ("O",), longest_tokens=9)
+    task = Tagging(TOKENIZER, 9, ("O",))
     words = tuple(["the", "unhappy", "cat", "sees", "a", "dog", "."] * 4)
     rows = task.rows([TaggedExample(words, ("O",) * len(words))])
     assert len(rows) > 1
@@ -228,7 +228,7 @@ def test_windows_answer_each_word_of_a_long_sentence_once() -> None:
 
 
 def test_a_word_without_tokens_is_outside() -> None:
-    task = Tagging(TOKENIZER, ("B-X", "O"), longest_tokens=20)
+    task = Tagging(TOKENIZER, 20, ("B-X", "O"))
     model = AutoModelForTokenClassification.from_config(ElectraConfig(**SIZES, embedding_size=16)).eval()
     assert task.answer(model, [TaggedExample(("cat", "\u200b", "dog"))])[0]["tags"][1] == "O"
 
@@ -301,7 +301,7 @@ def test_batches_hold_no_more_than_asked() -> None:
 def test_entities_are_scored_where_all_tags_of_training_are_bio() -> None:
     """Not where the tags that a validation set happens to have are: scores of two sets must mean the same."""
     sentence = [TaggedExample(("cat", "dog"), ("O", "B-X"))]
-    tagging = Tagging(TOKENIZER, ("O", "B-X", "NAME"))
+    tagging = Tagging(TOKENIZER, labels=("O", "B-X", "NAME"))
     assert tagging.main_score == "accuracy"
     assert set(tagging.score(sentence, [{"tags": ["O", "B-X"]}])) == {"accuracy"}
-    assert {"f1", "f1_X"} <= set(Tagging(TOKENIZER, ("O", "B-X")).score(sentence, [{"tags": ["O", "B-X"]}]))
+    assert {"f1", "f1_X"} <= set(Tagging(TOKENIZER, labels=("O", "B-X")).score(sentence, [{"tags": ["O", "B-X"]}]))

@@ -1,41 +1,104 @@
 """Classification of a text or a pair of texts: each gets one label, or any number of labels."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel
 
-from electrain.data.labelled.examples import TaskName, TextExample
+from electrain.data.labelled.examples import TextExample
+from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.metrics import classification_scores
-from electrain.finetune.tasks.task import Answer, Collated, Row
-from electrain.finetune.tasks.text_task import TextTask
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from electrain.finetune.tasks.task import (
+    Answer,
+    Collated,
+    Row,
+    Task,
+    logits_and_targets,
+    on_device,
+    results_in_order,
+    tokens_of,
+)
 
 # Where a text may have several labels, it gets those that are at least this probable.
 LABEL_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
+class TextTask(Task[TextExample]):
+    """A task with one row and one vector of logits for each text or pair; the longer text of a pair is cut first."""
+
+    @abstractmethod
+    def target_of(self, example: TextExample) -> int | float | list[float] | None:
+        """The target of an example; None where unknown."""
+
+    @abstractmethod
+    def answer_of(self, logits: Tensor) -> Answer:
+        """What the logits of an example say; (labels,) float32."""
+
+    def rows(self, examples: Sequence[TextExample]) -> list[Row]:
+        rows: list[Any] = [None] * len(examples)
+        for is_pair in (False, True):
+            numbers = [number for number, example in enumerate(examples) if (example.second is not None) == is_pair]
+            if not numbers:
+                continue
+            encoded = encode_plain(
+                self.tokenizer,
+                [examples[number].first for number in numbers],
+                [examples[number].second for number in numbers] if is_pair else None,
+                truncation=True,
+                max_length=self.longest_tokens,
+                return_token_type_ids=True,
+            )
+            parts = (encoded["input_ids"], encoded["token_type_ids"], encoded.encodings)
+            for number, ids, types, encoding in zip(numbers, *parts, strict=True):
+                target, is_cut = self.target_of(examples[number]), bool(encoding.overflowing)
+                rows[number] = Row(number, ids, types, target, is_cut=is_cut)
+        return rows
+
+    def collate(self, rows: Sequence[Row]) -> Collated:
+        """`targets` is (rows,) int64 labels or float32 numbers, or (rows, labels) float32 of several labels."""
+        tensors = self.inputs(rows)
+        if all(row.target is not None for row in rows):
+            tensors["targets"] = torch.tensor([row.target for row in rows])
+        return Collated(tensors, len(rows), tokens_of(rows))
+
+    @torch.inference_mode()
+    def answer(self, model: PreTrainedModel, examples: Sequence[TextExample]) -> list[Answer]:
+        """{"text"} with "pair" for a pair, and what `answer_of` says."""
+
+        def logits_of(rows: Sequence[Row]) -> Tensor:
+            logits: Tensor = model(**on_device(self.inputs(rows), model.device)).logits
+            return logits.float().cpu()
+
+        answers = []
+        results = results_in_order(self.rows(examples), self.batch_tokens, logits_of)
+        for example, (_, logits) in zip(examples, results, strict=True):
+            texts = (
+                {"text": example.first} if example.second is None else {"text": example.first, "pair": example.second}
+            )
+            answers.append(texts | self.answer_of(logits))
+        return answers
+
+
+@dataclass(frozen=True)
 class Classification(TextTask):
     """Classification.
 
-    Attributes, besides those of `TextTask`:
+    Attributes, besides those of `Task`:
         labels: the labels, in the order of the logits.
         has_many: True where a text may have several labels or none.
     """
 
     labels: tuple[str, ...] = ()
     has_many: bool = False
-    name: TaskName = "classification"
 
     @property
     def main_score(self) -> str:
-        """`accuracy`, or `f1_micro` where a text may have several labels."""
         return "f1_micro" if self.has_many else "accuracy"
 
     def target_of(self, example: TextExample) -> int | list[float] | None:
@@ -44,38 +107,24 @@ class Classification(TextTask):
             return [float(label in example.labels) for label in self.labels]
         return self.labels.index(example.labels[0]) if example.labels else None
 
-    def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. `targets` is (rows,) int64, or (rows, labels) float32 where there may be several."""
-        return self.collated(rows, torch.float32 if self.has_many else torch.int64)
-
-    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: summed cross-entropy in nats; where there may be several labels, binary and over all of them."""
-        inputs = dict(tensors)
-        targets = inputs.pop("targets")
-        logits = model(**inputs).logits.float()
+        logits, targets = logits_and_targets(model, tensors)
         if self.has_many:
             return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
         return functional.cross_entropy(logits, targets, reduction="sum")
 
-    def answer(self, model: "PreTrainedModel", examples: Sequence[TextExample]) -> list[Answer]:
-        """{"text", "pair", "label", "probability", "probabilities"}, or "labels" where there may be several."""
-        answers = []
-        for example, logits in zip(examples, self.logits(model, examples), strict=True):
-            chances = (logits.sigmoid() if self.has_many else logits.softmax(-1)).tolist()
-            probabilities = dict(zip(self.labels, chances, strict=True))
-            answer: Answer = {"text": example.first}
-            if example.second is not None:
-                answer["pair"] = example.second
-            if self.has_many:
-                answer["labels"] = [label for label, chance in probabilities.items() if chance >= LABEL_THRESHOLD]
-            else:
-                label = max(probabilities, key=probabilities.__getitem__)
-                answer |= {"label": label, "probability": probabilities[label]}
-            answers.append(answer | {"probabilities": probabilities})
-        return answers
+    def answer_of(self, logits: Tensor) -> Answer:
+        """{"label", "probability", "probabilities"}, or {"labels", "probabilities"} where there may be several."""
+        chances = (logits.sigmoid() if self.has_many else logits.softmax(-1)).tolist()
+        probabilities = dict(zip(self.labels, chances, strict=True))
+        if self.has_many:
+            labels = [label for label, chance in probabilities.items() if chance >= LABEL_THRESHOLD]
+            return {"labels": labels, "probabilities": probabilities}
+        label = max(probabilities, key=probabilities.__getitem__)
+        return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
 
     def score(self, examples: Sequence[TextExample], answers: Sequence[Answer]) -> dict[str, float]:
-        """See `classification_scores`."""
         if self.has_many:
             return classification_scores(
                 [example.labels for example in examples], [tuple(answer["labels"]) for answer in answers]

@@ -1,23 +1,21 @@
 """Question answering: finds the span of a text that answers a question; long texts are read in overlapping windows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from electrain.data.labelled.examples import QuestionExample, TaskName
+from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
-from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
+from electrain.finetune.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
 from electrain.foundation.errors import ConfigurationError, DataError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Source: google-research/electra, configure_finetuning.py: max_query_length.
 LONGEST_QUESTION_TOKENS = 64
@@ -43,8 +41,7 @@ class TokenizedContext:
     ends: NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class ContextWindow:
+class ContextWindow(NamedTuple):
     """The part of a context that a row holds.
 
     Attributes:
@@ -59,8 +56,7 @@ class ContextWindow:
     first: int
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """An answer: its first and last token in the context, both inclusive, and its probability among all spans."""
 
     first: int
@@ -69,34 +65,23 @@ class Span:
 
 
 @dataclass(frozen=True)
-class QuestionAnswering:
-    """Answers that are a span of the context, as in SQuAD 1.1 and CMRC 2018; a `Task`.
+class QuestionAnswering(Task[QuestionExample]):
+    """Answers that are a span of the context, as in SQuAD 1.1 and CMRC 2018.
 
-    A row is [CLS] question [SEP] window [SEP]. An answer is a span of the context. In training, [CLS] is a candidate
-    too: it is the target in windows that do not hold the whole answer.
+    A row is [CLS] question [SEP] window [SEP]. In training, [CLS] is a candidate too: it is the target in windows that
+    do not hold the whole answer.
 
-    Attributes:
-        tokenizer: a fast tokenizer.
-        longest_tokens: maximum length of a row, special tokens counted.
+    Attributes, besides those of `Task`:
         window_overlap_tokens: number of tokens that a window shares with the next one.
         longest_answer_tokens: maximum length of a predicted answer; answers in training may be longer.
-        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
-        by_characters: how answers are scored, see `answer_scores`; None scores by characters if the contexts are
-            Chinese.
-        with_token_types: False for models that take no token_type_ids (ModernBERT).
     Raises: ConfigurationError: windows overlap so far that the next one would not advance.
     Source: Devlin et al. 2018, section 4.2; google-research/electra, finetune/qa/qa_tasks.py.
     """
 
-    tokenizer: "PreTrainedTokenizerFast"
+    main_score = "f1"
     longest_tokens: int = 384
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30
-    batch_tokens: int = 8192
-    by_characters: bool | None = None
-    with_token_types: bool = True
-    name: TaskName = "question-answering"
-    main_score: str = "f1"
 
     def __post_init__(self) -> None:
         room = self.longest_tokens - self.longest_question_tokens - 3
@@ -116,7 +101,7 @@ class QuestionAnswering:
         return min(LONGEST_QUESTION_TOKENS, self.longest_tokens // 4)
 
     def rows(self, examples: Sequence[QuestionExample]) -> list[Row]:
-        """See `Task`. `places` is a `ContextWindow`; `target` is the first and last place of the answer in the row.
+        """`places` is a `ContextWindow`; `target` is the first and last place of the answer in the row.
 
         The target is (0, 0), the place of [CLS], if the window does not hold the whole answer, and None if no answer is
         known. Of several answers the first one that occurs in the context is taken; if it does not occur at the given
@@ -149,21 +134,21 @@ class QuestionAnswering:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. Besides the model's inputs there are:
+        """Besides the model's inputs there are:
 
         `is_candidate`, (rows, length) bool: True at [CLS] and the context; and `first_token` and `last_token`,
         (rows,) int64: the places of the answer.
         """
-        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+        tensors = self.inputs(rows)
         candidates = [
             [1] + [0] * (row.places.first - 1) + [1] * (row.places.end - row.places.start) + [0] for row in rows
         ]
         tensors["is_candidate"] = padded(candidates, 0).bool()
         if all(row.target is not None for row in rows):
             tensors["first_token"], tensors["last_token"] = torch.tensor([row.target for row in rows]).unbind(1)
-        return Collated(tensors, scored=len(rows), tokens=sum(len(row.input_ids) for row in rows))
+        return Collated(tensors, len(rows), tokens_of(rows))
 
-    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: for each row the mean cross-entropy, in nats, of the answer's first and last token; summed."""
         output = _outputs(model, tensors)
         is_other = ~tensors["is_candidate"]
@@ -173,36 +158,33 @@ class QuestionAnswering:
         ]
         return (losses[0] + losses[1]) / 2
 
-    def answer(self, model: "PreTrainedModel", examples: Sequence[QuestionExample]) -> list[Answer]:
+    @torch.inference_mode()
+    def answer(self, model: PreTrainedModel, examples: Sequence[QuestionExample]) -> list[Answer]:
         """{"id", "answer", "score", "start", "end"} for each question.
 
         The answer is the context's text from character start to end, exclusive; the score is its probability among all
         spans of at most `longest_answer_tokens`. A context without tokens gives the answer "" and the score 0.
         """
-        rows = self._rows_without_targets(examples)
-        logits = self._context_logits(model, rows)
-        windows_of: list[list[int]] = [[] for _ in examples]
-        for index, row in enumerate(rows):
-            windows_of[row.example].append(index)
-        answers = []
-        for example, indices in zip(examples, windows_of, strict=True):
-            windows = [rows[index].places for index in indices]
-            span = best_span(windows, [logits[index] for index in indices], self.longest_answer_tokens)
-            answers.append({"id": example.identifier} | _answer_of(windows[0].context, span))
-        return answers
 
-    @torch.inference_mode()
-    def _context_logits(self, model: "PreTrainedModel", rows: Sequence[Row]) -> list[NDArray[np.float32]]:
-        """For each row (2, tokens of its window) float32: start and end logits of those tokens."""
-        # Batches come in another order, and rows are not hashable: their identity finds the way back.
-        found: dict[int, NDArray[np.float32]] = {}
-        for batch in inference_batches(rows, self.batch_tokens):
-            output = _outputs(model, on_device(self.collate(batch).tensors, model.device))
+        def context_logits(rows: list[Row]) -> Iterator[NDArray[np.float32]]:
+            """For each row (2, tokens of its window) float32: start and end logits of those tokens."""
+            output = _outputs(model, on_device(self.collate(rows).tensors, model.device))
             both = torch.stack([output.start_logits, output.end_logits], 1).float().cpu().numpy()
-            for row, logits in zip(batch, both, strict=True):
+            for row, logits in zip(rows, both, strict=True):
                 window = row.places
-                found[id(row)] = logits[:, window.first : window.first + window.end - window.start].copy()
-        return [found[id(row)] for row in rows]
+                yield logits[:, window.first : window.first + window.end - window.start].copy()
+
+        windows: list[list[ContextWindow]] = [[] for _ in examples]
+        logits: list[list[NDArray[np.float32]]] = [[] for _ in examples]
+        rows = self._rows_without_targets(examples)
+        for row, both in results_in_order(rows, self.batch_tokens, context_logits):
+            windows[row.example].append(row.places)
+            logits[row.example].append(both)
+        spans = [best_span(*parts, self.longest_answer_tokens) for parts in zip(windows, logits, strict=True)]
+        return [
+            {"id": example.identifier} | _answer_of(own[0].context, span)
+            for example, own, span in zip(examples, windows, spans, strict=True)
+        ]
 
     def score(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> dict[str, float]:
         """exact_match and f1, in per cent, see `answer_scores`. Raises: DataError: a question's answer is unknown."""
@@ -212,28 +194,26 @@ class QuestionAnswering:
                     f"{example.source or example.identifier}: no accepted answer to score against; add one or remove "
                     "the question"
                 )
-        by_characters = self.is_scored_by_characters(examples)
         truths = [[text for text, _ in example.answers] for example in examples]
-        return answer_scores(truths, [answer["answer"] for answer in answers], by_characters=by_characters)
+        told = [answer["answer"] for answer in answers]
+        return answer_scores(truths, told, by_characters=_are_chinese(examples))
 
     def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, object]:
         """The published definition of the scores."""
-        return {"definition": "CMRC 2018" if self.is_scored_by_characters(examples) else "SQuAD 1.1"}
-
-    def is_scored_by_characters(self, examples: Sequence[QuestionExample]) -> bool:
-        """`by_characters`, or, where that is None, True if the contexts are Chinese."""
-        if self.by_characters is not None:
-            return self.by_characters
-        return looks_chinese(list({example.context for example in examples}))
+        return {"definition": "CMRC 2018" if _are_chinese(examples) else "SQuAD 1.1"}
 
 
-def _outputs(model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Any:
+def _are_chinese(examples: Sequence[QuestionExample]) -> bool:
+    return looks_chinese(list({example.context for example in examples}))
+
+
+def _outputs(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Any:
     """The model's output for the rows; `tensors` holds more than the model takes."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return model(**{name: tensors[name] for name in names if name in tensors})
 
 
-def tokenize_distinct(tokenizer: "PreTrainedTokenizerFast", texts: Iterable[str]) -> dict[str, TokenizedContext]:
+def tokenize_distinct(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> dict[str, TokenizedContext]:
     """Each distinct text as tokens with their places in the text; contexts of several questions are tokenized once."""
     distinct = list(dict.fromkeys(texts))
     result = {}

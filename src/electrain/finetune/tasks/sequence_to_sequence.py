@@ -2,71 +2,56 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import is_word_piece, writing_ids, written_text
 from electrain.finetune.tasks.detokenize import detokenize
-from electrain.finetune.tasks.metrics import (
-    looks_chinese,
-    summary_scores,
-    translation_scores,
-    translation_signature,
-)
-from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
+from electrain.finetune.tasks.metrics import looks_chinese, summary_scores, translation_scores, translation_signature
+from electrain.finetune.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
 from electrain.foundation.errors import DataError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _UNSCORED = -100  # what PyTorch's cross-entropy leaves out
 
 
 @dataclass(frozen=True)
-class SequenceToSequence:
-    """A task whose answer is a text.
+class SequenceToSequence(Task[PairedExample]):
+    """A task whose answer is a text. Longer source texts are cut at the end.
 
-    Attributes:
-        tokenizer: the tokenizer of the source text.
+    Attributes, besides those of `Task`:
         target_tokenizer: the tokenizer of the text that is written; may be the same.
-        with_token_types: True where the encoder has token types (not ModernBERT).
-        longest_source_tokens: maximum length of the source, special tokens counted; longer texts are cut at the end.
         longest_target_tokens: maximum length of the target, end token counted; training targets are cut there, and
             writing stops there.
         label_smoothing: part of each target's probability that is spread over the vocabulary (Szegedy et al. 2016).
         beams: number of beams in beam search; 1 takes the most likely token each time.
         length_penalty: a beam's log-probability is divided by its length to this power.
         no_repeat_ngram_tokens: length of token sequences that are never written twice; 0 for no such rule.
-        batch_tokens: maximum number of source tokens in one pass of beam search, counted once per beam.
-        tokenize: how sacreBLEU splits words; "" means "zh" where the references look Chinese, otherwise "13a".
     """
 
+    longest_tokens: int = 256
+    _: KW_ONLY
     name: Literal["summarization", "translation"]
-    tokenizer: "PreTrainedTokenizerFast"
-    target_tokenizer: "PreTrainedTokenizerFast"
-    with_token_types: bool
-    longest_source_tokens: int = 256
+    target_tokenizer: PreTrainedTokenizerFast
     longest_target_tokens: int = 64
     label_smoothing: float = 0.1
     beams: int = 4
     length_penalty: float = 1.0
     no_repeat_ngram_tokens: int = 0
-    batch_tokens: int = 8192
-    tokenize: str = ""
 
     @property
     def main_score(self) -> str:
-        """`bleu` for translations, `rougeL` for summaries."""
         return "bleu" if self.name == "translation" else "rougeL"
 
     def rows(self, examples: Sequence[PairedExample]) -> list[Row]:
-        """See `Task`. The source is [CLS] ... [SEP], the target ... and the end token; None if an example has none."""
+        """The source is [CLS] ... [SEP], the target ... and the end token; None if an example has none."""
         targets = plain_ids(self.target_tokenizer, [example.target for example in examples])
         end = writing_ids(self.target_tokenizer).end
         room = self.longest_target_tokens - 1
@@ -83,7 +68,7 @@ class SequenceToSequence:
         ]
 
     def _source_rows(self, examples: Sequence[PairedExample]) -> list[Row]:
-        room = self.longest_source_tokens - 2
+        room = self.longest_tokens - 2
         rows = []
         for number, ids in enumerate(plain_ids(self.tokenizer, [example.text for example in examples])):
             whole = [self.tokenizer.cls_token_id, *ids[:room], self.tokenizer.sep_token_id]
@@ -91,13 +76,12 @@ class SequenceToSequence:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. `labels` is (rows, longest target) int64, -100 at padding.
+        """`labels` is (rows, longest target) int64, -100 at padding.
 
         The decoder's input is the target shifted by one place, with the start token in front: at each place it has seen
         the tokens before, and its label is the next token.
         """
-        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
-        tokens = sum(len(row.input_ids) for row in rows)
+        tensors, tokens = self.inputs(rows), tokens_of(rows)
         if any(row.target is None for row in rows):
             return Collated(tensors, 0, tokens)
         ids = writing_ids(self.target_tokenizer)
@@ -109,7 +93,7 @@ class SequenceToSequence:
         scored = int(is_real.sum())
         return Collated(tensors, scored, tokens + scored)
 
-    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: label-smoothed cross-entropy in nats, summed over the target tokens, ends included."""
         inputs = {name: value for name, value in tensors.items() if name != "labels"}
         logits = model(**inputs, use_cache=False).logits
@@ -121,16 +105,14 @@ class SequenceToSequence:
             label_smoothing=self.label_smoothing,
         )
 
-    def answer(self, model: "PreTrainedModel", examples: Sequence[PairedExample]) -> list[Answer]:
+    def answer(self, model: PreTrainedModel, examples: Sequence[PairedExample]) -> list[Answer]:
         """{"text", "output"} for each example: the source, and what the model writes."""
-        outputs = [""] * len(examples)
-        for batch in inference_batches(self._source_rows(examples), max(1, self.batch_tokens // self.beams)):
-            for row, text in zip(batch, self._write(model, batch), strict=True):
-                outputs[row.example] = text
-        return [{"text": example.text, "output": text} for example, text in zip(examples, outputs, strict=True)]
+        source_tokens = max(1, self.batch_tokens // self.beams)  # the beams of a text go through the model together
+        outputs = results_in_order(self._source_rows(examples), source_tokens, partial(self._write, model))
+        return [{"text": example.text, "output": text} for example, (_, text) in zip(examples, outputs, strict=True)]
 
-    def _write(self, model: "PreTrainedModel", rows: Sequence[Row]) -> list[str]:
-        inputs = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+    def _write(self, model: PreTrainedModel, rows: Sequence[Row]) -> list[str]:
+        inputs = self.inputs(rows)
         # Without a mask `generate` guesses one from the decoder's padding id, which means another token to the encoder.
         inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
         positions = model.config.decoder.max_position_embeddings
@@ -155,21 +137,24 @@ class SequenceToSequence:
         references = [_references(example) for example in examples]
         outputs = [str(answer["output"]) for answer in answers]
         if self.name == "translation":
-            return translation_scores(references, outputs, tokenize=self._words_of(references))
-        is_chinese = looks_chinese([texts[0] for texts in references])
-        return summary_scores(references, outputs, by_characters=is_chinese)
+            return translation_scores(references, outputs, tokenize=_bleu_tokenizer(references))
+        return summary_scores(references, outputs, by_characters=_are_chinese(references))
 
     def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, object]:
         """sacreBLEU's signatures for translations; for summaries, whether ROUGE compares words or characters."""
         references = [_references(example) for example in examples]
         if self.name == "summarization":
-            is_chinese = looks_chinese([texts[0] for texts in references])
-            return {"rouge": "characters" if is_chinese else "words, stemmed", "of_several_references": "the best"}
-        return {"signatures": translation_signature(references, tokenize=self._words_of(references))}
+            units = "characters" if _are_chinese(references) else "words, stemmed"
+            return {"rouge": units, "of_several_references": "the best"}
+        return {"signatures": translation_signature(references, tokenize=_bleu_tokenizer(references))}
 
-    def _words_of(self, references: Sequence[Sequence[str]]) -> str:
-        """The name of sacreBLEU's tokenizer for these references."""
-        return self.tokenize or ("zh" if looks_chinese([texts[0] for texts in references]) else "13a")
+
+def _are_chinese(references: Sequence[Sequence[str]]) -> bool:
+    return looks_chinese([texts[0] for texts in references])
+
+
+def _bleu_tokenizer(references: Sequence[Sequence[str]]) -> str:
+    return "zh" if _are_chinese(references) else "13a"
 
 
 def _references(example: PairedExample) -> list[str]:

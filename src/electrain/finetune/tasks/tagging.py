@@ -2,20 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel
 
-from electrain.data.labelled.examples import TaggedExample, TaskName
+from electrain.data.labelled.examples import TaggedExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
-from electrain.finetune.tasks.task import Answer, Collated, Row, encoder_inputs, inference_batches, on_device, padded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from electrain.finetune.tasks.task import (
+    Answer,
+    Collated,
+    Row,
+    Task,
+    inference_batches,
+    logits_and_targets,
+    on_device,
+    padded,
+    tokens_of,
+)
 
 # The target of tokens that the loss leaves out, which is PyTorch's default for it: all but the first of each word.
 IGNORED = -100
@@ -23,23 +31,16 @@ OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
-class Tagging:
+class Tagging(Task[TaggedExample]):
     """Tagging; the tag of a word is predicted at its first token (Devlin et al. 2018, section 5.3).
 
-    Attributes:
-        tokenizer: a fast tokenizer.
+    Longer sentences are split into overlapping windows.
+
+    Attributes, besides those of `Task`:
         labels: the tags, in the order of the logits.
-        longest_tokens: maximum length of a row, in tokens; longer sentences are split into overlapping windows.
-        with_token_types: False for encoders without token types.
-        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
     """
 
-    tokenizer: "PreTrainedTokenizerFast"
-    labels: tuple[str, ...]
-    longest_tokens: int = 128
-    with_token_types: bool = True
-    batch_tokens: int = 8192
-    name: TaskName = "tagging"
+    labels: tuple[str, ...] = ()
 
     @property
     def has_entities(self) -> bool:
@@ -48,7 +49,6 @@ class Tagging:
 
     @property
     def main_score(self) -> str:
-        """`f1` of entities, or `accuracy` where the tags mark none."""
         return "f1" if self.has_entities else "accuracy"
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
@@ -76,23 +76,20 @@ class Tagging:
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:
-        """See `Task`. `targets` is (rows, length) int64: the tag's number at the first token of a word, else -100."""
-        tensors = encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
-        tokens = sum(len(row.input_ids) for row in rows)
-        if any(row.target is None for row in rows):
-            return Collated(tensors, 0, tokens)
-        tensors["targets"] = padded([row.target for row in rows], IGNORED)
-        return Collated(tensors, int((tensors["targets"] != IGNORED).sum()), tokens)
+        """`targets` is (rows, length) int64: the tag's number at the first token of a word, else -100."""
+        tensors, scored = self.inputs(rows), 0
+        if all(row.target is not None for row in rows):
+            tensors["targets"] = padded([row.target for row in rows], IGNORED)
+            scored = int((tensors["targets"] != IGNORED).sum())
+        return Collated(tensors, scored, tokens_of(rows))
 
-    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: summed cross-entropy of the words' tags, in nats."""
-        inputs = dict(tensors)
-        targets = inputs.pop("targets")
-        logits = model(**inputs).logits.float()
+        logits, targets = logits_and_targets(model, tensors)
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
     @torch.inference_mode()
-    def answer(self, model: "PreTrainedModel", examples: Sequence[TaggedExample]) -> list[Answer]:
+    def answer(self, model: PreTrainedModel, examples: Sequence[TaggedExample]) -> list[Answer]:
         """{"words", "tags"}, and {"entities": [{"type", "text", "first_word", "last_word"}]} where the tags are BIO.
 
         A word without any token (a control character, for instance) gets the tag O, or the first tag if there is no O.
@@ -100,8 +97,7 @@ class Tagging:
         silent = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
         tags = [[silent] * len(example.words) for example in examples]
         for batch in inference_batches(self.rows(examples), self.batch_tokens):
-            inputs = encoder_inputs(batch, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
-            best = model(**on_device(inputs, model.device)).logits.argmax(-1).tolist()
+            best = model(**on_device(self.inputs(batch), model.device)).logits.argmax(-1).tolist()
             for row, numbers in zip(batch, best, strict=True):
                 for word, number in zip(row.places, numbers, strict=False):
                     if word is not None:
@@ -115,7 +111,6 @@ class Tagging:
         return answers
 
     def score(self, examples: Sequence[TaggedExample], answers: Sequence[Answer]) -> dict[str, float]:
-        """See `tagging_scores`."""
         truth, predicted = [example.tags for example in examples], [answer["tags"] for answer in answers]
         return tagging_scores(truth, predicted, has_entities=self.has_entities)
 

@@ -1,23 +1,22 @@
-"""The protocol of a fine-tuning task; the loop, checkpoints, files and command line are the same for all tasks.
+"""What all fine-tuning tasks share; the loop, checkpoints, files and command line are the same for all of them.
 
 A task turns examples into rows of tokens, rows into tensors, tensors into a loss, and a model's outputs into answers,
 which it scores against the examples.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from electrain.data.labelled.examples import TaskName
 from electrain.data.tokenizer.windows import longest_first
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-E = TypeVar("E", contravariant=True)
+E = TypeVar("E")
+T = TypeVar("T")
 Answer = dict[str, Any]
 
 
@@ -31,8 +30,7 @@ class Row:
         token_type_ids: one per token; all 0 for a single text.
         target: what the loss compares with, in the task's own form; None where unknown.
         places: what the task needs to map tokens back to the example, in its own form.
-        is_cut: True where the end of the example did not fit.
-        is_target_cut: True where the end of the target text did not fit.
+        is_cut, is_target_cut: True where the end of the example, or of the target text, did not fit.
     """
 
     example: int
@@ -59,42 +57,56 @@ class Collated:
     tokens: int
 
 
-class Task(Protocol[E]):
-    """One kind of fine-tuning."""
+@dataclass(frozen=True)
+class Task(ABC, Generic[E]):
+    """One kind of fine-tuning, set up for a model.
+
+    Attributes:
+        tokenizer: the encoder's fast tokenizer.
+        longest_tokens: maximum length of a row, in tokens, special ones counted.
+        with_token_types: False for encoders without token types (ModernBERT).
+        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    longest_tokens: int = 128
+    _: KW_ONLY
+    with_token_types: bool = True
+    batch_tokens: int = 8192
 
     @property
-    def name(self) -> TaskName:
-        """The name on the command line."""
-        ...
-
-    @property
+    @abstractmethod
     def main_score(self) -> str:
         """The key of `score` by which the best model is chosen; higher is better."""
-        ...
 
+    @abstractmethod
     def rows(self, examples: Sequence[E]) -> list[Row]:
         """The examples as rows of tokens, in the same order."""
-        ...
 
+    @abstractmethod
     def collate(self, rows: Sequence[Row]) -> Collated:
         """Rows as tensors, padded to the longest of them; with targets only if every row has one."""
-        ...
 
-    def loss(self, model: "PreTrainedModel", tensors: Mapping[str, Tensor]) -> Tensor:
+    @abstractmethod
+    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: the loss summed over the rows in `tensors`, in nats (squared error for regression)."""
-        ...
 
-    def answer(self, model: "PreTrainedModel", examples: Sequence[E]) -> list[Answer]:
+    @abstractmethod
+    def answer(self, model: PreTrainedModel, examples: Sequence[E]) -> list[Answer]:
         """The model's answer to each example, in order, ready for JSON. The model must be in evaluation mode."""
-        ...
 
+    @abstractmethod
     def score(self, examples: Sequence[E], answers: Sequence[Answer]) -> dict[str, float]:
         """The task's scores by name, in the units in which they are usually published."""
-        ...
 
     def score_settings(self, examples: Sequence[E]) -> dict[str, object]:
         """Settings that the scores depend on besides examples and answers, ready for JSON."""
-        ...
+        del examples
+        return {}
+
+    def inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The encoder's inputs, as `encoder_inputs`."""
+        return encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
 
 
 def padded(rows: Sequence[list[int]], padding: int) -> Tensor:
@@ -116,9 +128,33 @@ def encoder_inputs(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) 
     return inputs
 
 
+def tokens_of(rows: Sequence[Row]) -> int:
+    """Number of tokens in the rows."""
+    return sum(len(row.input_ids) for row in rows)
+
+
+def logits_and_targets(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The model's logits in float32, and the entry `targets`, which is no input of the model."""
+    inputs = {name: value for name, value in tensors.items() if name != "targets"}
+    return model(**inputs).logits.float(), tensors["targets"]
+
+
 def inference_batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[Row]]:
     """The rows in batches of at most `batch_tokens` tokens, padding counted; longest first, to keep padding low."""
     return longest_first(rows, batch_tokens, lambda row: len(row.input_ids))
+
+
+def results_in_order(
+    rows: Sequence[Row], batch_tokens: int, compute: Callable[[list[Row]], Iterable[T]]
+) -> Iterator[tuple[Row, T]]:
+    """Each row with its result, in the order of the rows; `compute` gets them in batches of similar length."""
+    # Rows are not hashable: their identity finds the way back.
+    found = {
+        id(row): result
+        for batch in inference_batches(rows, batch_tokens)
+        for row, result in zip(batch, compute(batch), strict=True)
+    }
+    return ((row, found[id(row)]) for row in rows)
 
 
 def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

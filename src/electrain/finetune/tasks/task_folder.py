@@ -5,7 +5,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, get_args
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.classification import Classification
@@ -17,10 +19,11 @@ from electrain.finetune.tasks.task import Task
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
-from electrain.models.encoder_decoder import is_encoder_decoder
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from electrain.models.encoder_decoder import is_encoder_decoder, load_encoder_decoder
+from electrain.models.folders import configuration_of, tokenizer_of, weights_of
+from electrain.models.task_heads import TASK_CLASSES
+from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.training.runtime import device_of
 
 TASK_FILE_NAME = "task.json"
 # The task of a folder without `task.json`, by the end of its architecture's name.
@@ -60,43 +63,36 @@ class TaskSettings:
 
 def build_task(
     settings: TaskSettings,
-    tokenizer: "PreTrainedTokenizerFast",
-    target_tokenizer: "PreTrainedTokenizerFast | None" = None,
+    tokenizer: PreTrainedTokenizerFast,
+    target_tokenizer: PreTrainedTokenizerFast | None = None,
     *,
     with_token_types: bool = True,
 ) -> Task[Any]:
     """The task with these settings, for a model's tokenizer and, where it writes, that of its decoder."""
-    common: dict[str, Any] = {
-        "tokenizer": tokenizer,
-        "longest_tokens": settings.longest_tokens,
-        "with_token_types": with_token_types,
-    }
+    longest, more = settings.longest_tokens, {"with_token_types": with_token_types}
     if settings.task == "classification":
-        return Classification(**common, labels=settings.labels, has_many=settings.has_many)
+        return Classification(tokenizer, longest, settings.labels, settings.has_many, **more)
     if settings.task == "regression":
-        return Regression(**common)
+        return Regression(tokenizer, longest, **more)
     if settings.task == "tagging":
-        return Tagging(**common, labels=settings.labels)
+        return Tagging(tokenizer, longest, settings.labels, **more)
     if settings.task == "question-answering":
-        return QuestionAnswering(
-            **common,
-            window_overlap_tokens=settings.window_overlap_tokens,
-            longest_answer_tokens=settings.longest_answer_tokens,
-        )
+        overlap, longest_answer = settings.window_overlap_tokens, settings.longest_answer_tokens
+        return QuestionAnswering(tokenizer, longest, overlap, longest_answer, **more)
     writing = dict(settings.generation)
     return SequenceToSequence(
+        tokenizer,
+        longest,
         name=settings.task,
-        tokenizer=tokenizer,
         target_tokenizer=target_tokenizer or tokenizer,
-        with_token_types=with_token_types,
-        longest_source_tokens=settings.longest_tokens,
         longest_target_tokens=writing.pop("longest_output_tokens", 64),
         label_smoothing=settings.label_smoothing,
+        **more,
         **writing,
     )
 
 
-def takes_token_types(model: "PreTrainedModel") -> bool:
+def takes_token_types(model: PreTrainedModel) -> bool:
     """True if the encoder tells the two texts of a pair apart by token types."""
     kind: Mapping[str, Any] = (getattr(model.config, "encoder", None) or model.config).to_dict()
     return int(kind.get("type_vocab_size") or 0) > 1
@@ -146,9 +142,46 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
                 has_many = getattr(configuration, "problem_type", None) == "multi_label_classification"
                 labels = () if task == "question-answering" else labels
                 return TaskSettings(task, labels, has_many, longest_tokens=longest)
-    kind: Literal["an encoder-decoder", "a pretrained model"] = (
-        "an encoder-decoder" if is_encoder_decoder(configuration) else "a pretrained model"
-    )
+    kind = "an encoder-decoder" if is_encoder_decoder(configuration) else "a pretrained model"
     raise CheckpointError(
         f"{source}: is {kind} without a task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"
     )
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A model in evaluation mode, in float32, with its task.
+
+    Attributes:
+        source: the folder or hub id it was read from.
+    """
+
+    model: PreTrainedModel
+    task: Task[Any]
+    settings: TaskSettings
+    tokenizer: PreTrainedTokenizerFast
+    source: str
+
+
+def load_fine_tuned(
+    model: Path | str | RunFolder, tasks: tuple[TaskName, ...], *, device: str | None = None
+) -> FineTuned:
+    """The model of a fine-tuning run, or of a model's folder or hub id, that was fine-tuned for one of the tasks.
+
+    Raises: CheckpointError: it was not, or cannot be read. TokenizerError: its tokenizer cannot be used.
+    """
+    source = open_run_folder(model).model
+    configuration = configuration_of(source)
+    settings = load_task_settings(source, configuration)
+    if settings.task not in tasks:
+        wanted = " or ".join(tasks)
+        raise CheckpointError(f"{source}: was fine-tuned for {settings.task}, not for {wanted}; give another folder")
+    target_tokenizer = None
+    if settings.task in TASK_CLASSES:
+        role = f"model of {settings.task}"
+        network = weights_of(source, TASK_CLASSES[settings.task], role, configuration=configuration)
+        tokenizer = tokenizer_of(source, configuration.vocab_size, configuration)
+    else:
+        network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
+    task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))
+    return FineTuned(network.to(device or device_of()).eval(), task, settings, tokenizer, source)

@@ -7,9 +7,8 @@ from typing import Any
 from electrain.data.labelled.checks import checked
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Columns, read_examples, require_known_labels, require_single_labels
-from electrain.finetune.tasks.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune.tasks.task import Answer
-from electrain.finetune.tasks.task_folder import score_settings
+from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
 

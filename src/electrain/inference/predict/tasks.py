@@ -17,9 +17,8 @@ from electrain.data.text.text_files import parse_object
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
-from electrain.finetune.tasks.fine_tuned import FineTuned, load_fine_tuned
 from electrain.finetune.tasks.task import Row, encoder_inputs, inference_batches
-from electrain.finetune.tasks.task_folder import takes_token_types
+from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.models.folders import is_of_a_pooler, weights_of
