@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.records import Record
@@ -80,24 +80,22 @@ def choose_columns(
     if not with_targets:
         columns = replace(columns, label="", references="")
     chooser = _Chooser(records, where)
-    for role, name in _by_role(columns):
-        chooser.require(role, name)
+    chooser.require(columns)
     if task in ("summarization", "translation"):
         return _source_and_target(chooser, columns, with_targets)
     if task == "question-answering":
-        context = columns.pair or chooser.pick("pair", "context", _CONTEXT, set(_names(columns)))
-        text = columns.text or chooser.pick("text", "question", _QUESTION, {context, columns.label})
-        taken = {text, context}
-        label = chooser.label(columns, "answers", _ANSWERS, taken, with_targets)
-        return Columns(text, context, label)
+        context = columns.pair or chooser.find("pair", "context", _CONTEXT, set(vars(columns).values()))
+        text = columns.text or chooser.find("text", "question", _QUESTION, {context, columns.label})
+        return Columns(text, context, chooser.label(columns, "answers", _ANSWERS, {text, context}, with_targets))
     if task == "tagging":
-        text = columns.text or chooser.pick("text", "words of each sentence", _WORDS, {columns.label})
+        text = columns.text or chooser.find("text", "words of each sentence", _WORDS, {columns.label})
         return Columns(text, "", chooser.label(columns, "tags", _TAGS, {text}, with_targets))
     # The label comes first: "answer" may be a label, but next to a column "label" it is the second text.
     tiers, what = (_NUMBER, "number") if task == "regression" else (_LABEL, "label")
     label = chooser.label(columns, what, tiers, {columns.text, columns.pair}, with_targets)
-    text, pair = _text_and_pair(chooser, replace(columns, label=label or chooser.likely(tiers)))
-    return Columns(text, pair, label)
+    # Without targets the label's column is not needed, but it must not be taken for a text.
+    likely = label or next((name for tier in tiers for name in chooser.usual(tier)), "")
+    return Columns(*_text_and_pair(chooser, replace(columns, label=likely)), label)
 
 
 class _Chooser:
@@ -107,45 +105,40 @@ class _Chooser:
         self.where = where
         self.names = list(dict.fromkeys(name for record in records for name in record.values))
         self.lists = {name for record in records for name, value in record.values.items() if isinstance(value, list)}
-        self.texts = [name for name in self.names if _plain(name) not in _NOT_TEXT.split() and _is_text(name, records)]
+        not_text = self.usual(_NOT_TEXT)
+        self.texts = [name for name in self.names if name not in not_text and _is_text(name, records)]
 
-    def require(self, role: Role, name: str) -> None:
-        """Raises DataError unless the column exists."""
-        if name and name not in self.names:
-            nearest = difflib.get_close_matches(name, self.names, n=1)
-            hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
-            raise DataError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
+    def require(self, columns: Columns) -> None:
+        """Raises DataError unless every column that is named exists."""
+        for role in get_args(Role):
+            name = getattr(columns, role)
+            if name and name not in self.names:
+                nearest = difflib.get_close_matches(name, self.names, n=1)
+                hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
+                raise DataError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
 
-    def pick(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
-        """The one column with a usual name. Raises: DataError: there is none, or more than one."""
-        found = self.find(role, what, tiers, taken)
-        if not found:
-            raise self.cannot_guess(what, [role])
-        return found
+    def usual(self, names: str) -> list[str]:
+        """The columns that have one of these names."""
+        return [name for name in self.names if _plain(name) in names.split()]
 
     # Guessing stops at the first doubt: a wrong column would train without any error, on the wrong thing.
-    def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str]) -> str:
-        """The one column with a usual name; "" if there is none. Raises: DataError: two have the same rank."""
+    def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str], *, is_needed: bool = True) -> str:
+        """The one column with a usual name. Raises: DataError: two have the same rank, or none that is needed."""
         for tier in tiers:
-            found = [name for name in self.names if _plain(name) in tier.split() and name not in taken]
+            found = [name for name in self.usual(tier) if name not in taken]
             if len(found) > 1:
                 raise self.ambiguous(what, found, [role])
             if found:
                 return found[0]
+        if is_needed:
+            raise self.cannot_guess(what, [role])
         return ""
 
     def label(self, columns: Columns, what: str, tiers: Sequence[str], taken: set[str], with_targets: bool) -> str:
         """The column of the label; "" without targets."""
         if not with_targets or columns.label:
             return columns.label
-        return self.pick("label", what, tiers, taken)
-
-    def likely(self, tiers: Sequence[str]) -> str:
-        """The first column with the most usual name; "" if there is none.
-
-        Without targets the label's column is not needed, but it must not be taken for a text.
-        """
-        return next((name for tier in tiers for name in self.names if _plain(name) in tier.split()), "")
+        return self.find("label", what, tiers, taken)
 
     def pairs(self, table: str, columns: Columns, second: Role) -> list[tuple[str, str]]:
         """The pairs of usual names whose columns both exist and agree with those that the user named."""
@@ -161,20 +154,18 @@ class _Chooser:
         return found
 
     def listed(self) -> str:
-        """The columns, for a message."""
         names = ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in self.names)
         return f"the columns are {names}"
 
     def cannot_guess(self, what: str, roles: Sequence[Role]) -> DataError:
-        """The error for a column without a usual name."""
         asked = " and ".join(map(flag, roles))
-        header = " (the first line of a .tsv or .csv file must name them)" if _is_delimited(self.where) else ""
+        is_delimited = ".tsv" in self.where or ".csv" in self.where
+        header = " (the first line of a .tsv or .csv file must name them)" if is_delimited else ""
         return DataError(
             f"{self.where}: cannot guess which column holds the {what}; {self.listed()}{header}; set {asked}"
         )
 
     def ambiguous(self, what: str, found: Iterable[str], roles: Sequence[Role]) -> DataError:
-        """The error for several columns that fit equally well."""
         asked = " and ".join(map(flag, roles))
         return DataError(f"{self.where}: {' or '.join(found)} could be the {what}; {self.listed()}; set {asked}")
 
@@ -189,9 +180,10 @@ def _text_and_pair(chooser: _Chooser, columns: Columns) -> tuple[str, str]:
     if pairs:
         return pairs[0]
     taken = {columns.pair, columns.label}
-    text = chooser.find("text", "text", _TEXT, taken)
+    text = chooser.find("text", "text", _TEXT, taken, is_needed=False)
     if not text:
-        left = [name for name in chooser.texts if name not in taken and _plain(name) not in " ".join(_LABEL).split()]
+        taken.update(chooser.usual(" ".join(_LABEL)))
+        left = [name for name in chooser.texts if name not in taken]
         if len(left) != 1:
             raise chooser.cannot_guess("text", ["text"])
         text = left[0]
@@ -210,10 +202,7 @@ def _source_and_target(chooser: _Chooser, columns: Columns, with_targets: bool) 
     pairs = chooser.pairs(_FROM_TO, columns, "label")
     if len(pairs) > 1:
         raise chooser.ambiguous("source and target", map(" to ".join, pairs), ["text", "label"])
-    if pairs:
-        source, target = pairs[0]
-    else:
-        source, target = _two_texts(chooser, columns, with_targets)
+    source, target = pairs[0] if pairs else _two_texts(chooser, columns, with_targets)
     return Columns(source, "", target if with_targets else "", references)
 
 
@@ -227,22 +216,9 @@ def _two_texts(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple
     if not (columns.text or columns.label) and (len(left) == 2 or (len(left) == 1 and not with_targets)):
         return left[0], left[-1]
     if not with_targets:
-        return chooser.pick("text", "source", ("source src input", *_TEXT), set()), ""
+        return chooser.find("text", "source", ("source src input", *_TEXT), set()), ""
     missing: list[Role] = [role for role in ("text", "label") if not getattr(columns, role)]
     raise chooser.cannot_guess("source and target" if len(missing) == 2 else "other text", missing)
-
-
-def _by_role(columns: Columns) -> list[tuple[Role, str]]:
-    return [
-        ("text", columns.text),
-        ("pair", columns.pair),
-        ("label", columns.label),
-        ("references", columns.references),
-    ]
-
-
-def _names(columns: Columns) -> list[str]:
-    return [name for _, name in _by_role(columns) if name]
 
 
 def _plain(name: str) -> str:
@@ -261,7 +237,3 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_delimited(where: str) -> bool:
-    return ".tsv" in where or ".csv" in where

@@ -17,9 +17,8 @@ from electrain.data.labelled.checks import (
 )
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.formats import Broken
 from electrain.data.labelled.questions import question_example
-from electrain.data.labelled.records import Record, RecordKind, read_records
+from electrain.data.labelled.records import Broken, Record, RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 

@@ -9,7 +9,7 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.document import Document
 from electrain.data.text.documentation import read_documentation
 from electrain.data.text.source_files import source_files
-from electrain.data.text.tables import read_arrow, read_hub, read_parquet
+from electrain.data.text.tables import read_hub, read_table
 from electrain.data.text.text_files import RawText, read_csv, read_jsonl, read_txt
 from electrain.foundation.errors import DataError
 
@@ -137,4 +137,4 @@ def _read_file(path: Path, column: str, separator: str | None) -> Iterator[RawTe
         return read_jsonl(path, column)
     if suffix in (".csv", ".tsv"):
         return read_csv(path, column, "," if suffix == ".csv" else "\t")
-    return read_parquet(path, column) if suffix == ".parquet" else read_arrow(path, column)
+    return read_table(path, column)

@@ -1,10 +1,10 @@
 """Readers of Parquet and Arrow files and of Hugging Face data sets: rows in order, one batch in memory at a time."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from electrain.data.text.compression import open_seekable
+from electrain.data.text.compression import open_seekable, uncompressed_suffix
 from electrain.data.text.text_files import RawText, as_text, in_pieces, missing_column
 from electrain.foundation.errors import DataError
 
@@ -27,25 +27,24 @@ class HubRows(Protocol):
         """One dict for each row."""
 
 
-def read_parquet(path: Path, column: str) -> Iterator[RawText]:
-    """One document per row, from the column `column`.
+def read_table(path: Path, column: str) -> Iterator[RawText]:
+    """One document per row of a Parquet or Arrow file, from the column `column`.
 
     Raises: DataError: damaged file, or no such column.
     """
-    return _rows(parquet_batches(path, column), path, column)
+    number = 0
+    for batch in table_batches(path, column):
+        for value in batch.column(batch.schema.get_field_index(column)):
+            source = f"{path}: row {number}"
+            yield from in_pieces(as_text(value.as_py(), source, column), source)
+            number += 1
 
 
-def read_arrow(path: Path, column: str) -> Iterator[RawText]:
-    """One document per row of an Arrow file, in the file format or in the stream format that `datasets` writes.
+def table_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.RecordBatch"]:
+    """The record batches, in order, of a Parquet file, or of an Arrow file in the file format or the stream format.
 
-    Raises: DataError: damaged file, or no such column.
-    """
-    return _rows(arrow_batches(path), path, column)
-
-
-def parquet_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.RecordBatch"]:
-    """pyarrow record batches, in order, of one column or of all.
-
+    Args:
+        column: must be there; of a Parquet file it alone is read.
     Raises: DataError: damaged file, or no such column.
     """
     import pyarrow
@@ -53,30 +52,25 @@ def parquet_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.
 
     with open_seekable(path) as file:
         try:
-            # Without pre_buffer, which would hold whole row groups in memory.
-            table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
-            names = table.schema_arrow.names
-            if column is not None and column not in names:
-                raise missing_column(str(path), column, names)
-            yield from table.iter_batches(_BATCH_ROWS, columns=None if column is None else [column])
+            if uncompressed_suffix(path) == ".parquet":
+                # Without pre_buffer, which would hold whole row groups in memory.
+                table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
+                _require_column(path, column, table.schema_arrow.names)
+                yield from table.iter_batches(_BATCH_ROWS, columns=None if column is None else [column])
+                return
+            is_stream = file.read(6) != b"ARROW1"  # what `datasets` writes
+            file.seek(0)
+            reader = pyarrow.ipc.open_stream(file) if is_stream else pyarrow.ipc.open_file(file)
+            for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
+                _require_column(path, column, batch.schema.names)
+                yield batch
         except pyarrow.ArrowException as error:
-            raise _damaged(path, error) from error
+            raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
 
 
-def arrow_batches(path: Path) -> Iterator["pyarrow.RecordBatch"]:
-    """pyarrow record batches, in order, of a file in either Arrow format.
-
-    Raises: DataError: damaged file.
-    """
-    import pyarrow
-
-    with open_seekable(path) as file:
-        is_file = file.read(6) == b"ARROW1"
-        file.seek(0)
-        try:
-            yield from _file_batches(pyarrow.ipc.open_file(file)) if is_file else pyarrow.ipc.open_stream(file)
-        except pyarrow.ArrowException as error:
-            raise _damaged(path, error) from error
+def _require_column(path: Path, column: str | None, names: list[str]) -> None:
+    if column is not None and column not in names:
+        raise missing_column(str(path), column, names)
 
 
 def read_hub(source: str, column: str) -> Iterator[RawText]:
@@ -128,26 +122,6 @@ def _checked(rows: HubRows | dict[str, HubRows]) -> HubRows:
     if isinstance(rows, dict):
         raise ValueError(f"it has the splits {', '.join(rows)}")
     return rows
-
-
-def _file_batches(reader: "pyarrow.RecordBatchFileReader") -> Iterator["pyarrow.RecordBatch"]:
-    for number in range(reader.num_record_batches):
-        yield reader.get_batch(number)
-
-
-def _rows(batches: Iterable["pyarrow.RecordBatch"], path: Path, column: str) -> Iterator[RawText]:
-    number = 0
-    for batch in batches:
-        if column not in batch.schema.names:
-            raise missing_column(str(path), column, batch.schema.names)
-        for value in batch.column(batch.schema.get_field_index(column)):
-            source = f"{path}: row {number}"
-            yield from in_pieces(as_text(value.as_py(), source, column), source)
-            number += 1
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again")
 
 
 def _line(error: BaseException) -> str:

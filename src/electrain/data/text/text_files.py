@@ -59,15 +59,19 @@ def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
 
     Raises: DataError: a line is not a JSON object, or lacks the field.
     """
+    for line, source in filled_lines(path):
+        record = parse_object(line, source, column)
+        if column not in record:
+            raise missing_column(source, column, record)
+        yield from in_pieces(as_text(record[column], source, column), source)
+
+
+def filled_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Each line that is not blank, and its place for messages."""
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
-            if line.isspace():
-                continue
-            source = f"{path}:{number}"
-            record = parse_object(line, source, column)
-            if column not in record:
-                raise missing_column(source, column, record)
-            yield from in_pieces(as_text(record[column], source, column), source)
+            if not line.isspace():
+                yield line, f"{path}:{number}"
 
 
 def parse_object(line: str, source: str, field: str) -> dict[str, object]:
