@@ -10,14 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from electrain.data.labelled.checks import require_known_labels, require_several_labels, require_valid_bio
+from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TextExample
-from electrain.data.labelled.reading import (
-    Columns,
-    read_examples,
-    require_known_labels,
-    require_several_labels,
-    require_valid_bio,
-)
+from electrain.data.labelled.reading import read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written

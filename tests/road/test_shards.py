@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -329,7 +330,7 @@ def test_killed_child_is_one_line(
 
 def test_children_end_with_the_pool(tokenizer: Path) -> None:
     backend = (tokenizer / "tokenizer.json").read_text("utf-8")
-    with encoding_pool.encoding_pool(backend, "<u2", 2) as pool:
+    with closing(encoding_pool.EncodingPool(backend, "<u2", 2)) as pool:
         batches = [([f"the cat {number}"] * 3, number) for number in range(9)]
         results = list(pool.encode(batches))
     assert [label for _, label in results] == list(range(9))

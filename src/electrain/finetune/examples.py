@@ -2,21 +2,22 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from electrain.data.labelled.checks import checked
-from electrain.data.labelled.examples import TaskName
-from electrain.data.labelled.reading import (
-    Columns,
-    read_examples,
+from electrain.data.labelled.checks import (
+    labels_of,
     require_known_labels,
     require_several_labels,
     require_single_labels,
+    require_valid_bio,
 )
+from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.reading import read_examples
 from electrain.data.shards.randomness import permuted
 from electrain.finetune.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
 from electrain.finetune.tasks.task_folder import TaskSettings
@@ -55,16 +56,16 @@ def read_all(
     # Only scoring needs further references, so training files may lack them.
     same = dataclasses.replace(read.columns, references=data.references_column)
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
+    kept, known, has_many = read.examples, held_out.examples, False
+    if task == "tagging":
+        kept, known = (require_valid_bio(part, skip_broken=data.skip_broken) for part in (kept, known))
     if task in ("classification", "tagging"):
-        kept, known = (checked(task, part, skip_broken=data.skip_broken) for part in (read.examples, held_out.examples))
         require_several_labels(kept)
         has_many = task == "classification" and any(len(example.labels) != 1 for example in kept)
         if task == "classification" and not has_many:
             require_single_labels(known)
-        labels = _ordered(label for example in kept for label in _labels_of(example))
-        require_known_labels(known, labels, what="validation")
-    else:
-        kept, known, has_many = read.examples, held_out.examples, False
+        labels = _ordered(label for example in kept for label in labels_of(example))
+        require_known_labels(known, labels)
     # Drawn last: a small part of a data set may lack some labels, or have one label each where the whole has several.
     kept = drawn(kept, data.train_examples, seed, "training")
     known = drawn(known, data.validation_examples, 0, "validation")
@@ -87,12 +88,7 @@ def drawn(examples: list[Any], count: int, seed: int, what: str) -> list[Any]:
     return [examples[number] for number in sorted(chosen.tolist())]
 
 
-def _labels_of(example: Any) -> tuple[str, ...]:
-    labels: tuple[str, ...] = example.tags if hasattr(example, "tags") else example.labels
-    return labels
-
-
-def _ordered(labels: Any) -> tuple[str, ...]:
+def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
     """Each label once: sorted by value where all are whole numbers, otherwise by name with O first."""
     different = set(labels)
     if all(re.fullmatch("-?[0-9]+", label) for label in different):

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName, TextExample
+from electrain.data.labelled.examples import QuestionExample, TaggedExample, TextExample
 from electrain.data.labelled.records import COLUMN_FORMATS
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.foundation.errors import DataError
@@ -22,7 +21,7 @@ _GOES_ON_AFTER = ("B", "I", "M")
 
 def require_several_labels(examples: Labelled) -> None:
     """Raises DataError if all examples have the same label, or all words the same tag: nothing could be learned."""
-    labels = {label for example in examples for label in _labels(example)}
+    labels = {label for example in examples for label in labels_of(example)}
     if len(labels) <= 1:
         found = f"only one label ('{labels.pop()}')" if labels else "no label at all"
         raise DataError(
@@ -32,14 +31,10 @@ def require_several_labels(examples: Labelled) -> None:
 
 
 def require_known_labels(examples: Labelled, labels: Sequence[str], what: str = "validation") -> None:
-    """Raises DataError at the first label or tag that is not among `labels`, the labels of the training data.
-
-    Args:
-        what: the role of the examples, for the message ("validation").
-    """
+    """Raises DataError at the first label or tag that is not among `labels`; `what` is the examples' role, as said."""
     known = set(labels)
     for example in examples:
-        for index, label in enumerate(_labels(example)):
+        for index, label in enumerate(labels_of(example)):
             if label not in known:
                 place = word_place(example, index) if isinstance(example, TaggedExample) else example.source
                 nearest = difflib.get_close_matches(label, labels, n=1, cutoff=0.0)
@@ -99,7 +94,8 @@ def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = 
     errors = [(number, error) for number, error in enumerate(map(_broken_chunk, examples)) if error]
     if not errors:
         return list(examples)
-    if all(tag[0] in "BI" for tag in tags) and all(map(_is_iob1, examples)):
+    is_iob1 = (tag[0] != "B" or _goes_on(before, tag) for one in examples for before, tag in _before(one.tags))
+    if all(tag[0] in "BI" for tag in tags) and all(is_iob1):
         print(f"{examples[0].source}: the tags are IOB1 and are read as BIO", file=sys.stderr)
         return [replace(example, tags=_from_iob1(example.tags)) for example in examples]
     if not skip_broken:
@@ -118,7 +114,8 @@ def word_place(example: TaggedExample, index: int) -> str:
     return f"{example.source}: word {index + 1}{word}"
 
 
-def _labels(example: TextExample | TaggedExample) -> tuple[str, ...]:
+def labels_of(example: TextExample | TaggedExample) -> tuple[str, ...]:
+    """The labels of a text, or the tags of a sentence."""
     return example.labels if isinstance(example, TextExample) else example.tags
 
 
@@ -135,21 +132,11 @@ def _goes_on(before: str, tag: str) -> bool:
 def _broken_chunk(example: TaggedExample) -> DataError | None:
     for index, (before, tag) in enumerate(_before(example.tags)):
         if tag != OUTSIDE and tag[0] not in _BEGINS and not _goes_on(before, tag):
-            hint = (
-                f"it must follow B{tag[1:]} or I{tag[1:]}, not {before if index else 'the beginning of the sentence'}"
-            )
+            found = before if index else "the beginning of the sentence"
+            hint = f"it must follow B{tag[1:]} or I{tag[1:]}, not {found}"
             return DataError(f'{word_place(example, index)}: broken tag "{tag}"; {hint}')
     return None
 
 
-def _is_iob1(example: TaggedExample) -> bool:
-    return all(tag[0] != "B" or _goes_on(before, tag) for before, tag in _before(example.tags))
-
-
 def _from_iob1(tags: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"B{tag[1:]}" if tag[0] == "I" and not _goes_on(before, tag) else tag for before, tag in _before(tags))
-
-
-def checked(task: TaskName, examples: list[Any], *, skip_broken: bool) -> list[Any]:
-    """The examples; those of tagging as `require_valid_bio` returns them."""
-    return require_valid_bio(examples, skip_broken=skip_broken) if task == "tagging" else examples

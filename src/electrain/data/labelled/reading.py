@@ -1,38 +1,23 @@
 """Examples of a task from labelled files: finds the columns, checks every row, names the line of every fault."""
 
 import math
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from electrain.data.labelled.checks import (
-    require_distinct_identifiers,
-    require_known_labels,
-    require_several_labels,
-    require_single_labels,
-    require_valid_bio,
-    word_place,
-)
+from electrain.data.labelled.checks import require_distinct_identifiers, word_place
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.questions import question_example
-from electrain.data.labelled.records import Broken, Record, RecordKind, read_records
+from electrain.data.labelled.records import Record, RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 
-__all__ = [
-    "Columns",
-    "ReadExamples",
-    "read_examples",
-    "require_known_labels",
-    "require_several_labels",
-    "require_single_labels",
-    "require_valid_bio",
-    "word_place",
-]
-
+# Lone surrogates, which JSON can hold and tokenizers refuse. One for one, so that the places of answers stay right.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN_CHARACTERS = 40
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 
@@ -64,7 +49,6 @@ class _Counted:
         self.count += 1
 
     def say(self) -> None:
-        """Says on stderr how many records were left out."""
         if self.count:
             print(f"left out as broken: {self.count:,} (the first: {self.first})", file=sys.stderr)
 
@@ -98,11 +82,19 @@ def read_examples(
         raise DataError(f"{where}: no example in it; give files that hold some")
     # All records are read before the columns are chosen, because the first ones may lack a column.
     columns = choose_columns(task, records, columns, where, with_targets=with_targets)
-    make = partial(_maker(task, broken), columns=columns, with_targets=with_targets)
-    examples = list(_examples(records, make, broken))
+    make = _maker(task, broken)
+    examples: list[Any] = []
+    for record in records:
+        try:
+            examples.append(make(record, columns, with_targets))
+        except DataError as error:
+            broken(error)
     if task == "question-answering":
-        examples = _answerable(examples, where) if with_targets else examples
-        examples = require_distinct_identifiers(examples, broken)
+        kept = [example for example in examples if example.answers or not with_targets]
+        if len(kept) < len(examples):
+            dropped = f"{len(examples) - len(kept):,} questions without an answer are left out"
+            print(f"{where}: {dropped}", file=sys.stderr)
+        examples = require_distinct_identifiers(kept, broken)
     broken.say()
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
@@ -115,22 +107,12 @@ def _flat(record: Record) -> Record:
     return Record(languages, record.source) if isinstance(languages, dict) else record
 
 
-def _examples(records: Iterable[Record], make: Callable[[Record], Example], broken: Broken) -> Iterable[Any]:
-    for record in records:
-        try:
-            example = make(record)
-        except DataError as error:
-            broken(error)
-        else:
-            yield example
-
-
-def _maker(task: TaskName, broken: _Counted) -> Callable[..., Example]:
-    makers: dict[TaskName, Callable[..., Example]] = {
+def _maker(task: TaskName, broken: _Counted) -> Callable[[Record, Columns, bool], Example]:
+    makers: dict[TaskName, Callable[[Record, Columns, bool], Example]] = {
         "classification": _labelled_example,
         "regression": _number_example,
         "tagging": _tagged_example,
-        "question-answering": partial(question_example, skip_broken=broken.skip),
+        "question-answering": partial(_question_example, skip_broken=broken.skip),
         "summarization": _paired_example,
         "translation": _paired_example,
     }
@@ -230,9 +212,72 @@ def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
     return tuple(value.strip() if isinstance(value, str) else _label_text(value) for value in values)
 
 
-def _answerable(examples: Sequence[QuestionExample], where: str) -> list[QuestionExample]:
-    """The questions that have an answer; counts the others on stderr."""
-    kept = [example for example in examples if example.answers]
-    if len(kept) < len(examples):
-        print(f"{where}: {len(examples) - len(kept):,} questions without an answer are left out", file=sys.stderr)
-    return kept
+def _question_example(record: Record, columns: Columns, with_targets: bool, skip_broken: bool) -> QuestionExample:
+    """The question of a record. Its context is not cleaned, because answers count its characters.
+
+    Args:
+        skip_broken: accept answers at a wrong place if one answer of the question occurs somewhere in the context;
+            scores compare texts, not places.
+    Raises: DataError: question or context is missing, the answers have no known form, or are not in the context.
+    """
+    question, context = record.values.get(columns.text), record.values.get(columns.pair)
+    for column, value in ((columns.text, question), (columns.pair, context)):
+        if not isinstance(value, str) or not clean_text(value):
+            raise DataError(f'{record.source}: no text in "{column}"; fix or remove this question')
+    context = _SURROGATE.sub("\ufffd", str(context))
+    identifier = record.values.get("id")
+    return QuestionExample(
+        identifier=record.source if identifier in (None, "") else str(identifier),
+        question=clean_text(str(question)),
+        context=context,
+        answers=_answers(record, columns.label, context, skip_broken) if with_targets else (),
+        source=record.source,
+    )
+
+
+def _answers(record: Record, column: str, context: str, skip_broken: bool) -> tuple[tuple[str, int], ...]:
+    answers = _pairs(record.values.get(column))
+    if answers is None:
+        shape = '[{"text": "...", "answer_start": 0}] or {"text": ["..."], "answer_start": [0]}'
+        raise DataError(f'{record.source}: no answers in "{column}", which must hold {shape}; or set {flag("label")}')
+    # Answers that are off by a few characters are the most common fault of converted data; training on them would teach
+    # the wrong words in silence.
+    kept = [(_SURROGATE.sub("\ufffd", text), start) for text, start in answers]
+    error = next(filter(None, (_misplaced(*answer, context, record.source) for answer in kept)), None)
+    stands = any(text.strip() and text in context for text, _ in kept)
+    if error is not None and not (skip_broken and stands):
+        raise error
+    return tuple(dict.fromkeys(kept))
+
+
+def _pairs(value: object) -> list[tuple[str, int]] | None:
+    """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither."""
+    if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("answer_start"), list):
+        if len(value["text"]) != len(value["answer_start"]):
+            return None
+        pairs = list(zip(value["text"], value["answer_start"], strict=True))
+    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
+        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
+    else:
+        return None
+    is_whole = all(isinstance(text, str) and isinstance(start, int) for text, start in pairs)
+    return pairs if is_whole else None
+
+
+def _misplaced(text: str, start: int, context: str, source: str) -> DataError | None:
+    """The error for an answer that is not at its place in the context; None if it is."""
+    if text.strip() and start >= 0 and context.startswith(text, start):
+        return None
+    places = [match.start() for match in re.finditer(re.escape(text), context)] if text.strip() else []
+    if places:
+        hint = f"it begins at {min(places, key=lambda place: abs(place - start))}: count characters, not bytes"
+    else:
+        hint = "the context does not hold it: copy it character by character"
+    stands = _shown_text(context[start : start + len(text)]) if 0 <= start < len(context) else "nothing"
+    message = f"an answer that is not in its context: {_shown_text(text)} should begin at character {start}"
+    return DataError(f"{source}: {message}, where {stands} stands; {hint}")
+
+
+def _shown_text(text: str) -> str:
+    line = " ".join(text.split())
+    return f'"{line}"' if len(line) <= _SHOWN_CHARACTERS else f'"{line[:_SHOWN_CHARACTERS]}..."'

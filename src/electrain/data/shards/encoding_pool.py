@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ class EncodingPool:
     A child ends when its standard input does, so it never outlives the parent, even one killed by SIGKILL.
     """
 
-    def __init__(self, tokenizer_json: str, dtype: str, processes: int, with_words: bool) -> None:
+    def __init__(self, tokenizer_json: str, dtype: str, processes: int, *, with_words: bool = False) -> None:
         self._children = [_start_child() for _ in range(processes)]
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(processes)
@@ -39,13 +40,10 @@ class EncodingPool:
 
         Raises: DataError: a child was killed.
         """
-        waiting: deque[tuple[Future[EncodedBatch], Label]] = deque()
-        for texts, label in batches:
-            waiting.append((self._threads.submit(self._encode_one, texts), label))
-            if len(waiting) > _AHEAD * len(self._children):
-                future, label = waiting.popleft()
-                yield future.result(), label
+        started = ((self._threads.submit(self._encode_one, texts), label) for texts, label in batches)
+        waiting = deque(islice(started, _AHEAD * len(self._children)))
         while waiting:
+            waiting.extend(islice(started, 1))
             future, label = waiting.popleft()
             yield future.result(), label
 
@@ -84,18 +82,6 @@ class EncodingPool:
             ) from error
         finally:
             self._idle.put(child)
-
-
-@contextmanager
-def encoding_pool(
-    tokenizer_json: str, dtype: str, processes: int, *, with_words: bool = False
-) -> Iterator[EncodingPool]:
-    """An `EncodingPool` that is closed when the block ends."""
-    pool = EncodingPool(tokenizer_json, dtype, processes, with_words)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 def available_cores() -> int:

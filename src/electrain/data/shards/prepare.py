@@ -2,19 +2,19 @@
 
 import hashlib
 import shutil
-import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from electrain.data.shards.datatrove import adopt_files, is_tokenised
-from electrain.data.shards.encoding_pool import available_cores, encoding_pool
+from electrain.data.shards.encoding_pool import EncodingPool, available_cores
 from electrain.data.shards.writer import ShardWriter
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
-from electrain.data.text.progress import print_line, text_progress
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
@@ -27,6 +27,7 @@ from electrain.foundation.output_folder import (
     require_empty,
     write_manifest,
 )
+from electrain.foundation.progress import Progress, say
 
 COUNTS_NAME = "unigram_counts.npy"
 TOKENIZER_FOLDER = "tokenizer"
@@ -90,22 +91,28 @@ def prepare(
 
 
 def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int) -> None:
-    counts = writer.counts
+    counts, started = writer.counts, time.monotonic()
     # This process only reads, hashes and writes; cleaning and tokenizing, which take most of the time, run in the pool.
     # Results come back in the order of the batches, so the number of processes does not show in the files.
     try:
         with (
-            text_progress() as progress,
-            encoding_pool(tokenizer_json, writer.dtype, processes, with_words=writer.with_words) as pool,
+            Progress("prepare", "documents") as progress,
+            closing(EncodingPool(tokenizer_json, writer.dtype, processes, with_words=writer.with_words)) as pool,
         ):
             for encoded, continues in pool.encode(_batches(corpus)):
                 writer.add(encoded, continues)
-                progress.update(counts.documents, counts.bytes, writer.tokens)
-            progress.update(counts.documents, counts.bytes, writer.tokens, last=True)
+                progress.update(counts.documents, _speed(writer, time.monotonic() - started))
+        say(f"prepare: {counts.documents:,} documents, {_speed(writer, time.monotonic() - started)}")
     finally:
         writer.close()
     if not counts.documents:
         raise no_document(corpus.sources)
+
+
+def _speed(writer: ShardWriter, seconds: float) -> str:
+    megabytes, tokens, seconds = writer.counts.bytes / 1e6, writer.tokens, max(seconds, 1e-9)
+    rates = f"{megabytes / seconds:,.2f} MB/s, {tokens / seconds:,.0f} tokens/s"
+    return f"{megabytes:,.1f} MB of text, {tokens:,} tokens ({rates})"
 
 
 def begin_output(output: Path) -> None:
@@ -116,7 +123,14 @@ def begin_output(output: Path) -> None:
     if (output / MANIFEST_NAME).is_file():
         if read_manifest(output, "shards").finished:
             raise RunDirectoryError(f"{output}: holds finished shards already; give a new folder, or remove this one")
-        _remove_unfinished(output)
+        _remove_ours(output)
+        left = [path.name for path in output.iterdir() if path.name != MANIFEST_NAME]
+        if left:
+            raise RunDirectoryError(
+                f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere"
+            )
+        (output / MANIFEST_NAME).unlink()
+        say(f"prepare: {output} holds an interrupted preparation; starting over")
     elif output.is_dir() and [path.name for path in output.iterdir()] == [f".{MANIFEST_NAME}.writing"]:
         (output / f".{MANIFEST_NAME}.writing").unlink()
     require_empty(output)
@@ -129,15 +143,6 @@ def _remove_ours(output: Path) -> None:
     for path in [path for pattern in patterns for path in output.glob(pattern)]:
         path.unlink()
     shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)
-
-
-def _remove_unfinished(output: Path) -> None:
-    _remove_ours(output)
-    left = [path.name for path in output.iterdir() if path.name != MANIFEST_NAME]
-    if left:
-        raise RunDirectoryError(f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere")
-    (output / MANIFEST_NAME).unlink()
-    print(f"prepare: {output} holds an interrupted preparation; starting over", file=sys.stderr)
 
 
 class _HashedCorpus:
@@ -172,16 +177,14 @@ class _HashedCorpus:
             self._files_of_many_lines += 1
             if self._files_of_many_lines <= _FILES_NAMED:
                 hint = 'if each line is a document, give --document-separator "\\n"'
-                print_line(f"prepare: {raw.source}: its {lines:,} lines are read as one document; {hint}")
+                say(f"prepare: {raw.source}: its {lines:,} lines are read as one document; {hint}")
             elif self._files_of_many_lines == _FILES_NAMED + 1:
-                print_line("prepare: more files of many lines are read as one document each; they are not named")
+                say("prepare: more files of many lines are read as one document each; they are not named")
 
 
 def _batches(corpus: Iterable[RawText]) -> Iterator[tuple[list[str], list[bool]]]:
     """Lists of texts of about `_BATCH_CHARACTERS` characters, with a flag for each: does the next text continue it?"""
-    texts: list[str] = []
-    continues: list[bool] = []
-    size = 0
+    texts, continues, size = [], [], 0
     for raw in corpus:
         texts.append(raw.text)
         continues.append(raw.continues)
@@ -206,5 +209,5 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
     }
     manifest = Manifest("shards", True, inputs, facts)
     write_manifest(output, manifest)
-    print(f"prepare: {writer.counts.describe()}", file=sys.stderr)
+    say(f"prepare: {writer.counts.describe()}")
     return manifest

@@ -1,13 +1,12 @@
 """Rows of token ids from shards: any row of any epoch by its number, packed to full length."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import permuted, random_uniforms
-from electrain.data.tokenizer.tokenizer import SpecialIds
+from electrain.data.shards.shards import Shards
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
 
@@ -62,24 +61,6 @@ class PackedBatch:
     begins_word: NDArray[np.bool_] | None = None
 
 
-class TokenStream(Protocol):
-    """A stream of tokens that rows are cut from, such as `electrain.data.shards.shards.Shards`."""
-
-    token_count: int
-    special_ids: SpecialIds
-    has_words: bool
-
-    @property
-    def document_ends(self) -> NDArray[np.int64]:
-        """(documents,) int64: where each document ends in the stream, exclusive."""
-
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the tokens from `start` on; every document ends with [SEP]."""
-
-    def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
-        """(count,) bool: whether a word begins with each of them; only where `has_words`."""
-
-
 class RowSource:
     """Rows by their number in the run; a number beyond the last row of an epoch is a row of the next epoch.
 
@@ -95,7 +76,7 @@ class RowSource:
     the number of its next row, and any number of processes reads the same rows.
     """
 
-    def __init__(self, stream: TokenStream, config: DataConfig, seed: int, *, reference_packing: bool = False) -> None:
+    def __init__(self, stream: Shards, config: DataConfig, seed: int, *, reference_packing: bool = False) -> None:
         self.stream = stream
         self.length = config.sequence_length
         self.segments = config.segments

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from electrain.data.text.cleaning import clean_text
@@ -54,13 +55,8 @@ class Window:
 
 def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[T]]:
     """Lists of at most `size` texts, each yielded as soon as it is full."""
-    chunk: list[T] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
+    rest = iter(texts)
+    while chunk := list(islice(rest, size)):
         yield chunk
 
 

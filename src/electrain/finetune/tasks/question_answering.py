@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
 from electrain.finetune.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
 from electrain.foundation.errors import ConfigurationError, DataError
@@ -215,10 +216,8 @@ def _outputs(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Any:
 
 def tokenize_distinct(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> dict[str, TokenizedContext]:
     """Each distinct text as tokens with their places in the text; contexts of several questions are tokenized once."""
-    distinct = list(dict.fromkeys(texts))
     result = {}
-    for start in range(0, len(distinct), TEXTS_PER_CALL):
-        part = distinct[start : start + TEXTS_PER_CALL]
+    for part in chunks_of(dict.fromkeys(texts), TEXTS_PER_CALL):
         encoding = encode_plain(tokenizer, part, add_special_tokens=False, return_offsets_mapping=True)
         for text, ids, offsets in zip(part, encoding["input_ids"], encoding["offset_mapping"], strict=True):
             starts, ends = np.array(offsets, np.int32).reshape(-1, 2).T

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from electrain.data.labelled.checks import checked
+from electrain.data.labelled.checks import require_known_labels, require_single_labels, require_valid_bio
+from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
-from electrain.data.labelled.reading import Columns, read_examples, require_known_labels, require_single_labels
+from electrain.data.labelled.reading import read_examples
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
@@ -66,7 +67,9 @@ def _examples(
     except DataError as error:
         raise DataError(str(error).replace("--data.", "--")) from error  # the names that fine-tuning has for its flags
     # With skip_broken, sentences with broken BIO tags stay: the scorer reads them as published scores do.
-    examples = read.examples if skip_broken else checked(task, read.examples, skip_broken=False)
+    examples = read.examples
+    if task == "tagging" and not skip_broken:
+        examples = require_valid_bio(examples)
     if task == "classification" and not tuned.settings.has_many:
         require_single_labels(examples)
     if tuned.settings.labels:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.reading import Columns, read_examples
+from electrain.data.labelled.reading import read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import parse_object
