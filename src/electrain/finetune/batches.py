@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.randomness import permuted
+from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.tasks.task import Row, Task
 from electrain.foundation.errors import ConfigurationError
@@ -19,12 +20,7 @@ STEPS_PER_POOL = 32
 
 
 def training_batches(
-    task: Task[Any],
-    rows: list[Row],
-    config: FinetuneConfig,
-    *,
-    rank: int = 0,
-    processes: int = 1,
+    task: Task[Any], rows: list[Row], config: FinetuneConfig, *, rank: int = 0, processes: int = 1
 ) -> tuple[Callable[[int], list[MicroBatch[dict[str, Any]]]], int]:
     """The function from a step to this process's micro-batches, and how many steps an epoch has.
 
@@ -47,11 +43,9 @@ def training_batches(
     def of_step(step: int) -> list[MicroBatch[dict[str, Any]]]:
         epoch, place = divmod(step, per_epoch)
         own = order(epoch)[place, rank::processes].tolist()
-        batches = []
-        for first in range(0, len(own), micro_rows):
-            collated = task.collate([rows[number] for number in own[first : first + micro_rows]])
-            batches.append(MicroBatch(collated.tensors, {"task": collated.scored}, collated.tokens))
-        return batches
+        micro_batches = [[rows[number] for number in part] for part in chunks_of(own, micro_rows)]
+        collated = map(task.collate, micro_batches)
+        return [MicroBatch(one.tensors, {"task": one.scored}, one.tokens) for one in collated]
 
     return of_step, per_epoch
 

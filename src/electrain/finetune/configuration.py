@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.foundation.configuration import Tables, build_configuration, merge_tables, read_toml, require_at_least
@@ -12,14 +12,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.models.encoder_decoder import DecoderConfig
 from electrain.training.settings import Precision
 
-TASKS: tuple[TaskName, ...] = (
-    "classification",
-    "regression",
-    "tagging",
-    "question-answering",
-    "summarization",
-    "translation",
-)
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 WRITING_TASKS = ("summarization", "translation")
 # Up to a width: learning rate, layer-wise decay, and the rate of summarization and translation. Clark et al. 2020,
 # table 7 (small, base, large); narrower encoders by our own trials, docs/experiments.md; three times the rate where at
@@ -30,6 +23,7 @@ _BY_WIDTH = (
     (896, 1e-4, 0.8, 3e-4),
     (1 << 30, 5e-5, 0.9, 1.5e-4),
 )
+_RECIPES = resources.files("electrain.finetune.recipes")
 _EPOCHS = {"question-answering": 2.0, "summarization": 10.0, "translation": 10.0}
 _LONGEST_TOKENS = {"question-answering": 384, "summarization": 256}
 
@@ -125,14 +119,8 @@ class FinetuneTrainingConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "micro_batch_rows",
-            "seed",
-            "patience_evaluations",
-            "weight_decay",
-            "word_embedding_rate_ratio",
-        ):
+        at_least_0 = "epochs micro_batch_rows seed patience_evaluations weight_decay word_embedding_rate_ratio"
+        for name in at_least_0.split():
             require_at_least(name, getattr(self, name), 0)
         for name in ("batch_rows", "evaluations_per_epoch"):
             require_at_least(name, getattr(self, name), 1)
@@ -230,11 +218,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> Finetu
 
 def recipe_names() -> list[str]:
     """The fine-tuning configurations that come with electrain, one for each public data set."""
-    return sorted(path.name.removesuffix(".toml") for path in _recipes().iterdir() if path.name.endswith(".toml"))
-
-
-def _recipes() -> "resources.abc.Traversable":  # type: ignore[name-defined]
-    return resources.files("electrain.finetune.recipes")
+    return sorted(path.name.removesuffix(".toml") for path in _RECIPES.iterdir() if path.name.endswith(".toml"))
 
 
 def load_finetune_configuration(name_or_path: str | None, overrides: Tables | None = None) -> FinetuneConfig:
@@ -244,7 +228,7 @@ def load_finetune_configuration(name_or_path: str | None, overrides: Tables | No
     """
     tables: Tables = {}
     if name_or_path in recipe_names():
-        with resources.as_file(_recipes() / f"{name_or_path}.toml") as path:
+        with resources.as_file(_RECIPES / f"{name_or_path}.toml") as path:
             tables = read_toml(path)
     elif name_or_path is not None and not name_or_path.endswith(".toml"):
         recipes = ", ".join(recipe_names())

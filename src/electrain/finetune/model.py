@@ -45,19 +45,12 @@ from electrain.training.objective import LossTerm, Objective, Outcome
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The pretrained model that fine-tuning starts from.
-
-    Attributes:
-        source: folder or hub id.
-        configuration: the encoder's Hugging Face configuration.
-        tokenizer: the encoder's tokenizer.
-        has_decoder: True for an encoder-decoder, which is trained further.
-    """
+    """The pretrained model, in the folder or on the hub at `source`; the configuration and tokenizer of its encoder."""
 
     source: str
     configuration: PretrainedConfig
     tokenizer: PreTrainedTokenizerFast
-    has_decoder: bool = False
+    has_decoder: bool = False  # an encoder-decoder is trained further
 
     @property
     def longest_row(self) -> int:
@@ -111,11 +104,9 @@ class FineTuning(Objective[dict[str, Any]]):
         self.task = task
 
     def prepare(self, rows: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """The tensors on the device."""
         return on_device(rows, device)
 
     def forward(self, rows: dict[str, Any]) -> Outcome:
-        """The task's loss."""
         return Outcome({"task": LossTerm(self.task.loss(self.model, rows), 1.0)}, {})
 
 
@@ -189,13 +180,11 @@ def _answers_the_same(before: PretrainedConfig, architecture: str, now: Pretrain
 def _weights(
     pretrained: Pretrained, encoder_class: Any, configuration: PretrainedConfig, *, is_fresh: bool
 ) -> PreTrainedModel:
-    source = pretrained.source
+    if is_fresh:
+        return encoder_class.from_config(configuration, trust_remote_code=False)
+    source, role = pretrained.source, "pretrained encoder"
     try:
-        if is_fresh:
-            return encoder_class.from_config(configuration, trust_remote_code=False)
-        return weights_of(
-            source, encoder_class, "pretrained encoder", configuration=configuration, may_be_new=_is_of_a_head
-        )
+        return weights_of(source, encoder_class, role, configuration=configuration, may_be_new=_is_of_a_head)
     except CheckpointError as error:
         if "Unrecognized configuration class" in str(error):
             raise CheckpointError(

@@ -55,40 +55,39 @@ def read_judged(run_directory: Path, task: str) -> list[Judged]:
     for record in json_lines(run_directory / PREDICTIONS_NAME):
         example, answer = record.get("example"), record.get("answer")
         if isinstance(example, dict) and isinstance(answer, dict):
-            judged.append(judge(example, answer))
+            judged.append(judge(example | {"source": Path(example["source"]).name}, answer))
     return judged
 
 
 def _classified(example: Record, answer: Record) -> Judged:
-    true = example["labels"]
-    given = answer["labels"] if "labels" in answer else [answer["label"]]
+    true, given = example["labels"], answer.get("labels", [answer.get("label")])
     chances: dict[str, float] = answer["probabilities"]
-    has_many = "labels" in answer
     error = max((abs(chance - (label in true)) for label, chance in chances.items()), default=0.0)
-    either = dict.fromkeys([*true, *given])
+    pairs = [
+        (label if label in true else None, label if label in given else None)
+        for label in dict.fromkeys([*true, *given])
+    ]
     return Judged(
-        _place(example),
+        example["source"],
         _texts(example["first"], example["second"]),
         ", ".join(true),
         ", ".join(f"{label} ({chances[label]:.2f})" for label in given),
         0.0 if set(true) == set(given) else error,
-        tuple((label if label in true else None, label if label in given else None) for label in either)
-        if has_many
-        else ((true[0], given[0]),),
+        tuple(pairs) if "labels" in answer else ((true[0], given[0]),),
     )
 
 
 def _measured(example: Record, answer: Record) -> Judged:
     true, given = example["value"], answer["value"]
     text = _texts(example["first"], example["second"])
-    return Judged(_place(example), text, f"{true:g}", f"{given:.3g}", abs(true - given))
+    return Judged(example["source"], text, f"{true:g}", f"{given:.3g}", abs(true - given))
 
 
 def _tagged(example: Record, answer: Record) -> Judged:
     labels = tuple(zip(example["tags"], answer["tags"], strict=True))
     wrong = [(word, *pair) for word, pair in zip(example["words"], labels, strict=True) if pair[0] != pair[1]]
     return Judged(
-        _place(example),
+        example["source"],
         _shortened(" ".join(example["words"])),
         _shortened(", ".join(f"{word} {true}" for word, true, _ in wrong)),
         _shortened(", ".join(f"{word} {given}" for word, _, given in wrong)),
@@ -102,7 +101,7 @@ def _answered(example: Record, answer: Record) -> Judged:
     by_characters = looks_chinese([example["context"]])
     scores = answer_scores([accepted], [answer["answer"]], by_characters=by_characters)
     return Judged(
-        _place(example),
+        example["source"],
         _texts(example["question"], example["context"]),
         " / ".join(accepted),
         f"{answer['answer']} ({answer['score']:.2f})",
@@ -115,7 +114,7 @@ def _written(example: Record, answer: Record) -> Judged:
     output = answer["output"]
     overlap = max(_overlap(reference, output) for reference in references)
     expected = _shortened(references[0])
-    return Judged(_place(example), _shortened(example["text"]), expected, _shortened(output), 1 - overlap)
+    return Judged(example["source"], _shortened(example["text"]), expected, _shortened(output), 1 - overlap)
 
 
 _JUDGES: dict[str, Callable[[Record, Record], Judged]] = {
@@ -126,10 +125,6 @@ _JUDGES: dict[str, Callable[[Record, Record], Judged]] = {
     "summarization": _written,
     "translation": _written,
 }
-
-
-def _place(example: Record) -> str:
-    return Path(example["source"]).name
 
 
 def _overlap(one: str, other: str) -> float:

@@ -25,9 +25,7 @@ class EncodedBatch(NamedTuple):
     Attributes:
         tokens: little-endian token ids, uint16 or uint32.
         lengths: little-endian int64; tokens of each text.
-        bytes: size of the cleaned text in UTF-8.
-        dropped_characters: as in `CorpusCounts`.
-        invalid_bytes: as in `CorpusCounts`.
+        bytes, dropped_characters, invalid_bytes: as in `CorpusCounts`.
         begins_word: one byte for each token, 1 where a word begins; empty unless words were wanted.
     """
 
@@ -49,7 +47,7 @@ class Encoder:
     """
 
     def __init__(self, tokenizer_json: str) -> None:
-        """Args: tokenizer_json: the content of a `tokenizer.json`."""
+        """Args: tokenizer_json: the content of a `tokenizer.json` that neither truncates nor pads."""
         self._whole = _backend(tokenizer_json)
         self._ascii: Tokenizer | None = None
         content = json.loads(tokenizer_json)
@@ -87,8 +85,6 @@ class Encoder:
 
 def _backend(tokenizer_json: str) -> Tokenizer:
     backend = Tokenizer.from_str(tokenizer_json)
-    backend.no_truncation()
-    backend.no_padding()
     backend.encode_special_tokens = True
     return backend
 

@@ -6,6 +6,7 @@ Source: datatrove 0.10.1, pipeline/tokens/tokenizer.py: `TokenizedFile`.
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,13 +22,10 @@ class TokenFile:
     """The manifest's record of one finished file.
 
     Attributes:
-        name: name of the `.ds` file in the shards' folder.
-        tokens: number of token ids.
-        documents: number of document ends.
-        sha256: SHA-256 of the `.ds` file.
-        index_sha256: SHA-256 of the `.ds.index` file.
-        words_sha256: SHA-256 of the `.ds.words` file, which is ours and not datatrove's: a byte for each token, 1 where
-            a word begins. Empty: there is no such file.
+        name: of the `.ds` file in the shards' folder.
+        sha256, index_sha256: of the `.ds` and the `.ds.index` file.
+        words_sha256: of the `.ds.words` file, which is ours and not datatrove's: a byte for each token, 1 where a word
+            begins. Empty: there is no such file.
     """
 
     name: str
@@ -49,10 +47,7 @@ class TokenFileWriter:
     def __init__(self, directory: Path, name: str, dtype: str) -> None:
         self._path = directory / name
         self._dtype = np.dtype(dtype)
-        self._tokens_file = open(self._path, "wb")  # noqa: SIM115
-        self._index_file = open(f"{self._path}.index", "wb")  # noqa: SIM115
-        self._words_file: IO[bytes] | None = None
-        self._tokens_hash, self._index_hash, self._words_hash = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        self._files: dict[str, tuple[IO[bytes], Any]] = {}  # each file and its hash, by the ending of its name
         self.tokens = 0
         self.documents = 0
 
@@ -63,40 +58,32 @@ class TokenFileWriter:
             document_ends: exclusive, counted from the first of these ids.
             begins: (tokens,) bool; True where a word begins; give it with every call, or with none.
         """
-        if begins is not None:
-            if self._words_file is None:
-                self._words_file = open(f"{self._path}.words", "wb")  # noqa: SIM115
-            self._words_file.write(begins.tobytes())
-            self._words_hash.update(begins.tobytes())
-        content = tokens.astype(self._dtype, copy=False).tobytes()
-        ends = (np.array(document_ends, np.uint64) + np.uint64(self.tokens)).astype("<u8").tobytes()
-        self._tokens_file.write(content)
-        self._index_file.write(ends)
-        self._tokens_hash.update(content)
-        self._index_hash.update(ends)
+        ends = (np.array(document_ends, np.uint64) + np.uint64(self.tokens)).astype("<u8")
+        contents = {"": tokens.astype(self._dtype, copy=False), ".index": ends}
+        for ending, content in (contents if begins is None else contents | {".words": begins}).items():
+            if ending not in self._files:
+                self._files[ending] = open(f"{self._path}{ending}", "wb"), hashlib.sha256()  # noqa: SIM115
+            file, sha256 = self._files[ending]
+            file.write(content.tobytes())
+            sha256.update(content.tobytes())
         self.tokens += len(tokens)
         self.documents += len(document_ends)
 
     def finish(self, tokenizer_name: str) -> TokenFile:
         """Syncs and closes the files, and writes the metadata file. Returns the record for the manifest."""
-        for file in self._files():
+        for file, _ in self._files.values():
             file.flush()
             os.fsync(file.fileno())
             file.close()
         size = self._dtype.itemsize
         lines = [f"{tokenizer_name}|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
         Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
-        words = self._words_hash.hexdigest() if self._words_file else ""
-        hashes = self._tokens_hash.hexdigest(), self._index_hash.hexdigest(), words
-        return TokenFile(self._path.name, self.tokens, self.documents, *hashes)
-
-    def _files(self) -> list[IO[bytes]]:
-        return [self._tokens_file, self._index_file, *([self._words_file] if self._words_file else [])]
+        hashes = {ending: sha256.hexdigest() for ending, (_, sha256) in self._files.items()}
+        words = hashes.get(".words", "")
+        return TokenFile(self._path.name, self.tokens, self.documents, hashes[""], hashes[".index"], words)
 
     def abandon(self) -> None:
         """Closes the files as they are, after an error."""
-        for file in self._files():
-            try:
+        for file, _ in self._files.values():
+            with suppress(OSError):  # the disk is full, which was reported already; closing writes the buffer again
                 file.close()
-            except OSError:  # the disk is full, which was reported already; closing tries to write the buffer again
-                continue

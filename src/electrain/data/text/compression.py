@@ -9,10 +9,10 @@ import io
 import lzma
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from electrain.foundation.errors import DataError
 
@@ -34,8 +34,19 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
 
     Raises: DataError: the file is missing, unreadable or truncated; this may come only while it is read.
     """
-    with one_line_errors(path), _open(path) as stream:
-        yield stream
+    try:
+        with _open(path) as stream:
+            yield stream
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"{path}: the compressed file is truncated or damaged ({_line(error)}); copy it again"
+        ) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the name") from error
+    except OSError as error:
+        if error.errno is None:  # raised by a decompressor, not by the operating system
+            raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
 @contextmanager
@@ -52,37 +63,11 @@ def open_seekable(path: Path) -> Iterator[IO[bytes]]:
             yield unpacked
 
 
-@contextmanager
-def one_line_errors(path: Path) -> Iterator[None]:
-    """Turns what decompressors and the operating system raise into a DataError that names `path`."""
-    try:
-        yield
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: the compressed file is truncated or damaged ({_line(error)}); copy it again"
-        ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the name") from error
-    except OSError as error:
-        if error.errno is None:  # raised by a decompressor, not by the operating system
-            raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
 def _open(path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    if suffix == ".xz":
-        return cast(IO[bytes], lzma.open(path, "rb"))
-    if suffix == ".bz2":
-        return cast(IO[bytes], bz2.open(path, "rb"))
-    if suffix == ".zst":
-        return _open_zstandard(path)
-    return open(path, "rb")
-
-
-def _open_zstandard(path: Path) -> IO[bytes]:
+    if suffix != ".zst":
+        openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+        return cast(IO[bytes], openers[suffix](path) if suffix in openers else open(path, "rb"))
     import pyarrow  # comes with datasets; reads several frames, and notices truncation, unlike zstandard's reader
 
     return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path), "rb"), "zstd"))

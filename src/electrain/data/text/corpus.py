@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from electrain.data.text.cleaning import clean, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
@@ -41,12 +40,12 @@ class CorpusCounts:
     """What was read so far, and what was left out.
 
     Attributes:
-        documents: number of documents that hold text.
+        documents: documents that hold text.
         bytes: size of the cleaned text in UTF-8.
-        empty_documents: number of records without any text, left out.
-        empty_files: number of files of no bytes in a folder or glob, left out.
-        dropped_characters: number of control and format characters, NUL and U+FFFD, left out.
-        invalid_bytes: number of bytes that were not UTF-8, left out.
+        empty_documents: records without any text, left out.
+        empty_files: files of no bytes in a folder or glob, left out.
+        dropped_characters: control and format characters, NUL and U+FFFD, left out.
+        invalid_bytes: bytes that were not UTF-8, left out.
     """
 
     documents: int = 0
@@ -57,7 +56,6 @@ class CorpusCounts:
     invalid_bytes: int = 0
 
     def describe(self) -> str:
-        """One line for people."""
         return (
             f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} MB of text; left out: "
             f"{self.empty_documents:,} empty documents, {self.empty_files:,} empty files, "
@@ -123,18 +121,12 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
         yield from read_hub(source, column)
     else:
         for path in source_files(source, FORMATS):
+            suffix = uncompressed_suffix(path)
             if path.stat().st_size == 0 and str(path) != source:  # one named by itself is an error instead
                 counts.empty_files += 1
+            elif suffix == ".txt":
+                yield from read_txt(path, separator)
+            elif suffix in (".csv", ".tsv"):
+                yield from read_csv(path, column, "," if suffix == ".csv" else "\t")
             else:
-                yield from _read_file(path, column, separator)
-
-
-def _read_file(path: Path, column: str, separator: str | None) -> Iterator[RawText]:
-    suffix = uncompressed_suffix(path)
-    if suffix == ".txt":
-        return read_txt(path, separator)
-    if suffix == ".jsonl":
-        return read_jsonl(path, column)
-    if suffix in (".csv", ".tsv"):
-        return read_csv(path, column, "," if suffix == ".csv" else "\t")
-    return read_table(path, column)
+                yield from read_jsonl(path, column) if suffix == ".jsonl" else read_table(path, column)

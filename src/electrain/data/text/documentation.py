@@ -49,8 +49,7 @@ def _read_docstrings(path: Path) -> str:
     if tree is None:
         return ""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    parts = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, documented)]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(filter(None, (ast.get_docstring(one) for one in ast.walk(tree) if isinstance(one, documented))))
 
 
 def _parse(path: Path) -> ast.Module | None:

@@ -17,7 +17,8 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = [file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path))]
+        files = (file for file in path.rglob("*") if file.is_file())
+        found = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     elif path.exists():
         if uncompressed_suffix(path) not in formats:
             known = f"{' '.join(formats)}, each also {' '.join(COMPRESSIONS)}"
@@ -30,7 +31,3 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
         problem = f"no {' '.join(formats)} file in this folder; give another"
         raise DataError(f"{source}: {problem if path.is_dir() else 'no such file, folder or glob; check the name'}")
     return found
-
-
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)

@@ -88,12 +88,7 @@ def read_hub(source: str, column: str) -> Iterator[RawText]:
 
 
 def hub_rows(source: str) -> HubRows:
-    """The rows of a Hugging Face data set as dicts; its `features` may be None.
-
-    Args:
-        source: as in `read_hub`.
-    Raises: DataError: no such data set, configuration or split.
-    """
+    """The rows of the data set `source`, as in `read_hub`. Raises: DataError: no such set, configuration or split."""
     location, _, split = source.removeprefix("hub:").partition(":")
     try:
         return _load(location, split or "train")
@@ -106,19 +101,15 @@ def _load(location: str, split: str) -> HubRows:
 
     folder = Path(location)
     # What `save_to_disk` wrote needs `load_from_disk`; `load_dataset` would read its files as a data set of its own.
+    rows: HubRows | dict[str, HubRows]
     if (folder / "dataset_dict.json").is_file():
-        return _checked(datasets.load_from_disk(location)[split])
-    if (folder / "state.json").is_file():
-        return _checked(datasets.load_from_disk(location))
-    parts = location.split("/")
-    if folder.is_dir() or len(parts) < 3:
-        name, configuration = location, None
+        rows = datasets.load_from_disk(location)[split]
+    elif (folder / "state.json").is_file():
+        rows = datasets.load_from_disk(location)
     else:
-        name, configuration = "/".join(parts[:2]), "/".join(parts[2:])
-    return _checked(datasets.load_dataset(name, configuration, split=split, streaming=True))
-
-
-def _checked(rows: HubRows | dict[str, HubRows]) -> HubRows:
+        parts = [location] if folder.is_dir() else location.split("/", 2)
+        name, configuration = ("/".join(parts[:2]), parts[2]) if len(parts) > 2 else (location, None)
+        rows = datasets.load_dataset(name, configuration, split=split, streaming=True)
     if isinstance(rows, dict):
         raise ValueError(f"it has the splits {', '.join(rows)}")
     return rows

@@ -75,12 +75,7 @@ def filled_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def parse_object(line: str, source: str, field: str) -> dict[str, object]:
-    """The JSON object on a line.
-
-    Args:
-        field: the name of a field that it should hold, for the message.
-    Raises: DataError: not valid JSON, or not an object.
-    """
+    """The JSON object on a line. Raises: DataError: it is none; the message shows one with the field `field`."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -149,10 +144,7 @@ def cut_position(text: str) -> int:
 
 
 def as_text(value: object, source: str, column: str) -> str:
-    """The text in a field; "" for a missing value.
-
-    Raises: DataError: the field holds something else than text.
-    """
+    """The text in a field; "" for a missing value. Raises: DataError: it holds something else than text."""
     if value is None:
         return ""
     if not isinstance(value, str):

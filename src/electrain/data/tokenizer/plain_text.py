@@ -26,11 +26,7 @@ def encode_plain(
 ) -> "BatchEncoding":
     """What `tokenizer(texts, seconds, **options)` returns, with special tokens typed in the texts as plain text.
 
-    Args:
-        tokenizer: fast; ours or any model's.
-        texts: texts, or lists of words with `is_split_into_words=True`.
-        seconds: the second text of each pair.
-        options: of the tokenizer's own call; `add_special_tokens` still puts [CLS] and [SEP] around each text.
+    The tokenizer must be a fast one. It still puts [CLS] and [SEP] around each text where `add_special_tokens` says so.
     """
     return tokenizer(texts, seconds, split_special_tokens=True, verbose=False, **options)  # type: ignore[arg-type]
 

@@ -91,19 +91,12 @@ def writing_ids(tokenizer: "PreTrainedTokenizerFast", source: str = "the target 
     Where a causal model's tokenizer has an end of text alone, that serves as all three.
     Raises: TokenizerError: there is no end, or the tokenizer is not a fast one.
     """
-    end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
+    end = tokenizer.eos_token_id if tokenizer.sep_token_id is None else tokenizer.sep_token_id
     if end is None or not tokenizer.is_fast:
         lack = "neither a [SEP] nor an end-of-text token" if end is None else "no tokenizer.json"
         raise TokenizerError(f"{source}: has {lack}; give another tokenizer, or let one be trained")
-    start = _first(tokenizer.cls_token_id, tokenizer.bos_token_id, end)
-    pad = _first(tokenizer.pad_token_id, end)
-    assert start is not None
-    assert pad is not None
-    return WritingIds(start, end, pad)
-
-
-def _first(*ids: int | None) -> int | None:
-    return next((one for one in ids if one is not None), None)
+    start = next(one for one in (tokenizer.cls_token_id, tokenizer.bos_token_id, end) if one is not None)
+    return WritingIds(start, end, end if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
 def is_word_piece(tokenizer: "PreTrainedTokenizerFast") -> bool:

@@ -90,11 +90,7 @@ def add_special_tokens(backend: Tokenizer) -> None:
 def wrap(
     backend: Tokenizer, names: dict[str, str] | None = None, model_max_length: int = DEFAULT_MODEL_MAX_LENGTH
 ) -> "PreTrainedTokenizerFast":
-    """`backend` as a tokenizer of transformers.
-
-    Args:
-        names: the special tokens, {"pad": "[PAD]", ...}; None: BERT's.
-    """
+    """`backend` as a tokenizer of transformers; `names` are its special tokens, {"pad": "[PAD]", ...}; None: BERT's."""
     # Not BertTokenizerFast: it rebuilds its normaliser from its own settings when it is loaded again, so that a cased
     # or custom tokenizer comes back as another one.
     from transformers import PreTrainedTokenizerFast
@@ -118,7 +114,9 @@ def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenize
     Raises: TokenizerError: missing, damaged, not a fast tokenizer, or without one of the five special tokens.
     """
     if path.is_file():
-        return wrap(word_piece_tokenizer(_read_vocabulary(path), cased=_is_cased(path)))
+        vocabulary = _read_vocabulary(path)
+        cased = any(token != token.lower() for token in vocabulary if not token.startswith(("[", "<")))
+        return wrap(word_piece_tokenizer(vocabulary, cased=cased))
     if is_hub_name(str(path)):
         return _load_folder(path, configuration)
     if not path.is_dir():
@@ -147,19 +145,17 @@ def save_tokenizer(
         model_max_length: longest input in tokens; None: what the tokenizer has.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    names = {kind: str(getattr(tokenizer, f"{kind}_token")) for kind in SPECIAL_TOKENS}
     types = ["token_type_ids"] if with_token_types else []
     configuration = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model_max_length or tokenizer.model_max_length,
         "model_input_names": ["input_ids", *types, "attention_mask"],
         "clean_up_tokenization_spaces": False,
-        **{f"{kind}_token": token for kind, token in names.items()},
+        **{f"{kind}_token": str(getattr(tokenizer, f"{kind}_token")) for kind in SPECIAL_TOKENS},
     }
     write_text_durably(directory / "tokenizer.json", plain_backend(tokenizer).to_str(pretty=True))
-    write_text_durably(
-        directory / "tokenizer_config.json", json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"
-    )
+    content = json.dumps(configuration, indent=2, ensure_ascii=False) + "\n"
+    write_text_durably(directory / "tokenizer_config.json", content)
 
 
 def plain_backend(tokenizer: "PreTrainedTokenizerFast") -> Tokenizer:
@@ -223,11 +219,6 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
         fault = f"lacks {', '.join(missing)}" if missing else "names a token twice"
         raise TokenizerError(f"{path}: the vocabulary {fault}; give one token per line, with the special tokens")
     return vocabulary
-
-
-def _is_cased(path: Path) -> bool:
-    words = [token for token in _read_vocabulary(path) if not (token.startswith("[") or token.startswith("<"))]
-    return any(word != word.lower() for word in words)
 
 
 def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from electrain.foundation.output_folder import Manifest, one_line_when_full, req
 DEFAULT_CHARACTER_COVERAGE = 0.9999
 MAXIMUM_BYTES = 500_000_000  # more text would hardly change a vocabulary, and word counts are kept in memory
 _ACCENT_SAMPLE_CHARACTERS = 4_000_000
+_SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 _MANY_ACCENTED_WORDS = 0.01  # one word in a hundred: far more than English has in its borrowed words
 
 
@@ -77,9 +78,6 @@ def train_tokenizer(
     manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
     write_manifest(output, manifest)
     return manifest
-
-
-_SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 
 
 @contextmanager

@@ -47,18 +47,14 @@ def detokenize(tokens_text: str) -> str:
     if not tokens:
         return ""
     sides = _all_sides(tokens)
-    is_chinese = _is_mostly_chinese(tokens)
+    ideographs = sum(_IS_IDEOGRAPH.match(token) is not None for token in tokens)
+    is_chinese = ideographs > sum(_LATIN_WORD.match(token) is not None for token in tokens)
     pieces = [tokens[0]]
     for number in range(1, len(tokens)):
         before, after = tokens[number - 1], tokens[number]
         is_joined = sides[number - 1].right or sides[number].left or _joins_chinese(before, after, is_chinese)
         pieces.append(after if is_joined else " " + after)
     return "".join(pieces)
-
-
-def _is_mostly_chinese(tokens: list[str]) -> bool:
-    ideographs = sum(_IS_IDEOGRAPH.match(token) is not None for token in tokens)
-    return ideographs > sum(_LATIN_WORD.match(token) is not None for token in tokens)
 
 
 def _joins_chinese(before: str, after: str, is_chinese: bool) -> bool:
@@ -82,7 +78,7 @@ def _all_sides(tokens: list[str]) -> list[_Sides]:
         elif token in open_marks:
             del open_marks[open_marks.index(token) :]
             sides.append(_LEFT)
-        elif token in _APOSTROPHES and _is_year(after):
+        elif token in _APOSTROPHES and re.fullmatch(r"\d\ds?", after):  # '90s
             sides.append(_RIGHT)
         elif token in _CLOSED_BY:
             open_marks.append(_CLOSED_BY[token])
@@ -93,18 +89,12 @@ def _all_sides(tokens: list[str]) -> list[_Sides]:
 
 
 def _is_apostrophe(before: str, after: str, is_open: bool) -> bool:
-    """True for an apostrophe that belongs to a word, False for a quotation mark."""
+    """True for an apostrophe that belongs to a word (don't, o'clock, Hans's), False for a quotation mark."""
     return _goes_on(before, after) or (not is_open and _is_word(before) and before[-1] in "sxzß" and after != "")
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """True between the two halves of don't, o'clock or Hans's."""
     return _is_word(before) and (after in _SUFFIXES or (before in _ELISIONS and _is_word(after)))
-
-
-def _is_year(token: str) -> bool:
-    """True for the part of '90s after its apostrophe."""
-    return re.fullmatch(r"\d\ds?", token) is not None
 
 
 def _is_word(token: str) -> bool:
@@ -114,32 +104,25 @@ def _is_word(token: str) -> bool:
 def _mark_sides(token: str, before: str, after: str) -> _Sides:
     """The sides of a mark that opens and closes nothing; words have spaces on both sides."""
     if token in _ALWAYS:
-        return _BOTH if token == "," and _is_thousand(before, after) else _ALWAYS[token]
+        # 1,000; in a list of numbers a space follows the comma.
+        is_thousand = token == "," and re.fullmatch(r"\d{1,3}", before) and re.fullmatch(r"\d{3}\D*", after)
+        return _BOTH if is_thousand else _ALWAYS[token]
     if token == ".":
         return _BOTH if _goes_on_after_point(before, after) else _LEFT
-    if token == ":":
-        return _BOTH if _is_number(before) and _is_number(after) else _LEFT
+    if token in (":", "–") and _is_number(before) and _is_number(after):
+        return _BOTH
     if token in "-‐‑":
         return _hyphen_sides(before, after)
-    if token == "–":
-        return _BOTH if _is_number(before) and _is_number(after) else _FREE
     if token in "$£€¥#@":
         is_inside = token == "@" and _is_word(before)
         return _Sides(is_inside, _is_word(after) and not (token in "€¥" and _is_number(before)))
-    if token == "’":  # not an apostrophe, and closes nothing that was seen to open
-        return _LEFT
-    if token == "&":
-        return _BOTH if all(side.isupper() and len(side) <= 2 for side in (before, after)) else _FREE
-    return _FREE
+    if token == "&" and all(side.isupper() and len(side) <= 2 for side in (before, after)):
+        return _BOTH
+    return _LEFT if token in (":", "’") else _FREE  # this ’ is no apostrophe, and closes nothing that was seen to open
 
 
 def _is_number(token: str) -> bool:
     return token != "" and token[0].isdigit() and token[-1].isdigit()
-
-
-def _is_thousand(before: str, after: str) -> bool:
-    """True for a comma as in 1,000; in a list of numbers a space follows it."""
-    return re.fullmatch(r"\d{1,3}", before) is not None and re.fullmatch(r"\d{3}\D*", after) is not None
 
 
 def _goes_on_after_point(before: str, after: str) -> bool:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from difflib import SequenceMatcher
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ from numpy.typing import NDArray
 
 from electrain.foundation.errors import ConfigurationError, DataError
 
+_SCORERS = {
+    "classification": "sklearn",
+    "regression": "scipy",
+    "summarization": "rouge_score",
+    "translation": "sacrebleu",
+}
 _ENTITY_TAG = re.compile(r"O|[BIES]-.+", re.DOTALL)
 _ENTITY_SCORES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}  # ours, and seqeval's name of it
 _AVERAGES = {"micro avg", "macro avg", "weighted avg"}  # what seqeval reports beside the types
@@ -118,7 +125,7 @@ def tagging_scores(
     scores = {"accuracy": 100 * float(np.mean([true == given for true, given in pairs]))}
     if not has_entities:
         return scores
-    scores |= {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    scores |= dict.fromkeys(_ENTITY_SCORES, 0.0)
     if any(tag != "O" for pair in pairs for tag in pair):
         report = _library("seqeval.metrics").classification_report(
             [list(tags) for tags in truth], [list(tags) for tags in predicted], output_dict=True, zero_division=0
@@ -202,7 +209,6 @@ def translation_scores(
     Raises: DataError: no output, or one without a reference. ConfigurationError: no such tokenizer.
     Source: Post 2018; Popović 2015.
     """
-    _require_examples(references)
     streams = _reference_streams(references)
     bleu, chrf = _translation_metrics(tokenize)
     return {
@@ -225,17 +231,15 @@ def translation_signature(references: Sequence[Sequence[str]], *, tokenize: str)
 def _translation_metrics(tokenize: str) -> tuple[Any, Any]:
     metrics = _library("sacrebleu.metrics")
     if tokenize not in metrics.BLEU.TOKENIZERS:
-        known = ", ".join(name for name in metrics.BLEU.TOKENIZERS)
+        known = ", ".join(metrics.BLEU.TOKENIZERS)
         raise ConfigurationError(f"tokenize = '{tokenize}': sacreBLEU has no such tokenizer; choose one of {known}")
     return metrics.BLEU(tokenize=tokenize), metrics.CHRF()
 
 
 def _reference_streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:
     """A list of all first references, one of all second ones and so on; None where an output has fewer."""
-    if not all(references):
-        raise DataError("an example has no reference to score against; add one or remove the example")
-    most = max(map(len, references))
-    return [[accepted[n] if n < len(accepted) else None for accepted in references] for n in range(most)]
+    _require_references(references)
+    return [list(stream) for stream in zip_longest(*references)]
 
 
 class _CharacterTokenizer:
@@ -259,9 +263,7 @@ def summary_scores(
     Raises: DataError: no output, or one without a reference.
     Source: Lin 2004.
     """
-    _require_examples(references)
-    if not all(references):
-        raise DataError("an example has no reference to score against; add one or remove the example")
+    _require_references(references)
     names = ["rouge1", "rouge2", "rougeL"]
     scorer = _library("rouge_score.rouge_scorer").RougeScorer(
         names, use_stemmer=not by_characters, tokenizer=_CharacterTokenizer() if by_characters else None
@@ -277,6 +279,12 @@ def looks_chinese(texts: Sequence[str]) -> bool:
     return 2 * chinese > sum(sum(map(str.isalpha, text)) for text in texts)
 
 
+def _require_references(references: Sequence[Sequence[str]]) -> None:
+    _require_examples(references)
+    if not all(references):
+        raise DataError("an example has no reference to score against; add one or remove the example")
+
+
 def _require_examples(examples: Sequence[Any]) -> None:
     if not examples:
         raise DataError("there is nothing to score; give at least one example")
@@ -284,20 +292,13 @@ def _require_examples(examples: Sequence[Any]) -> None:
 
 def require_scorer(task: str, labels: Sequence[str] = ()) -> None:
     """Raises ConfigurationError where the library that scores a task is not installed; to be called before any work."""
-    modules = {
-        "classification": "sklearn",
-        "regression": "scipy",
-        "summarization": "rouge_score",
-        "translation": "sacrebleu",
-    }
     if task == "tagging" and are_entity_tags(labels):
         _library("seqeval")
-    elif task in modules:
-        _library(modules[task])
+    elif task in _SCORERS:
+        _library(_SCORERS[task])
 
 
 def _library(module: str) -> Any:
-    """An optional library. Raises: ConfigurationError: it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
