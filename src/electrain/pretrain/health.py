@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.training.loop import MOST_REFUSED_IN_A_ROW, RunState
+from electrain.training.loop import MOST_REFUSED_IN_A_ROW
 from electrain.training.optimizer import GRADIENT_NORM_LIMIT
 from electrain.training.settings import TrainingConfig
 
@@ -146,6 +146,7 @@ class HealthMonitor:
         self.norms: deque[float] = deque(maxlen=GRADIENT_HISTORY_LINES)
         self.troubles: set[str] = set()
         self.refused_updates = 0
+        self.lines_since_jump = 0
 
     def at_start(self, tokens_per_step: int) -> list[str]:
         """Warnings that can be given before the first step."""
@@ -194,10 +195,6 @@ class HealthMonitor:
         self.troubles |= {first} if first else set()
         return [found[first]] if is_new else []
 
-    def must_stop(self, state: RunState) -> bool:
-        """True when so many updates in a row were refused that the run cannot recover."""
-        return state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
-
     def to_dict(self) -> dict[str, Any]:
         """What `restore` needs, as JSON can hold it."""
         return {
@@ -207,6 +204,7 @@ class HealthMonitor:
             "refused_updates": self.refused_updates,
             "was_alone": self.was_alone,
             "own_stage_tokens": self.own_stage_tokens,
+            "lines_since_jump": self.lines_since_jump,
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -217,6 +215,7 @@ class HealthMonitor:
         self.refused_updates = saved["refused_updates"]
         self.was_alone = saved.get("was_alone", True)
         self.own_stage_tokens = saved.get("own_stage_tokens", 0)
+        self.lines_since_jump = saved.get("lines_since_jump", 0)
 
     def _means(self) -> dict[str, float]:
         return {name: fmean(line[name] for line in self.lines) for name in _READ if all(name in x for x in self.lines)}
@@ -239,7 +238,12 @@ class HealthMonitor:
         self.norms.append(float(norm))
         is_jump = norm > GRADIENT_JUMP * usual and norm > GRADIENT_NORM_LIMIT
         is_told = "gradient jump" in self.troubles
-        self.troubles = self.troubles - {"gradient jump"} | ({"gradient jump"} if is_jump else set())
+        # Where every step is a line, single jumps come and go: the trouble ends when all recent norms are usual.
+        self.lines_since_jump = 0 if is_jump else self.lines_since_jump + 1
+        if is_jump:
+            self.troubles.add("gradient jump")
+        elif self.lines_since_jump >= GRADIENT_HISTORY_LINES:
+            self.troubles.discard("gradient jump")
         if not is_jump or is_told:
             return []
         return [
