@@ -124,11 +124,22 @@ MISUSES = [
     ),
     (
         ["predict", "generate", "x", "--model", "y", "--temperature", "hot"],
-        "electrain predict: --temperature hot: must be a number; see electrain predict --help",
+        "electrain predict: --temperature hot: must be a finite number",
     ),
     (["report", "--run", "a", "--run", "b"], "electrain report: --run is given more than once; give it once; see "),
     (["fields", "finetune", "x"], "electrain fields: 'x' is not expected here; see electrain fields --help"),
     (["tokeniser"], "electrain: there is no verb 'tokeniser'; did you mean tokenizer? See electrain --help"),
+    (["predict", "generate", "x", "--model", "y", "--top-p", "-inf"], "electrain predict: --top-p -inf: must be a fin"),
+    (
+        ["tokenizer", "x", "--output", "y", "--character-coverage", "1e999"],
+        "electrain tokenizer: --character-coverage 1e999: must be a finite number",
+    ),
+    (["plan", "--config", "tiny", "--devices", "²"], "electrain plan: --devices ²: must be a whole number"),
+    (["plan", "--config", "tiny", "--devices", "9" * 5000], f"electrain plan: --devices {'9' * 5000}: must be a whole"),
+    (
+        ["plan", "--config", "tiny", "--hardware", "h100", "--price-per-hour", "nan"],
+        "electrain plan: --price-per-hour nan: must be a finite number",
+    ),
     (["plan", "--config", "tiny", "--price-per-hour", "2"], "electrain plan: --price-per-hour: is read only with "),
 ]
 

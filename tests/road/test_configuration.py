@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import tomllib
+import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_line import refuse
-from electrain.foundation.configuration import build_configuration, parse_overrides, read_toml, to_toml
+from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
+from electrain.foundation.configuration import Tables, build_configuration, parse_overrides, read_toml, to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
 from tiny_pretraining import TINY_TABLES, tiny_configuration
@@ -60,12 +63,12 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--training.steps"], "--training.steps: has no value; write --training.steps VALUE"),
     (["--training.compile", "no"], "[training] compile = 'no': must be true or false"),
     (["--training.compile", "1"], "[training] compile = 1: must be true or false"),
-    (["--training.peak-learning-rate", "fast"], "peak_learning_rate = 'fast': must be a number"),
+    (["--training.peak-learning-rate", "fast"], "peak_learning_rate = 'fast': must be a finite number"),
     (["--training.peak-learning-rate", "5"], "peak_learning_rate = 5.0: must be above 0 and below 1"),
-    (["--training.peak-learning-rate", "nan"], "peak_learning_rate = nan: must be above 0 and below 1"),
+    (["--training.peak-learning-rate", "nan"], "peak_learning_rate = nan: must be a finite number"),
     (["--training.warmup-steps", "10"], "warmup_steps = 10: must be below steps (10)"),
     (["--training.dropout", "10"], "[training] dropout = 10.0: must be a fraction from 0 to 1; as a percentage it is"),
-    (["--training.weight-decay", "nan"], "weight_decay = nan: must be at least 0"),
+    (["--training.weight-decay", "nan"], "weight_decay = nan: must be a finite number"),
     (["--training.precision", "float16"], "precision = 'float16': choose one of auto, bfloat16, float32"),
     (["--training.objective", "electra"], "choose one of replaced-token-detection, masked-language-modelling"),
     (
@@ -75,11 +78,11 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--corruption.masked-fraction", "0"], "masked_fraction = 0.0: must be a fraction between 0 and 1"),
     (["--corruption.masked-fraction", "1"], "masked_fraction = 1.0: must be a fraction between 0 and 1"),
     (["--corruption.masked-fraction", "-0.1"], "masked_fraction = -0.1: must be a fraction between 0 and 1"),
-    (["--corruption.masked-fraction", "nan"], "masked_fraction = nan: must be a fraction between 0 and 1"),
+    (["--corruption.masked-fraction", "nan"], "masked_fraction = nan: must be a finite number"),
     (["--generator.size-fraction", "25"], "size_fraction = 25.0: must be above 0 and at most 1; as a percentage"),
     (["--generator.temperature", "0"], "temperature = 0.0: must be at least 0.01"),
     (["--generator.temperature", "inf"], "temperature = inf: must be"),
-    (["--discriminator.loss-weight", "nan"], "loss_weight = nan: must be at least 0"),
+    (["--discriminator.loss-weight", "nan"], "loss_weight = nan: must be a finite number"),
     (["--discriminator.heads", "detection", "--discriminator.heads", "tails"], "heads = 'tails': choose one of"),
     (["--encoder.heads", "3"], "heads = 3: hidden_size 32 is not a multiple of it"),
     (["--encoder.backbone", "gpt"], "backbone = 'gpt': choose one of electra, modernbert"),
@@ -145,6 +148,25 @@ def test_one_line_through_a_process_of_its_own(file: Path, tmp_path: Path) -> No
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "masked_fraction = 15.0" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "load"),
+    [
+        (PretrainConfig, lambda tables: load_configuration("tiny", tables)),
+        (FinetuneConfig, lambda tables: load_finetune_configuration(None, tables)),
+    ],
+)
+def test_every_field_of_numbers_refuses_those_that_no_run_can_have(
+    kind: type[Any], load: Callable[[Tables], object]
+) -> None:
+    for section, part in typing.get_type_hints(kind).items():
+        for name, hint in typing.get_type_hints(part).items():
+            refused = {int: ["inf", f"{2**63}", "9" * 5000], float: ["nan", "-inf", "9" * 400]}.get(hint, [])
+            for text in refused:
+                tables = parse_overrides([f"--{section}.{name}", text])
+                with pytest.raises(ConfigurationError, match=rf"\[{section}\] {name} = .*: must be a (fin|who)"):
+                    load(tables)
 
 
 @pytest.mark.parametrize("name", preset_names())

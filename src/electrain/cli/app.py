@@ -89,8 +89,6 @@ def _in_one_line(error: CycloptsError) -> str:
         choices = [str(choice) for choice in typing.get_args(error.target_type)]
         name = error.token.keyword or (error.argument.name if error.argument else "value")
         return f"{name} {error.token.value}: choose one of {', '.join(choices)}{suggestion(error.token.value, choices)}"
-    if isinstance(error, CoercionError) and error.token is not None and error.target_type is float:
-        return f"{error.token.keyword} {error.token.value}: must be a number"
     if isinstance(error, RepeatArgumentError):
         return f"{error.token.keyword} is given more than once; give it once"
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:

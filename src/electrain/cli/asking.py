@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, TaskChoice, Whole, print_json
+from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, Number, TaskChoice, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 
@@ -130,8 +130,8 @@ def predict(
     candidates: Whole = 5,
     by: Literal["generator", "correction"] | None = None,
     tokens: Whole = 40,
-    temperature: float = 1.0,
-    top_p: float = 0.95,
+    temperature: Number = 1.0,
+    top_p: Number = 0.95,
     seed: Whole = 0,
 ) -> None:
     """Ask a model about texts.

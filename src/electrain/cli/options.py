@@ -3,23 +3,33 @@
 import difflib
 import inspect
 import json
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from electrain.foundation.errors import ConfigurationError
 
 
-def _whole(_: Any, tokens: Any) -> int:
-    """Strict, because cyclopts alone rounds `--steps 1.5` to 2."""
-    text = tokens[0].value
-    if not text.lstrip("+-").isdigit():
-        raise ConfigurationError(f"{tokens[0].keyword or 'value'} {text}: must be a whole number")
-    return int(text)
+def _number(kind: type[int] | type[float]) -> Callable[[Any, Sequence[Token]], float]:
+    """A strict converter: cyclopts alone rounds `--steps 1.5` to 2, and accepts nan."""
+    limit, what = (1 << 63, "a whole number") if kind is int else (math.inf, "a finite number")
+
+    def convert(_: Any, tokens: Sequence[Token]) -> float:
+        try:
+            value: float = kind(tokens[0].value)
+        except ValueError:
+            value = math.nan
+        if not abs(value) < limit:
+            raise ConfigurationError(f"{tokens[0].keyword or 'value'} {tokens[0].value}: must be {what}")
+        return value
+
+    return convert
 
 
-Whole = Annotated[int, Parameter(converter=_whole)]
+Whole = Annotated[int, Parameter(converter=_number(int))]
+Number = Annotated[float, Parameter(converter=_number(float))]
 Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True)]
 TaskChoice = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from electrain.cli.options import Whole, print_json
+from electrain.cli.options import Number, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 
@@ -17,7 +17,7 @@ def tokenizer(
     text_column: str = "text",
     document_separator: str | None = None,
     strict: bool = False,
-    character_coverage: float = 0.9999,
+    character_coverage: Number = 0.9999,
 ) -> None:
     """Train a WordPiece tokenizer on a corpus.
 

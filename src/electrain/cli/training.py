@@ -7,6 +7,7 @@ from electrain.cli.options import (
     PAIRED_TASKS,
     WRITING_TASKS,
     Files,
+    Number,
     Overrides,
     TaskChoice,
     Whole,
@@ -63,8 +64,8 @@ def plan(
     config: str,
     hardware: str | None = None,
     devices: Whole = 1,
-    utilisation: float | None = None,
-    price_per_hour: float | None = None,
+    utilisation: Number | None = None,
+    price_per_hour: Number | None = None,
     vocab_size: Whole | None = None,
 ) -> None:
     """Estimate what a pretraining run costs: parameters, FLOPs, memory, hours and money.

@@ -20,6 +20,8 @@ from electrain.foundation.errors import ConfigurationError
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
+# TOML and numpy hold integers of 64 bits.
+MOST_INTEGER = 1 << 63
 
 
 def read_toml(path: Path) -> Tables:
@@ -73,7 +75,7 @@ def parse_overrides(arguments: Sequence[str]) -> Tables:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML, or an integer of too many digits for Python
         return text
 
 
@@ -141,11 +143,12 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         kind = next(argument for argument in arguments if argument is not type(None))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < MOST_INTEGER else math.inf
     if kind is str and not isinstance(value, str):
         value = str(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+    limit = {int: MOST_INTEGER, float: math.inf}.get(kind)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (limit and not abs(value) < limit):
+        names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
         raise ConfigurationError(f"{where} = {value!r}: must be {names[kind]}")
     return value
 

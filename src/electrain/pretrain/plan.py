@@ -1,5 +1,6 @@
 """What a configuration costs before it is run: parameters, operations, memory, hours and money."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -163,8 +164,8 @@ def _require_possible(devices: int, utilisation: float | None, price_per_hour: f
         raise ConfigurationError(f"--devices {devices}: must be at least 1")
     if utilisation is not None and not 0 < utilisation <= 1:
         raise ConfigurationError(f"--utilisation {utilisation}: must be a fraction above 0 and at most 1")
-    if price_per_hour is not None and price_per_hour < 0:
-        raise ConfigurationError(f"--price-per-hour {price_per_hour}: must not be negative")
+    if price_per_hour is not None and not 0 <= price_per_hour < math.inf:
+        raise ConfigurationError(f"--price-per-hour {price_per_hour}: must be a finite number, at least 0")
 
 
 def _dtype(config: PretrainConfig, hardware: Hardware | None) -> torch.dtype:
