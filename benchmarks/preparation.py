@@ -20,8 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from electrain.data.shards.prepare import prepare
-from electrain.data.text.corpus import CorpusCounts, read_documents
-from electrain.data.text.document import Document
+from electrain.data.text.corpus import CorpusCounts, Document, read_documents
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend
 from electrain.data.tokenizer.training import train_tokenizer
 

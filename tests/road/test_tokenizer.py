@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from electrain.data.text.document import Document
+from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import (
     SpecialIds,
     load_tokenizer,

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from electrain.data.shards.prepare import prepare
-from electrain.data.text.corpus import CorpusCounts, read_documents
-from electrain.data.text.document import Document
+from electrain.data.text.corpus import CorpusCounts, Document, read_documents
 from electrain.data.tokenizer.training import train_tokenizer
 from electrain.foundation.configuration import Tables
 from electrain.foundation.output_folder import require_empty

@@ -21,24 +21,9 @@ from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
 from electrain.finetune.tasks.task import Task, on_device
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
+from electrain.models import encoder_decoder, task_heads
 from electrain.models.backbones import LABELS, backbone_of, positions_of
-from electrain.models.encoder_decoder import (
-    DecoderConfig,
-    build_encoder_decoder,
-    is_encoder_decoder,
-    open_encoder_decoder,
-    save_encoder_decoder,
-    target_tokenizer_of,
-)
 from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
-from electrain.models.task_heads import (
-    TASK_CLASSES,
-    fold_reference_head,
-    reset_answer_layer,
-    task_configuration,
-    use_reference_head,
-    with_dropout,
-)
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from electrain.training.objective import LossTerm, Objective, Outcome
 
@@ -66,7 +51,7 @@ def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = F
     """
     source = open_run_folder(model).model
     whole = configuration_of(source)
-    has_decoder, backbone = is_encoder_decoder(whole), backbone_of(whole)
+    has_decoder, backbone = encoder_decoder.is_encoder_decoder(whole), backbone_of(whole)
     if (has_decoder and not may_have_decoder) or (backbone and backbone.is_causal):
         what = "an encoder-decoder" if has_decoder else "a causal generator"
         raise CheckpointError(f"{source}: is {what}; fine-tuning starts from an encoder, such as the model/ of a run")
@@ -76,7 +61,7 @@ def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = F
     return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size, whole), has_decoder)
 
 
-def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
+def target_tokenizer_for(decoder: encoder_decoder.DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
     """The tokenizer of the texts to write: the encoder-decoder's, the encoder's, one trained on targets, or a folder's.
 
     Raises: ConfigurationError: a decoder is configured for a model that has one. CheckpointError: no such folder.
@@ -85,7 +70,7 @@ def target_tokenizer_for(decoder: DecoderConfig, pretrained: Pretrained, targets
     if pretrained.has_decoder:
         if decoder.kind != "fresh":
             raise ConfigurationError(f"--decoder {decoder.kind}: {pretrained.source} has a decoder; leave it out")
-        return target_tokenizer_of(Path(pretrained.source)) or pretrained.tokenizer
+        return encoder_decoder.target_tokenizer_of(Path(pretrained.source)) or pretrained.tokenizer
     if decoder.vocabulary == "encoder":
         return pretrained.tokenizer
     if decoder.vocabulary == "own":
@@ -122,7 +107,7 @@ def build_model(
     is_fresh = config.training.weights == "fresh"
     if settings.task in WRITING_TASKS:
         return _encoder_decoder(pretrained, config, target_tokenizer, is_fresh=is_fresh)
-    configuration = task_configuration(
+    configuration = task_heads.task_configuration(
         pretrained.configuration,
         settings.task,
         settings.labels,
@@ -131,16 +116,16 @@ def build_model(
     )
     if settings.has_many:
         configuration.problem_type = "multi_label_classification"
-    model = _weights(pretrained, TASK_CLASSES[settings.task], configuration, is_fresh=is_fresh)
+    model = _weights(pretrained, task_heads.TASK_CLASSES[settings.task], configuration, is_fresh=is_fresh)
     if not _answers_the_same(pretrained.configuration, type(model).__name__, configuration):
-        reset_answer_layer(model)
+        task_heads.reset_answer_layer(model)
     if config.head.kind == "reference":
         if not isinstance(model, ElectraForSequenceClassification):
             raise ConfigurationError(
                 f'[head] kind = "reference": is for an ELECTRA encoder; {pretrained.source} is a '
                 f"{configuration.model_type} model"
             )
-        use_reference_head(model)
+        task_heads.use_reference_head(model)
     return model
 
 
@@ -149,10 +134,10 @@ def _encoder_decoder(
 ) -> PreTrainedModel:
     dropout = config.training.dropout
     if pretrained.has_decoder:
-        joined = open_encoder_decoder(pretrained.source, dropout, is_fresh=is_fresh)
+        joined = encoder_decoder.open_encoder_decoder(pretrained.source, dropout, is_fresh=is_fresh)
     else:
-        configuration = with_dropout(pretrained.configuration, dropout)
-        joined = build_encoder_decoder(
+        configuration = task_heads.with_dropout(pretrained.configuration, dropout)
+        joined = encoder_decoder.build_encoder_decoder(
             _weights(pretrained, AutoModel, configuration, is_fresh=is_fresh),
             config.decoder,
             encoder_source=pretrained.source,
@@ -212,9 +197,9 @@ def save_task_model(
     """
     logging.disable_progress_bar()
     if settings.task in WRITING_TASKS:
-        save_encoder_decoder(model, tokenizer, target_tokenizer, directory, settings.longest_tokens)
+        encoder_decoder.save_encoder_decoder(model, tokenizer, target_tokenizer, directory, settings.longest_tokens)
     else:
-        fold_reference_head(model).save_pretrained(directory)
+        task_heads.fold_reference_head(model).save_pretrained(directory)
         has_types = takes_token_types(model)
         save_tokenizer(tokenizer, directory, with_token_types=has_types, model_max_length=settings.longest_tokens)
     save_task_settings(settings, directory)

@@ -32,8 +32,7 @@ def finetune_seeds(
 
     A run that diverged is repeated with another seed, and a message says so.
 
-    Args:
-        fine_tune: runs `finetune` with a configuration, into a folder.
+    Args: fine_tune: runs `finetune` with a configuration, into a folder.
     Returns: median, least and greatest of every score, ready for JSON; also written to `output/scores.json`.
     Raises: ElectrainError: see `finetune`.
     """

@@ -81,8 +81,7 @@ def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = 
     Tags in the older scheme IOB1, where B- marks only a chunk that follows another of its kind, are converted to BIO
     with a message on stderr. Tags of no such scheme are returned unchanged.
 
-    Args:
-        skip_broken: leave out sentences with a broken chunk, and count them on stderr.
+    Args: skip_broken: leave out sentences with a broken chunk, and count them on stderr.
     Raises: DataError: I-X without B-X or I-X before it; the message names the file and line, or the number of the word.
     Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2, here called BIO).
     """

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.token_files import Integers
-from electrain.data.shards.writer import ShardWriter
+from electrain.data.shards.writer import Integers, ShardWriter
 from electrain.foundation.errors import DataError, TokenizerError
 from electrain.foundation.output_folder import file_hash
 

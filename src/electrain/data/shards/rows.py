@@ -98,8 +98,7 @@ class RowSource:
     def batch(self, row_numbers: NDArray[np.int64]) -> PackedBatch:
         """The rows with these numbers, in the order given.
 
-        Args:
-            row_numbers: (rows,) int64; of any epochs.
+        Args: row_numbers: (rows,) int64; of any epochs.
         """
         special, shape = self.stream.special_ids, (len(row_numbers), self.length)
         token_ids = np.full(shape, special.pad, np.int64)
@@ -138,8 +137,7 @@ class RowSource:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The first and second segment of the row at `place` in the epoch's order; the second may be empty.
 
-        Args:
-            chances: (4,) float64 in [0, 1): for one segment or two, the split, a short row, its length.
+        Args: chances: (4,) float64 in [0, 1): for one segment or two, the split, a short row, its length.
         """
         if self.reference_packing:
             return self._document_row(place, chances)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
-from electrain.data.shards.token_files import Integers, TokenFile
-from electrain.data.text.document import Document
+from electrain.data.shards.writer import Integers, TokenFile
+from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, file_hash, read_manifest
@@ -21,14 +21,9 @@ class Shards:
     """A stream of token ids, on disk or in memory. Reading is safe from several threads at once.
 
     Attributes:
-        manifest: says what the folder was made from.
         token_count: length of the stream in tokens.
-        vocabulary_size: number of tokens that the tokenizer knows.
         unigram_counts: (vocabulary_size,) int64; how often each id occurs in the stream.
-        tokenizer: the tokenizer that made the ids.
-        tokenizer_directory: folder of the tokenizer that made the ids.
-        tokenizer_hash: as `electrain.data.tokenizer.tokenizer.tokenizer_hash` has it.
-        special_ids: of the tokenizer.
+        tokenizer, tokenizer_directory, tokenizer_hash, special_ids: of the tokenizer that made the ids.
         has_words: True if `read_begins` can tell where words begin.
     """
 
@@ -47,8 +42,7 @@ class Shards:
             ends: the document ends of each file, counted from its start.
             begins: for each token of each file, whether a word begins there; empty: the files do not say.
         """
-        tokenizer = load_tokenizer(tokenizer_directory)
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer = load_tokenizer(tokenizer_directory)
         self.manifest = manifest
         self.tokenizer_directory = tokenizer_directory
         self.tokenizer_hash = tokenizer_hash(tokenizer)
@@ -69,17 +63,11 @@ class Shards:
         return np.concatenate(moved) if moved else np.zeros(0, np.int64)
 
     def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """Returns (count,) int64: the ids from `start` on, across the borders of files.
-
-        Raises: IndexError: some of them lie outside the stream.
-        """
+        """(count,) int64: the ids from `start` on. Raises: IndexError: some of them lie outside the stream."""
         return self._read(self._parts, start, count)
 
     def read_begins(self, start: int, count: int) -> NDArray[np.bool_]:
-        """Returns (count,) bool: whether a word begins with each of the ids from `start` on; only where `has_words`.
-
-        Raises: IndexError: as `read`.
-        """
+        """(count,) bool: whether a word begins with each of these ids, as in `read`; only where `has_words`."""
         return self._read(self._begins, start, count).astype(np.bool_)
 
     def _read(self, parts: Sequence[Integers], start: int, count: int) -> NDArray[np.int64]:
@@ -101,8 +89,7 @@ class Shards:
 def open_shards(directory: Path, *, verify: bool = True) -> Shards:
     """Opens a folder that `prepare` made. Token ids stay on disk (memory-mapped).
 
-    Args:
-        verify: compare not only the sizes of the files but also their SHA-256 with the manifest.
+    Args: verify: compare not only the sizes of the files but also their SHA-256 with the manifest.
     Raises: RunDirectoryError: not a finished folder of shards. DataError: a file is damaged. TokenizerError: the
         folder's tokenizer is not the one that made the shards.
     """

@@ -1,24 +1,99 @@
-"""The writer of a folder of shards: takes encoded batches, writes tokenised files, ends each document with [SEP]."""
+"""The writer of a folder of shards: takes encoded batches, ends each document with [SEP], writes datatrove's files.
 
+These are `NAME.ds` (token ids), `NAME.ds.index` (document ends) and `NAME.ds.metadata`.
+Source: datatrove 0.10.1, pipeline/tokens/tokenizer.py: `TokenizedFile`.
+"""
+
+import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import EncodedBatch
-from electrain.data.shards.token_files import Integers, TokenFile, TokenFileWriter, token_dtype
 from electrain.data.text.corpus import CorpusCounts
+
+Integers = NDArray[np.integer[Any]]  # token ids of any width, on disk and in memory
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """The manifest's record of one finished file.
+
+    Attributes:
+        name: of the `.ds` file in the shards' folder.
+        sha256, index_sha256: of the `.ds` and the `.ds.index` file.
+        words_sha256: of the `.ds.words` file, which is ours and not datatrove's: a byte for each token, 1 where a word
+            begins. Empty: there is no such file.
+    """
+
+    name: str
+    tokens: int
+    documents: int
+    sha256: str
+    index_sha256: str
+    words_sha256: str = ""
+
+
+class TokenFileWriter:
+    """Writes one tokenised file. Document ends go to disk at once, so memory does not grow with the documents."""
+
+    def __init__(self, directory: Path, name: str, dtype: str) -> None:
+        self._path = directory / name
+        self._dtype = np.dtype(dtype)
+        self._files: dict[str, tuple[IO[bytes], Any]] = {}  # each file and its hash, by the ending of its name
+        self.tokens = 0
+        self.documents = 0
+
+    def write(self, tokens: Integers, document_ends: Sequence[int], begins: NDArray[np.bool_] | None = None) -> None:
+        """Appends token ids.
+
+        Args:
+            document_ends: exclusive, counted from the first of these ids.
+            begins: (tokens,) bool; True where a word begins; give it with every call, or with none.
+        """
+        ends = (np.array(document_ends, np.uint64) + np.uint64(self.tokens)).astype("<u8")
+        contents = {"": tokens.astype(self._dtype, copy=False), ".index": ends}
+        for ending, content in (contents if begins is None else contents | {".words": begins}).items():
+            if ending not in self._files:
+                self._files[ending] = open(f"{self._path}{ending}", "wb"), hashlib.sha256()  # noqa: SIM115
+            file, sha256 = self._files[ending]
+            file.write(content.tobytes())
+            sha256.update(content.tobytes())
+        self.tokens += len(tokens)
+        self.documents += len(document_ends)
+
+    def finish(self, tokenizer_name: str) -> TokenFile:
+        """Syncs and closes the files, and writes the metadata file. Returns the record for the manifest."""
+        for file, _ in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        size = self._dtype.itemsize
+        lines = [f"{tokenizer_name}|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
+        Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
+        hashes = {ending: sha256.hexdigest() for ending, (_, sha256) in self._files.items()}
+        words = hashes.get(".words", "")
+        return TokenFile(self._path.name, self.tokens, self.documents, hashes[""], hashes[".index"], words)
+
+    def abandon(self) -> None:
+        """Closes the files as they are, after an error."""
+        for file, _ in self._files.values():
+            with suppress(OSError):  # the disk is full, which was reported already; closing writes the buffer again
+                file.close()
 
 
 class ShardWriter:
     """Appends to one stream of tokens, which it cuts into files at document ends, and counts what it writes.
 
     Attributes:
-        dtype: type of the token ids on disk, "<u2" or "<u4".
         counts: documents, bytes and what was left out, so far.
         unigram_counts: (vocabulary_size,) int64; how often each id was written.
-        tokens: number of tokens written so far.
         longest_document_tokens: length of the longest document, its [SEP] counted.
         with_words: True if the batches say where words begin.
     """
@@ -34,7 +109,7 @@ class ShardWriter:
         with_words: bool = False,
     ) -> None:
         self.with_words = with_words
-        self.dtype = token_dtype(vocabulary_size)
+        self.dtype = "<u2" if vocabulary_size <= 1 << 16 else "<u4"  # the smaller that holds every id, as in datatrove
         self.counts = CorpusCounts()
         self.unigram_counts: NDArray[np.int64] = np.zeros(vocabulary_size, np.int64)
         self.tokens = 0
@@ -48,8 +123,7 @@ class ShardWriter:
     def add(self, encoded: EncodedBatch, continues: Sequence[bool]) -> None:
         """Appends a batch.
 
-        Args:
-            continues: for each text, whether the next one belongs to the same document.
+        Args: continues: for each text, whether the next one belongs to the same document.
         """
         self.counts.bytes += encoded.bytes
         self.counts.dropped_characters += encoded.dropped_characters
@@ -64,7 +138,14 @@ class ShardWriter:
                 begin_parts.append(begins[place : place + length])
             place, written = place + length, written + length
             self._open_tokens += length
-            if not goes_on and self._end_document():
+            if goes_on:
+                continue
+            document, self._open_tokens = self._open_tokens, 0
+            if not document:  # only white space or dropped characters: a lone [SEP] would be an empty segment in a row
+                self.counts.empty_documents += 1
+            else:
+                self.counts.documents += 1
+                self.longest_document_tokens = max(self.longest_document_tokens, document + 1)
                 parts.append(self._sep)
                 begin_parts.append(np.ones(1, np.bool_))  # [SEP] counts as a word, so that no word runs across it
                 written += 1
@@ -105,12 +186,3 @@ class ShardWriter:
                 file.abandon()
                 raise
         return self._finished
-
-    def _end_document(self) -> bool:
-        length, self._open_tokens = self._open_tokens, 0
-        if not length:  # only white space or dropped characters: a lone [SEP] would be an empty segment in a row
-            self.counts.empty_documents += 1
-            return False
-        self.counts.documents += 1
-        self.longest_document_tokens = max(self.longest_document_tokens, length + 1)
-        return True

@@ -15,17 +15,11 @@ _INVALID_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class CleanedText(NamedTuple):
-    """A cleaned text and how much was taken out of it.
+    """A cleaned text and how much was taken out of it."""
 
-    Attributes:
-        text: without control characters; each run of white space is one space, and there is none at either end.
-        dropped_characters: number of control and format characters, NUL, U+FFFD and lone surrogates.
-        invalid_bytes: number of bytes of the file that were not UTF-8.
-    """
-
-    text: str
-    dropped_characters: int
-    invalid_bytes: int
+    text: str  # without control characters; each run of white space is one space, and there is none at either end
+    dropped_characters: int  # control and format characters, NUL, U+FFFD and lone surrogates
+    invalid_bytes: int  # bytes of the file that were not UTF-8
 
 
 def clean(text: str) -> CleanedText:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from electrain.data.text.cleaning import clean, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.document import Document
 from electrain.data.text.documentation import read_documentation
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_hub, read_table
@@ -14,6 +13,22 @@ from electrain.foundation.errors import DataError
 
 BUILTIN_DOCUMENTATION = "builtin:documentation"
 FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus.
+
+    Attributes:
+        text: cleaned Unicode, never empty.
+        source: the place that it was read from, for messages: `file.jsonl.gz:17`.
+        continues: True if the next `Document` is a further piece of the same text. Only texts of more than 64 Ki
+            characters come in pieces, so that a file larger than memory can be one document.
+    """
+
+    text: str
+    source: str
+    continues: bool = False
 
 
 @dataclass(frozen=True)

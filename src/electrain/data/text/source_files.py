@@ -11,8 +11,7 @@ from electrain.foundation.errors import DataError
 def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     """The files that a file name, a folder (with the folders inside) or a glob stands for, in order of name.
 
-    Args:
-        formats: the suffixes to look for, such as ".tsv"; compressed files count too.
+    Args: formats: the suffixes to look for, such as ".tsv"; compressed files count too.
     Raises: DataError: there is no such file, or the one named has another format.
     """
     path = Path(source)

@@ -43,8 +43,7 @@ def read_table(path: Path, column: str) -> Iterator[RawText]:
 def table_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.RecordBatch"]:
     """The record batches, in order, of a Parquet file, or of an Arrow file in the file format or the stream format.
 
-    Args:
-        column: must be there; of a Parquet file it alone is read.
+    Args: column: must be there; of a Parquet file it alone is read.
     Raises: DataError: damaged file, or no such column.
     """
     import pyarrow
@@ -76,8 +75,7 @@ def _require_column(path: Path, column: str | None, names: list[str]) -> None:
 def read_hub(source: str, column: str) -> Iterator[RawText]:
     """One document per row of a Hugging Face data set, streamed.
 
-    Args:
-        source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the default split is "train".
+    Args: source: `hub:NAME[/CONFIG][:SPLIT]`; NAME may be a folder; the default split is "train".
     Raises: DataError: no such data set, configuration, split or column.
     """
     for number, row in enumerate(hub_rows(source)):

@@ -18,16 +18,10 @@ LONGEST_TARGET_TOKENS = 1 << 20  # no limit of the tokenizer's own: the decoder'
 
 
 class WritingIds(NamedTuple):
-    """The special tokens of a decoder's vocabulary, as ids.
+    """The special tokens of a decoder's vocabulary, as ids."""
 
-    Attributes:
-        start: the token that the decoder reads before the first token that it writes.
-        end: the token that it writes last.
-        pad: the token that fills up shorter rows.
-    """
-
-    start: int
-    end: int
+    start: int  # what the decoder reads before the first token that it writes
+    end: int  # what it writes last
     pad: int
 
 

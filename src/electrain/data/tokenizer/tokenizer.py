@@ -23,19 +23,12 @@ DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """The ids of the special tokens that stand for nothing in a text; a network neither selects nor writes them.
+    """The ids of the special tokens that stand for nothing in a text; a network neither selects nor writes them."""
 
-    Attributes:
-        pad: fills up shorter rows.
-        cls: begins each row.
-        sep: ends each text.
-        mask: stands in place of a word that is to be restored.
-    """
-
-    pad: int
-    cls: int
-    sep: int
-    mask: int
+    pad: int  # fills up shorter rows
+    cls: int  # begins each row
+    sep: int  # ends each text
+    mask: int  # stands in place of a word that is to be restored
 
     @property
     def all(self) -> tuple[int, ...]:
@@ -109,8 +102,7 @@ def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenize
 
     A vocabulary file counts as cased if any of its words holds a capital letter.
 
-    Args:
-        configuration: of the model in that folder, if it was read already; None: transformers reads it again.
+    Args: configuration: of the model in that folder, if it was read already; None: transformers reads it again.
     Raises: TokenizerError: missing, damaged, not a fast tokenizer, or without one of the five special tokens.
     """
     if path.is_file():

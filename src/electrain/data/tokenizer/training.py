@@ -11,7 +11,7 @@ from typing import IO
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
 
-from electrain.data.text.document import Document
+from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import (
     SPECIAL_TOKENS,
     save_tokenizer,

@@ -65,8 +65,7 @@ def tokenize_texts(
 ) -> list[TokenizedText]:
     """Cleans the texts as training text is cleaned, and tokenizes them; spans refer to the texts as given.
 
-    Args:
-        reads_masks: a mask token typed in a text is one; all other special tokens are always plain text.
+    Args: reads_masks: a mask token typed in a text is one; all other special tokens are always plain text.
     """
     cleaned = [clean_text(text) for text in texts]
     if reads_masks:
@@ -121,8 +120,7 @@ def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T]
 
     Longest first, because a batch that does not fit into memory then fails at the start of the work.
 
-    Args:
-        tokens_of: number of tokens of an item, special ones counted.
+    Args: tokens_of: number of tokens of an item, special ones counted.
     """
     batch: list[T] = []
     for item in sorted(items, key=lambda item: -tokens_of(item)):

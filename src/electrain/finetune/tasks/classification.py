@@ -1,7 +1,7 @@
 """Classification of a text or a pair of texts: each gets one label, or any number of labels."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,7 @@ from transformers import PreTrainedModel
 from electrain.data.labelled.examples import TextExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetune.tasks.metrics import classification_scores
-from electrain.finetune.tasks.task import (
-    Answer,
-    Collated,
-    Row,
-    Task,
-    logits_and_targets,
-    on_device,
-    results_in_order,
-    tokens_of,
-)
+from electrain.finetune.tasks.task import Answer, Collated, Row, Task, logits_and_targets, results_in_order, tokens_of
 
 # Where a text may have several labels, it gets those that are at least this probable.
 LABEL_THRESHOLD = 0.5
@@ -70,13 +61,9 @@ class TextTask(Task[TextExample]):
     @torch.inference_mode()
     def answer(self, model: PreTrainedModel, examples: Sequence[TextExample]) -> list[Answer]:
         """{"text"} with "pair" for a pair, and what `answer_of` says."""
-
-        def logits_of(rows: Sequence[Row]) -> Tensor:
-            logits: Tensor = model(**on_device(self.inputs(rows), model.device)).logits
-            return logits.float().cpu()
-
         answers = []
-        results = results_in_order(self.rows(examples), self.batch_tokens, logits_of)
+        rows, of_batch = self.rows(examples), lambda batch: self.logits(model, batch).float().cpu()
+        results: Iterator[tuple[Row, Tensor]] = results_in_order(rows, self.batch_tokens, of_batch)
         for example, (_, logits) in zip(examples, results, strict=True):
             texts = (
                 {"text": example.first} if example.second is None else {"text": example.first, "pair": example.second}

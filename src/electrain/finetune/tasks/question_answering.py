@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -270,19 +271,6 @@ def _target(window: ContextWindow, span: tuple[int, int]) -> tuple[int, int]:
     return span[0] + shift, span[1] + shift
 
 
-def span_logits(logits: NDArray[np.float32], longest: int) -> NDArray[np.float64]:
-    """(tokens, longest) float64: the logit of each span, by its first token and its length minus one.
-
-    Args:
-        logits: (2, tokens) float; logits of a span that begins, and of one that ends, at each token.
-    Returns: start logit + end logit; minus infinity where the end is outside the window.
-    """
-    start, end = logits.astype(np.float64)
-    filled = np.concatenate([end, np.full(longest - 1, -np.inf)])
-    spans: NDArray[np.float64] = start[:, None] + np.lib.stride_tricks.sliding_window_view(filled, longest)
-    return spans
-
-
 def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:
     """The span with the highest start logit + end logit in any window; None where there is no token.
 
@@ -291,16 +279,19 @@ def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.floa
 
     Args:
         windows: the windows of one context, in order.
-        logits: for each window (2, tokens) float, as in `span_logits`.
+        logits: for each window (2, tokens) float; logits of a span that begins, and of one that ends, at each token.
     """
     tokens = windows[-1].end
     if not tokens:
         return None
+    # By a span's first token and its length minus one: start logit + end logit, minus infinity beyond the window.
     best = np.full((tokens, longest), -np.inf)
     mass = best.copy()
     for window, both in zip(windows, logits, strict=True):
+        start, end = both.astype(np.float64)
+        filled = np.concatenate([end, np.full(longest - 1, -np.inf)])
+        own, spans = slice(window.start, window.end), start[:, None] + sliding_window_view(filled, longest)
         # In log space, since the logits of different windows are not normalised together and may be far apart.
-        own, spans = slice(window.start, window.end), span_logits(both, longest)
         np.maximum(best[own], spans, out=best[own])
         np.logaddexp(mass[own], spans, out=mass[own])
     place = int(best.argmax())

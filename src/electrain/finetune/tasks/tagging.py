@@ -20,7 +20,6 @@ from electrain.finetune.tasks.task import (
     Task,
     inference_batches,
     logits_and_targets,
-    on_device,
     padded,
     tokens_of,
 )
@@ -97,7 +96,7 @@ class Tagging(Task[TaggedExample]):
         silent = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
         tags = [[silent] * len(example.words) for example in examples]
         for batch in inference_batches(self.rows(examples), self.batch_tokens):
-            best = model(**on_device(self.inputs(batch), model.device)).logits.argmax(-1).tolist()
+            best = self.logits(model, batch).argmax(-1).tolist()
             for row, numbers in zip(batch, best, strict=True):
                 for word, number in zip(row.places, numbers, strict=False):
                     if word is not None:

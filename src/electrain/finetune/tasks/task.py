@@ -108,6 +108,11 @@ class Task(ABC, Generic[E]):
         """The encoder's inputs, as `encoder_inputs`."""
         return encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
 
+    def logits(self, model: PreTrainedModel, rows: Sequence[Row]) -> Tensor:
+        """The model's logits for the rows, on its device."""
+        logits: Tensor = model(**on_device(self.inputs(rows), model.device)).logits
+        return logits
+
 
 def padded(rows: Sequence[list[int]], padding: int) -> Tensor:
     """(rows, longest) int64: the lists, padded at the end to equal length."""

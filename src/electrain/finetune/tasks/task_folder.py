@@ -39,15 +39,13 @@ class TaskSettings:
     """The settings of a task, saved beside the weights so that evaluation and prediction do as training did.
 
     Attributes:
-        task: name of the task.
-        labels: the labels, in the order of the logits; empty for tasks without labels.
+        labels: in the order of the logits; empty for tasks without labels.
         has_many: True where a text may have several labels.
         columns: name of the column with each part of an example: text, pair, label, references.
         longest_tokens: maximum length of a row, in tokens.
-        window_overlap_tokens: number of tokens that two windows of a long context share, in question-answering.
-        longest_answer_tokens: maximum length of an answer, in question-answering.
+        window_overlap_tokens, longest_answer_tokens: see `QuestionAnswering`.
         generation: beams, length_penalty, no_repeat_ngram_tokens and longest_output_tokens of tasks that write.
-        label_smoothing: label smoothing in training, for tasks that write.
+        label_smoothing: in training, for tasks that write.
     """
 
     task: TaskName
@@ -150,11 +148,7 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
 
 @dataclass(frozen=True)
 class FineTuned:
-    """A model in evaluation mode, in float32, with its task.
-
-    Attributes:
-        source: the folder or hub id it was read from.
-    """
+    """A model in evaluation mode, in float32, with its task; it was read from the folder or hub id `source`."""
 
     model: PreTrainedModel
     task: Task[Any]

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import DataConfig, RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
-from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
-from electrain.data.text.document import Document
+from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, read_documents
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME
