@@ -27,20 +27,13 @@ from electrain.foundation.progress import say
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a run.
-
-    Attributes:
-        train, validation: examples of the task's kind; only the drawn ones where a number of examples is configured.
-        labels: labels of all training examples, drawn or not, in the order of the logits; empty for tasks without.
-        has_many: True where a training example, drawn or not, has several labels or none.
-        columns: names of the columns that were read.
-    """
+    """The examples of a run; only the drawn ones where a number of examples is configured."""
 
     train: list[Any]
     validation: list[Any]
-    labels: tuple[str, ...]
-    has_many: bool
-    columns: Columns
+    labels: tuple[str, ...]  # of all training examples, drawn or not, in the order of the logits; empty without labels
+    has_many: bool  # True where a training example, drawn or not, has several labels or none
+    columns: Columns  # that were read
 
 
 def read_all(

@@ -67,7 +67,7 @@ def write_report(run_directory: Path) -> Path:
     figures += [("training examples", whole(number(facts, "train_examples")))] if facts else []
     figures += [("validation examples", whole(len(judged)))] if judged else []
     figures += [("refused updates", whole(last(lines, "refused_updates") or 0))] if lines else []
-    scores = _scores(evaluations)
+    scores, wrong = _scores(evaluations), sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
     values = {
         "task": task,
         "model": facts.get("model"),
@@ -75,8 +75,11 @@ def write_report(run_directory: Path) -> Path:
         "curves": draw_curves(records, [*_score_plans(scores["score_names"]), *_TRAINING_PLANS]),
         "labels": _label_rows(judged),
         "confusion": _confusion(judged),
+        "judged": whole(len(judged)),
+        "wrong": whole(len(wrong)),
+        "errors": wrong[:SHOWN_ERRORS],
+        "error_measure": _ERROR_MEASURES.get(task, ""),
         **scores,
-        **_errors(task, judged),
     }
     return write_page(run_directory, "finetune/report.html", values)
 
@@ -148,13 +151,3 @@ def _confusion(judged: Sequence[Judged]) -> list[Record]:
         ]
         rows.append({"name": true, "cells": cells})
     return rows
-
-
-def _errors(task: str, judged: Sequence[Judged]) -> dict[str, Any]:
-    wrong = sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
-    return {
-        "judged": whole(len(judged)),
-        "wrong": whole(len(wrong)),
-        "errors": wrong[:SHOWN_ERRORS],
-        "error_measure": _ERROR_MEASURES.get(task, ""),
-    }

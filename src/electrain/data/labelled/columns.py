@@ -15,19 +15,12 @@ Role = Literal["text", "pair", "label", "references"]
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that hold the parts of an example. "" means: guess it, or, once guessed: there is none.
+    """The names of the columns that hold the parts of an example. "" means: guess it, or, once guessed: there is none."""
 
-    Attributes:
-        text: the text, the words (tagging), the question, or the text to summarize or translate.
-        pair: the second text of a pair, or the context of a question; not guessed when `text` is given.
-        label: the label, number, tags, answers, summary or translation.
-        references: further good summaries or translations, as lists of texts.
-    """
-
-    text: str = ""
-    pair: str = ""
-    label: str = ""
-    references: str = ""
+    text: str = ""  # the text, the words (tagging), the question, or the text to summarize or translate
+    pair: str = ""  # the second text of a pair, or the context of a question; not guessed when `text` is given
+    label: str = ""  # the label, number, tags, answers, summary or translation
+    references: str = ""  # further good summaries or translations, as lists of texts
 
 
 def flag(role: Role) -> str:

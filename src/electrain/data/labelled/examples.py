@@ -8,20 +8,13 @@ TaskName = Literal["classification", "regression", "tagging", "question-answerin
 
 @dataclass(frozen=True)
 class TextExample:
-    """A text, or a pair of texts, with a label or a number.
-
-    Attributes:
-        second: the second text of a pair; None for a single text.
-        labels: the label; any number of labels where texts can have several; empty when unknown (prediction).
-        value: the number of a regression example; None when unknown.
-        source: file and line, for messages.
-    """
+    """A text, or a pair of texts, with a label or a number."""
 
     first: str
-    second: str | None = None
-    labels: tuple[str, ...] = ()
-    value: float | None = None
-    source: str = ""
+    second: str | None = None  # None for a single text
+    labels: tuple[str, ...] = ()  # any number of labels where texts can have several; empty when unknown (prediction)
+    value: float | None = None  # the number of a regression example; None when unknown
+    source: str = ""  # file and line, for messages
 
 
 @dataclass(frozen=True)
@@ -35,31 +28,20 @@ class TaggedExample:
 
 @dataclass(frozen=True)
 class QuestionExample:
-    """A question about a text.
+    """A question about a text."""
 
-    Attributes:
-        identifier: an identifier that no other question in the data has.
-        answers: for each accepted answer, its text and the index of its first character in the context; empty when
-            unknown.
-    """
-
-    identifier: str
+    identifier: str  # that no other question in the data has
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...] = ()
+    answers: tuple[tuple[str, int], ...] = ()  # text and index of the first character in the context; empty: unknown
     source: str = ""
 
 
 @dataclass(frozen=True)
 class PairedExample:
-    """A text and its summary or translation.
-
-    Attributes:
-        target: the summary or translation to learn; empty when unknown (prediction).
-        references: further good outputs, for scoring.
-    """
+    """A text and its summary or translation."""
 
     text: str
-    target: str = ""
-    references: tuple[str, ...] = ()
+    target: str = ""  # the summary or translation to learn; empty when unknown (prediction)
+    references: tuple[str, ...] = ()  # further good outputs, for scoring
     source: str = ""

@@ -23,15 +23,10 @@ Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 @dataclass(frozen=True)
 class ReadExamples:
-    """The examples that were read, and how.
+    """The examples that were read, and how."""
 
-    Attributes:
-        examples: examples of the task's type, in the order of the sources; at least one.
-        columns: the columns that were used; pass them on to read further files in the same way.
-    """
-
-    examples: list[Any]
-    columns: Columns
+    examples: list[Any]  # examples of the task's type, in the order of the sources; at least one
+    columns: Columns  # the columns that were used; pass them on to read further files in the same way
 
 
 class _Counted:

@@ -39,13 +39,11 @@ _WHITE = " \t\r\n"
 class Record:
     """One row, sentence or question of a file, before cleaning.
 
-    Attributes:
-        values: the values by column; JSON, Parquet and Arrow give lists and numbers too, .tsv and .csv only text.
-        source: "file:line" (the line where the sentence or row begins), "file: row N" for files without lines, counted
-            from 0, or "file: question ID".
+    `source` is "file:line" (the line where the sentence or row begins), "file: row N" for files without lines, counted
+    from 0, or "file: question ID".
     """
 
-    values: dict[str, object]
+    values: dict[str, object]  # by column; JSON, Parquet and Arrow give lists and numbers too, .tsv and .csv only text
     source: str
 
 

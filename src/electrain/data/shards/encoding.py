@@ -20,21 +20,14 @@ Bytes = bytes  # inside the class below, `bytes` is a field
 
 
 class EncodedBatch(NamedTuple):
-    """The tokens of a batch of texts, one after another.
+    """The tokens of a batch of texts, one after another, and the texts' counts as in `CorpusCounts`."""
 
-    Attributes:
-        tokens: little-endian token ids, uint16 or uint32.
-        lengths: little-endian int64; tokens of each text.
-        bytes, dropped_characters, invalid_bytes: as in `CorpusCounts`.
-        begins_word: one byte for each token, 1 where a word begins; empty unless words were wanted.
-    """
-
-    tokens: bytes
-    lengths: bytes
+    tokens: bytes  # little-endian token ids, uint16 or uint32
+    lengths: bytes  # little-endian int64; tokens of each text
     bytes: int
     dropped_characters: int
     invalid_bytes: int
-    begins_word: Bytes = b""
+    begins_word: Bytes = b""  # one byte for each token, 1 where a word begins; empty unless words were wanted
 
 
 class Encoder:

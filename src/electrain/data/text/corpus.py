@@ -17,17 +17,13 @@ FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
 
 @dataclass(frozen=True)
 class Document:
-    """One text of a corpus.
+    """One text of a corpus, or a piece of one that `continues` in the next `Document`.
 
-    Attributes:
-        text: cleaned Unicode, never empty.
-        source: the place that it was read from, for messages: `file.jsonl.gz:17`.
-        continues: True if the next `Document` is a further piece of the same text. Only texts of more than 64 Ki
-            characters come in pieces, so that a file larger than memory can be one document.
+    Only texts of more than 64 Ki characters come in pieces, so that a file larger than memory can be one document.
     """
 
-    text: str
-    source: str
+    text: str  # cleaned Unicode, never empty
+    source: str  # the place that it was read from, for messages: `file.jsonl.gz:17`
     continues: bool = False
 
 
@@ -52,23 +48,14 @@ DEFAULT_FORMAT = CorpusFormat()
 
 @dataclass
 class CorpusCounts:
-    """What was read so far, and what was left out.
+    """What was read so far, and what was left out."""
 
-    Attributes:
-        documents: documents that hold text.
-        bytes: size of the cleaned text in UTF-8.
-        empty_documents: records without any text, left out.
-        empty_files: files of no bytes in a folder or glob, left out.
-        dropped_characters: control and format characters, NUL and U+FFFD, left out.
-        invalid_bytes: bytes that were not UTF-8, left out.
-    """
-
-    documents: int = 0
-    bytes: int = 0
-    empty_documents: int = 0
-    empty_files: int = 0
-    dropped_characters: int = 0
-    invalid_bytes: int = 0
+    documents: int = 0  # documents that hold text
+    bytes: int = 0  # size of the cleaned text in UTF-8
+    empty_documents: int = 0  # records without any text, left out
+    empty_files: int = 0  # files of no bytes in a folder or glob, left out
+    dropped_characters: int = 0  # control and format characters, NUL and U+FFFD, left out
+    invalid_bytes: int = 0  # bytes that were not UTF-8, left out
 
     def describe(self) -> str:
         return (

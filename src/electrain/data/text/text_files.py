@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,17 +20,11 @@ _CUT_AFTER = re.compile(r"[\s\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]")
 
 
 class RawText(NamedTuple):
-    """A record as it stands in the file, before cleaning.
+    """A record as it stands in the file, before cleaning."""
 
-    Attributes:
-        text: bytes that are not UTF-8 appear as lone surrogates (Python's "surrogateescape").
-        source: the place that it was read from, for messages.
-        continues: True if the next `RawText` is a further piece of the same document.
-    """
-
-    text: str
-    source: str
-    continues: bool
+    text: str  # bytes that are not UTF-8 appear as lone surrogates (Python's "surrogateescape")
+    source: str  # the place that it was read from, for messages
+    continues: bool  # True if the next `RawText` is a further piece of the same document
 
 
 def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
@@ -152,10 +146,9 @@ def as_text(value: object, source: str, column: str) -> str:
     return value
 
 
-def missing_column(source: str, column: str, existing: object) -> DataError:
+def missing_column(source: str, column: str, existing: Iterable[str]) -> DataError:
     """The error for a record without the column; it names the columns that exist."""
-    names = ", ".join(str(name) for name in existing) if isinstance(existing, (dict, list)) else str(existing)
-    return DataError(f'{source}: no column "{column}"; give one of these with --text-column: {names}')
+    return DataError(f'{source}: no column "{column}"; give one of these with --text-column: {", ".join(existing)}')
 
 
 @contextmanager

@@ -23,34 +23,22 @@ TEXTS_PER_CHUNK = 256
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as the model's tokens, without special ones.
+    """A text as the model's tokens, without special ones."""
 
-    Attributes:
-        text: the text as the user gave it.
-        token_ids: the id of each token.
-        spans: for each token, the index of its first character in `text` and of the character after its last.
-    """
-
-    text: str
+    text: str  # as the user gave it
     token_ids: list[int]
-    spans: list[tuple[int, int]]
+    spans: list[tuple[int, int]]  # index in `text` of each token's first character, and of the one after its last
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a text's tokens that makes one row of a model's input.
+    """A stretch of a text's tokens, from `start` to `end`, exclusive, that makes one row of a model's input."""
 
-    Attributes:
-        text: number of the text in its chunk.
-        start, end: the tokens of the text in this window, end exclusive.
-        answers_from, answers_to: those of them whose answers are taken from this window, end exclusive.
-    """
-
-    text: int
+    text: int  # number of the text in its chunk
     start: int
     end: int
-    answers_from: int
-    answers_to: int
+    answers_from: int  # the first of the tokens whose answers are taken from this window
+    answers_to: int  # the one after the last of them
 
 
 def chunks_of(texts: Iterable[T], size: int = TEXTS_PER_CHUNK) -> Iterator[list[T]]:

@@ -74,15 +74,10 @@ class TextTask(Task[TextExample]):
 
 @dataclass(frozen=True)
 class Classification(TextTask):
-    """Classification.
+    """Classification."""
 
-    Attributes, besides those of `Task`:
-        labels: the labels, in the order of the logits.
-        has_many: True where a text may have several labels or none.
-    """
-
-    labels: tuple[str, ...] = ()
-    has_many: bool = False
+    labels: tuple[str, ...] = ()  # the labels, in the order of the logits
+    has_many: bool = False  # True where a text may have several labels or none
 
     @property
     def main_score(self) -> str:

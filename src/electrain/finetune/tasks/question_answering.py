@@ -1,7 +1,7 @@
 """Question answering: finds the span of a text that answers a question; long texts are read in overlapping windows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,34 +28,21 @@ TEXTS_PER_CALL = 256
 
 @dataclass(frozen=True, eq=False)
 class TokenizedContext:
-    """A context, or a question, as tokens without special ones.
+    """A context, or a question, as tokens without special ones."""
 
-    Attributes:
-        text: the text as given.
-        token_ids: ids of the tokens.
-        starts: (tokens,) int32; index in `text` of each token's first character.
-        ends: (tokens,) int32; index in `text` of the character after each token.
-    """
-
-    text: str
-    token_ids: list[int]
-    starts: NDArray[np.int32]
-    ends: NDArray[np.int32]
+    text: str  # the text as given
+    token_ids: list[int]  # ids of the tokens
+    starts: NDArray[np.int32]  # (tokens,) int32; index in `text` of each token's first character
+    ends: NDArray[np.int32]  # (tokens,) int32; index in `text` of the character after each token
 
 
 class ContextWindow(NamedTuple):
-    """The part of a context that a row holds.
+    """The part of a context that a row holds: the tokens from `start` to `end`, exclusive."""
 
-    Attributes:
-        context: the whole context, which all its windows share.
-        start, end: the tokens of the context in this window, end exclusive.
-        first: place of the first of them in the row.
-    """
-
-    context: TokenizedContext
+    context: TokenizedContext  # the whole context, which all its windows share
     start: int
     end: int
-    first: int
+    first: int  # place of the first of them in the row
 
 
 class Span(NamedTuple):
@@ -72,18 +59,14 @@ class QuestionAnswering(Task[QuestionExample]):
 
     A row is [CLS] question [SEP] window [SEP]. In training, [CLS] is a candidate too: it is the target in windows that
     do not hold the whole answer.
-
-    Attributes, besides those of `Task`:
-        window_overlap_tokens: number of tokens that a window shares with the next one.
-        longest_answer_tokens: maximum length of a predicted answer; answers in training may be longer.
     Raises: ConfigurationError: windows overlap so far that the next one would not advance.
     Source: Devlin et al. 2018, section 4.2; google-research/electra, finetune/qa/qa_tasks.py.
     """
 
     main_score = "f1"
     longest_tokens: int = 384
-    window_overlap_tokens: int = 128
-    longest_answer_tokens: int = 30
+    window_overlap_tokens: int = 128  # number of tokens that a window shares with the next one
+    longest_answer_tokens: int = 30  # maximum length of a predicted answer; answers in training may be longer
 
     def __post_init__(self) -> None:
         room = self.longest_tokens - self.longest_question_tokens - 3
@@ -114,8 +97,10 @@ class QuestionAnswering(Task[QuestionExample]):
         rows = []
         for row in self._rows_without_targets(examples):
             if examples[row.example].answers:
-                span = _tokens_of_answer(row.places.context, examples[row.example])
-                row = Row(row.example, row.input_ids, row.token_type_ids, _target(row.places, span), row.places)
+                window: ContextWindow = row.places
+                first, last = _tokens_of_answer(window.context, examples[row.example])
+                shift, is_inside = window.first - window.start, window.start <= first and last < window.end
+                row = replace(row, target=(first + shift, last + shift) if is_inside else (0, 0))
             rows.append(row)
         return rows
 
@@ -261,14 +246,6 @@ def _place_of(answer: str, given: int, context: str) -> int:
     if not answer or -1 in (before, after):
         return max(before, after) if answer else -1
     return min(before, after, key=lambda place: abs(place - given))
-
-
-def _target(window: ContextWindow, span: tuple[int, int]) -> tuple[int, int]:
-    """First and last place of the answer in the row; (0, 0), which is [CLS], if the window does not hold all of it."""
-    if span[0] < window.start or span[1] >= window.end:
-        return 0, 0
-    shift = window.first - window.start
-    return span[0] + shift, span[1] + shift
 
 
 def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.float32]], longest: int) -> Span | None:

@@ -34,12 +34,9 @@ class Tagging(Task[TaggedExample]):
     """Tagging; the tag of a word is predicted at its first token (Devlin et al. 2018, section 5.3).
 
     Longer sentences are split into overlapping windows.
-
-    Attributes, besides those of `Task`:
-        labels: the tags, in the order of the logits.
     """
 
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # the tags, in the order of the logits
 
     @property
     def has_entities(self) -> bool:

@@ -22,57 +22,35 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """A sequence of tokens that goes through the model as a whole.
+    """A sequence of tokens that goes through the model as a whole; a long example has several (windows)."""
 
-    Attributes:
-        example: number of the example that the row belongs to; a long example has several rows (windows).
-        input_ids: token ids, special tokens included.
-        token_type_ids: one per token; all 0 for a single text.
-        target: what the loss compares with, in the task's own form; None where unknown.
-        places: what the task needs to map tokens back to the example, in its own form.
-        is_cut, is_target_cut: True where the end of the example, or of the target text, did not fit.
-    """
-
-    example: int
-    input_ids: list[int]
-    token_type_ids: list[int]
-    target: Any = None
-    places: Any = None
-    is_cut: bool = False
-    is_target_cut: bool = False
+    example: int  # its number among the examples
+    input_ids: list[int]  # special tokens included
+    token_type_ids: list[int]  # one per token; all 0 for a single text
+    target: Any = None  # what the loss compares with, in the task's own form; None where unknown
+    places: Any = None  # what the task needs to map tokens back to the example, in its own form
+    is_cut: bool = False  # True where the end of the example did not fit
+    is_target_cut: bool = False  # True where the end of the target text did not fit
 
 
 @dataclass(frozen=True)
 class Collated:
-    """Rows as tensors.
+    """Rows as tensors."""
 
-    Attributes:
-        tensors: what `Task.loss` reads: the model's keyword arguments, and targets.
-        scored: number of elements that the loss is summed over: rows, words or target tokens.
-        tokens: number of tokens, padding not counted.
-    """
-
-    tensors: dict[str, Tensor]
-    scored: int
-    tokens: int
+    tensors: dict[str, Tensor]  # what `Task.loss` reads: the model's keyword arguments, and targets
+    scored: int  # number of elements that the loss is summed over: rows, words or target tokens
+    tokens: int  # number of tokens, padding not counted
 
 
 @dataclass(frozen=True)
 class Task(ABC, Generic[E]):
-    """One kind of fine-tuning, set up for a model.
+    """One kind of fine-tuning, set up for a model."""
 
-    Attributes:
-        tokenizer: the encoder's fast tokenizer.
-        longest_tokens: maximum length of a row, in tokens, special ones counted.
-        with_token_types: False for encoders without token types (ModernBERT).
-        batch_tokens: maximum number of tokens, padding counted, in a forward pass without training.
-    """
-
-    tokenizer: PreTrainedTokenizerFast
-    longest_tokens: int = 128
+    tokenizer: PreTrainedTokenizerFast  # the encoder's fast tokenizer
+    longest_tokens: int = 128  # maximum length of a row, in tokens, special ones counted
     _: KW_ONLY
-    with_token_types: bool = True
-    batch_tokens: int = 8192
+    with_token_types: bool = True  # False for encoders without token types (ModernBERT)
+    batch_tokens: int = 8192  # maximum number of tokens, padding counted, in a forward pass without training
 
     @property
     @abstractmethod

@@ -38,25 +38,18 @@ _BY_ARCHITECTURE: dict[str, TaskName] = {
 class TaskSettings:
     """The settings of a task, saved beside the weights so that evaluation and prediction do as training did.
 
-    Attributes:
-        labels: in the order of the logits; empty for tasks without labels.
-        has_many: True where a text may have several labels.
-        columns: name of the column with each part of an example: text, pair, label, references.
-        longest_tokens: maximum length of a row, in tokens.
-        window_overlap_tokens, longest_answer_tokens: see `QuestionAnswering`.
-        generation: beams, length_penalty, no_repeat_ngram_tokens and longest_output_tokens of tasks that write.
-        label_smoothing: in training, for tasks that write.
+    The tasks' classes describe most of them.
     """
 
     task: TaskName
     labels: tuple[str, ...] = ()
     has_many: bool = False
-    columns: dict[str, str] = dataclasses.field(default_factory=dict)
+    columns: dict[str, str] = dataclasses.field(default_factory=dict)  # of text, pair, label and references
     longest_tokens: int = 128
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30
-    generation: dict[str, Any] = dataclasses.field(default_factory=dict)
-    label_smoothing: float = 0.0
+    generation: dict[str, Any] = dataclasses.field(default_factory=dict)  # the section [generation]
+    label_smoothing: float = 0.0  # of tasks that write, as is the line above
 
 
 def build_task(
