@@ -8,13 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from electrain.data.labelled.checks import (
-    labels_of,
-    require_known_labels,
-    require_several_labels,
-    require_single_labels,
-    require_valid_bio,
-)
+from electrain.data.labelled import checks
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import read_examples
@@ -51,14 +45,14 @@ def read_all(
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
     kept, known, has_many = read.examples, held_out.examples, False
     if task == "tagging":
-        kept, known = (require_valid_bio(part, skip_broken=data.skip_broken) for part in (kept, known))
+        kept, known = (checks.require_valid_bio(part, skip_broken=data.skip_broken) for part in (kept, known))
     if task in ("classification", "tagging"):
-        require_several_labels(kept)
+        checks.require_several_labels(kept)
         has_many = task == "classification" and any(len(example.labels) != 1 for example in kept)
         if task == "classification" and not has_many:
-            require_single_labels(known)
-        labels = _ordered(label for example in kept for label in labels_of(example))
-        require_known_labels(known, labels)
+            checks.require_single_labels(known)
+        labels = _ordered(label for example in kept for label in checks.labels_of(example))
+        checks.require_known_labels(known, labels)
     # Drawn last: a small part of a data set may lack some labels, or have one label each where the whole has several.
     kept = drawn(kept, data.train_examples, seed, "training")
     known = drawn(known, data.validation_examples, 0, "validation")

@@ -140,14 +140,8 @@ def _confusion(judged: Sequence[Judged]) -> list[Record]:
         return []
     rows = []
     for true in names:
-        total = sum(counts[true, given] for given in names)
-        cells = [
-            {
-                "count": whole(counts[true, given]),
-                "shade": f"{0.7 * counts[true, given] / max(1, total):.2f}",
-                "is_right": true == given,
-            }
-            for given in names
-        ]
+        own = {given: counts[true, given] for given in names}
+        shades = {given: f"{0.7 * count / max(1, sum(own.values())):.2f}" for given, count in own.items()}
+        cells = [{"count": whole(own[name]), "shade": shades[name], "is_right": name == true} for name in names]
         rows.append({"name": true, "cells": cells})
     return rows

@@ -76,13 +76,9 @@ def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> d
         "main_score": main,
         "best": best.directory.name,
         "scores": {
-            name: {
-                "median": statistics.median(run.scores[name] for run in scored),
-                "least": min(run.scores[name] for run in scored),
-                "greatest": max(run.scores[name] for run in scored),
-            }
+            name: {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
             for name in best.scores
-            if all(name in run.scores for run in scored)
+            if len(values := [run.scores[name] for run in scored if name in run.scores]) == len(scored)
         },
     }
     if runs[0].is_first:

@@ -15,7 +15,7 @@ Role = Literal["text", "pair", "label", "references"]
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns that hold the parts of an example. "" means: guess it, or, once guessed: there is none."""
+    """The names of the columns with the parts of an example. "" means: guess it, or, once guessed: there is none."""
 
     text: str = ""  # the text, the words (tagging), the question, or the text to summarize or translate
     pair: str = ""  # the second text of a pair, or the context of a question; not guessed when `text` is given

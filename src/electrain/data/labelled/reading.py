@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -115,13 +115,13 @@ def _maker(task: TaskName, broken: _Counted) -> Callable[[Record, Columns, bool]
 
 
 def _labelled_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
-    labels = _labels(record, columns.label) if with_targets else ()
-    return TextExample(*_texts(record, columns), labels=labels, source=record.source)
+    text, pair = _text(record, columns.text, "text"), _text(record, columns.pair, "pair") if columns.pair else None
+    return TextExample(text, pair, _labels(record, columns.label) if with_targets else (), source=record.source)
 
 
 def _number_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
     value = _number(record, columns.label) if with_targets else None
-    return TextExample(*_texts(record, columns), value=value, source=record.source)
+    return replace(_labelled_example(record, columns, False), value=value)
 
 
 def _paired_example(record: Record, columns: Columns, with_targets: bool) -> PairedExample:
@@ -147,10 +147,6 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
         if "" in values:
             raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; fix or remove it")
     return example
-
-
-def _texts(record: Record, columns: Columns) -> tuple[str, str | None]:
-    return _text(record, columns.text, "text"), _text(record, columns.pair, "pair") if columns.pair else None
 
 
 def _text(record: Record, column: str, role: Role) -> str:

@@ -32,7 +32,15 @@ def adopt_files(directory: Path, writer: ShardWriter, tokenizer: "PreTrainedToke
     for path in sorted(directory.glob("*.ds")):
         tokens, ends = _open(path)
         _check(path, tokens, ends, tokenizer)
-        _copy(tokens, ends, writer)
+        start = 0
+        # In blocks, because the file may be larger than memory.
+        for first in range(0, len(ends), _BLOCK_DOCUMENTS):
+            some = ends[first : first + _BLOCK_DOCUMENTS]
+            writer.write(tokens[start : some[-1]], (some - start).tolist())
+            writer.counts.documents += len(some)
+            longest = int(np.diff(some, prepend=start).max())
+            writer.longest_document_tokens = max(writer.longest_document_tokens, longest)
+            start = int(some[-1])
         hashes[path.name] = file_hash(path)
     writer.close()
     return hashes
@@ -60,15 +68,3 @@ def _check(path: Path, tokens: Integers, ends: NDArray[np.int64], tokenizer: "Pr
         raise TokenizerError(f"{path}: documents begin with {tokenizer.cls_token}; {_HOW}")
     if int(tokens.max()) >= len(tokenizer):
         raise TokenizerError(f"{path}: holds ids beyond this tokenizer's {len(tokenizer):,}; {_HOW}")
-
-
-def _copy(tokens: Integers, ends: NDArray[np.int64], writer: ShardWriter) -> None:
-    start = 0
-    # In blocks, because the file may be larger than memory.
-    for first in range(0, len(ends), _BLOCK_DOCUMENTS):
-        some = ends[first : first + _BLOCK_DOCUMENTS]
-        writer.write(tokens[start : some[-1]], (some - start).tolist())
-        writer.counts.documents += len(some)
-        lengths = np.diff(some, prepend=start)
-        writer.longest_document_tokens = max(writer.longest_document_tokens, int(lengths.max()))
-        start = int(some[-1])

@@ -12,7 +12,7 @@ import numpy as np
 
 from electrain.data.shards.datatrove import adopt_files, is_tokenised
 from electrain.data.shards.encoding_pool import EncodingPool, available_cores
-from electrain.data.shards.writer import ShardWriter
+from electrain.data.shards.writer import TOKENIZER_FOLDER, ShardWriter
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
 from electrain.data.text.text_files import RawText
@@ -30,7 +30,6 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.progress import Progress, say
 
 COUNTS_NAME = "unigram_counts.npy"
-TOKENIZER_FOLDER = "tokenizer"
 _TOKENS_PER_FILE = 1 << 28  # half a gigabyte at two bytes a token: few files, each still quick to copy and to hash
 _BATCH_CHARACTERS = 1 << 18  # what a process encodes at once; see benchmarks/preparation.py
 _MANY_LINES = 1000
@@ -69,10 +68,7 @@ def prepare(
     begin_output(output)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
-        name = f"{TOKENIZER_FOLDER}/tokenizer.json"
-        writer = ShardWriter(
-            output, len(loaded), int(loaded.sep_token_id), _TOKENS_PER_FILE, name, with_words=chinese_words
-        )
+        writer = ShardWriter(output, loaded, _TOKENS_PER_FILE, with_words=chinese_words)
         try:
             if is_tokenised(sources):
                 hashes = adopt_files(Path(sources[0]), writer, loaded)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import Encoder, encode_texts
-from electrain.data.shards.prepare import COUNTS_NAME, TOKENIZER_FOLDER
-from electrain.data.shards.writer import Integers, TokenFile
+from electrain.data.shards.prepare import COUNTS_NAME
+from electrain.data.shards.writer import TOKENIZER_FOLDER, Integers, TokenFile
 from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from electrain.data.shards.encoding import EncodedBatch
 from electrain.data.text.corpus import CorpusCounts
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TOKENIZER_FOLDER = "tokenizer"
 Integers = NDArray[np.integer[Any]]  # token ids of any width, on disk and in memory
 
 
@@ -25,19 +29,15 @@ Integers = NDArray[np.integer[Any]]  # token ids of any width, on disk and in me
 class TokenFile:
     """The manifest's record of one finished file.
 
-    Attributes:
-        name: of the `.ds` file in the shards' folder.
-        sha256, index_sha256: of the `.ds` and the `.ds.index` file.
-        words_sha256: of the `.ds.words` file, which is ours and not datatrove's: a byte for each token, 1 where a word
-            begins. Empty: there is no such file.
+    The `.ds.words` file is ours and not datatrove's: a byte for each token, 1 where a word begins.
     """
 
-    name: str
+    name: str  # of the `.ds` file in the shards' folder
     tokens: int
     documents: int
     sha256: str
     index_sha256: str
-    words_sha256: str = ""
+    words_sha256: str = ""  # empty: there is no such file
 
 
 class TokenFileWriter:
@@ -68,14 +68,14 @@ class TokenFileWriter:
         self.tokens += len(tokens)
         self.documents += len(document_ends)
 
-    def finish(self, tokenizer_name: str) -> TokenFile:
+    def finish(self) -> TokenFile:
         """Syncs and closes the files, and writes the metadata file. Returns the record for the manifest."""
         for file, _ in self._files.values():
             file.flush()
             os.fsync(file.fileno())
             file.close()
         size = self._dtype.itemsize
-        lines = [f"{tokenizer_name}|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
+        lines = [f"{TOKENIZER_FOLDER}/tokenizer.json|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
         Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
         hashes = {ending: sha256.hexdigest() for ending, (_, sha256) in self._files.items()}
         words = hashes.get(".words", "")
@@ -99,23 +99,16 @@ class ShardWriter:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        vocabulary_size: int,
-        sep_id: int,
-        tokens_per_file: int,
-        tokenizer_name: str,
-        *,
-        with_words: bool = False,
+        self, directory: Path, tokenizer: "PreTrainedTokenizerFast", tokens_per_file: int, *, with_words: bool = False
     ) -> None:
         self.with_words = with_words
-        self.dtype = "<u2" if vocabulary_size <= 1 << 16 else "<u4"  # the smaller that holds every id, as in datatrove
+        self.dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"  # the smaller that holds every id, as in datatrove
         self.counts = CorpusCounts()
-        self.unigram_counts: NDArray[np.int64] = np.zeros(vocabulary_size, np.int64)
+        self.unigram_counts: NDArray[np.int64] = np.zeros(len(tokenizer), np.int64)
         self.tokens = 0
         self.longest_document_tokens = 0
-        self._directory, self._tokens_per_file, self._tokenizer_name = directory, tokens_per_file, tokenizer_name
-        self._sep = np.array([sep_id], self.dtype)
+        self._directory, self._tokens_per_file = directory, tokens_per_file
+        self._sep = np.array([tokenizer.sep_token_id], self.dtype)
         self._open_tokens = 0  # tokens of the document whose end has not come yet; it may span batches
         self._finished: list[TokenFile] = []
         self._file: TokenFileWriter | None = None
@@ -154,12 +147,7 @@ class ShardWriter:
             self.write(np.concatenate(parts), ends, None if begins is None else np.concatenate(begin_parts))
 
     def write(self, tokens: Integers, ends: list[int], begins: NDArray[np.bool_] | None = None) -> None:
-        """Appends ids that hold their [SEP] already.
-
-        Args:
-            ends: document ends, exclusive, counted from the first of these ids.
-            begins: (tokens,) bool; True where a word begins; None: the files do not say.
-        """
+        """Appends ids that hold their [SEP] already; arguments as in `TokenFileWriter.write`."""
         self.unigram_counts += np.bincount(tokens, minlength=len(self.unigram_counts))
         self.tokens += len(tokens)
         while len(tokens):
@@ -181,7 +169,7 @@ class ShardWriter:
         if self._file is not None:
             file, self._file = self._file, None
             try:
-                self._finished.append(file.finish(self._tokenizer_name))
+                self._finished.append(file.finish())
             except OSError:
                 file.abandon()
                 raise

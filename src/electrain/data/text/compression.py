@@ -7,6 +7,7 @@ import bz2
 import gzip
 import io
 import lzma
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,6 @@ from typing import IO, Any, cast
 from electrain.foundation.errors import DataError
 
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
-_COPY_BYTES = 1 << 20
 
 
 def uncompressed_suffix(path: Path) -> str:
@@ -57,8 +57,7 @@ def open_seekable(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             return
         with tempfile.TemporaryFile() as unpacked:
-            while block := stream.read(_COPY_BYTES):
-                unpacked.write(block)
+            shutil.copyfileobj(stream, unpacked)
             unpacked.seek(0)
             yield unpacked
 

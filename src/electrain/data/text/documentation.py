@@ -28,20 +28,16 @@ def read_documentation() -> Iterator[RawText]:
 
 
 def _texts(library: Path, packages: list[Path]) -> Iterator[tuple[str, str]]:
-    yield from _read_topics(library / "pydoc_data" / "topics.py")
+    topics = _parse(library / "pydoc_data" / "topics.py")
+    for statement in topics.body if topics else []:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for name, text in ast.literal_eval(statement.value).items():
+                yield text, f"topic {name}"
     for folder in [library, *packages]:
         for path in sorted(folder.rglob("*.py")):
             relative = path.relative_to(folder)
             if not _SKIPPED_FOLDERS.intersection(relative.parts):
                 yield _read_docstrings(path), str(relative)
-
-
-def _read_topics(path: Path) -> Iterator[tuple[str, str]]:
-    tree = _parse(path)
-    for statement in tree.body if tree else []:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            for name, text in ast.literal_eval(statement.value).items():
-                yield text, f"topic {name}"
 
 
 def _read_docstrings(path: Path) -> str:

@@ -28,10 +28,7 @@ class HubRows(Protocol):
 
 
 def read_table(path: Path, column: str) -> Iterator[RawText]:
-    """One document per row of a Parquet or Arrow file, from the column `column`.
-
-    Raises: DataError: damaged file, or no such column.
-    """
+    """One document per row of a Parquet or Arrow file. Raises: DataError: damaged file, or no such column."""
     number = 0
     for batch in table_batches(path, column):
         for value in batch.column(batch.schema.get_field_index(column)):

@@ -49,10 +49,7 @@ def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
-    """One document per line, from the field `column`.
-
-    Raises: DataError: a line is not a JSON object, or lacks the field.
-    """
+    """One document per line. Raises: DataError: a line is not a JSON object, or lacks the field `column`."""
     for line, source in filled_lines(path):
         record = parse_object(line, source, column)
         if column not in record:
@@ -80,10 +77,7 @@ def parse_object(line: str, source: str, field: str) -> dict[str, object]:
 
 
 def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
-    """One document per row, from the field `column` of the header; tab-separated files have no quoting.
-
-    Raises: DataError: no such column, or the file breaks the rules of CSV.
-    """
+    """One document per row, from the field `column` of the header. Raises: DataError: no such column; as `csv_rows`."""
     rows = csv_rows(path, delimiter)
     _, header = next(rows, (1, []))
     if column not in header:

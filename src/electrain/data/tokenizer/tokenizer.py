@@ -109,15 +109,13 @@ def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenize
         vocabulary = _read_vocabulary(path)
         cased = any(token != token.lower() for token in vocabulary if not token.startswith(("[", "<")))
         return wrap(word_piece_tokenizer(vocabulary, cased=cased))
-    if is_hub_name(str(path)):
+    if is_hub_name(str(path)) or any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         return _load_folder(path, configuration)
     if not path.is_dir():
         raise TokenizerError(
             f"{path}: no such tokenizer; give a folder with tokenizer.json, a vocab.txt, or a model of the hub as "
             "OWNER/NAME"
         )
-    if (path / "tokenizer.json").is_file() or (path / "tokenizer_config.json").is_file():
-        return _load_folder(path, configuration)
     if (path / "vocab.txt").is_file():
         return load_tokenizer(path / "vocab.txt")
     raise TokenizerError(f"{path}: holds no tokenizer.json and no vocab.txt; give a tokenizer's folder")

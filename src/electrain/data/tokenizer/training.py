@@ -82,7 +82,6 @@ def train_tokenizer(
 
 @contextmanager
 def _removed_on_failure(output: Path, existed: bool) -> Iterator[None]:
-    """Removes the folder when the training failed and the folder was not there before."""
     try:
         yield
     except BaseException:

@@ -59,6 +59,7 @@ class QuestionAnswering(Task[QuestionExample]):
 
     A row is [CLS] question [SEP] window [SEP]. In training, [CLS] is a candidate too: it is the target in windows that
     do not hold the whole answer.
+
     Raises: ConfigurationError: windows overlap so far that the next one would not advance.
     Source: Devlin et al. 2018, section 4.2; google-research/electra, finetune/qa/qa_tasks.py.
     """

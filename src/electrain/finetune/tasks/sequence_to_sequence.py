@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -31,9 +31,7 @@ class SequenceToSequence(Task[PairedExample]):
         longest_target_tokens: maximum length of the target, end token counted; training targets are cut there, and
             writing stops there.
         label_smoothing: part of each target's probability that is spread over the vocabulary (Szegedy et al. 2016).
-        beams: number of beams in beam search; 1 takes the most likely token each time.
-        length_penalty: a beam's log-probability is divided by its length to this power.
-        no_repeat_ngram_tokens: length of token sequences that are never written twice; 0 for no such rule.
+        beams, length_penalty, no_repeat_ngram_tokens: see `GenerationConfig`.
     """
 
     longest_tokens: int = 256
@@ -56,14 +54,7 @@ class SequenceToSequence(Task[PairedExample]):
         end = writing_ids(self.target_tokenizer).end
         room = self.longest_target_tokens - 1
         return [
-            Row(
-                row.example,
-                row.input_ids,
-                row.token_type_ids,
-                target=[*target[:room], end] if example.target else None,
-                is_cut=row.is_cut,
-                is_target_cut=len(target) > room,
-            )
+            replace(row, target=[*target[:room], end] if example.target else None, is_target_cut=len(target) > room)
             for row, example, target in zip(self._source_rows(examples), examples, targets, strict=True)
         ]
 

@@ -98,12 +98,10 @@ class Tagging(Task[TaggedExample]):
                 for word, number in zip(row.places, numbers, strict=False):
                     if word is not None:
                         tags[row.example][word] = self.labels[number]
-        answers: list[Answer] = []
-        for example, of_example in zip(examples, tags, strict=True):
-            answer: Answer = {"words": list(example.words), "tags": of_example}
-            if self.has_entities:
-                answer["entities"] = entities_of(example.words, of_example)
-            answers.append(answer)
+        pairs = zip(examples, tags, strict=True)
+        answers: list[Answer] = [{"words": list(example.words), "tags": own} for example, own in pairs]
+        if self.has_entities:
+            answers = [one | {"entities": entities_of(one["words"], one["tags"])} for one in answers]
         return answers
 
     def score(self, examples: Sequence[TaggedExample], answers: Sequence[Answer]) -> dict[str, float]:
