@@ -40,6 +40,7 @@ from electrain.models.generators import GeneratorConfig
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.plan import plan
 from electrain.pretrain.run_folder import open_run_folder
+from electrain.training.runtime import device_of
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
 from sittings import claimed, read_lines
 
@@ -203,7 +204,8 @@ def measure(options: argparse.Namespace, run: Path) -> dict[str, float | None]:
         scores["detection_auc"] = judged["discriminator"]["auc"]
         if (run / "generator").is_dir():
             scores["own_detection_auc"] = evaluate_detection(run, [options.held_out])["discriminator"]["auc"]
-    blimp = evaluate_blimp(run, options.blimp, limit_pairs_per_set=options.pairs_per_set, bfloat16=True)["scorers"]
+    with torch.autocast(device_of().type, torch.bfloat16):
+        blimp = evaluate_blimp(run, options.blimp, limit_pairs_per_set=options.pairs_per_set)["scorers"]
     of_judge = ("discriminator", "electric", "correction")
     of_generator = ("pseudo_log_likelihood", "generator")
     for column, names in (("blimp_discriminator", of_judge), ("blimp_generator", of_generator)):

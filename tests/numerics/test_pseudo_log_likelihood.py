@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from electrain.foundation.errors import DataError
+from electrain.inference.evaluate import sentence_scores
 from electrain.inference.evaluate.sentence_scores import one_pass_scores, pseudo_log_likelihoods, tokenize_sentences
 from electrain.inference.model import load_detector, load_language_model
 
@@ -31,8 +32,9 @@ SENTENCES = [
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
 @pytest.mark.parametrize("batch_tokens", [1, 40])
 def test_discriminator_score_equals_one_sentence_at_a_time(
-    tiny_run: Callable[..., Path], backbone: str, batch_tokens: int
+    tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, backbone: str, batch_tokens: int
 ) -> None:
+    monkeypatch.setattr(sentence_scores, "BATCH_TOKENS", batch_tokens)
     folder = tiny_run(backbone) / ("model" if backbone == "electra" else "detector")
     kind = ElectraForPreTraining if backbone == "electra" else ModernBertForTokenClassification
     network, tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -43,9 +45,7 @@ def test_discriminator_score_equals_one_sentence_at_a_time(
         is_original = torch.sigmoid(-logits) if backbone == "electra" else torch.softmax(logits, -1)[:, 0]
         expected.append(is_original[1:-1].log().double().numpy())
     detector = load_detector(tiny_run(backbone))
-    scores = one_pass_scores(
-        detector, tokenize_sentences(detector, SENTENCES), "discriminator", batch_tokens=batch_tokens
-    )
+    scores = one_pass_scores(detector, tokenize_sentences(detector, SENTENCES), "discriminator")
     np.testing.assert_allclose(scores["discriminator"], [each.sum() for each in expected], rtol=1e-4)
     np.testing.assert_allclose(scores["discriminator_mean"], [each.mean() for each in expected], rtol=1e-4)
 
@@ -53,8 +53,9 @@ def test_discriminator_score_equals_one_sentence_at_a_time(
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
 @pytest.mark.parametrize("batch_tokens", [1, 40])
 def test_pseudo_log_likelihood_equals_one_mask_at_a_time(
-    tiny_run: Callable[..., Path], backbone: str, batch_tokens: int
+    tiny_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, backbone: str, batch_tokens: int
 ) -> None:
+    monkeypatch.setattr(sentence_scores, "BATCH_TOKENS", batch_tokens)
     folder = tiny_run(backbone) / "generator"
     kind = ElectraForMaskedLM if backbone == "electra" else ModernBertForMaskedLM
     network, tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -72,7 +73,7 @@ def test_pseudo_log_likelihood_equals_one_mask_at_a_time(
         within_word.append(total)
     language_model = load_language_model(tiny_run(backbone))
     sentences = tokenize_sentences(language_model, SENTENCES)
-    scores = pseudo_log_likelihoods(language_model, sentences, batch_tokens=batch_tokens)
+    scores = pseudo_log_likelihoods(language_model, sentences)
     np.testing.assert_allclose(scores["pseudo_log_likelihood"], sums, rtol=1e-4)
     np.testing.assert_allclose(scores["pseudo_log_likelihood_mean"], means, rtol=1e-4)
     np.testing.assert_allclose(scores["pseudo_log_likelihood_within_word"], within_word, rtol=1e-4)

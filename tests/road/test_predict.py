@@ -22,6 +22,7 @@ from electrain.foundation.errors import CheckpointError, DataError, ElectrainErr
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.model import load_detector, load_generator, load_language_model
+from electrain.inference.predict import pretrained
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
 from electrain.inference.predict.tasks import predict_embed
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
@@ -71,10 +72,13 @@ def test_batches_keep_to_their_tokens() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
-def test_detect_equals_one_text_at_a_time_and_keeps_the_order(tiny_run: Runs, backbone: str) -> None:
+def test_detect_equals_one_text_at_a_time_and_keeps_the_order(
+    tiny_run: Runs, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    monkeypatch.setattr(pretrained, "BATCH_TOKENS", 64)
     texts = ["the cat", "", "a dog sees the cats .", "x", "   ", "who are the happy dogs ?"] * 60
     detector = load_detector(tiny_run(backbone))
-    together = list(predict_detect(detector, iter(texts), batch_tokens=64))
+    together = list(predict_detect(detector, iter(texts)))
     assert [answer["text"] for answer in together] == texts
     for text, answer in zip(texts[:6], together[:6], strict=True):
         (alone,) = predict_detect(detector, [text])

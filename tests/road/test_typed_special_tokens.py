@@ -153,3 +153,18 @@ def test_a_decoders_end_of_text_is_plain_in_a_target() -> None:
     (ids,) = plain_ids(tokenizer, ["<|endoftext|>"])
     assert tokenizer.eos_token_id not in ids
     assert len(ids) == len("<|endoftext|>")
+
+
+@pytest.mark.parametrize("verb", ["detect", "embed", "generate", "corrupt"])
+def test_a_text_is_cleaned_as_in_pretraining(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    """Half of a surrogate pair, which JSON can hold and no tokenizer takes, is dropped as pretraining drops it."""
+    answers = []
+    for text in (r"bak fil\ud800\u200b   gom", "bak fil gom"):
+        (tmp_path / "texts.jsonl").write_text('{"text": "' + text + '"}\n')
+        (answer,) = _answers(capsys, "predict", verb, "--input", tmp_path / "texts.jsonl", "--model", run)
+        for token in answer.get("tokens", []) if verb == "detect" else []:
+            del token["start"], token["end"]  # they count the characters of the text as given
+        answers.append({name: value for name, value in answer.items() if name != "text"})
+    assert answers[0] == answers[1]

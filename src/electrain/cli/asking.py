@@ -2,9 +2,9 @@
 
 import json
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, Number, TaskChoice, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
@@ -167,7 +167,7 @@ def predict(
     )
 
     require_writable(output)
-    results: Iterator[dict[str, Any]]
+    results: Iterator[Mapping[str, object]]
     if task in predict_tasks.TASK_OF_VERB:
         if not texts and predict_tasks.holds_examples(input):
             results = predict_tasks.predict_examples(task, model, [str(input)])

@@ -14,7 +14,7 @@ from electrain.foundation.configuration import Tables
 from electrain.foundation.output_folder import require_empty
 from electrain.foundation.progress import say
 from electrain.inference.evaluate.detection import evaluate_detection
-from electrain.inference.predict.pretrained import predict_detect
+from electrain.inference.predict.pretrained import DetectedText, predict_detect
 from electrain.pretrain.configuration import load_configuration
 from electrain.pretrain.run import pretrain
 
@@ -114,6 +114,6 @@ Next, with your own text:
 """)
 
 
-def _most_suspicious(prediction: dict[str, Any]) -> str:
+def _most_suspicious(prediction: DetectedText) -> str:
     ranked = sorted(prediction["tokens"], key=lambda token: -token["probability_replaced"])[:SHOWN_WORDS]
     return ", ".join(f"{token['token']} {token['probability_replaced']:.0%}" for token in ranked)

@@ -1,13 +1,15 @@
-"""Text corrupted as a run corrupted it in training, with the networks that the run left behind."""
+"""Corrupts text as a pretraining run did, with the networks that the run left behind."""
 
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import PackedBatch
@@ -28,8 +30,9 @@ from electrain.pretrain.objectives.corruption import (
 )
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import RunFolder
+from electrain.training.runtime import device_of
 
-# What is assumed of a model that is no run of electrain: the published recipe.
+# The settings for a model that electrain did not train: the published recipe.
 PUBLISHED_PRESET = "small"
 
 
@@ -37,10 +40,10 @@ class Corrupted(NamedTuple):
     """Rows after corruption.
 
     Attributes:
-        rows: with the passages written.
+        rows: the rows, including the passages that the generator wrote.
         proposal: the generator's words and logits at the selected positions.
-        ids: (batch, length) int64; what the discriminator reads.
-        is_replaced: (batch, length) bool; what it is to find.
+        ids: (batch, length) int64; the input of the discriminator.
+        is_replaced: (batch, length) bool; the labels of the discriminator.
     """
 
     rows: Rows
@@ -51,16 +54,14 @@ class Corrupted(NamedTuple):
 
 @dataclass(frozen=True)
 class Corruption:
-    """How a run corrupts rows, at its last step, by the code that trained it.
-
-    Of a mixture of depths the last depth alone is used: the run's folders do not hold the weights of the mixture.
+    """The corruption of a run at its last step, computed by the functions that trained the run.
 
     Attributes:
-        config: the run's configuration, with the seed that is asked for.
-        generator: what proposes words.
-        proposals: how it proposes them.
+        config: the run's configuration, with another seed.
+        generator: the network or word frequencies that propose words.
+        proposals: how words are drawn and placed.
         vocabulary: of the run's tokenizer.
-        device: where the generator lies.
+        device: the device of the generator.
     """
 
     config: PretrainConfig
@@ -70,13 +71,13 @@ class Corruption:
     device: torch.device
 
     def masked(self, packed: PackedBatch) -> Rows:
-        """Packed rows with positions selected and masked, on the device; nothing is written or proposed yet."""
+        """The packed rows on the device, with positions selected and masked."""
         last_step = self.config.training.steps - 1
         return corrupted_micro_batch(packed, self.config, self.vocabulary, last_step).rows.to(self.device)
 
     @torch.inference_mode()
     def corrupted(self, masked: Rows) -> Corrupted:
-        """Masked rows with passages written and words proposed and placed."""
+        """The masked rows, with passages written, and with words proposed and placed."""
         rows = written_rows(masked, self.generator, self.proposals)
         proposal = propose(rows, self.generator, self.proposals)
         ids = corrupted_ids(rows, proposal.words, self.proposals)
@@ -84,61 +85,53 @@ class Corruption:
 
 
 def corruption_settings(run: RunFolder) -> PretrainConfig:
-    """The configuration whose corruption a model is to be shown: that of its run, or else the published recipe.
+    """The configuration that decides how rows are packed and corrupted for a model.
 
-    A run of the masked-language-modelling baseline has no generator of its own: it keeps its noise, its masked
-    fraction and its rows, and everything else is as published.
+    It is that of the run, or the published recipe for any other model. A run of the masked-language-modelling baseline
+    has no generator: its noise, masked fraction and rows are combined with the published recipe.
     """
+    if run.config is None or not run.is_baseline:
+        return run.config or load_configuration(PUBLISHED_PRESET)
     published = load_configuration(PUBLISHED_PRESET)
-    if run.config is None:
-        return published
-    if run.is_baseline:
-        return dataclasses.replace(published, corruption=run.config.corruption, data=run.config.data)
-    return run.config
+    return dataclasses.replace(published, corruption=run.config.corruption, data=run.config.data)
 
 
 def open_corruption(
-    run: RunFolder, sampler: LoadedModel | None, tokenizer: Any, seed: int, config: PretrainConfig | None = None
+    run: RunFolder, sampler: LoadedModel | None, tokenizer: PreTrainedTokenizerFast, seed: int, config: PretrainConfig
 ) -> Corruption:
-    """Corruption as a run does it.
+    """The corruption that a configuration describes.
 
     Args:
-        sampler: the generator; None: word frequencies, from a run with a unigram generator.
-        tokenizer: the run's.
-        seed: decides masks and samples, in place of the run's own.
-        config: in place of `corruption_settings(run)`.
+        sampler: the generator; None draws words by their frequency in the training text of the run.
+        tokenizer: of the run.
+        seed: decides masks and samples, in place of the seed in `config`.
     Raises: CheckpointError: the run's word frequencies are missing or damaged.
     """
-    config = config or corruption_settings(run)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
     special_ids = special_ids_of(tokenizer)
+    # A run does not save the weights of a mixture of depths. A FrozenGenerator proposes words at its last depth alone.
     proposals = proposal_settings(config, special_ids)
-    if proposals.training == "mixture":
-        proposals = dataclasses.replace(proposals, depths=())
-    generator: FrozenGenerator | UnigramGenerator
-    if sampler is None:
-        choice = config.generator
-        counts = unigram_counts(Path(run.path))
-        if counts is None:
-            raise CheckpointError(f"{run}: holds no {COUNTS_NAME}, from which its generator draws; copy the run again")
-        generator = UnigramGenerator(counts, choice.clusters, choice.temperature, sorted(special_ids.all))
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        generator.to(device)
-    else:
-        generator, device = FrozenGenerator(sampler.model, sampler.vocabulary_size), sampler.device
-    return Corruption(config, generator, proposals, vocabulary_of(tokenizer), device)
+    if sampler is not None:
+        network = FrozenGenerator(sampler.model, sampler.vocabulary_size)
+        return Corruption(config, network, proposals, vocabulary_of(tokenizer), sampler.device)
+    counts = unigram_counts(run)
+    if counts is None:
+        raise CheckpointError(f"{run}: holds no {COUNTS_NAME}, from which its generator draws; copy the run again")
+    choice, device = config.generator, device_of()
+    words = UnigramGenerator(counts, choice.clusters, choice.temperature, sorted(special_ids.all)).to(device)
+    return Corruption(config, words, proposals, vocabulary_of(tokenizer), device)
 
 
-def unigram_counts(run: Path) -> "np.ndarray[tuple[int], np.dtype[np.int64]] | None":
-    """(vocabulary,) int64: how often each token stood in a run's training text; None where the folder does not say.
+def unigram_counts(run: RunFolder) -> NDArray[np.int64] | None:
+    """(vocabulary,) int64: how often each token occurred in the training text; None if the folder does not say.
 
     Raises: CheckpointError: the file is damaged.
     """
-    path = run / COUNTS_NAME
+    path = Path(run.path) / COUNTS_NAME
     if not path.is_file():
         return None
     try:
-        counts: np.ndarray[tuple[int], np.dtype[np.int64]] = np.load(path, allow_pickle=False)
+        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); copy it again, or remove it") from error
     if counts.ndim != 1:

@@ -1,27 +1,34 @@
-"""Pretrained networks from a run folder, a Hugging Face folder or the hub, or one line saying why not."""
+"""Opens pretrained networks from a run folder, a model folder or the Hugging Face hub."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from electrain.data.tokenizer.windows import TokenizedText, Window
-from electrain.foundation.errors import CheckpointError, TokenizerError
+from electrain.finetune.tasks.task import padded
+from electrain.foundation.errors import CheckpointError
 from electrain.models import heads
 from electrain.models.backbones import BACKBONES, LABELS, Backbone, backbone_of, encode, positions_of
 from electrain.models.discriminator import Head
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import require_causal
-from electrain.models.generators import places_before, take_positions
 from electrain.models.heads import language_model_kind, states_and_word_logits
 from electrain.pretrain.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
+# A run folder, a model folder or a hub id; or a run folder that has been read already.
+Source = Path | str | RunFolder
 _ROLES: dict[Kind, str] = {
     "detection": "discriminator",
     "masked-language-model": "generator or masked language model",
@@ -31,22 +38,21 @@ _ROLES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its tokenizer, ready for inference: in evaluation mode, in float32.
+    """A network with its tokenizer, in evaluation mode and in float32.
 
     Attributes:
-        model: `ElectraForPreTraining`, `ElectraForMaskedLM`, their counterparts of the other backbones, a GPT-2, or
-            another language model.
+        model: a Hugging Face network with the head that `kind` names.
         tokenizer: the fast tokenizer from the same folder.
-        kind: detection (was each token replaced? or, of an electric head, its energy), masked-language-model (which
-            word stands at [MASK]?) or causal-language-model (which word comes next?).
-        source: the folder or hub name it was read from.
+        kind: detection gives each token the logit of "replaced" (an electric head gives its energy);
+            masked-language-model predicts the word at each [MASK]; causal-language-model predicts the next word.
+        source: the folder or hub id that the network was read from.
         longest_row: maximum number of tokens in one row, including special tokens. For a run it is at most the length
-            of the training rows, because embeddings of later positions were never trained.
+            of the training rows, because later position embeddings were never trained.
         vocabulary_size: one more than the tokenizer's largest id.
     """
 
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
     kind: Kind
     source: str
     longest_row: int
@@ -54,9 +60,8 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        device: torch.device = self.model.device
-        return device
+        """The device that holds the weights."""
+        return torch.device(self.model.device)
 
 
 def replaced_logits(
@@ -66,195 +71,152 @@ def replaced_logits(
 
     Args:
         input_ids: (batch, length) int64.
-        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
+        attention_mask: (batch, length) bool or int, true at real tokens; None if every token is real.
+        token_type_ids: (batch, length) int64.
     """
     hidden = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
     return heads.replaced_logits(detector.model, hidden).float()
 
 
-def masked_word_logits(
-    language_model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, is_asked: Tensor
+def word_logits_at(
+    language_model: LoadedModel, input_ids: Tensor, attention_mask: Tensor | None, is_selected: Tensor
 ) -> Tensor:
-    """(asked, vocabulary) float32: word logits at the positions where is_asked, in row order.
-
-    The prediction head runs at these positions only: with its output for each word of the vocabulary, it takes most of
-    the time of a small network.
+    """(selected, vocabulary) float32: logits of the words at the selected positions, in row order.
 
     Args:
-        input_ids: (batch, length) int64.
-        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
-        is_asked: (batch, length) bool; True where a word is wanted.
+        input_ids: (batch, length) int64. A masked language model needs [MASK] at a position to predict its word; a
+            causal one needs any padding to be at the end.
+        attention_mask: (batch, length) bool or int, true at real tokens; None if every token is real.
+        is_selected: (batch, length) bool; for a causal model, False at the first position of each row.
     """
-    return _word_logits(language_model, input_ids, None, attention_mask, lambda x: x[is_asked])
+    if language_model.kind == "causal-language-model":
+        # The state of each token predicts the next token, so the state to read lies one position earlier.
+        is_selected = torch.cat([is_selected[:, 1:], torch.zeros_like(is_selected[:, :1])], dim=1)
+    return word_logits(language_model, input_ids, None, attention_mask, lambda states: states[is_selected])
 
 
-def next_word_logits(language_model: LoadedModel, input_ids: Tensor, is_asked: Tensor) -> Tensor:
-    """(asked, vocabulary) float32: a causal model's word logits at the positions where is_asked, in row order.
-
-    Each word is predicted from the tokens before it, so is_asked must be False at the first position of a row.
-
-    Args:
-        input_ids: (batch, length) int64; padding, if any, at the end.
-        is_asked: (batch, length) bool.
-    """
-    before = torch.zeros_like(is_asked)
-    before[:, :-1] = is_asked[:, 1:]
-    return _word_logits(language_model, input_ids, None, None, lambda x: x[before])
-
-
-def proposed_word_logits(
-    language_model: LoadedModel,
-    token_ids: Tensor,
-    masked_ids: Tensor,
-    token_type_ids: Tensor,
-    attention_mask: Tensor | None,
-    positions: Tensor,
-) -> Tensor:
-    """(batch, selected, vocabulary) float32: what a generator of either kind proposes at the selected positions.
-
-    Args:
-        token_ids: (batch, length) int64, the row as it was; input of a causal model, which sees only earlier tokens.
-        masked_ids: (batch, length) int64, the row with [MASK]; input of a masked language model.
-        token_type_ids: (batch, length) int64.
-        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
-        positions: (batch, selected) int64.
-    """
-    is_causal = language_model.kind == "causal-language-model"
-    ids, places = (token_ids, places_before(positions)) if is_causal else (masked_ids, positions)
-    return _word_logits(language_model, ids, token_type_ids, attention_mask, lambda x: take_positions(x, places))
-
-
-def _word_logits(
+def word_logits(
     language_model: LoadedModel,
     input_ids: Tensor,
     token_type_ids: Tensor | None,
     attention_mask: Tensor | None,
     take: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Word logits in float32, cut to the tokenizer's vocabulary: the output layer of a hub model can be padded."""
+    """(..., vocabulary) float32: word logits from the states that `take` selects.
+
+    Args: as `electrain.models.heads.states_and_word_logits`.
+    """
     _, logits = states_and_word_logits(language_model.model, input_ids, token_type_ids, attention_mask, take)
+    # Models on the hub may pad their output layer to a round size; those logits belong to no token.
     return logits[..., : language_model.vocabulary_size].float()
 
 
-def load_detector(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
-    """The discriminator of a run folder, of a model's folder, or on the hub.
+def load_detector(source: Source) -> LoadedModel:
+    """The discriminator of a run, of a model folder or of a hub model.
 
-    Raises: CheckpointError: no such folder, no or damaged weights, or not a discriminator. TokenizerError: no
-        tokenizer, or one that is not the model's.
+    Raises: CheckpointError: no such folder, missing or damaged weights, or no discriminator. TokenizerError: no
+        tokenizer, or one that does not fit the model.
     """
-    run = open_run_folder(folder)
-    if run.heads and "detection" not in run.heads:
-        raise CheckpointError(
-            f"{run}: has no detection head, only {', '.join(run.heads)}; "
-            'pretrain with "detection" among the [discriminator] heads'
-        )
-    source = run.heads.get("detection", run.model)
-    return _load(run, source, configuration_of(source), "detection", device)
+    run = open_run_folder(source)
+    return load_head(run, "detection") if run.heads else _load(run, run.model, lambda _: "detection")
 
 
-def load_language_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
-    """The masked or causal language model of a run folder, of a model's folder, or on the hub.
-
-    Of a run folder it is the generator; without a generator, the correction head; without that, the model itself,
-    which is right for a run of the masked-language-modelling baseline. Raises: as `load_detector`.
-    """
-    run = open_run_folder(folder)
-    source = run.generator or run.heads.get("correction", run.model)
-    configuration = configuration_of(source)
-    return _load(run, source, configuration, language_model_kind(configuration), device)
-
-
-def load_head(folder: Path | str | RunFolder, head: Head, *, device: str | None = None) -> LoadedModel:
-    """The network with a further head of a run's discriminator: correction or electric.
+def load_head(source: Source, head: Head) -> LoadedModel:
+    """The network that holds one head of a run's discriminator.
 
     Raises: CheckpointError: the run has no such head; otherwise as `load_detector`.
     """
-    run = open_run_folder(folder)
+    run = open_run_folder(source)
     if head not in run.heads:
         raise CheckpointError(
             f"{run}: has no {head} head, only {', '.join(run.heads) or 'what its model/ is'}; "
-            f'pretrain with [discriminator] heads = ["detection", "{head}"]'
+            f'pretrain with "{head}" among the [discriminator] heads'
         )
-    return _load(run, run.heads[head], configuration_of(run.heads[head]), HEAD_KINDS[head], device)
+    return _load(run, run.heads[head], lambda _: HEAD_KINDS[head])
 
 
-def load_model(folder: Path | str | RunFolder, *, device: str | None = None) -> LoadedModel:
-    """The network in `model/`: a discriminator or a language model, as its class says. Raises: as `load_detector`."""
-    run = open_run_folder(folder)
-    configuration = configuration_of(run.model)
-    name = (configuration.architectures or [""])[0]
-    is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
-    kind: Kind = "detection" if is_detector else language_model_kind(configuration)
-    return _load(run, run.model, configuration, kind, device)
+def load_language_model(source: Source) -> LoadedModel:
+    """The masked or causal language model of a run, of a model folder or of a hub model.
 
-
-def load_generator(
-    folder: Path | str | RunFolder, generator: Path | str | None, *, device: str | None = None
-) -> LoadedModel:
-    """The generator that belongs to a discriminator: the one named, or the run folder's own.
-
-    Raises: CheckpointError: `folder` is no run folder and no generator is named; otherwise as `load_detector`.
+    In a run it is the generator; without a generator, the correction head; without that head, the network in `model/`,
+    which predicts words in a run of the masked-language-modelling baseline. Raises: as `load_detector`.
     """
-    run = open_run_folder(folder)
+    run = open_run_folder(source)
+    return _load(run, run.generator or run.heads.get("correction", run.model), language_model_kind)
+
+
+def load_model(source: Source) -> LoadedModel:
+    """The network in `model/`. Its class decides whether it is a discriminator. Raises: as `load_detector`."""
+
+    def kind_of(configuration: PretrainedConfig) -> Kind:
+        name = (configuration.architectures or [""])[0]
+        is_detector = name.endswith(("ForPreTraining", "ForTokenClassification"))
+        return "detection" if is_detector else language_model_kind(configuration)
+
+    run = open_run_folder(source)
+    return _load(run, run.model, kind_of)
+
+
+def load_generator(source: Source, generator: Path | str | None) -> LoadedModel:
+    """The generator that belongs to a discriminator: the one named, or else the run's own.
+
+    Raises: CheckpointError: no generator is named and `source` holds none; otherwise as `load_detector`.
+    """
+    run = open_run_folder(source)
     if generator is None and run.generator is None:
         raise CheckpointError(
             f"{run}: holds no generator; give the folder of a run (with model/ and generator/ inside) or --generator"
         )
-    return load_language_model(run if generator is None else generator, device=device)
+    return load_language_model(run if generator is None else generator)
 
 
-def require_same_vocabulary(first: LoadedModel, second: LoadedModel) -> None:
-    """Raises TokenizerError unless both models number the same tokens alike."""
-    if first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
-        raise TokenizerError(f"{second.source}: has another vocabulary than {first.source}; give two models of one run")
-
-
-def _load(run: RunFolder, source: str, configuration: Any, kind: Kind, device: str | None) -> LoadedModel:
-    """The network in `source`, one of the run's folders, whose config.json has been read as `configuration`."""
-    backbone = backbone_of(configuration)
+def _load(run: RunFolder, source: str, kind_of: Callable[[PretrainedConfig], Kind]) -> LoadedModel:
+    """The network in `source`, which is one of the run's folders."""
+    configuration = configuration_of(source)
+    kind, backbone = kind_of(configuration), backbone_of(configuration)
     model_class = _class_for(backbone, kind)
     if model_class is None or configuration.is_encoder_decoder:
         detectors = ", ".join(name for name, one in BACKBONES.items() if one.detector)
         wanted = f"one of {detectors}" if kind == "detection" else "an encoder or a decoder alone"
         raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
     if kind == "detection" and backbone and backbone.detects_by_labels and configuration.id2label != LABELS:
+        # A tagger has the same class. Without this check its first two labels would be read as original and replaced.
         raise CheckpointError(
             f"{source}: its labels are not original and replaced, so it is no discriminator; give the folder of a run, "
-            "where the head that detects lies in detector/"
+            "which keeps the detection head in detector/"
         )
     tokenizer = tokenizer_of(source, configuration.vocab_size, configuration)
     model = weights_of(source, model_class, _ROLES[kind], configuration=configuration)
     if kind == "causal-language-model":
         require_causal(model)
-    place = device or device_of()
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, run.trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
-    return LoadedModel(model.to(place).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
+    return LoadedModel(model.to(device_of()).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
 
 
-def _class_for(backbone: Backbone | None, kind: Kind) -> Any:
-    """The Hugging Face class that reads a network of this kind; None: there is none.
-
-    A language model may be of an architecture that electrain does not pretrain: a frozen generator from the hub.
-    """
+def _class_for(backbone: Backbone | None, kind: Kind) -> type[PreTrainedModel] | None:
+    """The Hugging Face class that reads a network of this kind; None if there is none."""
+    # A frozen generator from the hub may have an architecture that electrain cannot pretrain: its class is found by
+    # transformers.
+    is_causal = kind == "causal-language-model"
+    any_class: type[PreTrainedModel] = AutoModelForCausalLM if is_causal else AutoModelForMaskedLM
     if kind == "detection":
         return backbone.detector if backbone else None
-    is_causal = kind == "causal-language-model"
-    if backbone and backbone.is_causal == is_causal:
-        return backbone.language_model
-    return AutoModelForCausalLM if is_causal else AutoModelForMaskedLM
+    return backbone.language_model if backbone and backbone.is_causal == is_causal else any_class
 
 
 def rows_of(
     model: LoadedModel, windows: Sequence[Window], texts: Sequence[TokenizedText]
 ) -> tuple[Tensor, Tensor | None]:
-    """Token ids, (windows, length) int64 with [CLS], [SEP] and padding; and which are real, or None where all are."""
+    """The windows as padded rows with [CLS] and [SEP].
+
+    Returns: (windows, length) int64 token ids, and (windows, length) bool, True at real tokens; None if all are real.
+    """
     tokenizer = model.tokenizer
     rows = [
         [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
         for window in windows
     ]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
-    is_real = torch.tensor([[place < len(row) for place in range(longest)] for row in rows])
+    ids = padded(rows, tokenizer.pad_token_id)
+    is_real = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
     return ids.to(model.device), None if is_real.all() else is_real.to(model.device)

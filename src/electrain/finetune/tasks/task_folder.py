@@ -150,9 +150,7 @@ class FineTuned:
     source: str
 
 
-def load_fine_tuned(
-    model: Path | str | RunFolder, tasks: tuple[TaskName, ...], *, device: str | None = None
-) -> FineTuned:
+def load_fine_tuned(model: Path | str | RunFolder, tasks: tuple[TaskName, ...]) -> FineTuned:
     """The model of a fine-tuning run, or of a model's folder or hub id, that was fine-tuned for one of the tasks.
 
     Raises: CheckpointError: it was not, or cannot be read. TokenizerError: its tokenizer cannot be used.
@@ -171,4 +169,4 @@ def load_fine_tuned(
     else:
         network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
     task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))
-    return FineTuned(network.to(device or device_of()).eval(), task, settings, tokenizer, source)
+    return FineTuned(network.to(device_of()).eval(), task, settings, tokenizer, source)

@@ -1,4 +1,4 @@
-"""Grammar without fine-tuning: which of two sentences does the model find more acceptable? (BLiMP)"""
+"""Scores grammar without fine-tuning: which of two sentences does the model find more acceptable? (BLiMP)"""
 
 import json
 from collections import defaultdict
@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from electrain.data.text.compression import open_stream
 from electrain.foundation.errors import DataError
 from electrain.inference.evaluate.sentence_scores import (
+    BATCH_TOKENS,
     Scores,
-    TokenizedSentences,
     one_pass_scores,
     pseudo_log_likelihoods,
     tokenize_sentences,
 )
-from electrain.inference.model import LoadedModel, load_detector, load_head, load_language_model, load_model
+from electrain.inference.model import LoadedModel, Source, load_head, load_language_model, load_model
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
+
+Results = dict[str, Any]  # printed as JSON
+ScorerName = Literal["discriminator", "electric", "correction", "generator", "pseudo_log_likelihood"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,11 @@ class MinimalPair:
     """Two sentences that differ in one point of grammar.
 
     Attributes:
-        good: the acceptable one.
-        bad: the other.
+        good: the acceptable sentence.
+        bad: the unacceptable sentence.
         set_name: BLiMP's UID, one of 67.
         phenomenon: BLiMP's linguistics_term, one of 12.
-        field: syntax, morphology, semantics or where two of them meet.
+        field: syntax, morphology, semantics or a combination of two.
     """
 
     good: str
@@ -43,30 +47,25 @@ class MinimalPair:
 
 
 def evaluate_blimp(
-    model: Path | str | RunFolder,
+    model: Source,
     data: Path | str,
     *,
     generator: Path | str | None = None,
-    batch_tokens: int = 8192,
     limit_pairs_per_set: int | None = None,
-    bfloat16: bool = False,
-    device: str | None = None,
-) -> dict[str, Any]:
-    """Accuracy on minimal pairs by every scorer that the model has.
+) -> Results:
+    """The accuracy on minimal pairs of every scorer that the model has; a tie counts half.
 
-    A discriminator scores by each head it has: detection by log P(original), electric by energy, correction by the
-    chance of the words that stand there; its generator, where there is one, and a masked language model score by
-    pseudo-log-likelihood, a causal generator by log-likelihood. A tie counts half.
+    Each head of a discriminator is a scorer: detection by log P(original), electric by energy, correction by the
+    probability of the words. A masked language model scores by pseudo-log-likelihood, a causal generator by
+    log-likelihood.
 
     Args:
-        model: a run folder, a model folder or a name on the hub.
+        model: a run folder, a model folder or a hub id.
         data: a .jsonl or .jsonl.gz file, or a folder of them, as BLiMP is published.
-        generator: a masked language model of the same tokenizer, where `model` is not a run folder.
-        batch_tokens: tokens in one forward pass.
-        limit_pairs_per_set: the first pairs of each set only, for a quick look.
-    Returns: JSON-ready; `settings.scored_by` says which folder each scorer is; `scorers` has for each scorer
-        `overall`, `by_field`, `by_phenomenon` and `by_set`, each with accuracy, its standard error over pairs, and the
-        number of pairs.
+        generator: a language model with the same tokenizer, in place of the run's own.
+        limit_pairs_per_set: number of pairs to read from the beginning of each set; None reads all.
+    Returns: `settings.scored_by` names the folder of each scorer; `scorers` has for each scorer `overall`, `by_field`,
+        `by_phenomenon` and `by_set`, each with the accuracy, its standard error over pairs, and the number of pairs.
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     Source: Warstadt et al. 2020.
     """
@@ -75,21 +74,21 @@ def evaluate_blimp(
     pairs = read_minimal_pairs(Path(data), limit_pairs_per_set)
     sentences = [pair.good for pair in pairs] + [pair.bad for pair in pairs]
     run = open_run_folder(model)
-    scorers = _scorers(run, generator, device)
+    scorers = _scorers(run, generator)
     scores: Scores = {}
-    asked = next(iter(scorers.values()))
-    tokenized = tokenize_sentences(asked, sentences)
+    first = next(iter(scorers.values()))
+    tokenized = tokenize_sentences(first, sentences)
     for name, scorer in scorers.items():
-        own = tokenized
-        if scorer.tokenizer.get_vocab() != asked.tokenizer.get_vocab():
-            own = tokenize_sentences(scorer, sentences)
-        if name == "correction" and run.restores_missing_words:  # it was trained to predict words at [MASK] only
-            masked = pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
-            scores |= {f"correction_{kind}": values for kind, values in masked.items()}
-        elif name == "pseudo_log_likelihood":
-            scores |= pseudo_log_likelihoods(scorer, own, batch_tokens=batch_tokens, bfloat16=bfloat16)
+        is_alike = scorer.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+        own = tokenized if is_alike else tokenize_sentences(scorer, sentences)
+        if name == "pseudo_log_likelihood":
+            scores |= pseudo_log_likelihoods(scorer, own)
+        elif name == "correction" and run.restores_missing_words:
+            # This head learned to predict words at [MASK] only: it knows nothing of a sentence without one.
+            scores |= {f"correction_{kind}": values for kind, values in pseudo_log_likelihoods(scorer, own).items()}
         else:
-            scores |= one_pass_scores(scorer, own, name, batch_tokens=batch_tokens, bfloat16=bfloat16)
+            scores |= one_pass_scores(scorer, own, name)
+    good, bad = np.split(tokenized.place, 2)
     return {
         "task": "blimp",
         "settings": {
@@ -97,49 +96,41 @@ def evaluate_blimp(
             "scored_by": {name: scorer.source for name, scorer in scorers.items()},
             "data": str(data),
             "limit_pairs_per_set": limit_pairs_per_set,
-            "batch_tokens": batch_tokens,
-            "bfloat16": bfloat16,
+            "batch_tokens": BATCH_TOKENS,
+            "bfloat16": torch.is_autocast_enabled(first.device.type),
         },
         "pairs": len(pairs),
-        "indistinguishable_pairs": _indistinguishable(tokenized),
+        # Pairs with the same tokens: the sentences differ only in case, for instance, or in unknown words.
+        "indistinguishable_pairs": int((good == bad).sum()),
         "scorers": {name: _accuracies(values, pairs) for name, values in scores.items()},
     }
 
 
-ScorerName = Literal["discriminator", "electric", "correction", "generator", "pseudo_log_likelihood"]
-
-
-def _scorers(run: RunFolder, generator: Path | str | None, device: str | None) -> dict[ScorerName, LoadedModel]:
-    """Everything in the run folder that can score a sentence, by name; the discriminator's heads first."""
+def _scorers(run: RunFolder, generator: Path | str | None) -> dict[ScorerName, LoadedModel]:
+    """The networks that can score a sentence, by name; the discriminator's heads first."""
     scorers: dict[ScorerName, LoadedModel] = {}
     if "detection" in run.heads:
-        scorers["discriminator"] = load_detector(run, device=device)
+        scorers["discriminator"] = load_head(run, "detection")
     if "electric" in run.heads:
-        scorers["electric"] = load_head(run, "electric", device=device)
+        scorers["electric"] = load_head(run, "electric")
     if "correction" in run.heads:
-        scorers["correction"] = load_head(run, "correction", device=device)
+        scorers["correction"] = load_head(run, "correction")
     words = None
     if not run.heads:  # a plain model folder: its class says what it can do
-        words = load_model(run, device=device)
+        words = load_model(run)
         if words.kind == "detection":
             scorers["discriminator"], words = words, None
     named = generator or run.generator
     if named is not None:
-        words = load_language_model(named, device=device)
+        words = load_language_model(named)
     if words is not None:
         is_causal = words.kind == "causal-language-model"
         scorers["generator" if is_causal else "pseudo_log_likelihood"] = words
     return scorers
 
 
-def _indistinguishable(tokenized: TokenizedSentences) -> int:
-    """How many pairs are the same tokens twice, for instance where case or an unknown word made the difference."""
-    good, bad = np.split(tokenized.place, 2)
-    return int((good == bad).sum())
-
-
-def _accuracies(scores: NDArray[np.float64], pairs: Sequence[MinimalPair]) -> dict[str, Any]:
-    """Accuracy overall and by group, from the scores of the good sentences followed by those of the bad."""
+def _accuracies(scores: NDArray[np.float64], pairs: Sequence[MinimalPair]) -> Results:
+    """The accuracy overall and by group, from the scores of the good sentences followed by those of the bad ones."""
     good, bad = np.split(scores, 2)
     is_right = np.where(good == bad, 0.5, good > bad)
     return {
@@ -150,11 +141,9 @@ def _accuracies(scores: NDArray[np.float64], pairs: Sequence[MinimalPair]) -> di
     }
 
 
-def _by_group(is_right: NDArray[np.float64], groups: Sequence[str]) -> dict[str, Any]:
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    return {group: _accuracy(is_right[indices]) for group, indices in sorted(members.items())}
+def _by_group(is_right: NDArray[np.float64], groups: Sequence[str]) -> Results:
+    members = np.array(groups)
+    return {group: _accuracy(is_right[members == group]) for group in sorted(set(groups))}
 
 
 def _accuracy(is_right: NDArray[np.float64]) -> dict[str, float | int]:
@@ -165,8 +154,8 @@ def _accuracy(is_right: NDArray[np.float64]) -> dict[str, float | int]:
     }
 
 
-def blimp_table(result: dict[str, Any]) -> str:
-    """The per-phenomenon accuracies of `evaluate_blimp`, in per cent, as plain text: a column for each scorer."""
+def blimp_table(result: Results) -> str:
+    """A text table of the accuracies in per cent: a row for each phenomenon, a column for each scorer."""
     scorers = result["scorers"]
     phenomena = list(next(iter(scorers.values()))["by_phenomenon"])
     width = max(len(name) for name in [*phenomena, "phenomenon"])
@@ -182,10 +171,7 @@ def blimp_table(result: dict[str, Any]) -> str:
 
 
 def read_minimal_pairs(path: Path, limit_pairs_per_set: int | None = None) -> list[MinimalPair]:
-    """The pairs in a file or a folder of files.
-
-    Raises: DataError: no such file, no pair, or a line that is not one.
-    """
+    """The pairs in a file or a folder of files. Raises: DataError: no such file, no pair, or a malformed line."""
     files = [path]
     if path.is_dir():
         files = sorted(file for pattern in ("*.jsonl", "*.jsonl.gz") for file in path.glob(pattern))
@@ -202,18 +188,16 @@ def read_minimal_pairs(path: Path, limit_pairs_per_set: int | None = None) -> li
 
 
 def _pairs_of_file(path: Path) -> Iterator[MinimalPair]:
+    fields = ("sentence_good", "sentence_bad", "UID", "linguistics_term", "field")
     with open_stream(path) as file:
         for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield _pair(line, f"{path}:{number}")
-
-
-def _pair(line: bytes, where: str) -> MinimalPair:
-    fields = ("sentence_good", "sentence_bad", "UID", "linguistics_term", "field")
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error}); fix or remove this line") from error
-    if not isinstance(record, dict) or not all(isinstance(record.get(field), str) for field in fields):
-        raise DataError(f"{where}: a minimal pair must have the text fields {', '.join(fields)}; fix this line")
-    return MinimalPair(*(record[field] for field in fields))
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{where}: not valid JSON ({error}); fix or remove this line") from error
+            if not isinstance(record, dict) or not all(isinstance(record.get(field), str) for field in fields):
+                raise DataError(f"{where}: a minimal pair must have the text fields {', '.join(fields)}; fix this line")
+            yield MinimalPair(*(record[field] for field in fields))

@@ -1,4 +1,4 @@
-"""How well a discriminator finds the generator's words in text that neither has seen."""
+"""Scores how well a discriminator finds the words of a generator in held-out text."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from electrain.data.shards.prepare import COUNTS_NAME
-from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, read_documents
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
@@ -19,25 +19,19 @@ from electrain.foundation.errors import CheckpointError, ConfigurationError, Tok
 from electrain.foundation.output_folder import MANIFEST_NAME
 from electrain.inference.corruption import corruption_settings, open_corruption, unigram_counts
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
-from electrain.inference.model import (
-    LoadedModel,
-    load_detector,
-    load_generator,
-    load_head,
-    load_model,
-    require_same_vocabulary,
-)
+from electrain.inference.model import LoadedModel, Source, load_detector, load_generator, load_head, load_model
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
-# Of a corpus no more is read than the rows need: a token and the space before it are rarely longer than this.
+Results = dict[str, Any]  # printed as JSON
+# A corpus is read only as far as the rows need; a token and the space before it are rarely longer than this.
 _CHARACTERS_PER_TOKEN = 12
 _BOOTSTRAP_SAMPLES = 200
 
 
 def evaluate_detection(
-    model: Path | str | RunFolder,
+    model: Source,
     data: Sequence[str],
     *,
     generator: Path | str | None = None,
@@ -45,24 +39,22 @@ def evaluate_detection(
     rows: int = 512,
     seed: int = 0,
     text_column: str = "text",
-) -> dict[str, Any]:
-    """Precision, recall and AUC of "was this token replaced?" on text, beside what word frequency alone gives.
+) -> Results:
+    """Precision, recall and AUC of "was this token replaced?", beside the AUC that word frequency alone reaches.
 
-    The text is packed, masked and corrupted by the code and with the settings of the run, as at its last step. Every
-    real token counts that the discriminator was trained on, except [CLS] and [SEP], which are never replaced.
-
-    A correction head, or the masked-language-modelling baseline, is asked for the words at the same positions; a model
-    that has nothing but that gets no "discriminator" in the result.
+    The run's own code and settings pack, mask and corrupt the text, as at the last training step. Every token counts
+    that the discriminator was trained on, except [CLS] and [SEP], which are never replaced. A correction head, or the
+    masked-language-modelling baseline, is scored on the original words at the same positions.
 
     Args:
-        model: a run folder; or a model folder or hub name, and then `generator` must be given.
-        data: one folder of shards, or corpora as `electrain prepare` takes them, read from their beginning as far as
-            `rows` need.
-        generator: folder or hub name of a generator, in place of the run's own.
-        settings: how rows are packed and corrupted; None: as the run was trained, or as published.
-        rows: most rows to look at.
-        seed: decides the order of rows, masks, samples, and the bootstrap.
-    Returns: JSON-ready; the intervals are 95%, by bootstrap over rows; losses in nats unless their name says bits.
+        model: a run folder; or a model folder or hub id, which needs `generator`.
+        data: one folder of shards, or corpora as `electrain prepare` takes them, of which the beginning is read.
+        generator: folder or hub id of a generator, in place of the run's own.
+        settings: how rows are packed and corrupted; None uses the run's settings, or the published ones.
+        rows: largest number of rows.
+        seed: decides the order of rows, the masks, the samples and the bootstrap.
+    Returns: the settings and the scores. Intervals are 95%, by bootstrap over rows; losses are in nats unless their
+        name says bits; a part is None if no network of the model gives it.
     Raises: DataError, CheckpointError, TokenizerError, ConfigurationError: with one line.
     """
     if rows < 1:
@@ -71,18 +63,24 @@ def evaluate_detection(
     config = settings or corruption_settings(run)
     corrector = _corrector(run)
     detector = None if corrector and "detection" not in run.heads else load_detector(run)
-    asked = detector or (corrector.model if corrector else None)
-    assert asked is not None
+    judge = detector or (corrector.model if corrector else None)
+    assert judge is not None
     draws_by_frequency = generator is None and config.generator.kind == "unigram"
     sampler = None if draws_by_frequency else load_generator(run, generator)
-    for other in [sampler] if sampler else []:
-        require_same_vocabulary(asked, other)
-    _require_short_enough(config.data, asked, sampler)
-    counts = _unigram_counts(run, asked)
+    if sampler and sampler.tokenizer.get_vocab() != judge.tokenizer.get_vocab():
+        raise TokenizerError(
+            f"{sampler.source}: has another vocabulary than {judge.source}; give two models of one run"
+        )
     length = config.data.sequence_length
-    stream = _stream(data, asked, rows * length * _CHARACTERS_PER_TOKEN, text_column)
+    for one in filter(None, (judge, sampler)):
+        if length > one.longest_row:
+            raise ConfigurationError(
+                f"sequence_length = {length}: {one.source} takes at most {one.longest_row} tokens; lower it"
+            )
+    counts = _padded_counts(run, judge)
+    stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, text_column)
     source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
-    corruption = open_corruption(run, sampler, asked.tokenizer, seed, config)
+    corruption = open_corruption(run, sampler, judge.tokenizer, seed, config)
     judged = judge_rows(detector, corrector, corruption, source, min(rows, source.rows_per_epoch))
     return {
         "task": "detection",
@@ -104,8 +102,8 @@ def evaluate_detection(
     }
 
 
-def _shown_settings(config: PretrainConfig) -> dict[str, Any]:
-    """The settings of the corruption, as they are at the last step."""
+def _shown_settings(config: PretrainConfig) -> Results:
+    """The settings of the corruption at the last step."""
     corruption, generator, data = config.corruption, config.generator, config.data
     return {
         "noise": corruption.noise,
@@ -126,17 +124,8 @@ def _corrector(run: RunFolder) -> Corrector | None:
     return None
 
 
-def _require_short_enough(data: DataConfig, *models: LoadedModel | None) -> None:
-    for model in models:
-        if model is not None and data.sequence_length > model.longest_row:
-            raise ConfigurationError(
-                f"sequence_length = {data.sequence_length}: {model.source} takes at most {model.longest_row} tokens; "
-                "lower it"
-            )
-
-
 def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_column: str) -> Shards:
-    """The tokens of a folder of shards, or of the beginning of corpora."""
+    """The tokens of a folder of shards, or of about the first `characters` of corpora."""
     if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
         shards = open_shards(Path(data[0]), verify=False)
         if shards.tokenizer_hash != tokenizer_hash(detector.tokenizer):
@@ -152,7 +141,7 @@ def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_co
 
 
 def _beginning(documents: Iterable[Document], characters: int) -> Iterator[Document]:
-    """Documents, or their pieces, until they hold `characters`; the last one ends there."""
+    """The documents, or pieces of one, up to the one that reaches `characters`."""
     taken = 0
     for document in documents:
         taken += len(document.text)
@@ -161,20 +150,20 @@ def _beginning(documents: Iterable[Document], characters: int) -> Iterator[Docum
             return
 
 
-def _unigram_counts(run: RunFolder, asked: LoadedModel) -> NDArray[np.int64] | None:
-    """(vocabulary,) int64: how often each token stood in the training text; None where the folder does not say."""
-    counts = unigram_counts(Path(run.path))
+def _padded_counts(run: RunFolder, judge: LoadedModel) -> NDArray[np.int64] | None:
+    """(vocabulary of the model,) int64: `unigram_counts`, with 0 for ids that the tokenizer does not have."""
+    counts = unigram_counts(run)
     if counts is None:
         return None
-    if len(counts) < len(asked.tokenizer):
+    if len(counts) < len(judge.tokenizer):
         raise CheckpointError(
             f"{Path(run.path) / COUNTS_NAME}: has {counts.size} counts, not one for each of the tokenizer's tokens; "
             "remove it"
         )
-    return np.pad(counts, (0, max(0, asked.model.config.vocab_size - len(counts))))
+    return np.pad(counts, (0, max(0, judge.model.config.vocab_size - len(counts))))
 
 
-def _discriminator_results(judged: JudgedTokens) -> dict[str, Any]:
+def _discriminator_results(judged: JudgedTokens) -> Results:
     metrics = detection_metrics(judged.logits, judged.is_replaced)
     signed = np.where(judged.is_replaced, -judged.logits, judged.logits).astype(np.float64)
     return {
@@ -186,11 +175,11 @@ def _discriminator_results(judged: JudgedTokens) -> dict[str, Any]:
     }
 
 
-def _baselines(judged: JudgedTokens, counts: NDArray[np.int64] | None) -> dict[str, Any]:
-    """What knowing only the fraction replaced, or only how frequent each word is, would give."""
+def _baselines(judged: JudgedTokens, counts: NDArray[np.int64] | None) -> Results:
+    """The scores of a judge that knows only the fraction replaced, or only the frequency of each word."""
     rate = float(judged.is_replaced.mean())
     entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
-    baselines: dict[str, Any] = {"base_rate_log_loss": entropy, "unigram_auc": None, "unigram_orientation": None}
+    baselines: Results = {"base_rate_log_loss": entropy, "unigram_auc": None, "unigram_orientation": None}
     if counts is not None:
         baselines["unigram_auc"] = _finite(unigram_auc(judged.token_ids, judged.is_replaced, counts))
         is_frequent = rank_auc(counts[judged.token_ids], judged.is_replaced) >= 0.5
@@ -198,8 +187,8 @@ def _baselines(judged: JudgedTokens, counts: NDArray[np.int64] | None) -> dict[s
     return baselines
 
 
-def _generator_results(judged: JudgedTokens) -> dict[str, Any] | None:
-    """None where words are drawn by their frequency."""
+def _generator_results(judged: JudgedTokens) -> Results | None:
+    """None if words are drawn by their frequency, without a network."""
     if not len(judged.word_losses):
         return None
     loss = float(judged.word_losses.mean())
@@ -214,14 +203,17 @@ def _generator_results(judged: JudgedTokens) -> dict[str, Any] | None:
 
 
 def _correction_results(judged: JudgedTokens) -> dict[str, float] | None:
-    """Of what restores words, at the positions that the generator was asked about; None where nothing does."""
+    """The corrector's scores at the selected positions; None without a corrector."""
     if not len(judged.is_corrected):
         return None
     return {"accuracy": float(judged.is_corrected.mean()), "loss": float(judged.correction_losses.mean())}
 
 
 def _intervals(judged: JudgedTokens, counts: NDArray[np.int64] | None, seed: int) -> dict[str, list[float]]:
-    """[2.5%, 97.5%] of each figure when rows are drawn again, with replacement."""
+    """The 2.5% and 97.5% percentiles of each score over bootstrap samples.
+
+    Whole rows are drawn with replacement, because the tokens of one row are not independent of each other.
+    """
     random = np.random.default_rng(seed)
     ends = np.searchsorted(judged.row, np.arange(judged.row.max() + 2))
     tokens_of_row = [np.arange(begin, end) for begin, end in itertools.pairwise(ends)]
@@ -244,5 +236,5 @@ def _intervals(judged: JudgedTokens, counts: NDArray[np.int64] | None, seed: int
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no NaN."""
+    """The value; None for NaN, which JSON does not have."""
     return None if math.isnan(value) else value

@@ -1,8 +1,9 @@
-"""Scores of how acceptable a sentence is: from one forward pass, or, for a masked language model, from many."""
+"""Scores the acceptability of sentences, from one forward pass each or from one for each masked token."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -11,24 +12,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
-from electrain.inference.model import LoadedModel, masked_word_logits, next_word_logits, replaced_logits
+from electrain.inference.model import LoadedModel, replaced_logits, word_logits_at
 
 Scores = dict[str, NDArray[np.float64]]
+BATCH_TOKENS = 8192  # tokens in one forward pass
 # Logits over a vocabulary take about this many times the memory of a token's hidden states.
 WORDS_COST = 8
 
 
 @dataclass(frozen=True)
 class TokenizedSentences:
-    """Distinct sentences as tokens; sentences that the tokenizer cannot tell apart are one, and so score alike.
+    """The distinct token sequences of some sentences. Sentences with the same tokens are scored once, and so alike.
 
     Attributes:
-        token_ids: of each distinct sentence, with its special tokens.
-        words: for each token the number of its word in the sentence; -1 at special tokens.
-        place: (sentences,) int64; which distinct sentence each given one is.
+        token_ids: of each distinct sentence, including special tokens.
+        words: for each token, the number of its word in the sentence; -1 at special tokens.
+        place: (sentences,) int64; for each given sentence, its index in `token_ids`.
     """
 
     token_ids: list[tuple[int, ...]]
@@ -38,10 +41,10 @@ class TokenizedSentences:
 
 @dataclass(frozen=True)
 class EqualLengthRows:
-    """Distinct sentences of one length, so that none is padded.
+    """Distinct sentences of one length, so that no row is padded.
 
     Attributes:
-        numbers: of the distinct sentences.
+        numbers: indices of the distinct sentences.
         token_ids: (rows, length) int64.
         words: (rows, length) int64; -1 at special tokens.
     """
@@ -50,13 +53,17 @@ class EqualLengthRows:
     token_ids: Tensor
     words: Tensor
 
+    def per_batch(self, batch_tokens: int) -> int:
+        """The number of rows in a batch of at most `batch_tokens` tokens; at least 1."""
+        return max(1, batch_tokens // self.token_ids.shape[1])
+
 
 def tokenize_sentences(model: LoadedModel, sentences: Sequence[str]) -> TokenizedSentences:
-    """The sentences as the model's tokens.
+    """The sentences, cleaned as in pretraining, as the model's tokens.
 
-    Raises: DataError: a sentence has no token, or more than the model takes.
+    Raises: DataError: a sentence has no token, or more tokens than the model's rows.
     """
-    encoding = encode_plain(model.tokenizer, list(sentences))
+    encoding = encode_plain(model.tokenizer, [clean_text(sentence) for sentence in sentences])
     numbers: dict[tuple[int, ...], int] = {}
     words, place = [], []
     for index, ids in enumerate(map(tuple, encoding["input_ids"])):
@@ -77,72 +84,67 @@ OnePass = Literal["discriminator", "electric", "correction", "generator"]
 
 
 @torch.inference_mode()
-def one_pass_scores(
-    model: LoadedModel,
-    sentences: TokenizedSentences,
-    scorer: OnePass,
-    *,
-    batch_tokens: int = 8192,
-    bfloat16: bool = False,
-) -> Scores:
-    """For every sentence the sum, and the mean, over its tokens of what the model says of each.
+def one_pass_scores(model: LoadedModel, sentences: TokenizedSentences, scorer: OnePass) -> Scores:
+    """The sum and the mean of the token scores of every sentence; special tokens are left out.
 
     Args:
-        scorer: discriminator: log P(original); electric: minus the energy; correction: log P(the word that stands
-            there | the sentence as it stands); generator, a causal one: log P(token | the tokens before it). Special
-            tokens are left out.
-    Returns: the scorer's name, and that with `_mean`, each (sentences,) float64, in nats; larger is more acceptable.
+        scorer: the score of a token. discriminator: log P(original); electric: minus the energy; correction:
+            log P(token | the whole sentence); generator, a causal one: log P(token | the tokens before it).
+    Returns: under the scorer's name the sums, and with `_mean` added the means: (sentences,) float64, in nats; larger
+        is more acceptable.
     """
-    progress = Progress(f"{scorer} score", "sentences", len(sentences.token_ids))
     sums, counts = np.zeros((2, len(sentences.token_ids)))
-    tokens = batch_tokens if scorer in ("discriminator", "electric") else max(1, batch_tokens // WORDS_COST)
-    for rows in _equal_length_rows(sentences):
-        size = _rows_per_batch(rows, tokens)
-        for start in range(0, len(rows.numbers), size):
-            part = slice(start, start + size)
-            ids = rows.token_ids[part].to(model.device)
-            is_scored = (rows.words[part] >= 0).to(model.device)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
-                of_token = _token_scores(model, ids, is_scored, scorer)
-            sums[rows.numbers[part]] = of_token.sum(1).cpu().numpy()
-            counts[rows.numbers[part]] = is_scored.sum(1).cpu().numpy()
-            progress.advance(len(ids))
+    tokens = BATCH_TOKENS if scorer in ("discriminator", "electric") else BATCH_TOKENS // WORDS_COST
+    with Progress(f"{scorer} score", "sentences", len(sentences.token_ids)) as progress:
+        for rows in _equal_length_rows(sentences):
+            size = rows.per_batch(tokens)
+            for start in range(0, len(rows.numbers), size):
+                part = slice(start, start + size)
+                ids = rows.token_ids[part].to(model.device)
+                is_scored = (rows.words[part] >= 0).to(model.device)
+                sums[rows.numbers[part]] = _token_scores(model, ids, is_scored, scorer).sum(1).cpu().numpy()
+                counts[rows.numbers[part]] = is_scored.sum(1).cpu().numpy()
+                progress.advance(len(ids))
     return {scorer: sums[sentences.place], f"{scorer}_mean": (sums / counts)[sentences.place]}
 
 
 def _token_scores(model: LoadedModel, ids: Tensor, is_scored: Tensor, scorer: OnePass) -> Tensor:
-    """(batch, length) float64, in nats; 0 where not scored."""
+    """(batch, length) float64, in nats; 0 at tokens that are not scored."""
     if scorer in ("discriminator", "electric"):
         logits = replaced_logits(model, ids, None)
         scores = functional.logsigmoid(-logits) if scorer == "discriminator" else -logits
         return scores.double() * is_scored
-    if scorer == "generator":
-        words = next_word_logits(model, ids, is_scored)
-    else:
-        words = masked_word_logits(model, ids, None, is_scored)
+    words = word_logits_at(model, ids, None, is_scored)
     result = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
     result[is_scored] = -functional.cross_entropy(words, ids[is_scored], reduction="none").double()
     return result
 
 
 @torch.inference_mode()
-def pseudo_log_likelihoods(
-    language_model: LoadedModel, sentences: TokenizedSentences, *, batch_tokens: int = 8192, bfloat16: bool = False
-) -> Scores:
-    """For every sentence the sum over its tokens of log P(token | the sentence with that token masked).
+def pseudo_log_likelihoods(language_model: LoadedModel, sentences: TokenizedSentences) -> Scores:
+    """The sum over a sentence's tokens of log P(token | the sentence with that token masked).
 
-    Returns: each (sentences,) float64, in nats: `pseudo_log_likelihood`; its mean over tokens, `..._mean`; and
-        `..._within_word`, which masks the rest of the token's word too, so that a long rare word is not easy.
+    A masked language model has no chain rule, so this sum is no log-likelihood; it ranks sentences as one does.
+
+    Returns: each (sentences,) float64, in nats: `pseudo_log_likelihood`; `..._mean`, its mean over the tokens; and
+        `..._within_word`, which also masks the later tokens of the same word. Otherwise a long rare word would score
+        high, because its beginning is easy to guess from its end.
     Source: Salazar et al. 2020, equation 1; Kauf and Ivanova 2023 for the within-word-left-to-right form.
     """
     total = sum(word >= 0 for words in sentences.words for word in words)
-    progress = Progress("pseudo-log-likelihood", "tokens", total)
+    rest = sum(one == other >= 0 for words in sentences.words for one, other in pairwise(words))
     sums, within_word, counts = np.zeros((3, len(sentences.token_ids)))
-    for rows in _equal_length_rows(sentences):
-        single, strict = _masked_one_by_one(language_model, rows, batch_tokens, bfloat16, progress)
-        sums[rows.numbers] = single.sum(1)
-        within_word[rows.numbers] = strict.sum(1)
-        counts[rows.numbers] = (rows.words >= 0).sum(1).numpy()
+    with Progress("pseudo-log-likelihood", "tokens", total + rest) as progress:
+        for rows in _equal_length_rows(sentences):
+            is_token = rows.words >= 0
+            single = _log_probabilities(language_model, rows, is_token, progress, masks_rest_of_word=False)
+            # For the last token of a word both forms mask the same, so that only the other tokens need a second pass.
+            goes_on = torch.zeros_like(is_token)
+            goes_on[:, :-1] = (rows.words[:, :-1] == rows.words[:, 1:]) & is_token[:, :-1]
+            strict = _log_probabilities(language_model, rows, goes_on, progress, masks_rest_of_word=True)
+            sums[rows.numbers] = single.sum(1).numpy()
+            within_word[rows.numbers] = torch.where(goes_on, strict, single).sum(1).numpy()
+            counts[rows.numbers] = is_token.sum(1).numpy()
     scores = {
         "pseudo_log_likelihood": sums,
         "pseudo_log_likelihood_mean": sums / counts,
@@ -151,58 +153,42 @@ def pseudo_log_likelihoods(
     return {name: values[sentences.place] for name, values in scores.items()}
 
 
-def _masked_one_by_one(
-    language_model: LoadedModel, rows: EqualLengthRows, batch_tokens: int, bfloat16: bool, progress: Progress
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(rows, length) log-probability of each token, itself masked, and with the rest of its word masked."""
-    single = _log_probabilities(language_model, rows, rows.words >= 0, False, batch_tokens, bfloat16, progress)
-    # Masking the rest of the word changes the input only for tokens that are not the last of their word.
-    goes_on = torch.zeros_like(rows.words, dtype=torch.bool)
-    goes_on[:, :-1] = (rows.words[:, :-1] == rows.words[:, 1:]) & (rows.words[:, :-1] >= 0)
-    rest = _log_probabilities(language_model, rows, goes_on, True, batch_tokens, bfloat16, None)
-    strict = torch.where(goes_on, rest, single)
-    return single.numpy(), strict.numpy()
-
-
 def _log_probabilities(
     language_model: LoadedModel,
     rows: EqualLengthRows,
     is_scored: Tensor,
+    progress: Progress,
+    *,
     masks_rest_of_word: bool,
-    batch_tokens: int,
-    bfloat16: bool,
-    progress: Progress | None,
 ) -> Tensor:
-    """(rows, length) float64: log-probabilities where `is_scored`, each from a copy of its row, token masked."""
+    """(rows, length) float64: the log-probability of each scored token; 0 elsewhere.
+
+    Each scored token has its own copy of its row, in which it is masked. So the head has one word to predict in each
+    copy, and runs at that position alone.
+    """
     row_of, position_of = torch.nonzero(is_scored, as_tuple=True)
     device = language_model.device
     result = torch.zeros(rows.token_ids.shape, dtype=torch.float64)
     places = torch.arange(rows.token_ids.shape[1])
-    size = _rows_per_batch(rows, batch_tokens)
+    size = rows.per_batch(BATCH_TOKENS)
     for start in range(0, len(row_of), size):
         row, position = row_of[start : start + size], position_of[start : start + size]
         originals = rows.token_ids[row]
-        is_asked = places == position[:, None]
-        is_masked = is_asked
+        is_target = places == position[:, None]
+        is_masked = is_target
         if masks_rest_of_word:
             is_same_word = rows.words[row] == rows.words[row, position][:, None]
-            is_masked = is_asked | (is_same_word & (places > position[:, None]))
+            is_masked = is_target | (is_same_word & (places > position[:, None]))
         masked = originals.masked_fill(is_masked, language_model.tokenizer.mask_token_id)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            logits = masked_word_logits(language_model, masked.to(device), None, is_asked.to(device))
-        loss = functional.cross_entropy(logits, originals[is_asked].to(device), reduction="none")
+        logits = word_logits_at(language_model, masked.to(device), None, is_target.to(device))
+        loss = functional.cross_entropy(logits, originals[is_target].to(device), reduction="none")
         result[row, position] = -loss.double().cpu()
-        if progress is not None:
-            progress.advance(len(row))
+        progress.advance(len(row))
     return result
 
 
-def _rows_per_batch(rows: EqualLengthRows, batch_tokens: int) -> int:
-    return max(1, batch_tokens // rows.token_ids.shape[1])
-
-
 def _equal_length_rows(sentences: TokenizedSentences) -> Iterator[EqualLengthRows]:
-    """The distinct sentences by length, longest first: when memory is too small, the first batch already shows it."""
+    """The distinct sentences by length, longest first, so that a lack of memory shows in the first batch."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, ids in enumerate(sentences.token_ids):
         by_length[len(ids)].append(number)

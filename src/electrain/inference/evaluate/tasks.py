@@ -1,73 +1,72 @@
 """The score of a fine-tuned model on labelled examples."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from electrain.data.labelled.checks import require_known_labels, require_single_labels, require_valid_bio
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
-from electrain.data.labelled.reading import read_examples
+from electrain.data.labelled.reading import Example, read_examples
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
+from electrain.inference.model import Source
 
-EXAMPLES_PER_ROUND = 512  # between two lines of progress
+EXAMPLES_PER_ROUND = 512  # answered between two updates of the progress
 
 
 def evaluate_task(
     task: TaskName,
-    model: Path | str,
+    model: Source,
     data: Sequence[str],
     *,
     columns: dict[str, str] | None = None,
     skip_broken: bool = False,
-    device: str | None = None,
 ) -> tuple[dict[str, Any], list[Answer]]:
-    """Scores of a model, ready for JSON with the settings that produced them, and its answers, in the examples' order.
+    """The scores of a model with the settings that produced them, and its answers in the order of the examples.
 
     Args:
-        model: a fine-tuning run, a model's folder, or a hub id.
+        model: a fine-tuning run, a model folder, or a hub id.
         data: files, folders, globs or hub data sets.
-        columns: text, pair, label, references; where not given, as the model was trained, or by the usual names.
-        skip_broken: leave broken rows out, and say how many; sentences with broken BIO tags are scored as they are.
+        columns: text, pair, label, references. A missing one is as in training, or else has one of the usual names.
+        skip_broken: leave invalid rows out and count them; sentences with invalid BIO tags are scored as they are.
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     """
-    tuned = load_fine_tuned(model, (task,), device=device)
+    tuned = load_fine_tuned(model, (task,))
     given = {name: column for name, column in (columns or {}).items() if column}
     examples, chosen = _examples(tuned, data, given, skip_broken)
-    progress = Progress(f"evaluate {task}", "examples", len(examples))
     answers: list[Answer] = []
-    for start in range(0, len(examples), EXAMPLES_PER_ROUND):
-        part = examples[start : start + EXAMPLES_PER_ROUND]
-        answers += tuned.task.answer(tuned.model, part)
-        progress.advance(len(part))
+    with Progress(f"evaluate {task}", "examples", len(examples)) as progress:
+        for start in range(0, len(examples), EXAMPLES_PER_ROUND):
+            part = examples[start : start + EXAMPLES_PER_ROUND]
+            answers += tuned.task.answer(tuned.model, part)
+            progress.advance(len(part))
     settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
     settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
-    scores = tuned.task.score(examples, answers)
     result = {
         "task": task,
         "settings": settings,
         "examples": len(examples),
         "main_score": tuned.task.main_score,
-        "scores": scores,
+        "scores": tuned.task.score(examples, answers),
     }
     return result, answers
 
 
 def _examples(
     tuned: FineTuned, data: Sequence[str], given: dict[str, str], skip_broken: bool
-) -> tuple[list[Any], dict[str, str]]:
-    """The examples, and the columns they were read from: the given ones, else the model's own, else the usual names."""
+) -> tuple[list[Example], dict[str, str]]:
+    """The examples, and the columns that they were read from."""
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
     try:
         read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
     except DataError as error:
-        raise DataError(str(error).replace("--data.", "--")) from error  # the names that fine-tuning has for its flags
-    # With skip_broken, sentences with broken BIO tags stay: the scorer reads them as published scores do.
+        # `electrain finetune` has the same options under --data.
+        raise DataError(str(error).replace("--data.", "--")) from error
     examples = read.examples
+    # With skip_broken, sentences with invalid BIO tags stay: the scorer reads them as published scores do.
     if task == "tagging" and not skip_broken:
         examples = require_valid_bio(examples)
     if task == "classification" and not tuned.settings.has_many:

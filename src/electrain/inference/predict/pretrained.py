@@ -1,11 +1,11 @@
-"""Asking a pretrained pair: which words of a text look replaced, and which words would fit at each [MASK]."""
+"""Finds replaced words and fills gaps with a pretrained model; reads the texts and writes the answers of `predict`."""
 
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TypedDict
 
 import torch
 from torch import Tensor
@@ -22,149 +22,170 @@ from electrain.data.tokenizer.windows import (
 from electrain.foundation.errors import CheckpointError, DataError
 from electrain.inference.model import (
     LoadedModel,
+    Source,
     load_detector,
     load_head,
     load_language_model,
-    masked_word_logits,
     replaced_logits,
     rows_of,
+    word_logits_at,
 )
-from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.pretrain.run_folder import open_run_folder
 
 STANDARD_INPUT = "-"
+BATCH_TOKENS = 8192
 
 
-def predict_detect(
-    model: Path | str | LoadedModel, texts: Iterable[str], *, batch_tokens: int = 8192, device: str | None = None
-) -> Iterator[dict[str, Any]]:
+class JudgedToken(TypedDict):
+    """A token and its place in the text as given, in characters, end exclusive."""
+
+    token: str
+    start: int
+    end: int
+    probability_replaced: float
+
+
+class DetectedText(TypedDict):
+    """A text with its tokens; a text without a word has none."""
+
+    text: str
+    tokens: list[JudgedToken]
+
+
+class Candidate(TypedDict):
+    """A word that may fill a gap."""
+
+    token: str
+    probability: float
+
+
+class FilledMask(TypedDict):
+    """The place of a [MASK] in the text as given, in characters, and its likeliest words."""
+
+    start: int
+    end: int
+    candidates: list[Candidate]
+
+
+class FilledText(TypedDict):
+    """A text with its gaps, and the folder or hub id of the network that filled them."""
+
+    text: str
+    model: str
+    masks: list[FilledMask]
+
+
+def predict_detect(model: Source | LoadedModel, texts: Iterable[str]) -> Iterator[DetectedText]:
     """For each text, in order, its tokens with the probability that each was replaced.
 
     Args:
-        model: a run folder, a discriminator's folder, its name on the hub, or one already loaded.
-        texts: of any length; one longer than the model is judged in overlapping windows.
-    Yields: {"text", "tokens": [{"token", "start", "end", "probability_replaced"}]}; start and end count the characters
-        of the text as given. A text without a word has no tokens.
+        model: a run folder, a discriminator's folder, a hub id, or a discriminator that was loaded before.
+        texts: of any length; one longer than the model's rows is judged in overlapping windows.
     Raises: CheckpointError, TokenizerError: see `load_detector`.
     """
-    detector = model if isinstance(model, LoadedModel) else load_detector(model, device=device)
+    detector = model if isinstance(model, LoadedModel) else load_detector(model)
     for chunk in chunks_of(texts):
         tokenized = tokenize_texts(detector.tokenizer, chunk)
-        probabilities = _replaced_probabilities(detector, tokenized, batch_tokens)
-        for text, of_text in zip(tokenized, probabilities, strict=True):
+        for text, probabilities in zip(tokenized, _replaced_probabilities(detector, tokenized), strict=True):
             tokens = detector.tokenizer.convert_ids_to_tokens(text.token_ids)
             yield {
                 "text": text.text,
                 "tokens": [
                     {"token": token, "start": start, "end": end, "probability_replaced": probability}
-                    for token, (start, end), probability in zip(tokens, text.spans, of_text, strict=True)
+                    for token, (start, end), probability in zip(tokens, text.spans, probabilities, strict=True)
                 ],
             }
 
 
 @torch.inference_mode()
-def _replaced_probabilities(
-    detector: LoadedModel, texts: Sequence[TokenizedText], batch_tokens: int
-) -> list[list[float]]:
+def _replaced_probabilities(detector: LoadedModel, texts: Sequence[TokenizedText]) -> list[list[float]]:
     result = [[0.0] * len(text.token_ids) for text in texts]
-    for windows in batches_by_length(_all_windows(detector, texts), batch_tokens):
+    for windows in batches_by_length(_all_windows(detector, texts), BATCH_TOKENS):
         ids, is_real = rows_of(detector, windows, texts)
         probabilities = torch.sigmoid(replaced_logits(detector, ids, is_real)).tolist()
         for window, row in zip(windows, probabilities, strict=True):
+            # Windows overlap. Each token is answered by the window in which it has more context on its shorter side.
             offset = 1 - window.start  # [CLS] stands before the window's first token
             answers = row[window.answers_from + offset : window.answers_to + offset]
             result[window.text][window.answers_from : window.answers_to] = answers
     return result
 
 
-def predict_fill(
-    model: Path | str | LoadedModel,
-    texts: Iterable[str],
-    *,
-    by: str | None = None,
-    top_k: int = 5,
-    batch_tokens: int = 8192,
-    device: str | None = None,
-) -> Iterator[dict[str, Any]]:
+def predict_fill(model: Source, texts: Iterable[str], *, by: str | None = None, top_k: int = 5) -> Iterator[FilledText]:
     """For each text, in order, the words most likely to stand at each [MASK].
 
     Args:
-        model: a run folder (its generator fills; its correction head where there is no masked generator; the model
-            itself in a run of masked language modelling), a masked language model's folder, its name on the hub, or one
-            already loaded.
-        by: generator or correction: which of them fills; None: as said.
-        top_k: candidates for each [MASK]; special tokens are none.
-    Yields: {"text", "model", "masks": [{"start", "end", "candidates": [{"token", "probability"}]}]}; `model` is what
-        filled; start and end count the characters of the text as given.
+        model: a run folder, the folder of a masked language model, or a hub id.
+        by: generator or correction: the network of the run that fills. None takes the generator if it is a masked
+            language model, else the correction head, else the model itself (in a run of masked language modelling).
+        top_k: number of candidates for each [MASK]; special tokens are never candidates.
     Raises: DataError: a text holds no [MASK]. CheckpointError, TokenizerError: see `load_language_model`.
     """
-    language_model = model if isinstance(model, LoadedModel) else _filler(model, by, device)
+    language_model = _filler(model, by)
     if top_k < 1:
         raise DataError(f"--candidates {top_k}: must be at least 1")
-    mask = language_model.tokenizer.mask_token
-    number = 0
+    tokenizer, number = language_model.tokenizer, 0
     for chunk in chunks_of(texts):
-        tokenized = tokenize_texts(language_model.tokenizer, chunk, reads_masks=True)
+        tokenized = tokenize_texts(tokenizer, chunk, reads_masks=True)
         for text in tokenized:
             number += 1
-            if text.text.strip() and language_model.tokenizer.mask_token_id not in text.token_ids:
-                raise DataError(f"text {number} ('{text.text.strip()[:40]}'): holds no {mask}; write one for each gap")
-        filled = _candidates(language_model, tokenized, top_k, batch_tokens)
-        for text, masks in zip(tokenized, filled, strict=True):
-            yield {
-                "text": text.text,
-                "model": language_model.source,
-                "masks": [masks[place] for place in sorted(masks)],
-            }
+            if text.text.strip() and tokenizer.mask_token_id not in text.token_ids:
+                shown = f"text {number} ('{text.text.strip()[:40]}')"
+                raise DataError(f"{shown}: holds no {tokenizer.mask_token}; write one for each gap")
+        for text, masks in zip(tokenized, _filled_masks(language_model, tokenized, top_k), strict=True):
+            in_order = [masks[place] for place in sorted(masks)]
+            yield {"text": text.text, "model": language_model.source, "masks": in_order}
 
 
-def _filler(model: Path | str | RunFolder, by: str | None, device: str | None) -> LoadedModel:
-    """The network that fills gaps: the one that `by` names, or the first that sees both sides of a gap."""
+def _filler(model: Source, by: str | None) -> LoadedModel:
+    """The network that `by` names, or else the first one that sees both sides of a gap."""
     run = open_run_folder(model)
     if by == "correction":
-        return load_head(run, "correction", device=device)
+        return load_head(run, "correction")
     if by == "generator" and run.heads and run.generator is None:
         raise CheckpointError(f"{run}: has no generator that fills gaps; leave --by out, or give another run")
-    found = load_language_model(run, device=device)
+    found = load_language_model(run)
     if found.kind == "causal-language-model":
         if by is None and "correction" in run.heads:
-            return load_head(run, "correction", device=device)
+            return load_head(run, "correction")
         raise CheckpointError(
-            f"{found.source}: is a causal generator, which sees only what stands before a gap; "
-            "let it write on by predict generate"
+            f"{found.source}: is a causal generator, which sees only the words before a gap; "
+            "use predict generate to continue a text"
         )
     return found
 
 
 @torch.inference_mode()
-def _candidates(
-    language_model: LoadedModel, texts: Sequence[TokenizedText], top_k: int, batch_tokens: int
-) -> list[dict[int, dict[str, Any]]]:
-    """For each text, by token number, what the output says of each [MASK]."""
+def _filled_masks(
+    language_model: LoadedModel, texts: Sequence[TokenizedText], top_k: int
+) -> list[dict[int, FilledMask]]:
+    """For each text, its filled gaps by token number."""
     mask_id = language_model.tokenizer.mask_token_id
-    result: list[dict[int, dict[str, Any]]] = [{} for _ in texts]
+    result: list[dict[int, FilledMask]] = [{} for _ in texts]
     windows = [
         window
         for window in _all_windows(language_model, texts)
         if mask_id in texts[window.text].token_ids[window.answers_from : window.answers_to]
     ]
-    for batch in batches_by_length(windows, batch_tokens):
+    for batch in batches_by_length(windows, BATCH_TOKENS):
         ids, is_real = rows_of(language_model, batch, texts)
-        is_asked = torch.zeros_like(ids, dtype=torch.bool)
+        # A gap in the overlap of two windows is filled once, from the window that answers for it.
+        is_gap = torch.zeros_like(ids, dtype=torch.bool)
         for row, window in enumerate(batch):
-            is_asked[row, window.answers_from - window.start + 1 : window.answers_to - window.start + 1] = True
-        is_asked &= ids == mask_id
-        logits = masked_word_logits(language_model, ids, is_real, is_asked)
-        answers = _likeliest_words(language_model, logits, top_k)
-        for (row, place), candidates in zip(is_asked.nonzero().tolist(), answers, strict=True):
+            is_gap[row, window.answers_from - window.start + 1 : window.answers_to - window.start + 1] = True
+        is_gap &= ids == mask_id
+        answers = _likeliest_words(language_model, word_logits_at(language_model, ids, is_real, is_gap), top_k)
+        for (row, place), candidates in zip(is_gap.nonzero().tolist(), answers, strict=True):
             token = batch[row].start + place - 1
             start, end = texts[batch[row].text].spans[token]
             result[batch[row].text][token] = {"start": start, "end": end, "candidates": candidates}
     return result
 
 
-def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) -> list[list[dict[str, Any]]]:
-    """For each row of (asked, vocabulary) logits the likeliest tokens, special ones left out of the list."""
+def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) -> list[list[Candidate]]:
+    """For each row of (gaps, vocabulary) logits, the likeliest tokens that are not special."""
     tokenizer = language_model.tokenizer
+    # The softmax covers special tokens, so that the probabilities are the model's own; they are only not listed.
     probabilities = logits.softmax(-1)
     probabilities[:, tokenizer.all_special_ids] = -1
     probabilities[:, len(tokenizer) :] = -1
@@ -187,13 +208,13 @@ def _all_windows(model: LoadedModel, texts: Sequence[TokenizedText]) -> list[Win
 def read_texts(
     texts: Sequence[str], input_path: Path | str | None = None, *, keeps_json: bool = False
 ) -> Iterator[str]:
-    """The texts given; or the lines of a file, or the field "text" of a .jsonl file; or the lines of standard input.
+    """The texts given, or one text per line of a file or of standard input; blank lines are kept.
 
     Args:
-        keeps_json: give the lines of a .jsonl file as they are.
-        input_path: may be compressed; "-", or None where no texts are given, is standard input.
-    Yields: one text per line, blank ones too, so that output lines answer input lines.
-    Raises: DataError: both are given, or neither; a file cannot be read; a line is not UTF-8, or not such JSON.
+        input_path: a file, which may be compressed; of a .jsonl file the field "text" is read. "-" is standard input,
+            and so is None if no texts are given.
+        keeps_json: yield the lines of a .jsonl file unchanged.
+    Raises: DataError: texts and a file, or neither; an unreadable file; a line that is not UTF-8 or not such JSON.
     """
     if texts and input_path is not None:
         raise DataError(f"{input_path}: texts are given as well; give them, or --input, not both")
@@ -229,7 +250,7 @@ def _text_field(line: str, where: str) -> str:
 
 
 def require_writable(output: Path | None) -> None:
-    """Raises DataError when a file cannot be written there, before any work is done for it."""
+    """Raises DataError if no file can be written there. Call it before the work whose result the file will hold."""
     if output is None:
         return
     if output.is_dir() or not output.parent.is_dir():
@@ -237,18 +258,20 @@ def require_writable(output: Path | None) -> None:
         raise DataError(f"{output}: {reason}; give the path of a file in a folder that exists")
 
 
-def write_json_lines(records: Iterable[dict[str, Any]], output: Path | None = None) -> None:
-    """Writes each record, as soon as it is there, as a line of JSON to standard output or into a file.
+def write_json_lines(records: Iterable[Mapping[str, object]], output: Path | None = None) -> None:
+    """Writes each record as a line of JSON, as soon as it is made, to standard output or into a file.
 
-    A file stands under a temporary name until the last record is there: what it held before is kept when something
-    fails, and it may be the file that the records are made from.
+    The lines go into a temporary file that replaces `output` at the end. So a failure keeps the old file, and `output`
+    may be the file that the records are made from. Raises: DataError: the file cannot be written.
     """
     require_writable(output)
     partial = None if output is None else output.with_name(f".{output.name}.writing")
     try:
         with contextlib.nullcontext(sys.stdout) if partial is None else open(partial, "w", encoding="utf-8") as file:
             for record in records:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                line = json.dumps(record, ensure_ascii=False)
+                # UTF-8 has no form for half of a surrogate pair. Its backslash escape is the one that JSON has for it.
+                file.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
                 file.flush()
         if partial is not None and output is not None:
             partial.replace(output)

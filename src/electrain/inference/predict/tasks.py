@@ -1,29 +1,31 @@
-"""What a fine-tuned model says of texts: labels, numbers, tags, answers, summaries, translations; and vectors."""
+"""Applies a fine-tuned model to texts, and turns texts into vectors."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.reading import read_examples
+from electrain.data.labelled.reading import Example, read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import parse_object
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
-from electrain.finetune.tasks.task import Row, encoder_inputs, inference_batches
+from electrain.finetune.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
+from electrain.inference.model import Source
 from electrain.models.folders import is_of_a_pooler, weights_of
-from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.pretrain.run_folder import open_run_folder
 from electrain.training.runtime import device_of
 
 TASK_OF_VERB: dict[str, TaskName] = {
@@ -34,7 +36,7 @@ TASK_OF_VERB: dict[str, TaskName] = {
     "summarize": "summarization",
     "translate": "translation",
 }
-# Files that hold examples rather than lines of text.
+# Files that hold labelled examples instead of one text per line.
 _TABLES = (".tsv", ".csv", ".parquet", ".arrow", ".conll", ".bio", ".iob", ".json")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|\S")
 _BATCH_TOKENS = 8192
@@ -42,51 +44,53 @@ _BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to ask about.
+    """One input of a fine-tuned model.
 
     Attributes:
         given: a text, or a JSON object.
-        number: from 1.
-        where: for messages.
+        number: counted from 1.
+        where: the place of the input, for messages.
     """
 
-    given: str | dict[str, Any]
+    given: str | Mapping[str, object]
     number: int
     where: str
 
 
-def predict_task(
-    verb: str, model: Path | str | FineTuned, inputs: Iterable[Input], *, device: str | None = None
-) -> Iterator[dict[str, Any]]:
-    """For each input, in order, what the model says of it.
+class Embedding(TypedDict):
+    """A text and its vector, which has as many numbers as the encoder's hidden states."""
+
+    text: str
+    embedding: list[float]
+
+
+def predict_task(verb: str, model: Source, inputs: Iterable[Input]) -> Iterator[Answer]:
+    """For each input, in order, the model's answer.
 
     Args:
         verb: a key of `TASK_OF_VERB`.
-        inputs: with what was given: texts, with a tab between the two of a pair or between question and context; or
-            JSON objects with the columns of the training examples, or text and pair, question and context, words.
-    Yields: see the `answer` methods of the tasks; of a blank line {"text": ""} alone.
-    Raises: DataError: an input that is not what the task takes. CheckpointError: see `load_fine_tuned`.
+        inputs: texts, in which a tab separates the two texts of a pair and a question from its context; or JSON
+            objects with the columns of the training examples, or with text and pair, question and context, or words.
+    Yields: what the task's `answer` method returns; {"text": ""} for a blank line.
+    Raises: DataError: an input lacks what the task reads. CheckpointError: see `load_fine_tuned`.
     """
     task = TASK_OF_VERB[verb]
-    tuned = model if isinstance(model, FineTuned) else load_fine_tuned(model, (task,), device=device)
+    tuned = load_fine_tuned(model, (task,))
     for chunk in chunks_of(inputs):
         is_blank = [isinstance(one.given, str) and not one.given.strip() for one in chunk]
         examples = [_example(task, one, tuned) for one, blank in zip(chunk, is_blank, strict=True) if not blank]
-        _say_what_is_cut(tuned, examples)
-        answers = iter(tuned.task.answer(tuned.model, examples) if examples else [])
+        answers = _answers(tuned, examples)
         for blank in is_blank:
             yield {"text": ""} if blank else next(answers)
 
 
-def predict_examples(
-    verb: str, model: Path | str, sources: Sequence[str], *, device: str | None = None
-) -> Iterator[dict[str, Any]]:
-    """The same for a file of examples (.tsv, .csv, .parquet, CoNLL, SQuAD), read as in fine-tuning, without labels.
+def predict_examples(verb: str, model: Source, sources: Sequence[str]) -> Iterator[Answer]:
+    """For each example of files of labelled examples, in order, the model's answer; labels are not read.
 
-    Where it lacks the columns of the training examples, those of the usual names are read.
+    If the files lack the columns of the training examples, the columns with the usual names are read.
     """
     task = TASK_OF_VERB[verb]
-    tuned = load_fine_tuned(model, (task,), device=device)
+    tuned = load_fine_tuned(model, (task,))
     own = Columns(tuned.settings.columns.get("text", ""), tuned.settings.columns.get("pair", ""))
     try:
         read = read_examples(task, sources, own, with_targets=False)
@@ -95,24 +99,31 @@ def predict_examples(
             raise
         read = read_examples(task, sources, Columns(), with_targets=False)
     for examples in chunks_of(read.examples):
-        _say_what_is_cut(tuned, examples)
-        yield from tuned.task.answer(tuned.model, examples)
+        yield from _answers(tuned, examples)
+
+
+def _answers(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
+    """The answers to some examples, after saying on stderr how many texts are too long to be read whole."""
+    # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
+    if examples and tuned.settings.task not in ("tagging", "question-answering"):
+        _say_cut([row.is_cut for row in tuned.task.rows(examples)], tuned.settings.longest_tokens)
+    yield from tuned.task.answer(tuned.model, examples) if examples else []
 
 
 def holds_examples(path: Path | None) -> bool:
-    """Whether an input file is a table rather than lines of text or JSON."""
+    """True for an input file of labelled examples, False for one text or JSON object per line."""
     return path is not None and uncompressed_suffix(path) in _TABLES
 
 
-def _example(task: TaskName, one: Input, tuned: FineTuned) -> Any:
+def _example(task: TaskName, one: Input, tuned: FineTuned) -> Example:
     own = tuned.settings.columns
     if task == "tagging":
         return TaggedExample(tuple(_words(one, own.get("text") or "words")), source=one.where)
     if task == "question-answering":
         question, context = _two(one, [(own.get("text"), own.get("pair")), ("question", "context")], needs_both=True)
-        identifier = one.given.get("id") if isinstance(one.given, dict) else None
+        identifier = None if isinstance(one.given, str) else one.given.get("id")
         return QuestionExample(str(identifier or one.number), clean_text(question), context, source=one.where)
-    # A folder that electrain did not make does not say whether it takes pairs.
+    # A folder that electrain did not write does not say whether the model was trained on pairs.
     takes_pair, may_take_pair = bool(own.get("pair")), not own
     first, second = _two(one, [(own.get("text"), own.get("pair")), ("text", "pair")], needs_both=takes_pair)
     if task in ("summarization", "translation"):
@@ -127,15 +138,16 @@ def _words(one: Input, column: str) -> list[str]:
     words = one.given.get(column, one.given.get("words"))
     if isinstance(words, list) and words:
         return [str(word) for word in words]
-    if isinstance(one.given.get("text"), str):
-        return split_words(one.given["text"])
+    text = one.given.get("text")
+    if isinstance(text, str):
+        return split_words(text)
     raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
 
 
 def _two(one: Input, names: Sequence[tuple[str | None, str | None]], *, needs_both: bool) -> tuple[str, str]:
     """The two texts of an input; the second may be empty unless both are needed.
 
-    Args: names: pairs of fields; the first pair whose first field is there is read.
+    Args: names: pairs of fields. The first pair whose first field the input has is read.
     """
     given = one.given
     if isinstance(given, str):
@@ -145,34 +157,22 @@ def _two(one: Input, names: Sequence[tuple[str | None, str | None]], *, needs_bo
             raise DataError(f"{one.where} ('{given[:40]}'): needs {shown}; write a tab between them")
         return (first, second) if needs_both else (given, "")
     text_name, pair_name = next((pair for pair in names if pair[0] in given), names[-1])
-    for name in (text_name, pair_name) if needs_both else (text_name,):
-        if not isinstance(given.get(str(name)), str):
+    text, pair = given.get(str(text_name)), given.get(str(pair_name))
+    for name, value in ((text_name, text), (pair_name, pair)) if needs_both else ((text_name, text),):
+        if not isinstance(value, str):
             raise DataError(f'{one.where}: has no field "{name}" with a text; it has {", ".join(given) or "nothing"}')
-    pair = given.get(str(pair_name))
-    return given[str(text_name)], pair if isinstance(pair, str) else ""
+    return str(text), pair if isinstance(pair, str) else ""
 
 
 def split_words(text: str) -> list[str]:
-    """Words and marks as tagged corpora have them: punctuation apart, each Chinese character apart."""
+    """Words as in tagged corpora: each punctuation mark and each Chinese character is a word of its own."""
     words: list[str] = []
     for found in _WORD.findall(clean_text(text)):
-        characters = list(found)
-        if any(_is_ideograph(character) for character in characters):
+        if any("CJK" in unicodedata.name(character, "") for character in found):
             words += re.findall(r"[\u2e80-\u9fff\uf900-\ufaff]|[^\u2e80-\u9fff\uf900-\ufaff]+", found)
         else:
             words.append(found)
     return words
-
-
-def _is_ideograph(character: str) -> bool:
-    return "CJK" in unicodedata.name(character, "")
-
-
-def _say_what_is_cut(tuned: FineTuned, examples: Sequence[Any]) -> None:
-    """Classification, regression, summaries and translations read a text's beginning; the others take windows."""
-    if tuned.settings.task in ("tagging", "question-answering"):
-        return
-    _say_cut([row.is_cut for row in tuned.task.rows(examples)], tuned.settings.longest_tokens)
 
 
 def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
@@ -181,56 +181,48 @@ def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
 
 
 def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
-    """The lines of an input; those of a .jsonl file as objects. Raises: DataError: a line is no JSON object."""
+    """The lines as inputs; those of a .jsonl file are parsed. Raises: DataError: a line is no JSON object."""
     is_jsonl = path is not None and uncompressed_suffix(path) == ".jsonl"
     for number, line in enumerate(lines, start=1):
         where = f"input {number}" if path is None else f"{path}:{number}"
         yield Input(parse_object(line, where, "text") if is_jsonl and line.strip() else line, number, where)
 
 
-@torch.inference_mode()
-def predict_embed(
-    model: Path | str | RunFolder, texts: Iterable[str], *, device: str | None = None
-) -> Iterator[dict[str, Any]]:
+def predict_embed(model: Source, texts: Iterable[str]) -> Iterator[Embedding]:
     """For each text, in order, the mean of the encoder's last hidden states over its tokens.
 
     [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
-    both give the same vectors. A text longer than the tokenizer allows is cut, and stderr says so.
+    both give the same vectors. A text longer than the model's rows is cut, and stderr says so.
 
-    Yields: {"text", "embedding": [hidden_size numbers]}.
     Raises: CheckpointError: not an encoder.
     """
-    from transformers import AutoModel
-
     run = open_run_folder(model)
     opened = open_pretrained(run)
     network = weights_of(
         opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
     ).eval()
-    network = network.to(device or device_of())
-    # Older runs have a tokenizer that allows more than was trained.
-    lengths = (opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
-    answer = _embedder(network, opened.tokenizer, min(lengths))
+    network = network.to(device_of())
+    # The tokenizers of older runs allow longer rows than the run was trained on.
+    longest = min(opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
     for chunk in chunks_of(texts):
-        for text, vector in zip(chunk, answer(chunk), strict=True):
+        for text, vector in zip(chunk, _embeddings(network, opened.tokenizer, chunk, longest), strict=True):
             yield {"text": text, "embedding": vector}
 
 
-def _embedder(network: Any, tokenizer: Any, longest: int) -> Callable[[Sequence[str]], list[list[float]]]:
-    def embed(texts: Sequence[str]) -> list[list[float]]:
-        encoded = encode_plain(tokenizer, list(map(clean_text, texts)), truncation=True, max_length=longest)
-        _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings], longest)
-        rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
-        vectors: list[list[float]] = [[] for _ in texts]
-        for batch in inference_batches(rows, _BATCH_TOKENS):
-            inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
-            inputs = {name: None if value is None else value.to(network.device) for name, value in inputs.items()}
-            states = network(**inputs)[0].float()
-            lengths = torch.tensor([[len(row.input_ids)] for row in batch], device=states.device)
-            is_real = torch.arange(states.shape[1], device=states.device) < lengths
-            means = (states * is_real.unsqueeze(-1)).sum(1) / lengths
-            for row, vector in zip(batch, means.tolist(), strict=True):
-                vectors[row.example] = vector
-        return vectors
-
-    return embed
+@torch.inference_mode()
+def _embeddings(
+    network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
+) -> list[list[float]]:
+    encoded = encode_plain(tokenizer, list(map(clean_text, texts)), truncation=True, max_length=longest)
+    _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings or []], longest)
+    rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
+    vectors: list[list[float]] = [[] for _ in texts]
+    for batch in inference_batches(rows, _BATCH_TOKENS):
+        inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
+        states = network(**on_device(inputs, network.device))[0].float()
+        lengths = torch.tensor([[len(row.input_ids)] for row in batch], device=states.device)
+        is_real = torch.arange(states.shape[1], device=states.device) < lengths
+        means = (states * is_real.unsqueeze(-1)).sum(1) / lengths
+        for row, vector in zip(batch, means.tolist(), strict=True):
+            vectors[row.example] = vector
+    return vectors
