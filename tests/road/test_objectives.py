@@ -285,7 +285,7 @@ def test_fill_and_blimp_use_the_heads_there_are(runs: dict[str, Path], tmp_path:
         list(predict_detect(runs["electric"], [text]))
     with pytest.raises(ElectrainError, match="has no correction head, only electric"):
         list(predict_fill(runs["electric"], [text], by="correction"))
-    with pytest.raises(ElectrainError, match="sees only what stands before a gap"):
+    with pytest.raises(ElectrainError, match="sees only the words before a gap"):
         list(predict_fill(runs["article"], [text], by="generator"))
     pairs = tmp_path / "pairs.jsonl"
     fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
