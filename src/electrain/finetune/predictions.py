@@ -23,18 +23,15 @@ SHOWN_CHARACTERS = 300
 class Judged:
     """One validation example and the answer to it, as a report shows them.
 
-    Attributes:
-        source: file, without its folder, and line.
-        error: how far the answer is from what was expected; 0 where it is right. The scale is the task's own.
-        labels: true and predicted label of the text, or of each word in tagging; None on one side for a label that
-            only the other side has; empty for tasks without labels.
+    `labels` are the true and the predicted label of the text, or of each word in tagging; None on one side for a label
+    that only the other side has; empty for tasks without labels.
     """
 
-    source: str
+    source: str  # file, without its folder, and line
     text: str
     expected: str
     predicted: str
-    error: float
+    error: float  # how far the answer is from what was expected, on the task's own scale; 0 where it is right
     labels: tuple[tuple[str | None, str | None], ...] = ()
 
 

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import dropwhile, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
 
@@ -217,16 +217,10 @@ def _name(value: object, names: list[str]) -> object:
 
 
 def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
-    sentence: list[_Line] = []
-    for number, line in enumerate(lines, 1):
-        text = line.rstrip(_WHITE)
-        if text and not text.startswith("-DOCSTART-"):
-            sentence.append((number, text))
-        elif sentence:
-            yield sentence
-            sentence = []
-    if sentence:
-        yield sentence
+    numbered = ((number, line.rstrip(_WHITE)) for number, line in enumerate(lines, 1))
+    for is_between, group in groupby(numbered, lambda line: not line[1] or line[1].startswith("-DOCSTART-")):
+        if not is_between:
+            yield list(group)
 
 
 class _Form(NamedTuple):

@@ -41,23 +41,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows of token ids in the form that the model takes, before any corruption.
+    """Rows of token ids in the form that the model takes, before any corruption; (rows, length) but for the numbers.
 
-    Attributes:
-        token_ids: (rows, length) int64: [CLS] segment [SEP] segment [SEP], then [PAD].
-        token_type_ids: (rows, length) int64: 0 in the first segment, 1 in the second, 0 at padding.
-        is_real: (rows, length) bool; False at padding.
-        is_special: (rows, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
-        row_numbers: (rows,) int64; the number of each row in the whole run, from which all its randomness follows.
-        begins_word: (rows, length) bool; True where a word begins; None: the shards do not say, and words begin
-            wherever the vocabulary's piece has no "##".
+    `begins_word` is True where a word begins. None: the shards do not say, and words begin wherever the vocabulary's
+    piece has no "##".
     """
 
-    token_ids: NDArray[np.int64]
-    token_type_ids: NDArray[np.int64]
-    is_real: NDArray[np.bool_]
-    is_special: NDArray[np.bool_]
-    row_numbers: NDArray[np.int64]
+    token_ids: NDArray[np.int64]  # [CLS] segment [SEP] segment [SEP], then [PAD]
+    token_type_ids: NDArray[np.int64]  # 0 in the first segment, 1 in the second, 0 at padding
+    is_real: NDArray[np.bool_]  # False at padding
+    is_special: NDArray[np.bool_]  # True at [CLS], [SEP] and [PAD], which are never corrupted
+    row_numbers: NDArray[np.int64]  # (rows,): the number of each row in the whole run; its randomness follows from it
     begins_word: NDArray[np.bool_] | None = None
 
 

@@ -31,16 +31,12 @@ class Document:
 class CorpusFormat:
     """How the documents of a corpus are found in its files.
 
-    Attributes:
-        text_column: the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text.
-        document_separator: what stands between two documents of a .txt file; backslash-n and backslash-t stand for a
-            line feed and a tab. None: a file is one document.
-        strict: refuse bytes that are not UTF-8 instead of leaving them out.
+    In `document_separator`, backslash-n and backslash-t stand for a line feed and a tab.
     """
 
-    text_column: str = "text"
-    document_separator: str | None = None
-    strict: bool = False
+    text_column: str = "text"  # the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text
+    document_separator: str | None = None  # between two documents of a .txt file; None: a file is one document
+    strict: bool = False  # refuse bytes that are not UTF-8 instead of leaving them out
 
 
 DEFAULT_FORMAT = CorpusFormat()

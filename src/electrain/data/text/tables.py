@@ -15,13 +15,9 @@ _BATCH_ROWS = 64  # a row may hold a whole book
 
 
 class HubRows(Protocol):
-    """The rows of a data set of the library `datasets`, streamed or in memory.
+    """The rows of a data set of the library `datasets`, streamed or in memory."""
 
-    Attributes:
-        features: the type of each column; None where a streamed data set does not say.
-    """
-
-    features: Mapping[str, object] | None
+    features: Mapping[str, object] | None  # the type of each column; None where a streamed data set does not say
 
     def __iter__(self) -> Iterator[dict[str, object]]:
         """One dict for each row."""

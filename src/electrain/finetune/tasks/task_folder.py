@@ -127,8 +127,7 @@ def load_task_settings(source: str, configuration: Any) -> TaskSettings:
             labels = tuple(str(configuration.id2label[number]) for number in sorted(configuration.id2label))
             if task == "classification" and len(labels) == 1:
                 return TaskSettings("regression")
-            is_discriminator = labels == ("original", "replaced")
-            if not is_discriminator:
+            if labels != ("original", "replaced"):  # those of a discriminator
                 longest = min(positions_of(configuration) or 512, 384 if task == "question-answering" else 512)
                 has_many = getattr(configuration, "problem_type", None) == "multi_label_classification"
                 labels = () if task == "question-answering" else labels
