@@ -9,6 +9,9 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForTokenClassification,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
+    DebertaV2ForTokenClassification,
     RobertaConfig,
     RobertaForMaskedLM,
     RobertaForTokenClassification,
@@ -26,27 +29,45 @@ def _roberta(shape: Shape) -> RobertaConfig:
     return RobertaConfig(**shape.common | {"max_position_embeddings": 514}, **dropouts, type_vocab_size=1)
 
 
-ENTRY = Backbone(
-    _roberta,
-    RobertaForMaskedLM,
-    "lm_head.decoder",
-    word_features=("lm_head.dense", gelu, "lm_head.layer_norm"),
-    detector=RobertaForTokenClassification,
-    detection=("dropout", "classifier"),
-    starts_from=("roberta", "xlm-roberta"),
-)
+def _deberta(shape: Shape) -> DebertaV2Config:
+    dropouts = {"hidden_dropout_prob": shape.dropout, "attention_probs_dropout_prob": shape.dropout}
+    relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+    return DebertaV2Config(**shape.common, **dropouts, **relative, type_vocab_size=0, legacy=True)
+
+
+ENTRIES = {
+    "roberta": Backbone(
+        _roberta,
+        RobertaForMaskedLM,
+        "lm_head.decoder",
+        word_features=("lm_head.dense", gelu, "lm_head.layer_norm"),
+        detector=RobertaForTokenClassification,
+        detection=("dropout", "classifier"),
+        starts_from=("roberta", "xlm-roberta"),
+    ),
+    "deberta-v2": Backbone(
+        _deberta,
+        DebertaV2ForMaskedLM,
+        "cls.predictions.decoder",
+        word_features=("cls.predictions.transform",),
+        detector=DebertaV2ForTokenClassification,
+        detection=("dropout", "classifier"),
+        starts_from=("deberta-v2",),
+    ),
+}
 
 
 @pytest.mark.usefixtures("quick_pretraining")
+@pytest.mark.parametrize("name", list(ENTRIES))
 @pytest.mark.parametrize("sharing", ["shared", "gradient-disentangled"])
 def test_one_entry_is_a_backbone(
-    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: str
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sharing: str, name: str
 ) -> None:
-    monkeypatch.setitem(BACKBONES, "roberta", ENTRY)
+    monkeypatch.setitem(BACKBONES, name, ENTRIES[name])
     # The choices are made from the table when it is imported, before this entry.
     monkeypatch.setitem(EncoderConfig.__annotations__, "backbone", Literal[tuple(BACKBONES)])
     tables: dict[str, Any] = {
-        "encoder": {"backbone": "roberta", "embedding_size": 0},
+        "encoder": {"backbone": name, "embedding_size": 0},
         "generator": {"embedding_sharing": sharing},
         "discriminator": {"heads": ["detection", "correction", "electric"]},
     }

@@ -178,6 +178,9 @@ def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
 def _forward_flops(network: NetworkPass, module: nn.Module, rows: int, costs: Mapping[Any, Any]) -> float:
     """Operations of one forward pass, attention spelled out so that its softmax is seen."""
+    # The counter puts a hook on each parameter that is passed to a module, as DeBERTa's relative positions are. Under
+    # `no_grad` that fails for a parameter that requires a gradient.
+    module.requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping=dict(costs))
     with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         network.run(module, rows)
