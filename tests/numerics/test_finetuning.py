@@ -227,10 +227,11 @@ def test_windows_answer_each_word_of_a_long_sentence_once() -> None:
     assert sorted(word for row in rows for word in row.places if word is not None) == list(range(len(words)))
 
 
-def test_a_word_without_tokens_is_outside() -> None:
+@pytest.mark.parametrize("word", ["\u200b", "\ud800"])
+def test_a_word_without_tokens_is_outside(word: str) -> None:
     task = Tagging(TOKENIZER, 20, ("B-X", "O"))
     model = AutoModelForTokenClassification.from_config(ElectraConfig(**SIZES, embedding_size=16)).eval()
-    assert task.answer(model, [TaggedExample(("cat", "\u200b", "dog"))])[0]["tags"][1] == "O"
+    assert task.answer(model, [TaggedExample(("cat", word, "dog"))])[0]["tags"][1] == "O"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from electrain.data.labelled.examples import TaggedExample
+from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
@@ -49,7 +50,7 @@ class Tagging(Task[TaggedExample]):
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
         """One row for each window; `places` has for each token the word whose tag it predicts, or None."""
-        words_of = [list(example.words) for example in examples]
+        words_of = [list(map(clean_text, example.words)) for example in examples]
         encoded = encode_plain(self.tokenizer, words_of, is_split_into_words=True, add_special_tokens=False)
         numbers = {label: number for number, label in enumerate(self.labels)}
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
