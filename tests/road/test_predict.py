@@ -180,9 +180,9 @@ def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"text": "a"}\n{"txt": "b"}\n', "a.jsonl:2: not a JSON object with the field"),
-        (b"plain\n", "a.jsonl:1: not a JSON object"),
-        (b'{"text": 3}\n', "a.jsonl:1: the field"),
+        (b'{"text": "a"}\n{"txt": "b"}\n', "a.jsonl:2: has no field"),
+        (b"plain\n", "a.jsonl:1: not valid JSON"),
+        (b'{"text": 3}\n', "a.jsonl:1: has no field"),
         (b'{"text": "\xe9"}\n', "a.jsonl:1: not UTF-8"),
         (None, "a.jsonl: no such file"),
     ],

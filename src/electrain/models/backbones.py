@@ -1,6 +1,6 @@
-"""The table of backbones: what electrain knows about each kind of network, and the one call that runs any of them.
+"""The table of backbones: the properties of each kind of network, and the function that runs any of them.
 
-Nobody outside this file asks for a model type by name. To add a backbone, add one entry to `BACKBONES`.
+No other file asks for a model type by name. To add a backbone, add one entry to `BACKBONES`.
 """
 
 from collections.abc import Callable
@@ -32,62 +32,63 @@ from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import require_at_least
 from electrain.models.recurrent import RecurrentConfig, RecurrentForMaskedLM, RecurrentForTokenClassification
 
-# Positions a model can take beyond its pretraining length cost an embedding row each (electra) or nothing (modernbert).
+# Rows at fine-tuning can be longer than in pretraining. A further position costs an embedding row (electra) or nothing
+# (modernbert).
 MOST_POSITIONS = 512
 LABELS = {0: "original", 1: "replaced"}
-# These encoders compute what ELECTRA's does; only their names and first positions differ.
+# These encoders compute the same as ELECTRA's; only the names of their classes and their first positions differ.
 _SAME_AS_ELECTRA = ("electra", "bert", "roberta", "xlm-roberta", "camembert")
-# Networks whose first positions belong to padding, so that they take fewer tokens than they have positions.
+# Networks that reserve their first positions for padding, so that they take fewer tokens than they have positions.
 _COUNT_FROM_AFTER_PADDING = (
     *("roberta", "xlm-roberta", "camembert", "longformer", "xlm-roberta-xl"),
     *("roberta-prelayernorm", "mpnet", "data2vec-text", "xmod", "ibert"),
 )
 
-# A module of a network, by its path ("cls.predictions.transform"), or a function without weights.
+# The path of a module in a network ("cls.predictions.transform"), or a function without weights.
 Part = str | Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What a Hugging Face configuration is built from.
+    """The settings from which a backbone builds its Hugging Face configuration.
 
     Attributes:
         sizes: layers, widths and attention heads.
-        common: the settings that networks share, under the names that most of them use.
+        common: the settings that all networks have, under the names that most of them use.
         dropout: probability, everywhere in the network.
         special_ids: of the tokenizer.
     """
 
     sizes: "EncoderConfig"
-    common: dict[str, Any]
+    common: dict[str, int]
     dropout: float
     special_ids: SpecialIds
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What distinguishes one kind of network from the others.
+    """The properties of one kind of network.
 
     Attributes:
         configuration: builds the Hugging Face configuration.
-        language_model: the Hugging Face class with a head that predicts words.
+        language_model: the Hugging Face class with the head that predicts words.
         output_layer: path of the linear layer from features to words, in `language_model`.
         word_features: the parts between the last hidden states and the output layer, in order.
         is_causal: the language model predicts each word from the words before it.
-        detector: the Hugging Face class with a head for each token; None: the network can only generate.
-        detection: the parts of that head, in order.
-        detects_by_labels: the head is token classification into `LABELS`; False: it gives one logit per token.
+        detector: the Hugging Face class with the detection head; None for a network that can only generate.
+        detection: the parts of the detection head, in order.
+        detects_by_labels: the detection head classifies tokens into `LABELS`; False if it gives one logit per token.
         has_token_types: the network reads `token_type_ids`.
-        has_embedding_size: the embeddings have a width of their own, and the network projects them to its width.
-        output_layer_in_body: the output layer belongs to the encoder itself, and is not tied to the embeddings.
-        final_norm: path, in the body, of what normalises the last layer's states; empty: nothing does.
-        pooler: class of the layer that `AutoModel` adds to the body; electrain never reads its output.
-        starts_from: model types whose weights this encoder can start from.
-        must_match: settings that change what weights mean, besides depth and heads.
-        masked_generator: name of the backbone of a masked generator beside this encoder; empty: the same.
+        has_embedding_size: the embeddings have a width of their own, which the network projects to its hidden size.
+        output_layer_in_body: the output layer belongs to the encoder and is not tied to the embeddings.
+        final_norm: path, in the body, of the module that normalises the last hidden states; empty if there is none.
+        pooler: class of the pooling layer that `AutoModel` adds to the body; electrain never reads its output.
+        starts_from: model types from whose weights the encoder can start.
+        must_match: settings, besides depth and heads, that change what the weights compute.
+        masked_generator: name of the backbone of a masked generator for this encoder; empty means the same backbone.
         joins_decoder: the encoder can be joined with a decoder by cross-attention.
-        decoder: the Hugging Face class that writes with cross-attention; None: there is none.
-        rule: raises ValueError for sizes that this network cannot have.
+        decoder: the Hugging Face class of the network as a decoder with cross-attention; None if there is none.
+        rule: raises ValueError for sizes that the network cannot have.
     """
 
     configuration: Callable[[Shape], PretrainedConfig]
@@ -115,19 +116,6 @@ class Backbone:
         """The name that config.json gives to this kind of network."""
         return str(self.language_model.config_class.model_type)
 
-    def can_start_from(self, configuration: PretrainedConfig) -> bool:
-        """Whether weights of a model with this configuration fit the encoder."""
-        return configuration.model_type in self.starts_from
-
-
-def _electra(shape: Shape) -> PretrainedConfig:
-    width = shape.sizes.embedding_size or shape.sizes.hidden_size
-    return ElectraConfig(**_like_bert(shape), embedding_size=width)
-
-
-def _bert(shape: Shape) -> PretrainedConfig:
-    return BertConfig(**_like_bert(shape))
-
 
 def _like_bert(shape: Shape) -> dict[str, Any]:
     dropouts = {"hidden_dropout_prob": shape.dropout, "attention_probs_dropout_prob": shape.dropout}
@@ -141,9 +129,9 @@ def _modernbert(shape: Shape) -> PretrainedConfig:
         cls_token_id=shape.special_ids.cls,
         eos_token_id=shape.special_ids.sep,
         sep_token_id=shape.special_ids.sep,
-        # Attention reaches the whole row in every layer: rows here are shorter than a local window is worth.
+        # Every layer attends to the whole row. Local windows save time on much longer rows only.
         layer_types=["full_attention"] * shape.sizes.layers,
-        # Keys rotate at the usual base: the hub's 160,000 is for rows of 8,192.
+        # The usual base of rotary positions. The released model has 160,000, for rows of 8,192 tokens.
         rope_parameters={
             "full_attention": {"rope_type": "default", "rope_theta": 10_000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
@@ -158,10 +146,6 @@ def _modernbert(shape: Shape) -> PretrainedConfig:
 def _even_width_per_head(encoder: "EncoderConfig") -> None:
     if (encoder.hidden_size // encoder.heads) % 2:
         raise ValueError(f"heads = {encoder.heads}: rotary positions need an even width per head")
-
-
-def _lstm(shape: Shape) -> PretrainedConfig:
-    return RecurrentConfig(**shape.common, dropout=shape.dropout)
 
 
 def _gpt2(shape: Shape) -> PretrainedConfig:
@@ -183,14 +167,16 @@ def _gpt2(shape: Shape) -> PretrainedConfig:
 
 
 CAUSAL = "gpt2"  # the causal generator
-# By the name that people write in [encoder] backbone.
+# The keys are the values of [encoder] backbone.
 BACKBONES: dict[str, Backbone] = {
     "electra": Backbone(
-        _electra,
+        lambda shape: ElectraConfig(
+            **_like_bert(shape), embedding_size=shape.sizes.embedding_size or shape.sizes.hidden_size
+        ),
         ElectraForMaskedLM,
         "generator_lm_head",
         word_features=("generator_predictions",),
-        # Only for ELECTRA does Hugging Face have a class for pretraining by detection.
+        # Hugging Face has a class for pretraining by detection for ELECTRA only; the others use token classification.
         detector=ElectraForPreTraining,
         detection=("discriminator_predictions",),
         detects_by_labels=False,
@@ -212,7 +198,7 @@ BACKBONES: dict[str, Backbone] = {
         rule=_even_width_per_head,
     ),
     "bert": Backbone(
-        _bert,
+        lambda shape: BertConfig(**_like_bert(shape)),
         BertForMaskedLM,
         "cls.predictions.decoder",
         word_features=("cls.predictions.transform",),
@@ -224,7 +210,7 @@ BACKBONES: dict[str, Backbone] = {
         decoder=BertLMHeadModel,
     ),
     "lstm": Backbone(
-        _lstm,
+        lambda shape: RecurrentConfig(**shape.common, dropout=shape.dropout),
         RecurrentForMaskedLM,
         "recurrent.network.fc",
         detector=RecurrentForTokenClassification,
@@ -236,7 +222,7 @@ BACKBONES: dict[str, Backbone] = {
     CAUSAL: Backbone(_gpt2, GPT2LMHeadModel, "lm_head", is_causal=True, joins_decoder=False, decoder=GPT2LMHeadModel),
 }
 
-# What [encoder] backbone can be; made from the table, so that `--help` and error messages list the same names.
+# Made from the table, so that `--help` and error messages list the same names.
 if TYPE_CHECKING:
     BackboneName = str
 else:
@@ -292,11 +278,11 @@ def encoder_configuration(
     """The Hugging Face configuration of an encoder; with `is_causal`, of a GPT-2 of the same sizes.
 
     Args:
-        sequence_length: of the rows to come, in tokens.
+        sequence_length: of the rows in training, in tokens.
         dropout: probability, everywhere in the network.
     Source: Clark et al. 2020, table 6 (initialiser 0.02, GELU, LayerNorm epsilon 1e-12), for electra.
     """
-    common: dict[str, Any] = {
+    common = {
         "vocab_size": vocabulary_size,
         "hidden_size": encoder.hidden_size,
         "num_hidden_layers": encoder.layers,
@@ -310,12 +296,14 @@ def encoder_configuration(
 
 
 def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderConfig:
-    """The generator's sizes: the same depth, its width, feed-forward and heads a fraction of the encoder's.
+    """The generator's sizes: the depth of the encoder, and a fraction of its width, feed-forward width and heads.
 
-    Heads keep the encoder's width where the fraction allows it. Source: Clark et al. 2020, section 3.2 and table 6.
+    Source: Clark et al. 2020, section 3.2 and table 6.
     """
     head_width = encoder.hidden_size // encoder.heads
     heads = max(1, round(encoder.heads * size_fraction))
+    # The width must be a multiple of the heads, and even per head for rotary positions. Where rounding allows it, heads
+    # are as wide as the encoder's, as in the published sizes.
     hidden_size = max(heads * 2, round(encoder.hidden_size * size_fraction / (2 * heads)) * 2 * heads)
     if abs(heads * head_width - hidden_size) < 2 * heads:
         hidden_size = heads * head_width
@@ -331,13 +319,13 @@ def generator_encoder(encoder: EncoderConfig, size_fraction: float) -> EncoderCo
     )
 
 
-# On a CPU, attention spelled out as matrix products is faster than the fused kernel's backward pass on short rows; see
+# On short rows on a CPU, plain matrix products are faster than the backward pass of the fused attention kernel; see
 # docs/experiments.md, "Attention on the CPU".
 LONGEST_PLAIN_ATTENTION_TOKENS = 512
 
 
 def choose_attention(module: nn.Module, device: torch.device, sequence_length: int) -> None:
-    """Sets how the Hugging Face networks in a module compute attention to what is fastest on the device."""
+    """Sets the attention of the Hugging Face networks in a module to the fastest form on the device."""
     is_plain = device.type == "cpu" and sequence_length <= LONGEST_PLAIN_ATTENTION_TOKENS
     for network in module.modules():
         if isinstance(network, PreTrainedModel) and network._supports_sdpa:
@@ -345,12 +333,12 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
 
 
 def backbone_of(configuration: PretrainedConfig) -> Backbone | None:
-    """The entry of `BACKBONES` for a Hugging Face configuration; None: a network that electrain does not pretrain."""
+    """The entry of `BACKBONES` for a configuration; None for a network that electrain cannot pretrain."""
     return next((one for one in BACKBONES.values() if one.model_type == configuration.model_type), None)
 
 
 def known_backbone(configuration: PretrainedConfig) -> Backbone:
-    """The entry of `BACKBONES` for a configuration that electrain made. Raises: KeyError: it made no such one."""
+    """The entry of `BACKBONES` for a configuration that electrain built. Raises: KeyError: it has no entry."""
     found = backbone_of(configuration)
     if found is None:
         raise KeyError(configuration.model_type)
@@ -358,24 +346,24 @@ def known_backbone(configuration: PretrainedConfig) -> Backbone:
 
 
 def sizes_of(configuration: PretrainedConfig) -> dict[str, int]:
-    """Layers, widths and heads of a network in the table, under the names that [generator] has for them."""
+    """The layers, widths and heads of a network in the table, under their names in [generator]."""
     inner = getattr(configuration, "intermediate_size", None) or getattr(configuration, "n_inner", None)
     return {
         "layers": configuration.num_hidden_layers,
         "hidden_size": configuration.hidden_size,
-        "feed_forward_size": inner or 4 * configuration.hidden_size,  # a GPT-2 that names none has this
+        "feed_forward_size": inner or 4 * configuration.hidden_size,  # the default of GPT-2
         "heads": configuration.num_attention_heads,
     }
 
 
 def first_position(configuration: PretrainedConfig) -> int:
-    """The row of the position embeddings that the first token gets; RoBERTa and its like count from after padding."""
+    """The index of the first token's position embedding; RoBERTa and its relatives count from after the padding id."""
     counts = configuration.model_type in _COUNT_FROM_AFTER_PADDING
     return (configuration.pad_token_id or 0) + 1 if counts else 0
 
 
 def positions_of(configuration: PretrainedConfig) -> int | None:
-    """The most tokens that a network takes at once; None where its configuration names no limit."""
+    """The largest number of tokens in a row of a network; None if its configuration sets no limit."""
     positions = int(getattr(configuration, "max_position_embeddings", 0) or 0)
     if positions < 1:  # XLNet says -1
         return None
@@ -389,7 +377,7 @@ def encode(
     attention_mask: Tensor | None,
     token_embeddings: Tensor | None = None,
 ) -> Tensor:
-    """(batch, length, hidden) float: hidden states of the last layer. Args: as `encode_depths`."""
+    """(batch, length, hidden) float: the hidden states of the last layer. Args: as `encode_depths`."""
     return encode_depths(body, token_ids, token_type_ids, attention_mask, token_embeddings, ())[0]
 
 
@@ -401,15 +389,16 @@ def encode_depths(
     token_embeddings: Tensor | None,
     depths: tuple[int, ...],
 ) -> list[Tensor]:
-    """Hidden states after some of the layers.
+    """The hidden states after some of the layers.
 
     Args:
         body: the encoder of a backbone in the table, without its head.
-        token_ids: (batch, length) int64; not read where `token_embeddings` are given.
+        token_ids: (batch, length) int64; not read if `token_embeddings` are given.
         token_type_ids: (batch, length) int64; ignored by a body without token types.
-        attention_mask: (batch, length) bool, True at real tokens; None where every token is real, which is faster.
-        token_embeddings: (batch, length, embedding) in place of the body's own look-up.
-        depths: numbers of layers; empty: all layers.
+        attention_mask: (batch, length) bool or int, true at real tokens; None if every token is real, which lets
+            attention take a faster kernel.
+        token_embeddings: (batch, length, embedding), in place of the body's own look-up.
+        depths: numbers of layers, ascending; empty means all layers.
     Returns: for each depth (batch, length, hidden) float.
     """
     backbone = known_backbone(body.config)
@@ -418,19 +407,18 @@ def encode_depths(
         extra["token_type_ids"] = token_type_ids
     if backbone.is_causal:
         extra["use_cache"] = False
-        if token_embeddings is None:  # given ids, GPT-2 looks for padding in them, and warns
+        if token_embeddings is None:  # GPT-2 warns if it finds padding among ids
             token_embeddings = body.get_input_embeddings()(token_ids)
-    mask = None if attention_mask is None else attention_mask.to(torch.int64)
-    ids = token_ids if token_embeddings is None else None
     output = body(
-        input_ids=ids,
+        input_ids=token_ids if token_embeddings is None else None,
         inputs_embeds=token_embeddings,
-        attention_mask=mask,
+        attention_mask=None if attention_mask is None else attention_mask.to(torch.int64),
         output_hidden_states=len(depths) > 1,
         **extra,
     )
     if len(depths) <= 1:
         return [output[0]]
+    # Only the last layer's states have passed the final norm, which the head expects. So the others pass it here.
     last = body.config.num_hidden_layers
     finish = body.get_submodule(backbone.final_norm) if backbone.final_norm else nn.Identity()
     return [output[0] if depth == last else finish(output.hidden_states[depth]) for depth in depths]

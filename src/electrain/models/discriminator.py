@@ -1,12 +1,13 @@
-"""The discriminator: an encoder, and the heads that are asked about every token."""
+"""The discriminator: an encoder with one or more heads that judge every token."""
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.configuration import require_at_least
@@ -56,10 +57,42 @@ class DiscriminatorConfig:
         require_at_least("correction_weight", self.correction_weight, 0.0)
 
 
-class Discriminator(nn.Module):
-    """A Hugging Face network with the detection head, and the further heads that are asked for.
+class DisentangledEmbedding(nn.Module):
+    """The generator's word embeddings, without their gradient, plus a difference that the discriminator trains.
 
-    Without detection its head stays, untrained and frozen, so that what is exported is a whole network.
+    The two networks pull shared embeddings in opposite directions: the generator makes similar words alike, detection
+    must tell them apart. Here the generator alone moves the shared table. The difference starts at zero.
+    Source: He et al. 2021, DeBERTaV3, section 3.2 (gradient-disentangled sharing).
+    """
+
+    def __init__(self, shared: nn.Embedding) -> None:
+        super().__init__()
+        self.shared = [shared]  # in a list, so that the table is registered in the generator alone, which owns it
+        self.padding_idx = shared.padding_idx
+        self.difference = nn.Parameter(torch.zeros_like(shared.weight))
+
+    @property
+    def weight(self) -> Tensor:
+        """(vocabulary, embedding) float: the sum, which is exported as an ordinary table."""
+        return self.shared[0].weight.detach() + self.difference
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """(..., embedding) float: the embeddings of (...) token ids."""
+        # Two look-ups instead of one in `weight`, which would add up the whole table in every pass.
+        shared = functional.embedding(token_ids, self.shared[0].weight.detach())
+        return shared + functional.embedding(token_ids, self.difference, self.padding_idx)
+
+    @torch.no_grad()
+    def set(self, table: Tensor) -> None:
+        """Sets the difference so that `weight` equals a (vocabulary, embedding) table."""
+        shared = self.shared[0].weight
+        self.difference.copy_(table.to(shared.device) - shared)
+
+
+class Discriminator(nn.Module):
+    """A Hugging Face network with a detection head, and the other heads of the configuration.
+
+    A discriminator that does not detect keeps the detection head untrained, so that a whole network can be exported.
     """
 
     def __init__(self, configuration: PretrainedConfig, heads: tuple[Head, ...] = ("detection",)) -> None:
@@ -70,7 +103,8 @@ class Discriminator(nn.Module):
         self.correction = CorrectionHead(configuration) if "correction" in heads else None
         self.energy = EnergyHead(configuration) if "electric" in heads else None
         if known_backbone(configuration).output_layer_in_body:
-            output_layer(self.network).requires_grad_(False)  # the correction head trains a copy of it
+            # The correction head trains a copy of its own, so that this layer never gets a gradient.
+            output_layer(self.network).requires_grad_(False)
         if "detection" not in heads:
             inside = {id(parameter) for parameter in self.body.parameters()}
             for parameter in self.network.parameters():
@@ -82,9 +116,10 @@ class Discriminator(nn.Module):
         return self.network.base_model
 
     @property
-    def word_embeddings(self) -> Any:
-        """The embedding table of the encoder: an `nn.Embedding`, or one with the same `weight`."""
-        return self.network.get_input_embeddings()
+    def word_embeddings(self) -> nn.Embedding | DisentangledEmbedding:
+        """The word embeddings of the encoder."""
+        embeddings: nn.Embedding | DisentangledEmbedding = self.network.get_input_embeddings()
+        return embeddings
 
     def hidden(
         self,
@@ -93,7 +128,7 @@ class Discriminator(nn.Module):
         attention_mask: Tensor | None,
         token_embeddings: Tensor | None = None,
     ) -> Tensor:
-        """(batch, length, hidden) float; `token_embeddings` in place of the look-up where given."""
+        """(batch, length, hidden) float: the last hidden states; `token_embeddings` replace a look-up of the ids."""
         return encode(self.body, token_ids, token_type_ids, attention_mask, token_embeddings)
 
     def detect(self, hidden: Tensor) -> Tensor:
@@ -104,59 +139,59 @@ class Discriminator(nn.Module):
         """(batch, length) float: the logit of "this token was replaced"."""
         return self.detect(self.hidden(token_ids, token_type_ids, attention_mask))
 
-    def exports(self) -> dict[Literal["encoder"] | Head, Callable[[], Any]]:
-        """For each head, and for the encoder, what makes the Hugging Face network that holds it.
-
-        The encoder has no head where Hugging Face would take the detection head for a classifier's: it is token
-        classification, and fine-tuning finds a layer of the same name there. ELECTRA's is of a class of its own, so
-        that one network serves as encoder and as detector.
-        """
-        makers: dict[Literal["encoder"] | Head, Callable[[], Any]] = {
+    def exports(self) -> dict[Literal["encoder"] | Head, Callable[[], PreTrainedModel]]:
+        """For the encoder and for each head, the function that makes the Hugging Face network to save."""
+        makers: dict[Literal["encoder"] | Head, Callable[[], PreTrainedModel]] = {
             "encoder": self._export_encoder,
-            "detection": self.export_detector,
+            "detection": self._export_detector,
             "correction": self._export_correction,
             "electric": self._export_energy,
         }
         chosen = {part: make for part, make in makers.items() if part in ("encoder", *self.heads)}
+        # Token classification names its layer as a classifier does: fine-tuning would take the detection head for a
+        # trained classifier. So the encoder is saved without it. ELECTRA has a class and a layer name of its own for
+        # detection, so that one network serves both as encoder and as detector.
         if not known_backbone(self.configuration).detects_by_labels and "detection" in chosen:
             chosen["encoder"] = chosen.pop("detection")
         return chosen
 
     @torch.no_grad()
-    def export_detector(self) -> Any:
-        """The network with the detection head as Hugging Face saves and loads it, with one table of embeddings."""
+    def _export_detector(self) -> PreTrainedModel:
         if isinstance(self.word_embeddings, nn.Embedding):
             return self.network
+        # Hugging Face does not know a disentangled table, so the sum is saved in an ordinary one.
         return self._filled(token_classifier(self.configuration), self.network.state_dict())
 
     @torch.no_grad()
-    def _export_encoder(self) -> Any:
-        body = copy.deepcopy(self.export_detector().base_model)
+    def _export_encoder(self) -> PreTrainedModel:
+        body = copy.deepcopy(self._export_detector().base_model)
         body.config = copy.deepcopy(self.configuration)  # the network's own names the labels of its head
         return body
 
     @torch.no_grad()
     def load(self, fill: Callable[[PreTrainedModel], None]) -> None:
-        """Lets `fill` put weights into the network as Hugging Face has it."""
-        if isinstance(self.word_embeddings, nn.Embedding):
+        """Lets `fill` copy weights into the network, which has an ordinary table of embeddings for it."""
+        words = self.word_embeddings
+        if isinstance(words, nn.Embedding):
             fill(self.network)
             return
+        # The network's own table is the sum of two. `fill` writes into a copy, and the difference takes up the rest.
         network = token_classifier(self.configuration).to(self.network.device)
         fill(network)
         own = self.network.state_dict()
         state = {name: value for name, value in network.state_dict().items() if name in own}
         self.network.load_state_dict(state, strict=False)
-        self.word_embeddings.set(network.get_input_embeddings().weight)
+        words.set(network.get_input_embeddings().weight)
 
     @torch.no_grad()
-    def _export_energy(self) -> Any:
+    def _export_energy(self) -> PreTrainedModel:
         assert self.energy is not None
         network = self._filled(token_classifier(self.configuration), self.network.state_dict())
         network.load_state_dict(self.energy.state_dict(), strict=False)
         return network
 
     @torch.no_grad()
-    def _export_correction(self) -> Any:
+    def _export_correction(self) -> PreTrainedModel:
         assert self.correction is not None
         network = self._filled(language_model(self.configuration), self.network.state_dict())
         state = {name: x for name, x in self.correction.state_dict().items() if name not in ("bias", "weight")}
@@ -167,8 +202,8 @@ class Discriminator(nn.Module):
         network.tie_weights()
         return network
 
-    def _filled(self, network: Any, state: dict[str, Tensor]) -> Any:
-        """`network` with this encoder, and with whatever else `state` has for it."""
+    def _filled(self, network: PreTrainedModel, state: dict[str, Tensor]) -> PreTrainedModel:
+        """The network with the weights that it has in common with `state`, and with the encoder's word embeddings."""
         own = network.state_dict()
         network.load_state_dict({name: value for name, value in state.items() if name in own}, strict=False)
         network.get_input_embeddings().weight.copy_(self.word_embeddings.weight)

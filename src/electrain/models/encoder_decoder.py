@@ -1,7 +1,5 @@
-"""A pretrained encoder joined with a decoder by cross-attention: `EncoderDecoderModel` of Hugging Face."""
+"""Joins a pretrained encoder with a decoder by cross-attention: Hugging Face's `EncoderDecoderModel`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,20 +13,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, writing_ids
 from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, SpecialIds, load_tokenizer, save_tokenizer
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError, ConfigurationError
-from electrain.models.backbones import (
-    BACKBONES,
-    MOST_POSITIONS,
-    EncoderConfig,
-    backbone_of,
-    encoder_configuration,
-)
-from electrain.models.folders import configuration_of, weights_of
+from electrain.models.backbones import BACKBONES, MOST_POSITIONS, EncoderConfig, backbone_of, encoder_configuration
+from electrain.models.folders import configuration_of, quiet_transformers, weights_of
 from electrain.models.heads import language_model
 from electrain.models.task_heads import with_dropout
 
@@ -86,12 +77,12 @@ class DecoderConfig:
 
     @property
     def tokenizer_folder(self) -> str:
-        """Where the tokenizer of vocabulary = "folder" stands."""
+        """The folder of the tokenizer for vocabulary = "folder"."""
         return self.tokenizer or self.source
 
 
 def is_encoder_decoder(configuration: PretrainedConfig) -> bool:
-    """Whether a configuration is that of two joined networks, each with a configuration of its own."""
+    """True for a configuration that holds those of an encoder and of a decoder."""
     return isinstance(configuration, EncoderDecoderConfig)
 
 
@@ -103,17 +94,17 @@ def build_encoder_decoder(
     target_tokenizer: PreTrainedTokenizerFast,
     dropout: float,
 ) -> PreTrainedModel:
-    """An `EncoderDecoderModel` of a pretrained encoder and a decoder, ready to be trained.
+    """An `EncoderDecoderModel` of a pretrained encoder and a decoder.
 
-    Cross-attention, and a projection between different widths, start from random weights.
+    Cross-attention, and the projection between networks of different widths, start from random weights.
 
     Args:
-        encoder: `ElectraModel`, `BertModel` or `ModernBertModel`; becomes part of the result.
-        encoder_source: the folder it was read from; a run's generator/ stands beside it.
-        target_tokenizer: of what is written; the encoder's own for vocabulary = "encoder".
+        encoder: of a backbone that `joins_decoder`; becomes part of the result.
+        encoder_source: the folder of the encoder; a run keeps its generator beside it.
+        target_tokenizer: of the outputs; the encoder's own for vocabulary = "encoder".
         dropout: everywhere in the decoder; the encoder keeps its own.
     Raises: CheckpointError: no such generator or folder, or networks that cannot be joined. ConfigurationError: sizes
-        that cannot be. TokenizerError: a tokenizer without an end of text.
+        that do not fit each other. TokenizerError: a tokenizer without an end of text.
     """
     backbone = backbone_of(encoder.config)
     if backbone is None or not backbone.joins_decoder:
@@ -121,14 +112,23 @@ def build_encoder_decoder(
         raise CheckpointError(
             f"{encoder_source}: a {encoder.config.model_type} encoder cannot be joined with a decoder; use {known}"
         )
-    network = _decoder(encoder, decoder, Path(encoder_source), target_tokenizer, dropout)
+    # None: the decoder has the encoder's words, so that it can start from the encoder's table.
+    own_tokenizer = None if decoder.vocabulary == "encoder" else target_tokenizer
+    if decoder.kind == "fresh":
+        network = _fresh_decoder(encoder, decoder, target_tokenizer, dropout)
+    elif decoder.kind == "encoder":
+        network = _encoder_as_decoder(encoder, encoder_source, own_tokenizer, dropout)
+    elif decoder.kind == "folder":
+        network = _decoder_from(decoder.source, dropout, must_be_causal=False)
+    else:
+        network = _generator_as_decoder(encoder, Path(encoder_source).parent / "generator", dropout)
     if len(target_tokenizer) > network.config.vocab_size:
         raise CheckpointError(
             f"{decoder.source or encoder_source}: the decoder knows {network.config.vocab_size} tokens, the target "
             f"tokenizer has {len(target_tokenizer)}; give the decoder's own tokenizer"
         )
     _reload_alike(encoder)
-    with _quiet():
+    with quiet_transformers():
         joined = EncoderDecoderModel(
             config=EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, network.config),
             encoder=encoder,
@@ -138,20 +138,8 @@ def build_encoder_decoder(
     return joined
 
 
-def _decoder(
-    encoder: PreTrainedModel,
-    decoder: DecoderConfig,
-    source: Path,
-    target_tokenizer: PreTrainedTokenizerFast,
-    dropout: float,
-) -> PreTrainedModel:
-    if decoder.kind == "fresh":
-        return _fresh_decoder(encoder, decoder, target_tokenizer, dropout)
-    if decoder.kind == "encoder":
-        return _encoder_as_decoder(encoder, decoder, source, target_tokenizer, dropout)
-    if decoder.kind == "folder":
-        return _decoder_from(decoder.source, dropout, must_be_causal=False)
-    folder = source.parent / "generator"
+def _generator_as_decoder(encoder: PreTrainedModel, folder: Path, dropout: float) -> PreTrainedModel:
+    """The causal generator of the encoder's run, so that both halves are pretrained on the same text."""
     if not folder.is_dir():
         raise CheckpointError(f'{folder}: no such generator; pretrain with one, or use [decoder] kind = "fresh"')
     network = _decoder_from(str(folder), dropout, must_be_causal=True)
@@ -166,7 +154,7 @@ def _decoder(
 def _fresh_decoder(
     encoder: PreTrainedModel, decoder: DecoderConfig, target_tokenizer: PreTrainedTokenizerFast, dropout: float
 ) -> PreTrainedModel:
-    """A GPT-2; its word embeddings are the encoder's where both have the same words and width."""
+    """A GPT-2 with random weights, except for word embeddings copied from the encoder if words and width agree."""
     theirs, ids = encoder.config, writing_ids(target_tokenizer)
     is_joint = decoder.vocabulary == "encoder"
     try:
@@ -196,14 +184,11 @@ def _fresh_decoder(
 
 
 def _encoder_as_decoder(
-    encoder: PreTrainedModel,
-    decoder: DecoderConfig,
-    source: Path,
-    target_tokenizer: PreTrainedTokenizerFast,
-    dropout: float,
+    encoder: PreTrainedModel, source: Path | str, own_tokenizer: PreTrainedTokenizerFast | None, dropout: float
 ) -> PreTrainedModel:
-    """The encoder's weights in a network that sees only what stands before; the head above the embeddings is fresh.
+    """A copy of the encoder that attends to earlier tokens only; cross-attention and output layer are random.
 
+    Args: own_tokenizer: of a vocabulary that the encoder does not know; None: the encoder's vocabulary.
     Source: Rothe et al. 2020, "Leveraging pre-trained checkpoints for sequence generation tasks", section 3.
     """
     backbone = backbone_of(encoder.config)
@@ -212,25 +197,25 @@ def _encoder_as_decoder(
             f"{source}: a {encoder.config.model_type} encoder has no form with cross-attention; "
             'use [decoder] kind = "fresh" or "generator"'
         )
-    is_joint = decoder.vocabulary == "encoder"
     configuration = _as_decoder(encoder.config, dropout)
-    if not is_joint:
-        configuration.vocab_size = len(target_tokenizer)
-        configuration.pad_token_id = writing_ids(target_tokenizer).pad
-    with _quiet():
+    if own_tokenizer is not None:
+        configuration.vocab_size = len(own_tokenizer)
+        configuration.pad_token_id = writing_ids(own_tokenizer).pad
+    with quiet_transformers():
         network = backbone.decoder(configuration)
     weights = {
         name: value
         for name, value in encoder.state_dict().items()
-        if not name.startswith("pooler.") and (is_joint or "word_embeddings" not in name)
+        if not name.startswith("pooler.") and (own_tokenizer is None or "word_embeddings" not in name)
     }
+    # Not strict: cross-attention has no counterpart in the encoder.
     network.base_model.load_state_dict(weights, strict=False)
     network.tie_weights()
     return network
 
 
 def _decoder_from(source: str, dropout: float, *, must_be_causal: bool) -> PreTrainedModel:
-    """A language model of a folder, with fresh cross-attention."""
+    """The language model of a folder, with random cross-attention."""
     configuration = configuration_of(source)
     decoders = {name: one for name, one in BACKBONES.items() if one.decoder and (one.is_causal or not must_be_causal)}
     if backbone_of(configuration) not in decoders.values():
@@ -254,7 +239,11 @@ def _as_decoder(configuration: PretrainedConfig, dropout: float) -> PretrainedCo
 
 
 def _reload_alike(encoder: PreTrainedModel) -> None:
-    """Gives an encoder the pooler that Hugging Face reloads it with; nothing reads it, and it is not trained."""
+    """Gives an encoder the pooler that Hugging Face builds when it reloads the folder.
+
+    Without it the reloaded network would have more weights than the saved one. Its output is never read, so it is not
+    trained.
+    """
     backbone = backbone_of(encoder.config)
     if backbone and backbone.pooler:
         if encoder.pooler is None:
@@ -263,6 +252,7 @@ def _reload_alike(encoder: PreTrainedModel) -> None:
 
 
 def _set_special_ids(model: PreTrainedModel, target_tokenizer: PreTrainedTokenizerFast) -> None:
+    # Training and `generate` take these ids from different ones of these configurations, so all must agree.
     ids = writing_ids(target_tokenizer)
     model.config.vocab_size = model.decoder.config.vocab_size
     for settings in (model.config, model.generation_config, model.decoder.config, model.decoder.generation_config):
@@ -277,14 +267,14 @@ def save_encoder_decoder(
     directory: Path,
     longest_source: int | None = None,
 ) -> None:
-    """Writes model and tokenizers so that `EncoderDecoderModel` and `AutoTokenizer` read them from the folder.
+    """Saves the model and its tokenizers so that `EncoderDecoderModel` and `AutoTokenizer` can load the folder.
 
     Args:
-        tokenizer: of the source, at the top of the folder.
-        target_tokenizer: of the decoder, in `target_tokenizer/` where it is another one.
-        longest_source: where the source's tokenizer cuts, in tokens; None: where it did.
+        tokenizer: of the source texts; saved in the folder itself.
+        target_tokenizer: of the outputs; saved in `target_tokenizer/` if it is another one.
+        longest_source: number of tokens to which the source tokenizer cuts; None keeps its own limit.
     """
-    with _quiet():
+    with quiet_transformers():
         model.save_pretrained(directory)
     with_token_types = getattr(model.encoder.config, "type_vocab_size", 0) > 0
     save_tokenizer(tokenizer, directory, with_token_types=with_token_types, model_max_length=longest_source)
@@ -297,7 +287,7 @@ def save_encoder_decoder(
 
 
 def load_encoder_decoder(directory: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Model (in float32, in evaluation mode), tokenizer and target tokenizer of a folder; the two may be one object.
+    """The model in float32 and evaluation mode, the source tokenizer and the target tokenizer of a folder.
 
     Raises: CheckpointError: no such folder, or no encoder-decoder. TokenizerError: no tokenizer.
     """
@@ -312,34 +302,20 @@ def load_encoder_decoder(directory: Path) -> tuple[PreTrainedModel, PreTrainedTo
 
 
 def target_tokenizer_of(directory: Path) -> PreTrainedTokenizerFast | None:
-    """The tokenizer of what an encoder-decoder's folder writes; None where it is that of what it reads."""
+    """The tokenizer of an encoder-decoder's outputs; None if it is that of the source texts."""
     inside = directory / TARGET_TOKENIZER
     return load_target_tokenizer(inside) if inside.is_dir() else None
 
 
 def open_encoder_decoder(source: str, dropout: float, *, is_fresh: bool) -> PreTrainedModel:
-    """An `EncoderDecoderModel` of a folder, to be trained further; `is_fresh`: the same network with random weights."""
+    """The `EncoderDecoderModel` of a folder, for more training; with `is_fresh`, its weights are random."""
     configuration = configuration_of(source)
     configuration.encoder = with_dropout(configuration.encoder, dropout)
     configuration.decoder = with_dropout(configuration.decoder, dropout)
     if is_fresh:
-        with _quiet():
+        with quiet_transformers():
             model = EncoderDecoderModel(configuration)
     else:
         model = weights_of(source, EncoderDecoderModel, "encoder-decoder", configuration=configuration)
     _reload_alike(model.encoder)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what transformers says of fresh cross-attention, and its progress bars."""
-    level, had_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if had_progress_bar:
-            logging.enable_progress_bar()

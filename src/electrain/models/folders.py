@@ -1,4 +1,4 @@
-"""Hugging Face folders and hub ids: configuration, weights and tokenizer, or one line saying why not."""
+"""Reads the configuration, the weights and the tokenizer of a Hugging Face folder or a hub id."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,22 +7,23 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
+from transformers.utils import logging
 
 from electrain.data.tokenizer.tokenizer import load_tokenizer
-from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.foundation.errors import CheckpointError, TokenizerError
 from electrain.foundation.hub import reading_options, reason_of
 
 
 def configuration_of(source: str) -> PretrainedConfig:
-    """The Hugging Face configuration of a model's folder, or of the hub's model.
+    """The Hugging Face configuration of a model folder or a hub id.
 
-    Raises: CheckpointError: none, or one that only the model's own Python code can read.
+    Raises: CheckpointError: there is none, or only Python code of the model itself can read it.
     """
     options = reading_options(source)
     with one_line(source, "its config.json cannot be used"):
         configuration = AutoConfig.from_pretrained(source, **options)
-    # The two networks of an encoder-decoder are built from their parts of it, which may name code too.
+    # `auto_map` names Python code of the model, which must never run. Without the name nothing can run it
+    # later. The two networks of an encoder-decoder have configurations of their own.
     for part in (configuration, getattr(configuration, "encoder", None), getattr(configuration, "decoder", None)):
         if part is not None and hasattr(part, "auto_map"):
             del part.auto_map
@@ -37,20 +38,22 @@ def weights_of(
     configuration: PretrainedConfig | None = None,
     may_be_new: Callable[[PreTrainedModel, str], bool] = lambda model, name: False,
 ) -> PreTrainedModel:
-    """A network with every weight from a model's folder, or of the hub's model, in float32.
+    """A network in float32 with all its weights from a model folder or a hub id.
 
     Args:
-        model_class: of transformers; an `AutoModel` too.
-        role: what the network must be, for messages.
-        configuration: in place of the folder's own.
-        may_be_new: from the network and the name of a weight to whether that may start from random numbers, where the
-            folder has none or one of another shape.
-    Raises: CheckpointError: no weights, damaged ones, of other shapes, or too few.
+        model_class: a class of transformers, which may be an `AutoModel`.
+        role: the kind of network that is needed, for messages.
+        configuration: read in place of the folder's own.
+        may_be_new: given the network and the name of a weight, True if the weight may start from random numbers when
+            the folder lacks it or has it in another shape.
+    Raises: CheckpointError: weights are absent, damaged, or of other shapes.
     """
     if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
     configuration, options = configuration or configuration_of(source), reading_options(source)
     with one_line(source, "its weights cannot be used"):
+        # transformers starts absent weights from random numbers and only warns. So all differences are asked for in
+        # `report`, and refused below unless the caller expects them.
         model, report = model_class.from_pretrained(
             source,
             **options,
@@ -76,12 +79,12 @@ def weights_of(
 def tokenizer_of(
     source: str, vocabulary_size: int, configuration: PretrainedConfig | None = None
 ) -> PreTrainedTokenizerFast:
-    """The fast tokenizer in a model's folder, or of the hub's model.
+    """The fast tokenizer of a model folder or a hub id.
 
     Args:
-        vocabulary_size: of the model: the tokenizer's ids must be below it.
-        configuration: the model's, where it has been read: config.json is then not read again.
-    Raises: TokenizerError: not the model's own.
+        vocabulary_size: of the model; all ids of the tokenizer must be smaller.
+        configuration: of the model, if it has been read before; config.json is then not read again.
+    Raises: TokenizerError: there is none, or it belongs to another model.
     """
     tokenizer = load_tokenizer(Path(source), configuration)
     largest = max(tokenizer.get_vocab().values(), default=-1)
@@ -94,27 +97,36 @@ def tokenizer_of(
 
 
 def is_of_a_pooler(model: PreTrainedModel, name: str) -> bool:
-    """For `weights_of`: released BERTs have a pooler or none, and nothing here reads it."""
+    """For `weights_of`: some released BERTs lack the pooler, and electrain never reads its output."""
     del model
     return "pooler." in name
 
 
 @contextmanager
-def one_line(source: str, what: str, kind: type[ElectrainError] = CheckpointError) -> Iterator[None]:
-    """Silences transformers, and turns any failure to read `source` into one line."""
-    verbosity = transformers_logging.get_verbosity()
-    had_progress_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
+def one_line(source: str, what: str) -> Iterator[None]:
+    """Turns any failure to read `source` into a CheckpointError, and silences transformers meanwhile."""
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:
+        expected = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
+        if not isinstance(error, expected) and type(error) is not Exception:  # tokenizers raises the bare class
+            raise
+        raise CheckpointError(f"{source}: {what} ({reason_of(error)}); give another folder") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Switches off the warnings and progress bars of transformers, and restores them at the end.
+
+    It would warn of every fresh weight, even where one is intended, and report a failure that is told in one line here.
+    """
+    verbosity, had_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise kind(f"{source}: {what} ({reason_of(error)}); give another folder") from error
-    except Exception as error:  # tokenizers raises the bare class
-        if type(error) is not Exception:
-            raise
-        raise kind(f"{source}: {what} ({reason_of(error)}); give another folder") from error
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
         if had_progress_bar:
-            transformers_logging.enable_progress_bar()
+            logging.enable_progress_bar()

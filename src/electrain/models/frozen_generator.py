@@ -1,4 +1,4 @@
-"""A generator that was trained before: any masked or causal language model of Hugging Face, never updated here."""
+"""A generator that was trained before: any masked or causal language model of Hugging Face."""
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,15 @@ from electrain.models.heads import language_model_kind, states_and_word_logits
 
 
 class FrozenGenerator(nn.Module):
-    """A pretrained language model as a generator; without gradient, dropout or updates.
+    """A pretrained language model as a generator, which is never updated and has no dropout.
 
     Attributes:
-        reads_masked_ids: True for a masked language model, which sees the row with [MASK] in it; False for a causal
-            one, which sees the words before each position.
+        reads_masked_ids: True for a masked language model, whose input is the row with [MASK]; False for a causal one,
+            whose input is the original row.
     """
 
     def __init__(self, network: PreTrainedModel, vocabulary_size: int) -> None:
-        """
-        Args:
-            network: a Hugging Face language model, masked or causal.
-            vocabulary_size: number of tokens; a model of the hub can have more rows in its table.
-        """
+        """Args: vocabulary_size: number of tokens; models on the hub may have more rows in their table."""
         super().__init__()
         self.network = network
         self.reads_masked_ids = language_model_kind(network.config) == "masked-language-model"
@@ -33,7 +29,7 @@ class FrozenGenerator(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> "FrozenGenerator":
-        """Stays in evaluation mode, whatever the objective around it does."""
+        """Does nothing: the objective around it may switch to training mode, which would switch its dropout on."""
         del mode
         return super().train(False)
 
@@ -46,7 +42,7 @@ class FrozenGenerator(nn.Module):
         positions: Tensor,
         depths: tuple[int, ...] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """As `MaskedGenerator.propose`, at the last depth."""
+        """As `MaskedGenerator.propose`, but after the last layer only."""
         del depths
         places = positions if self.reads_masked_ids else places_before(positions)
         hidden, logits = states_and_word_logits(
@@ -54,25 +50,19 @@ class FrozenGenerator(nn.Module):
         )
         return hidden, [logits[..., : self.vocabulary_size]]
 
-    def forward(
-        self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor
-    ) -> Tensor:
-        """(batch, selected, vocabulary) float: logits of the word at each selected position."""
-        return self.propose(token_ids, token_type_ids, attention_mask, positions)[1][0]
-
     def export(self) -> PreTrainedModel:
-        """The network as Hugging Face saves and loads it."""
+        """The network to save."""
         return self.network
 
 
 def load_frozen_generator(source: str, vocabulary_size: int, sequence_length: int) -> FrozenGenerator:
-    """The generator in a folder or of a hub id.
+    """The generator of a folder or a hub id.
 
-    Raises: CheckpointError: nothing there, no language model, another vocabulary, or too few positions.
+    Raises: CheckpointError: it cannot be read, is no language model, or has another vocabulary or too few positions.
     """
     configuration = configuration_of(source)
     kind = language_model_kind(configuration)
-    if not configuration.vocab_size >= vocabulary_size:
+    if configuration.vocab_size < vocabulary_size:
         raise CheckpointError(
             f"{source}: knows {configuration.vocab_size} words, the shards have {vocabulary_size}; "
             "give a generator that was trained with the shards' tokenizer"
@@ -89,9 +79,11 @@ def load_frozen_generator(source: str, vocabulary_size: int, sequence_length: in
 
 @torch.no_grad()
 def require_causal(network: PreTrainedModel) -> None:
-    """Raises CheckpointError where the logits of a word depend on the word after it.
+    """Raises CheckpointError if the network's logits for a word depend on that word.
 
-    The network is asked, since no configuration says so of all models.
+    A network can have the class of a causal language model and still attend to both sides, as XLNet does, or an ELECTRA
+    without `is_decoder`. It would copy the words that it is to propose, and no setting tells this of all models. So the
+    test runs the network on two rows that differ in the last token only: the logits before it must not differ.
     """
     special = {value for name, value in network.config.to_dict().items() if name.endswith(("_token_id", "pad_index"))}
     ids = [number for number in range(network.config.vocab_size) if number not in special][:5]
@@ -99,7 +91,7 @@ def require_causal(network: PreTrainedModel) -> None:
     ones = torch.ones_like(rows)
     with one_line(network.config.name_or_path, "it cannot be tried"):
         _, (one, other) = states_and_word_logits(network, rows, 0 * ones, ones, lambda x: x[:, :3])
-    # Of untrained networks that look ahead the difference is a thousandth of the logits; of the others, rounding.
+    # A random network that looks ahead changes its logits by about a thousandth, and any other only by rounding.
     most = 1e-5 * float(one[one.isfinite()].abs().max()) if bool(one.isfinite().any()) else 0.0
     if not bool(((one == other) | ((one - other).abs() <= most)).all()):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Generators: small networks that propose words for the selected positions."""
+"""Generators: small networks that propose words at the selected positions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,37 +104,38 @@ class GeneratorConfig:
 
 
 class ProjectedTable(nn.Module):
-    """The discriminator's table of embeddings, brought to the generator's width by a learned projection.
+    """The discriminator's word embeddings, projected to the generator's width.
 
-    Only ELECTRA's encoder has a projection between embeddings and layers. For the others the generator's table is
-    computed as `shared @ projection`, so that it is both input embedding and tied output layer.
+    Only ELECTRA's encoder has a projection between its embeddings and its layers. Other networks use one table both as
+    embeddings and as tied output layer, so the whole table is projected: `shared @ projection`.
     """
 
     def __init__(self, shared: nn.Embedding, width: int, *, owns_table: bool = False) -> None:
-        """Args: owns_table: False where the discriminator trains the table, which is then not a parameter of this."""
+        """Args: owns_table: True if `shared` is a parameter of this module, False if it is the discriminator's."""
         super().__init__()
         self.owned = shared if owns_table else None
         self.shared = [shared]  # in a list, which registers nothing
         self.projection = nn.Parameter(torch.empty(shared.embedding_dim, width))
-        nn.init.normal_(self.projection, std=shared.embedding_dim**-0.5)
+        nn.init.normal_(self.projection, std=shared.embedding_dim**-0.5)  # keeps the deviation of the embeddings
 
     def forward(self) -> Tensor:
-        """(vocabulary, width) float: the generator's word embeddings, in float32 even under autocast."""
+        """(vocabulary, width) float32: the generator's word embeddings."""
+        # Autocast would round the table to bfloat16, but embeddings that are looked up are never rounded.
         with torch.autocast(self.projection.device.type, enabled=False):
             return self.shared[0].weight @ self.projection
 
     @torch.no_grad()
     def fit(self, table: Tensor) -> None:
-        """Sets the projection to the one that comes nearest to a (vocabulary, width) table, in least squares."""
+        """Sets the projection so that the product is as near as possible to a (vocabulary, width) table."""
         shared = self.shared[0].weight
         self.projection.copy_(torch.linalg.lstsq(shared, table.to(shared.device)).solution)
 
 
 class MaskedGenerator(nn.Module):
-    """A masked language model whose prediction head runs only where it is asked.
+    """A masked language model whose prediction head runs at the selected positions only.
 
     Attributes:
-        reads_masked_ids: True: it sees the row with [MASK] in it.
+        reads_masked_ids: True, because its input is the row with [MASK].
     """
 
     reads_masked_ids = True
@@ -146,14 +147,11 @@ class MaskedGenerator(nn.Module):
         self.table: ProjectedTable | None = None
 
     def use(self, table: ProjectedTable) -> None:
-        """Takes a projected table in place of embeddings and output layer of its own."""
+        """Replaces the network's embeddings and output layer by a projected table."""
         self.table = table
+        # The network keeps no table of its own, which would be trained and saved without being used.
         output_layer(self.network).register_parameter("weight", None)
         self.network.set_input_embeddings(None)
-
-    def _fresh(self) -> PreTrainedModel:
-        """Another network of this shape, on the same device as this one."""
-        return language_model(self.configuration).to(next(self.parameters()).device)
 
     @property
     def body(self) -> PreTrainedModel:
@@ -168,13 +166,13 @@ class MaskedGenerator(nn.Module):
         positions: Tensor,
         depths: tuple[int, ...] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """What it thinks of each selected position.
+        """The states and the word logits at the selected positions.
 
         Args:
             positions: (batch, selected) int64.
-            depths: numbers of layers after which words are predicted; empty: after the last only.
-        Returns: (batch, selected, hidden) float: its last hidden states there; and for each depth
-            (batch, selected, vocabulary) float: word logits.
+            depths: numbers of layers after which words are predicted; empty means after the last layer only.
+        Returns: (batch, selected, hidden) float: the last hidden states; and for each depth
+            (batch, selected, vocabulary) float: the word logits.
         """
         table = None if self.table is None else self.table()
         embeddings = None if table is None else functional.embedding(token_ids, table)
@@ -183,7 +181,7 @@ class MaskedGenerator(nn.Module):
         return hidden[-1], [self._words(state, table) for state in hidden]
 
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
-        """(batch, selected, hidden) float: the states that predict the words at the positions."""
+        """(batch, selected, hidden) float: the states from which the words at the positions are predicted."""
         return take_positions(hidden, positions)
 
     def _words(self, hidden: Tensor, table: Tensor | None) -> Tensor:
@@ -194,12 +192,12 @@ class MaskedGenerator(nn.Module):
     def forward(
         self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor
     ) -> Tensor:
-        """(batch, selected, vocabulary) float: logits of the word at each selected position."""
+        """(batch, selected, vocabulary) float: the word logits at the selected positions."""
         return self.propose(token_ids, token_type_ids, attention_mask, positions)[1][0]
 
     @torch.no_grad()
     def export(self) -> PreTrainedModel:
-        """The network as Hugging Face saves and loads it; a projected table is saved as the product."""
+        """The network to save; it holds the product of a projected table as an ordinary one."""
         if self.table is None:
             return self.network
         network = self._fresh()
@@ -210,9 +208,9 @@ class MaskedGenerator(nn.Module):
 
     @torch.no_grad()
     def load(self, fill: Callable[[PreTrainedModel], None]) -> None:
-        """Lets `fill` put weights into the network as Hugging Face has it.
+        """Lets `fill` copy weights into the network, which has an ordinary table of embeddings for it.
 
-        Of a projected table the projection is the one that comes nearest, given the table shared at this moment.
+        The shared table belongs to the discriminator and stays, so a projected table is only approximated.
         """
         if self.table is None:
             fill(self.network)
@@ -223,12 +221,16 @@ class MaskedGenerator(nn.Module):
         own = self.network.state_dict()
         self.network.load_state_dict({name: value for name, value in network.state_dict().items() if name in own})
 
+    def _fresh(self) -> PreTrainedModel:
+        """A network of this shape with random weights, on the same device."""
+        return language_model(self.configuration).to(next(self.parameters()).device)
+
 
 class CausalGenerator(MaskedGenerator):
-    """A GPT-2 that proposes each selected word from the words before it, in one pass over the row as it was.
+    """A GPT-2 that proposes a word at each selected position from the original words before it, in one pass.
 
     Attributes:
-        reads_masked_ids: False: nothing it may see is masked.
+        reads_masked_ids: False, because it cannot see the position that it predicts.
     """
 
     reads_masked_ids = False
@@ -239,10 +241,11 @@ class CausalGenerator(MaskedGenerator):
 
 
 def places_before(positions: Tensor) -> Tensor:
-    """(...) int64: where a causal network predicts the words at the positions; place 0 is never selected."""
+    """(...) int64: the places whose states a causal network predicts the words at the positions from."""
+    # Place 0 holds [CLS] and is never selected; only the filler of unused slots is clamped.
     return (positions - 1).clamp(min=0)
 
 
 def take_positions(hidden: Tensor, positions: Tensor) -> Tensor:
-    """(batch, selected, hidden) float: the rows of (batch, length, hidden) at (batch, selected) positions."""
+    """(batch, selected, hidden) float: the states of (batch, length, hidden) at (batch, selected) positions."""
     return hidden.gather(1, positions.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))

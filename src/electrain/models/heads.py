@@ -1,8 +1,8 @@
-"""Heads of any backbone in the table: words from hidden states, "was this token replaced?", and the further heads."""
+"""The heads of the backbones: they predict words, detect replaced tokens, or give each token an energy."""
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,12 @@ def language_model(configuration: PretrainedConfig) -> PreTrainedModel:
 
 
 def token_classifier(configuration: PretrainedConfig) -> PreTrainedModel:
-    """A Hugging Face network with random weights and the head that says of each token: original or replaced."""
+    """A Hugging Face network with random weights and the head that tells original tokens from replaced ones."""
     backbone = known_backbone(configuration)
     assert backbone.detector is not None
     if backbone.detects_by_labels:
-        # Labels belong to this head alone. In a configuration that other networks share they would reach what people
-        # fine-tune, whose answers would then be called original and replaced.
+        # The labels belong to this head alone. In the shared configuration they would reach the exported encoder, and a
+        # classifier fine-tuned from it would call its classes original and replaced.
         configuration = copy.deepcopy(configuration)
         configuration.id2label = dict(LABELS)
         configuration.label2id = {label: number for number, label in LABELS.items()}
@@ -34,13 +34,13 @@ def token_classifier(configuration: PretrainedConfig) -> PreTrainedModel:
 
 
 def word_logits(network: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """(..., vocabulary) float from (..., hidden): the head that predicts words."""
+    """(..., vocabulary) float from (..., hidden): the output of the head that predicts words."""
     logits: Tensor = output_layer(network)(word_features(network, hidden))
     return logits
 
 
 def word_features(network: "PreTrainedModel | CorrectionHead", hidden: Tensor) -> Tensor:
-    """(..., embedding) float from (..., hidden): the head that predicts words, without its output layer."""
+    """(..., embedding) float from (..., hidden): what the head that predicts words gives to its output layer."""
     return _through(network, known_backbone(network.config).word_features, hidden)
 
 
@@ -56,7 +56,7 @@ def replaced_logits(network: "PreTrainedModel | EnergyHead", hidden: Tensor) -> 
     logits = _through(network, backbone.detection, hidden)
     if not backbone.detects_by_labels:
         return logits
-    # The softmax over two labels is the sigmoid of the difference of their logits.
+    # A softmax over two labels equals the sigmoid of the difference of their logits.
     pair = logits.float()
     return pair[..., 1] - pair[..., 0]
 
@@ -68,7 +68,7 @@ def _through(network: nn.Module, parts: Sequence[Part], hidden: Tensor) -> Tenso
 
 
 def _take(head: nn.Module, parts: Sequence[Part], network: nn.Module) -> None:
-    """Puts modules of a network into a head, under the same paths, so that Hugging Face's class can load them."""
+    """Moves modules of a network into a head. They keep their paths, so that Hugging Face's class can load the head."""
     for path in (part for part in parts if isinstance(part, str)):
         *outer, name = path.split(".")
         holder = head
@@ -80,10 +80,10 @@ def _take(head: nn.Module, parts: Sequence[Part], network: nn.Module) -> None:
 
 
 class EnergyHead(nn.Module):
-    """A second head like that of detection; its logit is the energy of the token.
+    """A second detection head, whose logit is the energy of the token.
 
-    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.1 (one linear
-    layer there; here the head that Hugging Face gives the backbone, so that it can be saved as one).
+    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.1. The article has
+    one linear layer; this is the backbone's whole detection head, so that Hugging Face can load it as one.
     """
 
     def __init__(self, configuration: PretrainedConfig) -> None:
@@ -97,9 +97,9 @@ class EnergyHead(nn.Module):
 
 
 class CorrectionHead(nn.Module):
-    """Says which word belongs at a position. Its output layer is the discriminator's table of embeddings.
+    """Predicts the original word at a position. Its output layer is tied to the discriminator's word embeddings.
 
-    The recurrent network instead has the linear layer that the article gives it, which is tied to nothing.
+    The recurrent network has an output layer of its own, as in the article, which is not tied.
     """
 
     def __init__(self, configuration: PretrainedConfig) -> None:
@@ -115,9 +115,8 @@ class CorrectionHead(nn.Module):
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
-        if self.weight is not None:
-            table = self.weight
-        return functional.linear(word_features(self, hidden), table, self.bias)
+        weight = table if self.weight is None else self.weight
+        return functional.linear(word_features(self, hidden), weight, self.bias)
 
 
 def states_and_word_logits(
@@ -127,20 +126,22 @@ def states_and_word_logits(
     attention_mask: Tensor | None,
     take: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """(..., hidden) and (..., vocabulary) float: states and word logits of any language model where `take` says.
+    """(..., hidden) and (..., vocabulary) float: the states that `take` selects, and their word logits.
 
     Args:
         network: any language model of Hugging Face.
         token_ids: (batch, length) int64.
         token_type_ids: (batch, length) int64; ignored by a network without token types.
-        attention_mask: (batch, length) bool or int, true at real tokens; None where every token is real.
-        take: from (batch, length, n) to (..., n).
+        attention_mask: (batch, length) bool or int, true at real tokens; None if every token is real.
+        take: selects positions, from (batch, length, n) to (..., n).
     """
     if backbone_of(network.config):
-        # The head is most of a small network's work, so it runs at the positions taken only.
+        # A row of 128 tokens has about 20 selected positions. The output layer is most of a small network's work, so it
+        # runs at these positions only.
         hidden = take(encode(network.base_model, token_ids, token_type_ids, attention_mask))
         return hidden, word_logits(network, hidden)
-    given: dict[str, Any] = {"input_ids": token_ids}
+    # The heads of other networks are unknown, so the whole network runs and the positions are taken from its output.
+    given: dict[str, Tensor | None] = {"input_ids": token_ids}
     if attention_mask is not None:
         given["attention_mask"] = attention_mask.to(torch.int64)
     if getattr(network.config, "type_vocab_size", 0) > 1:
@@ -150,11 +151,11 @@ def states_and_word_logits(
 
 
 def language_model_kind(configuration: PretrainedConfig) -> LanguageModelKind:
-    """Masked: fills gaps and sees both sides of them. Causal: says which word comes next.
+    """Whether a model predicts masked words from both sides, or each word from the words before it.
 
-    The architecture's name decides. Where it names no head, or both of BERT's, the type of the model decides.
+    The class named in the configuration decides. If it names no head, or both of BERT's, the model type decides.
 
-    Raises: CheckpointError: neither.
+    Raises: CheckpointError: the model does neither.
     """
     name = (configuration.architectures or [""])[0]
     names_no_head = not name or name.endswith("Model") or name == "BertForPreTraining"

@@ -1,4 +1,4 @@
-"""The article's recurrent network, and the same as a Hugging Face encoder, so that it trains in the one loop."""
+"""The recurrent network of the founding article, alone and as an encoder of Hugging Face."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ MODEL_TYPE = "electrain-lstm"
 
 
 class ELECTRAClassifier(nn.Module):
-    """Embedding, LSTM, linear layer back to the vocabulary: per-token logits.
+    """An embedding, an LSTM and a linear layer that gives each token logits over the vocabulary.
 
-    An LSTM reads from left to right: what it says of a token knows that token and those before it.
+    The LSTM reads from left to right, so the logits of a token depend on that token and the tokens before it.
     Source: the founding article, section 5, with its names and its order of arguments.
     """
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int, dropout: float) -> None:
-        """Args: input_size: words of the vocabulary; dropout: between layers, so that one layer has none."""
+        """Args: input_size: size of the vocabulary; dropout: between layers, so that a single layer has none."""
         super().__init__()
         self.embedding = nn.Embedding(input_size, hidden_size)
         self.lstm = nn.LSTM(hidden_size, hidden_size, num_layers, dropout=dropout if num_layers > 1 else 0.0)
         self.fc = nn.Linear(hidden_size, input_size)
 
     def forward(self, x: Tensor, *, batch_first: bool = False) -> Tensor:
-        """(length, batch, input_size) float from (length, batch) int64; with `batch_first` the other way round."""
+        """(length, batch, input_size) float from (length, batch) int64; with `batch_first`, the batch comes first."""
         hidden = self.read(self.embedding(x.T if batch_first else x))
         logits: Tensor = self.fc(hidden)
         return logits.transpose(0, 1) if batch_first else logits
 
     def read(self, embeddings: Tensor) -> Tensor:
-        """(length, batch, hidden) float: the LSTM's states for (length, batch, hidden) embeddings."""
+        """(length, batch, hidden) float: the states of the LSTM for (length, batch, hidden) embeddings."""
         hidden: Tensor = self.lstm(embeddings)[0]
         return hidden
 
 
 class RecurrentConfig(PretrainedConfig):  # type: ignore[misc]
-    """Sizes of a `RecurrentModel`, as Hugging Face saves them."""
+    """The sizes of a `RecurrentModel` in Hugging Face's form."""
 
     model_type = MODEL_TYPE
 
@@ -59,17 +59,18 @@ class _Recurrent(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "recurrent"
 
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own initialisation stays, which is the article's."""
+        """Keeps the initialisation of PyTorch, which the article uses."""
 
 
 class RecurrentModel(_Recurrent):
-    """`ELECTRAClassifier` as an encoder: its last states, without the linear layer."""
+    """`ELECTRAClassifier` as an encoder: it returns the states of the LSTM, without the linear layer."""
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
-        sizes = (config.vocab_size, config.hidden_size, config.num_hidden_layers)
-        self.network = ELECTRAClassifier(*sizes, config.dropout)
-        # PyTorch draws embeddings fifty times wider, far too wide for a generator that shares them.
+        self.network = ELECTRAClassifier(
+            config.vocab_size, config.hidden_size, config.num_hidden_layers, config.dropout
+        )
+        # PyTorch draws embeddings with deviation 1, far too wide for a generator that shares them.
         nn.init.normal_(self.network.embedding.weight, std=0.02)
         self.post_init()
 
@@ -89,8 +90,8 @@ class RecurrentModel(_Recurrent):
         output_hidden_states: bool = False,
         **_: Any,
     ) -> BaseModelOutput:
-        """States for (batch, length) ids or (batch, length, hidden) embeddings; padding at the end changes nothing."""
-        del attention_mask
+        """The states for (batch, length) ids or (batch, length, hidden) embeddings."""
+        del attention_mask  # padding stands at the end, which a network that reads from left to right has not seen yet
         embeddings = self.network.embedding(input_ids) if inputs_embeds is None else inputs_embeds
         hidden = self.network.read(embeddings.transpose(0, 1)).transpose(0, 1)
         states = (embeddings, hidden) if output_hidden_states else None
@@ -98,7 +99,7 @@ class RecurrentModel(_Recurrent):
 
 
 class RecurrentForMaskedLM(_Recurrent):
-    """The article's whole network: the linear layer says which word belongs at each position."""
+    """The whole network of the article: the linear layer predicts the word at each position."""
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -106,12 +107,12 @@ class RecurrentForMaskedLM(_Recurrent):
         self.post_init()
 
     def forward(self, **given: Any) -> MaskedLMOutput:
-        """Word logits for what `RecurrentModel` takes."""
+        """Word logits; takes the arguments of `RecurrentModel`."""
         return MaskedLMOutput(logits=self.recurrent.network.fc(self.recurrent(**given).last_hidden_state))
 
 
 class RecurrentForTokenClassification(_Recurrent):
-    """A detection head above the states; the article has none."""
+    """`RecurrentModel` with a detection head, which the article does not have."""
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__(config)
@@ -121,17 +122,12 @@ class RecurrentForTokenClassification(_Recurrent):
         self.post_init()
 
     def forward(self, **given: Any) -> TokenClassifierOutput:
-        """Two logits, original and replaced, for each token."""
+        """Two logits, original and replaced, for each token; takes the arguments of `RecurrentModel`."""
         hidden = self.recurrent(**given).last_hidden_state
         return TokenClassifierOutput(logits=self.classifier(self.dropout(hidden)))
 
 
-def register() -> None:
-    """Lets Hugging Face's auto classes read a folder of these, in a process that has imported electrain."""
-    AutoConfig.register(MODEL_TYPE, RecurrentConfig, exist_ok=True)
-    AutoModel.register(RecurrentConfig, RecurrentModel, exist_ok=True)
-    AutoModelForMaskedLM.register(RecurrentConfig, RecurrentForMaskedLM, exist_ok=True)
-
-
-register()
-__all__ = ["ELECTRAClassifier", "RecurrentConfig", "RecurrentForMaskedLM", "RecurrentForTokenClassification"]
+# The auto classes of Hugging Face read a folder of these networks in any process that has imported electrain.
+AutoConfig.register(MODEL_TYPE, RecurrentConfig, exist_ok=True)
+AutoModel.register(RecurrentConfig, RecurrentModel, exist_ok=True)
+AutoModelForMaskedLM.register(RecurrentConfig, RecurrentForMaskedLM, exist_ok=True)

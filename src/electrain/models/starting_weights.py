@@ -1,4 +1,4 @@
-"""Weights to start from: a released ELECTRA, or another encoder of the same shape."""
+"""Starts a network from the weights of a released ELECTRA, or of another model with the same shape."""
 
 import re
 
@@ -12,14 +12,12 @@ from electrain.models.folders import configuration_of, is_of_a_pooler, weights_o
 
 
 def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: int) -> None:
-    """Puts the weights of a folder or hub id into an encoder (`ElectraModel` or `ModernBertModel`).
-
-    BERT is ELECTRA's encoder under other names. RoBERTa keeps its first two positions for padding: the others
-    move down, and its single token type serves for both. Heads stay fresh unless `source` is of the same kind.
+    """Copies the weights of an encoder into `body`, the encoder of a backbone.
 
     Args:
-        sequence_length: of the rows to come; positions beyond those of `source` stay fresh when no row reaches them.
-    Raises: CheckpointError: nothing there, damaged, of an unknown kind, of another shape, or with too few positions.
+        source: folder or hub id of the model to start from.
+        sequence_length: of the rows in training. `source` needs as many positions; those beyond stay random.
+    Raises: CheckpointError: `source` cannot be read, or its kind, its shape or its number of positions does not fit.
     """
     configuration = configuration_of(source)
     backbone = known_backbone(body.config)
@@ -27,13 +25,15 @@ def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: i
         raise CheckpointError(
             f"{source}: cannot start a {backbone.model_type} network; leave [start] discriminator out"
         )
-    if not backbone.can_start_from(configuration):
+    if configuration.model_type not in backbone.starts_from:
         raise CheckpointError(
             f"{source}: is a {configuration.model_type}; a {backbone.model_type} encoder starts from one of: "
             + ", ".join(backbone.starts_from)
         )
     _require_same_layers(source, configuration, body.config)
     state = weights_of(source, AutoModel, "encoder", may_be_new=is_of_a_pooler).state_dict()
+    # RoBERTa and its relatives reserve the first rows of the position table for padding, so that their first token has
+    # position 2. All rows move down, or each token would get the embedding of the token two places before it.
     offset = first_position(configuration) - first_position(body.config)
     if offset:
         state["embeddings.position_embeddings.weight"] = state["embeddings.position_embeddings.weight"][offset:]
@@ -41,9 +41,9 @@ def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: i
 
 
 def load_starting_generator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
-    """Puts the weights of a language model, its head too, into a generator network of the same kind.
+    """Copies the weights of a language model, including its head, into a generator's network of the same kind.
 
-    Raises: CheckpointError: as `load_starting_encoder`.
+    Raises: as `load_starting_encoder`.
     """
     configuration = configuration_of(source)
     backbone = known_backbone(network.config)
@@ -57,9 +57,9 @@ def load_starting_generator(source: str, network: PreTrainedModel, sequence_leng
 
 
 def load_starting_discriminator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
-    """Puts the weights of `source` into a discriminator: its head too where `source` has the same head.
+    """Copies the weights of `source` into a discriminator, including the head if `source` has the same one.
 
-    Raises: CheckpointError: as `load_starting_encoder`.
+    Raises: as `load_starting_encoder`.
     """
     load_starting_encoder(source, network.base_model, sequence_length)
     architectures = configuration_of(source).architectures or []
@@ -68,7 +68,8 @@ def load_starting_discriminator(source: str, network: PreTrainedModel, sequence_
 
 
 def _require_same_layers(source: str, given: PretrainedConfig, wanted: PretrainedConfig) -> None:
-    # Weights of the right shapes that mean something else when depth, heads or positions differ.
+    # These settings change what the weights compute without changing their shapes, so that `_copy` cannot notice. More
+    # layers in `source` would simply be ignored.
     for name in ("num_hidden_layers", "num_attention_heads", *known_backbone(wanted).must_match):
         theirs, ours = getattr(given, name, None), getattr(wanted, name)
         if theirs != ours:
@@ -93,8 +94,8 @@ def _copy(source: str, state: dict[str, Tensor], network: PreTrainedModel, seque
                 )
             rows = min(len(value), len(parameter))
             parameter[:rows] = value[:rows]
-            if name.endswith("token_type_embeddings.weight") and len(value) == 1:
-                parameter[:] = value
+            if "token_type" in name and len(value) == 1:
+                parameter[:] = value  # RoBERTa trained one token type only, which serves for both segments
             continue
         if value.shape != parameter.shape:
             raise CheckpointError(

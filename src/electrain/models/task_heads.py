@@ -1,7 +1,6 @@
-"""Encoders with a head for a task: Hugging Face's classes, from pretrained or fresh weights."""
+"""Prepares the Hugging Face classes that have the head of a fine-tuning task."""
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,34 +12,25 @@ from transformers import (
     PreTrainedModel,
 )
 
-TASK_CLASSES: dict[str, Any] = {
+TASK_CLASSES: dict[str, type[PreTrainedModel]] = {
     "classification": AutoModelForSequenceClassification,
     "regression": AutoModelForSequenceClassification,
     "tagging": AutoModelForTokenClassification,
     "question-answering": AutoModelForQuestionAnswering,
 }
-# What each family calls its dropouts.
+# The names that the families of networks have for their dropouts.
 _DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "embedding_dropout",
-    "attention_dropout",
-    "mlp_dropout",
-    "resid_pdrop",
-    "embd_pdrop",
-    "attn_pdrop",
-    "hidden_dropout",
-    "dropout",
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "embedding_dropout"),
+    *("attention_dropout", "mlp_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout"),
 )
-# The layer that gives the answer; a discriminator of two labels has one of the same name and shape.
+# The layer that gives the answer, by its name in Hugging Face's classes.
 _ANSWER_LAYERS = ("classifier", "qa_outputs")
-# GELU(x) is x in float32 from about 6 on, and no state of an ELECTRA encoder reaches this far below zero.
+# In float32, GELU(x) equals x from about 6 on, and no state of an ELECTRA encoder is below -58.
 _FOLD_SHIFT = 64.0
 
 
 def with_dropout(configuration: PretrainedConfig, dropout: float) -> PretrainedConfig:
-    """A copy of a Hugging Face configuration in which every dropout that it knows has this value."""
+    """A copy of a configuration in which every dropout has this value."""
     configuration = copy.deepcopy(configuration)
     for name in _DROPOUTS:
         if hasattr(configuration, name):
@@ -54,8 +44,8 @@ def task_configuration(
     """The configuration of an encoder with the task's head.
 
     Args:
-        labels: in the order of the logits; for regression none.
-        pooling: cls or mean; read by ModernBERT alone.
+        labels: in the order of the logits; none for regression.
+        pooling: cls or mean; only ModernBERT reads it.
     """
     configuration = with_dropout(configuration, dropout)
     names = {"regression": ("value",), "question-answering": ("start", "end")}.get(task, labels)
@@ -69,19 +59,20 @@ def task_configuration(
 
 
 def reset_answer_layer(model: PreTrainedModel) -> None:
-    """Fresh weights for the layer that gives the answer, since what a discriminator has there answers something else.
+    """Gives the layer of the answer random weights.
 
-    Source of the deviation 0.02: Clark et al. 2020, table 6.
+    The detection head of a discriminator has a layer of the same name. With two labels it has the same shape too, and
+    would be loaded as a classifier. Source of the deviation 0.02: Clark et al. 2020, table 6.
     """
     for name in _ANSWER_LAYERS:
         layer = getattr(model, name, None)
-        for linear in [layer] if isinstance(layer, nn.Linear) else []:
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
 
 
 class ReferenceHead(nn.Module):
-    """Dropout and one linear layer on [CLS], as the reference implementation has it.
+    """Dropout and one linear layer on [CLS], as in the reference implementation.
 
     Source: google-research/electra, finetune/classification/classification_tasks.py.
     """
@@ -93,7 +84,7 @@ class ReferenceHead(nn.Module):
         nn.init.normal_(self.out_proj.weight, std=0.02)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, features: Tensor, **_: Any) -> Tensor:
+    def forward(self, features: Tensor, **_: object) -> Tensor:
         """(batch, labels) float from (batch, length, hidden) float."""
         logits: Tensor = self.out_proj(self.dropout(features[:, 0]))
         return logits
@@ -107,11 +98,10 @@ def use_reference_head(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def fold_reference_head(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with the head that Hugging Face's class has, and the same outputs.
+    """The model with the head of its Hugging Face class, and the same outputs.
 
-    GELU(x) - GELU(-x) is x: the dense layer gives each logit and its negative, the linear layer takes the difference.
-    Where there are more logits than half of the width, the dense layer instead adds a number so large that GELU changes
-    nothing, and the linear layer takes it away again, which wants float32.
+    That head has a dense layer and a GELU before the linear layer. They must compute the identity, so that every
+    program which loads the folder gets the answers of training.
     """
     head = getattr(model, "classifier", None)
     if not isinstance(head, ReferenceHead):
@@ -123,11 +113,14 @@ def fold_reference_head(model: PreTrainedModel) -> PreTrainedModel:
     weight, bias = head.out_proj.weight, head.out_proj.bias
     labels, width = weight.shape
     if 2 * labels > width:
+        # No room for two units per logit: shift the states to where GELU is the identity, and subtract the shift again.
+        # The shift costs precision, so that this form is exact in float32 only.
         dense.weight.copy_(torch.eye(width))
         dense.bias.fill_(_FOLD_SHIFT)
         output.weight.copy_(weight)
         output.bias.copy_(bias - _FOLD_SHIFT * weight.sum(1))
         return folded.eval()
+    # GELU(x) - GELU(-x) = x. The dense layer computes each logit and its negative, the linear layer their difference.
     for layer in (dense, output):
         layer.weight.zero_()
         layer.bias.zero_()

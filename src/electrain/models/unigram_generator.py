@@ -1,4 +1,4 @@
-"""A generator without a network: words by how often they occur."""
+"""A generator without a network, which draws words by their frequency."""
 
 import numpy as np
 import torch
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 
 class UnigramGenerator(nn.Module):
-    """Draws words by their frequency in the corpus; with clusters, from the original's own class of frequency.
+    """Draws words by their frequency in the corpus; with clusters, from the frequency class of the original word.
 
-    The classes divide the words, from the most frequent on, so that each holds about the same number of occurrences.
+    The classes divide the words in order of frequency, so that each class has about the same number of occurrences.
     Source: Di Liello et al. 2022, arXiv 2210.13536 (random token substitution; clusters of alike tokens).
     """
 
     def __init__(self, counts: NDArray[np.int64], clusters: int, temperature: float, special_ids: list[int]) -> None:
-        """Args: counts: (vocabulary,) occurrences; temperature: counts are raised to its inverse."""
+        """Args: counts: (vocabulary,) occurrences, which are raised to the power 1 / temperature."""
         super().__init__()
         weights = counts.astype(np.float64)
         weights[special_ids] = 0.0
@@ -30,19 +30,13 @@ class UnigramGenerator(nn.Module):
         rank = np.argsort(order, kind="stable")
         low = np.where(first > 0, cumulative[first - 1], 0.0)
         self.last_rank = int((share > 0).sum()) - 1
-        for name, values in {
-            "order": order,
-            "cumulative": cumulative,
-            "low": low[rank],
-            "high": cumulative[last][rank],
-            "share": share,
-        }.items():
-            self.register_buffer(name, torch.from_numpy(values), persistent=False)
-        self.order: Tensor
-        self.cumulative: Tensor
-        self.low: Tensor
-        self.high: Tensor
-        self.share: Tensor
+        # A class is an interval of the cumulative frequencies. One uniform number, scaled to the interval of the
+        # original's class, then finds a word of that class by bisection.
+        self.order = nn.Buffer(torch.from_numpy(order), persistent=False)
+        self.cumulative = nn.Buffer(torch.from_numpy(cumulative), persistent=False)
+        self.low = nn.Buffer(torch.from_numpy(low[rank]), persistent=False)
+        self.high = nn.Buffer(torch.from_numpy(cumulative[last][rank]), persistent=False)
+        self.share = nn.Buffer(torch.from_numpy(share), persistent=False)
 
     @torch.no_grad()
     def draw(self, originals: Tensor, uniforms: Tensor) -> Tensor:

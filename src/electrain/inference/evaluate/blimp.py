@@ -21,6 +21,7 @@ from electrain.inference.evaluate.sentence_scores import (
     tokenize_sentences,
 )
 from electrain.inference.model import LoadedModel, Source, load_head, load_language_model, load_model
+from electrain.models.discriminator import Head
 from electrain.pretrain.run_folder import RunFolder, open_run_folder
 
 Results = dict[str, Any]  # printed as JSON
@@ -108,13 +109,8 @@ def evaluate_blimp(
 
 def _scorers(run: RunFolder, generator: Path | str | None) -> dict[ScorerName, LoadedModel]:
     """The networks that can score a sentence, by name; the discriminator's heads first."""
-    scorers: dict[ScorerName, LoadedModel] = {}
-    if "detection" in run.heads:
-        scorers["discriminator"] = load_head(run, "detection")
-    if "electric" in run.heads:
-        scorers["electric"] = load_head(run, "electric")
-    if "correction" in run.heads:
-        scorers["correction"] = load_head(run, "correction")
+    heads: dict[ScorerName, Head] = {"discriminator": "detection", "electric": "electric", "correction": "correction"}
+    scorers = {name: load_head(run, head) for name, head in heads.items() if head in run.heads}
     words = None
     if not run.heads:  # a plain model folder: its class says what it can do
         words = load_model(run)

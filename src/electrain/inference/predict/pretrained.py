@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from electrain.data.text.compression import open_stream, uncompressed_suffix
+from electrain.data.text.text_files import parse_object
 from electrain.data.tokenizer.windows import (
     TokenizedText,
     Window,
@@ -240,12 +241,9 @@ def _read_lines(file: IO[bytes], name: str, *, is_jsonl: bool) -> Iterator[str]:
 
 
 def _text_field(line: str, where: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where}: not a JSON object with the field "text"; fix or remove this line') from error
+    text = parse_object(line, where, "text").get("text")
     if not isinstance(text, str):
-        raise DataError(f'{where}: the field "text" is not a text; fix or remove this line')
+        raise DataError(f'{where}: has no field "text" with a text; fix or remove this line')
     return text
 
 
