@@ -72,7 +72,7 @@ def starting(start: dict[str, str], **sections: Any) -> PretrainConfig:
 
 def hidden(body: Any, *, types: bool = True) -> torch.Tensor:
     with torch.no_grad():
-        return encode(body.eval(), IDS, TYPES if types else torch.zeros_like(TYPES), None)
+        return encode(body.eval(), IDS, TYPES if types else torch.zeros_like(TYPES), None)[0]
 
 
 def logits(network: Any) -> torch.Tensor:

@@ -32,43 +32,25 @@ from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import RunFolder
 from electrain.training.runtime import device_of
 
-# The settings for a model that electrain did not train: the published recipe.
-PUBLISHED_PRESET = "small"
-
 
 class Corrupted(NamedTuple):
-    """Rows after corruption.
+    """Rows after corruption."""
 
-    Attributes:
-        rows: the rows, including the passages that the generator wrote.
-        proposal: the generator's words and logits at the selected positions.
-        ids: (batch, length) int64; the input of the discriminator.
-        is_replaced: (batch, length) bool; the labels of the discriminator.
-    """
-
-    rows: Rows
-    proposal: Proposal
-    ids: Tensor
-    is_replaced: Tensor
+    rows: Rows  # the rows, including the passages that the generator wrote
+    proposal: Proposal  # the generator's words and logits at the selected positions
+    ids: Tensor  # (batch, length) int64; the input of the discriminator
+    is_replaced: Tensor  # (batch, length) bool; the labels of the discriminator
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """The corruption of a run at its last step, computed by the functions that trained the run.
+    """The corruption of a run at its last step, computed by the functions that trained the run."""
 
-    Attributes:
-        config: the run's configuration, with another seed.
-        generator: the network or word frequencies that propose words.
-        proposals: how words are drawn and placed.
-        vocabulary: of the run's tokenizer.
-        device: the device of the generator.
-    """
-
-    config: PretrainConfig
-    generator: FrozenGenerator | UnigramGenerator
-    proposals: ProposalSettings
-    vocabulary: Vocabulary
-    device: torch.device
+    config: PretrainConfig  # the run's configuration, with another seed
+    generator: FrozenGenerator | UnigramGenerator  # the network or word frequencies that propose words
+    proposals: ProposalSettings  # how words are drawn and placed
+    vocabulary: Vocabulary  # of the run's tokenizer
+    device: torch.device  # the device of the generator
 
     def masked(self, packed: PackedBatch) -> Rows:
         """The packed rows on the device, with positions selected and masked."""
@@ -90,9 +72,11 @@ def corruption_settings(run: RunFolder) -> PretrainConfig:
     It is that of the run, or the published recipe for any other model. A run of the masked-language-modelling baseline
     has no generator: its noise, masked fraction and rows are combined with the published recipe.
     """
-    if run.config is None or not run.is_baseline:
-        return run.config or load_configuration(PUBLISHED_PRESET)
-    published = load_configuration(PUBLISHED_PRESET)
+    if run.config is not None and not run.is_baseline:
+        return run.config
+    published = load_configuration("small")
+    if run.config is None:
+        return published
     return dataclasses.replace(published, corruption=run.config.corruption, data=run.config.data)
 
 

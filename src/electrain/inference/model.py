@@ -38,25 +38,18 @@ _ROLES: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network with its tokenizer, in evaluation mode and in float32.
+    """A network with its tokenizer, in evaluation mode and in float32."""
 
-    Attributes:
-        model: a Hugging Face network with the head that `kind` names.
-        tokenizer: the fast tokenizer from the same folder.
-        kind: detection gives each token the logit of "replaced" (an electric head gives its energy);
-            masked-language-model predicts the word at each [MASK]; causal-language-model predicts the next word.
-        source: the folder or hub id that the network was read from.
-        longest_row: maximum number of tokens in one row, including special tokens. For a run it is at most the length
-            of the training rows, because later position embeddings were never trained.
-        vocabulary_size: one more than the tokenizer's largest id.
-    """
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    model: PreTrainedModel  # a Hugging Face network with the head that `kind` names
+    tokenizer: PreTrainedTokenizerFast  # the fast tokenizer from the same folder
+    # detection: the logit of "replaced" for each token (of an electric head, its energy); masked-language-model: the
+    # word at each [MASK]; causal-language-model: the next word
     kind: Kind
-    source: str
+    source: str  # the folder or hub id that the network was read from
+    # maximum number of tokens, including special ones; for a run at most the length of the training rows, because later
+    # position embeddings were never trained
     longest_row: int
-    vocabulary_size: int
+    vocabulary_size: int  # one more than the tokenizer's largest id
 
     @property
     def device(self) -> torch.device:
@@ -74,7 +67,7 @@ def replaced_logits(
         attention_mask: (batch, length) bool or int, true at real tokens; None if every token is real.
         token_type_ids: (batch, length) int64.
     """
-    hidden = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
+    (hidden,) = encode(detector.model.base_model, input_ids, token_type_ids, attention_mask)
     return heads.replaced_logits(detector.model, hidden).float()
 
 

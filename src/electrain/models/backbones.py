@@ -50,66 +50,37 @@ Part = str | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shape:
-    """The settings from which a backbone builds its Hugging Face configuration.
+    """The settings from which a backbone builds its Hugging Face configuration."""
 
-    Attributes:
-        sizes: layers, widths and attention heads.
-        common: the settings that all networks have, under the names that most of them use.
-        dropout: probability, everywhere in the network.
-        special_ids: of the tokenizer.
-    """
-
-    sizes: "EncoderConfig"
-    common: dict[str, int]
-    dropout: float
-    special_ids: SpecialIds
+    sizes: "EncoderConfig"  # layers, widths and attention heads
+    common: dict[str, int]  # the settings that all networks have, under the names that most of them use
+    dropout: float  # probability, everywhere in the network
+    special_ids: SpecialIds  # of the tokenizer
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The properties of one kind of network.
+    """The properties of one kind of network."""
 
-    Attributes:
-        configuration: builds the Hugging Face configuration.
-        language_model: the Hugging Face class with the head that predicts words.
-        output_layer: path of the linear layer from features to words, in `language_model`.
-        word_features: the parts between the last hidden states and the output layer, in order.
-        is_causal: the language model predicts each word from the words before it.
-        detector: the Hugging Face class with the detection head; None for a network that can only generate.
-        detection: the parts of the detection head, in order.
-        detects_by_labels: the detection head classifies tokens into `LABELS`; False if it gives one logit per token.
-        has_token_types: the network reads `token_type_ids`.
-        has_embedding_size: the embeddings have a width of their own, which the network projects to its hidden size.
-        output_layer_in_body: the output layer belongs to the encoder and is not tied to the embeddings.
-        final_norm: path, in the body, of the module that normalises the last hidden states; empty if there is none.
-        pooler: class of the pooling layer that `AutoModel` adds to the body; electrain never reads its output.
-        starts_from: model types from whose weights the encoder can start.
-        must_match: settings, besides depth and heads, that change what the weights compute.
-        masked_generator: name of the backbone of a masked generator for this encoder; empty means the same backbone.
-        joins_decoder: the encoder can be joined with a decoder by cross-attention.
-        decoder: the Hugging Face class of the network as a decoder with cross-attention; None if there is none.
-        rule: raises ValueError for sizes that the network cannot have.
-    """
-
-    configuration: Callable[[Shape], PretrainedConfig]
-    language_model: type[PreTrainedModel]
-    output_layer: str
-    word_features: tuple[Part, ...] = ()
-    is_causal: bool = False
-    detector: type[PreTrainedModel] | None = None
-    detection: tuple[Part, ...] = ()
-    detects_by_labels: bool = True
-    has_token_types: bool = False
-    has_embedding_size: bool = False
-    output_layer_in_body: bool = False
-    final_norm: str = ""
-    pooler: type[nn.Module] | None = None
-    starts_from: tuple[str, ...] = ()
-    must_match: tuple[str, ...] = ()
-    masked_generator: str = ""
-    joins_decoder: bool = True
-    decoder: type[PreTrainedModel] | None = None
-    rule: Callable[["EncoderConfig"], None] = lambda encoder: None
+    configuration: Callable[[Shape], PretrainedConfig]  # builds the Hugging Face configuration
+    language_model: type[PreTrainedModel]  # the Hugging Face class with the head that predicts words
+    output_layer: str  # path of the linear layer from features to words, in `language_model`
+    word_features: tuple[Part, ...] = ()  # the parts between the last hidden states and the output layer, in order
+    is_causal: bool = False  # the language model predicts each word from the words before it
+    detector: type[PreTrainedModel] | None = None  # the class with the detection head; None: it can only generate
+    detection: tuple[Part, ...] = ()  # the parts of the detection head, in order
+    detects_by_labels: bool = True  # the head classifies tokens into `LABELS`; False: it gives one logit per token
+    has_token_types: bool = False  # the network reads `token_type_ids`
+    has_embedding_size: bool = False  # the embeddings have their own width, which the network projects to hidden_size
+    output_layer_in_body: bool = False  # the output layer belongs to the encoder and is not tied to the embeddings
+    final_norm: str = ""  # path, in the body, of the module that normalises the last hidden states; empty: none
+    pooler: type[nn.Module] | None = None  # the layer that `AutoModel` adds to the body; its output is never read
+    starts_from: tuple[str, ...] = ()  # model types from whose weights the encoder can start
+    must_match: tuple[str, ...] = ()  # settings, besides depth and heads, that change what the weights compute
+    masked_generator: str = ""  # name of the backbone of a masked generator for this encoder; empty: the same
+    joins_decoder: bool = True  # the encoder can be joined with a decoder by cross-attention
+    decoder: type[PreTrainedModel] | None = None  # the class with cross-attention; None: there is none
+    rule: Callable[["EncoderConfig"], None] = lambda encoder: None  # raises ValueError for impossible sizes
 
     @property
     def model_type(self) -> str:
@@ -376,18 +347,7 @@ def encode(
     token_type_ids: Tensor | None,
     attention_mask: Tensor | None,
     token_embeddings: Tensor | None = None,
-) -> Tensor:
-    """(batch, length, hidden) float: the hidden states of the last layer. Args: as `encode_depths`."""
-    return encode_depths(body, token_ids, token_type_ids, attention_mask, token_embeddings, ())[0]
-
-
-def encode_depths(
-    body: PreTrainedModel,
-    token_ids: Tensor | None,
-    token_type_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    token_embeddings: Tensor | None,
-    depths: tuple[int, ...],
+    depths: tuple[int, ...] = (),
 ) -> list[Tensor]:
     """The hidden states after some of the layers.
 

@@ -129,7 +129,7 @@ class Discriminator(nn.Module):
         token_embeddings: Tensor | None = None,
     ) -> Tensor:
         """(batch, length, hidden) float: the last hidden states; `token_embeddings` replace a look-up of the ids."""
-        return encode(self.body, token_ids, token_type_ids, attention_mask, token_embeddings)
+        return encode(self.body, token_ids, token_type_ids, attention_mask, token_embeddings)[0]
 
     def detect(self, hidden: Tensor) -> Tensor:
         """(batch, length) float from (batch, length, hidden): the logit of "this token was replaced"."""

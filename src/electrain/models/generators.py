@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.configuration import require_at_least
-from electrain.models.backbones import encode_depths
+from electrain.models.backbones import encode
 from electrain.models.heads import language_model, output_layer, word_features, word_logits
 
 GeneratorKind = Literal["masked", "causal", "unigram", "frozen"]
@@ -132,13 +132,9 @@ class ProjectedTable(nn.Module):
 
 
 class MaskedGenerator(nn.Module):
-    """A masked language model whose prediction head runs at the selected positions only.
+    """A masked language model whose prediction head runs at the selected positions only."""
 
-    Attributes:
-        reads_masked_ids: True, because its input is the row with [MASK].
-    """
-
-    reads_masked_ids = True
+    reads_masked_ids = True  # its input is the row with [MASK]
 
     def __init__(self, configuration: PretrainedConfig) -> None:
         super().__init__()
@@ -176,7 +172,7 @@ class MaskedGenerator(nn.Module):
         """
         table = None if self.table is None else self.table()
         embeddings = None if table is None else functional.embedding(token_ids, table)
-        states = encode_depths(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths)
+        states = encode(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths)
         hidden = [self.take(state, positions) for state in states]
         return hidden[-1], [self._words(state, table) for state in hidden]
 
@@ -227,13 +223,9 @@ class MaskedGenerator(nn.Module):
 
 
 class CausalGenerator(MaskedGenerator):
-    """A GPT-2 that proposes a word at each selected position from the original words before it, in one pass.
+    """A GPT-2 that proposes a word at each selected position from the original words before it, in one pass."""
 
-    Attributes:
-        reads_masked_ids: False, because it cannot see the position that it predicts.
-    """
-
-    reads_masked_ids = False
+    reads_masked_ids = False  # its input is the original row: it cannot see the position that it predicts
 
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(batch, selected, hidden) float: the states one place before the positions."""

@@ -138,7 +138,7 @@ def states_and_word_logits(
     if backbone_of(network.config):
         # A row of 128 tokens has about 20 selected positions. The output layer is most of a small network's work, so it
         # runs at these positions only.
-        hidden = take(encode(network.base_model, token_ids, token_type_ids, attention_mask))
+        hidden = take(encode(network.base_model, token_ids, token_type_ids, attention_mask)[0])
         return hidden, word_logits(network, hidden)
     # The heads of other networks are unknown, so the whole network runs and the positions are taken from its output.
     given: dict[str, Tensor | None] = {"input_ids": token_ids}

@@ -23,8 +23,6 @@ _DROPOUTS = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "embedding_dropout"),
     *("attention_dropout", "mlp_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout", "dropout"),
 )
-# The layer that gives the answer, by its name in Hugging Face's classes.
-_ANSWER_LAYERS = ("classifier", "qa_outputs")
 # In float32, GELU(x) equals x from about 6 on, and no state of an ELECTRA encoder is below -58.
 _FOLD_SHIFT = 64.0
 
@@ -64,7 +62,7 @@ def reset_answer_layer(model: PreTrainedModel) -> None:
     The detection head of a discriminator has a layer of the same name. With two labels it has the same shape too, and
     would be loaded as a classifier. Source of the deviation 0.02: Clark et al. 2020, table 6.
     """
-    for name in _ANSWER_LAYERS:
+    for name in ("classifier", "qa_outputs"):  # of token classification, and of question answering
         layer = getattr(model, name, None)
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.02)

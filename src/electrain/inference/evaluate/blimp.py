@@ -30,21 +30,13 @@ ScorerName = Literal["discriminator", "electric", "correction", "generator", "ps
 
 @dataclass(frozen=True)
 class MinimalPair:
-    """Two sentences that differ in one point of grammar.
+    """Two sentences that differ in one point of grammar."""
 
-    Attributes:
-        good: the acceptable sentence.
-        bad: the unacceptable sentence.
-        set_name: BLiMP's UID, one of 67.
-        phenomenon: BLiMP's linguistics_term, one of 12.
-        field: syntax, morphology, semantics or a combination of two.
-    """
-
-    good: str
-    bad: str
-    set_name: str
-    phenomenon: str
-    field: str
+    good: str  # the acceptable sentence
+    bad: str  # the unacceptable sentence
+    set_name: str  # BLiMP's UID, one of 67
+    phenomenon: str  # BLiMP's linguistics_term, one of 12
+    field: str  # syntax, morphology, semantics or a combination of two
 
 
 def evaluate_blimp(
@@ -129,17 +121,11 @@ def _accuracies(scores: NDArray[np.float64], pairs: Sequence[MinimalPair]) -> Re
     """The accuracy overall and by group, from the scores of the good sentences followed by those of the bad ones."""
     good, bad = np.split(scores, 2)
     is_right = np.where(good == bad, 0.5, good > bad)
-    return {
-        "overall": _accuracy(is_right),
-        "by_field": _by_group(is_right, [pair.field for pair in pairs]),
-        "by_phenomenon": _by_group(is_right, [pair.phenomenon for pair in pairs]),
-        "by_set": _by_group(is_right, [pair.set_name for pair in pairs]),
-    }
-
-
-def _by_group(is_right: NDArray[np.float64], groups: Sequence[str]) -> Results:
-    members = np.array(groups)
-    return {group: _accuracy(is_right[members == group]) for group in sorted(set(groups))}
+    results: Results = {"overall": _accuracy(is_right)}
+    for name, attribute in {"by_field": "field", "by_phenomenon": "phenomenon", "by_set": "set_name"}.items():
+        group_of = np.array([getattr(pair, attribute) for pair in pairs])
+        results[name] = {str(group): _accuracy(is_right[group_of == group]) for group in np.unique(group_of)}
+    return results
 
 
 def _accuracy(is_right: NDArray[np.float64]) -> dict[str, float | int]:

@@ -20,45 +20,27 @@ BATCH_ROWS = 32
 
 @dataclass(frozen=True)
 class JudgedTokens:
-    """The answers of the networks. A network that is absent leaves its arrays empty.
+    """The answers of the networks at all tokens that could be replaced; an absent network leaves its arrays empty."""
 
-    Attributes:
-        logits: (tokens,) float32; the discriminator's, positive means replaced; only tokens that could be replaced.
-        is_replaced: (tokens,) bool.
-        token_ids: (tokens,) int64; the discriminator's input.
-        row: (tokens,) int64; the row of each token, from 0.
-        word_losses: (masked,) float32; the generator's cross-entropy at each masked position, in nats.
-        entropies: (masked,) float32; the entropy of the generator's distribution there, in nats.
-        is_hit: (masked,) bool; the generator's likeliest word is the original.
-        is_same: (masked,) bool; the word that the generator drew is the original.
-        is_corrected: (masked,) bool; the corrector's likeliest word is the original.
-        correction_losses: (masked,) float32; the corrector's cross-entropy there, in nats.
-    """
-
-    logits: NDArray[np.float32]
-    is_replaced: NDArray[np.bool_]
-    token_ids: NDArray[np.int64]
-    row: NDArray[np.int64]
-    word_losses: NDArray[np.float32]
-    entropies: NDArray[np.float32]
-    is_hit: NDArray[np.bool_]
-    is_same: NDArray[np.bool_]
-    is_corrected: NDArray[np.bool_]
-    correction_losses: NDArray[np.float32]
+    logits: NDArray[np.float32]  # (tokens,); the discriminator's, positive means replaced
+    is_replaced: NDArray[np.bool_]  # (tokens,)
+    token_ids: NDArray[np.int64]  # (tokens,); the discriminator's input
+    row: NDArray[np.int64]  # (tokens,); the row of each token, from 0
+    word_losses: NDArray[np.float32]  # (masked,); the generator's cross-entropy at each masked position, in nats
+    entropies: NDArray[np.float32]  # (masked,); the entropy of the generator's distribution there, in nats
+    is_hit: NDArray[np.bool_]  # (masked,); the generator's likeliest word is the original
+    is_same: NDArray[np.bool_]  # (masked,); the word that the generator drew is the original
+    is_corrected: NDArray[np.bool_]  # (masked,); the corrector's likeliest word is the original
+    correction_losses: NDArray[np.float32]  # (masked,); the corrector's cross-entropy there, in nats
 
 
 @dataclass(frozen=True)
 class Corrector:
-    """A network that restores words: a correction head, or the masked-language-modelling baseline.
-
-    Attributes:
-        is_baseline: the baseline, which reads [MASK] at every selected position instead of proposed words.
-        restores_missing: it was trained at [MASK] only, and is scored nowhere else.
-    """
+    """A network that restores words: a correction head, or the masked-language-modelling baseline."""
 
     model: LoadedModel
-    is_baseline: bool
-    restores_missing: bool
+    is_baseline: bool  # the baseline, which reads [MASK] at every selected position instead of proposed words
+    restores_missing: bool  # it was trained at [MASK] only, and is scored nowhere else
 
 
 def judge_rows(

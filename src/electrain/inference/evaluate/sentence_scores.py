@@ -26,32 +26,20 @@ WORDS_COST = 8
 
 @dataclass(frozen=True)
 class TokenizedSentences:
-    """The distinct token sequences of some sentences. Sentences with the same tokens are scored once, and so alike.
+    """The distinct token sequences of some sentences. Sentences with the same tokens are scored once, and so alike."""
 
-    Attributes:
-        token_ids: of each distinct sentence, including special tokens.
-        words: for each token, the number of its word in the sentence; -1 at special tokens.
-        place: (sentences,) int64; for each given sentence, its index in `token_ids`.
-    """
-
-    token_ids: list[tuple[int, ...]]
-    words: list[tuple[int, ...]]
-    place: NDArray[np.int64]
+    token_ids: list[tuple[int, ...]]  # of each distinct sentence, including special tokens
+    words: list[tuple[int, ...]]  # for each token, the number of its word in the sentence; -1 at special tokens
+    place: NDArray[np.int64]  # (sentences,) int64; for each given sentence, its index in `token_ids`
 
 
 @dataclass(frozen=True)
 class EqualLengthRows:
-    """Distinct sentences of one length, so that no row is padded.
+    """Distinct sentences of one length, so that no row is padded."""
 
-    Attributes:
-        numbers: indices of the distinct sentences.
-        token_ids: (rows, length) int64.
-        words: (rows, length) int64; -1 at special tokens.
-    """
-
-    numbers: list[int]
-    token_ids: Tensor
-    words: Tensor
+    numbers: list[int]  # indices of the distinct sentences
+    token_ids: Tensor  # (rows, length) int64
+    words: Tensor  # (rows, length) int64; -1 at special tokens
 
     def per_batch(self, batch_tokens: int) -> int:
         """The number of rows in a batch of at most `batch_tokens` tokens; at least 1."""

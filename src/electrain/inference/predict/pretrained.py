@@ -237,14 +237,12 @@ def _read_lines(file: IO[bytes], name: str, *, is_jsonl: bool) -> Iterator[str]:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{name}:{number}: not UTF-8 ({error.reason}); convert the file") from error
-        yield _text_field(line, f"{name}:{number}") if is_jsonl and line.strip() else line
-
-
-def _text_field(line: str, where: str) -> str:
-    text = parse_object(line, where, "text").get("text")
-    if not isinstance(text, str):
-        raise DataError(f'{where}: has no field "text" with a text; fix or remove this line')
-    return text
+        if is_jsonl and line.strip():
+            text = parse_object(line, f"{name}:{number}", "text").get("text")
+            if not isinstance(text, str):
+                raise DataError(f'{name}:{number}: has no field "text" with a text; fix or remove this line')
+            line = text
+        yield line
 
 
 def require_writable(output: Path | None) -> None:

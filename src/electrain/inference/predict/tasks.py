@@ -44,17 +44,11 @@ _BATCH_TOKENS = 8192
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a fine-tuned model.
+    """One input of a fine-tuned model."""
 
-    Attributes:
-        given: a text, or a JSON object.
-        number: counted from 1.
-        where: the place of the input, for messages.
-    """
-
-    given: str | Mapping[str, object]
-    number: int
-    where: str
+    given: str | Mapping[str, object]  # a text, or a JSON object
+    number: int  # counted from 1
+    where: str  # the place of the input, for messages
 
 
 class Embedding(TypedDict):
