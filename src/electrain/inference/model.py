@@ -122,7 +122,7 @@ def load_head(source: Source, head: Head) -> LoadedModel:
     run = open_run_folder(source)
     if head not in run.heads:
         raise CheckpointError(
-            f"{run}: has no {head} head, only {', '.join(run.heads) or 'what its model/ is'}; "
+            f"{run}: has no {head} head, only {', '.join(run.heads) or 'the network in model/'}; "
             f'pretrain with "{head}" among the [discriminator] heads'
         )
     return _load(run, run.heads[head], lambda _: HEAD_KINDS[head])

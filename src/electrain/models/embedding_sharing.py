@@ -25,7 +25,7 @@ def build_generator(
     assert isinstance(words, nn.Embedding)
     is_disentangled = embedding_sharing == "gradient-disentangled"
     if not backbone.has_embedding_size and configuration.hidden_size != words.embedding_dim:
-        # A narrower network without a projection of its own needs the table itself in its width.
+        # A network of another width, without a projection of its own, needs a table in its width.
         generator.use(ProjectedTable(words, configuration.hidden_size, owns_table=is_disentangled))
     else:
         if backbone.has_embedding_size and not is_disentangled:

@@ -52,8 +52,8 @@ def weights_of(
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
     configuration, options = configuration or configuration_of(source), reading_options(source)
     with one_line(source, "its weights cannot be used"):
-        # transformers starts absent weights from random numbers and only warns. So all differences are asked for in
-        # `report`, and refused below unless the caller expects them.
+        # transformers starts absent weights from random numbers and only warns. So `report` lists the differences, and
+        # those that the caller does not expect are refused below.
         model, report = model_class.from_pretrained(
             source,
             **options,

@@ -82,8 +82,8 @@ def require_causal(network: PreTrainedModel) -> None:
     """Raises CheckpointError if the network's logits for a word depend on that word.
 
     A network can have the class of a causal language model and still attend to both sides, as XLNet does, or an ELECTRA
-    without `is_decoder`. It would copy the words that it is to propose, and no setting tells this of all models. So the
-    test runs the network on two rows that differ in the last token only: the logits before it must not differ.
+    without `is_decoder`. It would copy the words that it must predict, and no setting reveals this for all models. So
+    the network runs on two rows that differ in the last token only: the logits before that token must not differ.
     """
     special = {value for name, value in network.config.to_dict().items() if name.endswith(("_token_id", "pad_index"))}
     ids = [number for number in range(network.config.vocab_size) if number not in special][:5]
@@ -96,5 +96,5 @@ def require_causal(network: PreTrainedModel) -> None:
     if not bool(((one == other) | ((one - other).abs() <= most)).all()):
         raise CheckpointError(
             f"{network.config.name_or_path}: is a {type(network).__name__} whose attention sees both sides, so it sees "
-            "the words it is to propose; give a GPT-2, or a masked language model"
+            "the words that it must predict; give a GPT-2, or a masked language model"
         )

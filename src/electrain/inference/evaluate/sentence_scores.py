@@ -151,8 +151,7 @@ def _log_probabilities(
 ) -> Tensor:
     """(rows, length) float64: the log-probability of each scored token; 0 elsewhere.
 
-    Each scored token has its own copy of its row, in which it is masked. So the head has one word to predict in each
-    copy, and runs at that position alone.
+    Each scored token is masked in its own copy of its row, and the head runs at that one position of the copy.
     """
     row_of, position_of = torch.nonzero(is_scored, as_tuple=True)
     device = language_model.device
