@@ -194,7 +194,7 @@ def test_older_runs_are_read(runs: Any, tmp_path: Path, backbone: str) -> None:
     assert list(predict_detect(older, texts)) == list(predict_detect(folder, texts))
     if backbone != "electra":
         assert list(predict_detect(older / "model", texts)) == list(predict_detect(folder, texts))
-        with pytest.raises(CheckpointError, match="the head that detects lies in detector/"):
+        with pytest.raises(CheckpointError, match="keeps the detection head in detector/"):
             load_detector(folder / "model")
     started = dataclasses.replace(config, start=StartConfig(discriminator=str(older / "model")))
     again = build_objective(started, vocabulary_size=106, special_ids=SPECIAL_IDS)
