@@ -87,6 +87,10 @@ class Backbone:
         """The name that config.json gives to this kind of network."""
         return str(self.language_model.config_class.model_type)
 
+    def can_start_from(self, configuration: PretrainedConfig) -> bool:
+        """True if the encoder can take over the weights of a model with this configuration."""
+        return configuration.model_type in self.starts_from
+
 
 def _like_bert(shape: Shape) -> dict[str, Any]:
     dropouts = {"hidden_dropout_prob": shape.dropout, "attention_probs_dropout_prob": shape.dropout}

@@ -25,7 +25,7 @@ def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: i
         raise CheckpointError(
             f"{source}: cannot start a {backbone.model_type} network; leave [start] discriminator out"
         )
-    if configuration.model_type not in backbone.starts_from:
+    if not backbone.can_start_from(configuration):
         raise CheckpointError(
             f"{source}: is a {configuration.model_type}; a {backbone.model_type} encoder starts from one of: "
             + ", ".join(backbone.starts_from)
