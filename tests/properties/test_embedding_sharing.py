@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
-from electrain.models.discriminator import Discriminator
+from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.embedding_sharing import build_generator, count_parameters
 from electrain.models.heads import language_model
 from electrain.pretrain.objectives.corruption import ProposalSettings
-from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from electrain.pretrain.objectives.game import GameConfig
+from electrain.pretrain.objectives.replaced_token_detection import ReplacedTokenDetection
 from tiny_pretraining import SPECIAL_IDS
 
 VOCABULARY = 90
@@ -78,7 +79,8 @@ def test_shared_parameters_are_counted_once(backbone: str) -> None:
     for sharing in ("shared", "separate"):
         discriminator, generator = networks(backbone, sharing)
         sizes[sharing] = count_parameters(discriminator, generator)
-        objective = ReplacedTokenDetection(discriminator, generator, DetectionSettings(), ProposalSettings(SPECIAL_IDS))
+        settings = (DiscriminatorConfig(), GameConfig(), ProposalSettings(SPECIAL_IDS))
+        objective = ReplacedTokenDetection(discriminator, generator, *settings)
         assert sizes[sharing] == sum(parameter.numel() for parameter in objective.parameters())
     if backbone == "electra":  # words, positions, types, LayerNorm
         assert sizes["separate"] - sizes["shared"] == 16 * (VOCABULARY + 512 + 2 + 2)

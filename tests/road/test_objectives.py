@@ -173,8 +173,8 @@ CONTRADICTIONS = [
     ({"discriminator": {"heads": ["correction"]}, "generator": {"training": "gumbel"}}, "plays against the detection"),
     ({"discriminator": {"loss_weight": 0}, "generator": {"training": "gumbel"}}, "needs [discriminator] loss_weight"),
     ({"game": {"mixture_depths": [2, 1]}}, "ascending"),
-    ({"game": {"mixture_depths": [1]}, "generator": {"training": "mixture"}}, "needs two depths"),
-    ({**ARTICLE, "corruption": {"source": "generated", "noise": "span"}}, "which written passages replace"),
+    ({"game": {"mixture_depths": [1]}, "generator": {"training": "mixture"}}, "needs two depths or more"),
+    ({**ARTICLE, "corruption": {"source": "generated", "noise": "span"}}, "that written passages replace"),
     ({"corruption": {"missing_fraction": 1.0}}, "detection finds nothing"),
     ({"discriminator": {"heads": BOTH}, "generator": {"training": "gumbel"}}, "would reach the generator too"),
     (
@@ -192,7 +192,7 @@ CONTRADICTIONS = [
     ({"corruption": {"noise": "span"}, "parity": {"colliding_positions": True}}, "published recipe only"),
     (
         {**ARTICLE, "corruption": {"source": "generated", "missing_fraction": 1.0, "noise": "shuffle"}},
-        "which written passages replace",
+        "that written passages replace",
     ),
 ]
 

@@ -1,8 +1,9 @@
-"""From a configuration to the objective that is trained, and the micro-batches it is trained on."""
+"""Builds the objective that a configuration describes, and the micro-batches that it is trained on."""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from electrain.pretrain.objectives.corruption import Generator, ProposalSettings
 from electrain.pretrain.objectives.detection_batches import StepSettings, detection_micro_batch
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling, modelling_micro_batch
 from electrain.pretrain.objectives.masking import Masking, mask_batch, most_selected
-from electrain.pretrain.objectives.replaced_token_detection import DetectionSettings, ReplacedTokenDetection
+from electrain.pretrain.objectives.replaced_token_detection import ReplacedTokenDetection
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import with_detection_head
 from electrain.training.objective import MicroBatch
@@ -48,54 +49,48 @@ def build_objective(
     """The networks of a configuration with fresh weights from its seed, on the CPU.
 
     Args:
-        special_ids: of the tokenizer.
-        unigram_counts: (vocabulary,) occurrences in the corpus, for a unigram generator; None: all alike.
+        special_ids: ids of the tokenizer's special tokens.
+        unigram_counts: (vocabulary,) occurrences in the corpus, for a unigram generator; None takes all as equal.
     Raises: CheckpointError: a frozen generator's folder cannot be used.
     """
     torch.manual_seed(config.training.seed)
-    common: dict[str, Any] = {
-        "vocabulary_size": vocabulary_size,
-        "sequence_length": config.data.sequence_length,
-        "dropout": config.training.dropout,
-        "special_ids": special_ids,
-    }
-    configuration = encoder_configuration(config.encoder, **common)
+    configured = partial(
+        encoder_configuration,
+        vocabulary_size=vocabulary_size,
+        sequence_length=config.data.sequence_length,
+        dropout=config.training.dropout,
+        special_ids=special_ids,
+    )
     if config.training.objective == "masked-language-modelling":
-        return MaskedLanguageModelling(configuration)
-    discriminator = Discriminator(configuration, config.discriminator.heads)
+        return MaskedLanguageModelling(configured(config.encoder))
+    discriminator = Discriminator(configured(config.encoder), config.discriminator.heads)
+    if config.generator.kind == "unigram":
+        counts = np.ones(vocabulary_size, np.int64) if unigram_counts is None else unigram_counts
+        special = sorted(set(special_ids.all))
+        generator: Generator = UnigramGenerator(
+            counts, config.generator.clusters, config.generator.temperature, special
+        )
+    elif config.generator.source:
+        generator = load_frozen_generator(config.generator.source, vocabulary_size, config.data.sequence_length)
+    else:
+        network = configured(generator_sizes(config), is_causal=config.generator.kind == "causal")
+        # A generator with a stage of its own is frozen after it. Shared embeddings would go on changing it.
+        sharing = "separate" if config.generator.own_stage_steps else config.generator.embedding_sharing
+        generator = build_generator(network, discriminator, sharing)
     return ReplacedTokenDetection(
         discriminator,
-        _build_generator(config, discriminator, common, unigram_counts),
-        _detection_settings(config),
+        generator,
+        config.discriminator,
+        config.game,
         proposal_settings(config, special_ids),
         own_stage_steps=config.generator.own_stage_steps,
     )
 
 
-def _build_generator(
-    config: PretrainConfig, discriminator: Discriminator, common: dict[str, Any], counts: NDArray[np.int64] | None
-) -> Generator:
-    choice, vocabulary_size = config.generator, common["vocabulary_size"]
-    if choice.kind == "unigram":
-        occurrences = np.ones(vocabulary_size, np.int64) if counts is None else counts
-        special = sorted(set(common["special_ids"].all))
-        return UnigramGenerator(occurrences, choice.clusters, choice.temperature, special)
-    if choice.source:
-        return load_frozen_generator(choice.source, vocabulary_size, config.data.sequence_length)
-    sizes = generator_sizes(config)
-    if choice.kind == "causal":
-        return build_generator(
-            encoder_configuration(sizes, **common, is_causal=True), discriminator, choice.embedding_sharing
-        )
-    # A generator with a stage of its own must not be changed afterwards through shared embeddings.
-    sharing = "separate" if choice.own_stage_steps else choice.embedding_sharing
-    return build_generator(encoder_configuration(sizes, **common), discriminator, sharing)
-
-
 def generator_sizes(config: PretrainConfig) -> EncoderConfig:
-    """The generator's sizes: by the fraction, or the numbers given.
+    """The generator's sizes: a fraction of the encoder's, except for those that the configuration gives in numbers.
 
-    Raises: ConfigurationError: numbers that do not fit each other.
+    Raises: ConfigurationError: the numbers do not fit each other.
     """
     choice = config.generator
     sizes = generator_encoder(config.encoder, choice.size_fraction)
@@ -104,18 +99,6 @@ def generator_sizes(config: PretrainConfig) -> EncoderConfig:
         return dataclasses.replace(sizes, **{name: number for name, number in numbers.items() if number})
     except ValueError as error:
         raise ConfigurationError(f"[generator] {error}") from error
-
-
-def _detection_settings(config: PretrainConfig) -> DetectionSettings:
-    judge, game = config.discriminator, config.game
-    return DetectionSettings(
-        loss_weight=judge.loss_weight,
-        detection_at=judge.detection_at,
-        correction_at=judge.correction_at,
-        correction_weight=judge.correction_weight,
-        likelihood_weight=game.likelihood_weight,
-        adversarial_weight=game.adversarial_weight,
-    )
 
 
 def proposal_settings(config: PretrainConfig, special_ids: SpecialIds) -> ProposalSettings:
@@ -134,10 +117,10 @@ def proposal_settings(config: PretrainConfig, special_ids: SpecialIds) -> Propos
 
 
 def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
-    """Makes relaxed words worth as much as a reward; None where no words are relaxed.
+    """The factor that makes the gradient through relaxed words as large as that of a reward; None without such words.
 
-    The discriminator's loss is a mean over the tokens it is asked about, times its weight; a reward, one over the words
-    proposed and shown.
+    Both come from the discriminator's loss. That loss is a mean over all scored tokens, times its weight; a reward is
+    a mean over the proposed words that the discriminator sees. The factor is the ratio of the two.
     """
     if config.generator.training not in ("gumbel", "mixture"):
         return None
@@ -148,9 +131,8 @@ def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
 
 
 def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) -> None:
-    """Puts the weights that `[start]` names into the networks.
+    """Loads the weights that `[start]` names into the networks. Shared embeddings take the discriminator's weights.
 
-    Where embeddings are shared, the discriminator's are the ones that stay.
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
     start, length = config.start, config.data.sequence_length
@@ -168,22 +150,21 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
             raise ConfigurationError(
                 f"[start] generator: a {config.generator.kind} generator has no weights to start from; leave it out"
             )
-        kept = {}
-        if start.discriminator:
-            kept = {name: value.clone() for name, value in objective.discriminator.body.embeddings.state_dict().items()}
+        embeddings = objective.discriminator.body.embeddings
+        kept = {name: value.clone() for name, value in embeddings.state_dict().items()}
         objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
-        if start.discriminator:
-            objective.discriminator.body.embeddings.load_state_dict(kept)
+        if start.discriminator:  # loading the generator overwrote the embeddings that both share
+            embeddings.load_state_dict(kept)
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the corruption of rows knows of the tokenizer.
+    """What the corruption of rows needs from the tokenizer.
 
     Attributes:
         size: number of tokens.
         mask_id: id of [MASK].
-        continues_word: (size,) bool, True for pieces such as ##ing; needed by noise that takes whole words.
+        continues_word: (size,) bool; True for pieces such as ##ing. Noise by words needs it.
     """
 
     size: int
@@ -199,15 +180,13 @@ def vocabulary_of(tokenizer: Any) -> Vocabulary:
 def micro_batches(
     rows: RowSource, config: PretrainConfig, vocabulary: Vocabulary, *, rank: int = 0, processes: int = 1
 ) -> Callable[[int], list[MicroBatch[Rows]]]:
-    """The function from a step to this process's micro-batches.
-
-    A step's rows have consecutive numbers; each process takes a run of them, so that the number of processes changes
-    who computes a row, never the rows.
-    """
+    """A function from a step to the micro-batches of this process."""
     own_rows = config.training.batch_rows // processes
     micro_rows = config.training.micro_batch_rows or own_rows
 
     def of_step(step: int) -> list[MicroBatch[Rows]]:
+        # The rows of a step have consecutive numbers, and each process takes a part of them. The number of processes
+        # therefore decides who computes a row, but never which rows a step has.
         first = step * config.training.batch_rows + rank * own_rows
         starts = range(0, own_rows, micro_rows)
         numbers = [np.arange(first + n, first + min(n + micro_rows, own_rows), dtype=np.int64) for n in starts]
@@ -219,9 +198,9 @@ def micro_batches(
 def corrupted_micro_batch(
     packed: PackedBatch, config: PretrainConfig, vocabulary: Vocabulary, step: int
 ) -> MicroBatch[Rows]:
-    """Packed rows with positions selected and masked as pretraining does it at a step.
+    """Packed rows with positions selected and masked as pretraining does at a step.
 
-    The one place where this is done: `evaluate detection` and `predict corrupt` call it too.
+    `evaluate detection` and `predict corrupt` call it too, so that they cannot disagree with training.
     """
     corruption, parity = config.corruption, config.parity
     is_baseline = config.training.objective == "masked-language-modelling"
@@ -229,7 +208,7 @@ def corrupted_micro_batch(
         fraction=_masked_fraction(config, step),
         seed=config.training.seed,
         mask_id=vocabulary.mask_id,
-        # A text of a user's own can be shorter than the run's rows.
+        # A text given to `predict` can be shorter than the run's rows.
         slots=min(most_masked(config), packed.token_ids.shape[1]),
         noise=corruption.noise,
         span_words=corruption.span_words,
@@ -251,7 +230,7 @@ def corrupted_micro_batch(
 
 
 def most_masked(config: PretrainConfig) -> int:
-    """The most positions of a row that are selected at any step."""
+    """The largest number of positions of a row that any step selects."""
     corruption = config.corruption
     fraction = max(corruption.masked_fraction, corruption.last_masked_fraction)
     return most_selected(config.data.sequence_length, fraction)

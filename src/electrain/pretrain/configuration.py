@@ -15,6 +15,8 @@ from electrain.pretrain.objectives.game import GameConfig
 from electrain.pretrain.objectives.masking import CorruptionConfig
 from electrain.training.settings import ParityConfig, TrainingConfig
 
+_PRESETS = "electrain.pretrain.presets"
+
 
 @dataclass(frozen=True)
 class StartConfig:
@@ -47,111 +49,65 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         if self.training.objective == "replaced-token-detection":
-            for is_wrong, message in self._contradictions() + self._contradictions_of_the_game():
+            for message, is_wrong in _contradictions(self).items():
                 if is_wrong:
                     raise ValueError(message)
 
-    def _contradictions(self) -> list[tuple[bool, str]]:
-        """What no single section can see: (is it so?, what to say)."""
-        generator, corruption, heads = self.generator, self.corruption, self.discriminator.heads
-        has_correction = "correction" in heads
-        relaxes = generator.training in ("gumbel", "mixture")
-        return [
-            (
-                corruption.source == "generated" and generator.kind != "causal",
-                f'[corruption] source = "generated": a {generator.kind} generator cannot write passages; '
-                'set [generator] kind = "causal"',
-            ),
-            (
-                corruption.source == "generated" and corruption.noise != "random",
-                f'[corruption] noise = "{corruption.noise}": goes by the words of the text, which written passages '
-                'replace; use "random"',
-            ),
-            (
-                corruption.missing_fraction == 1
-                and corruption.source == "corpus"
-                and "detection" in heads
-                and corruption.noise not in ("deletion", "shuffle"),
-                "[corruption] missing_fraction = 1: nothing is replaced, so detection finds nothing; lower it, or set "
-                'source = "generated"',
-            ),
-            (
-                has_correction and self.discriminator.correction_at == "missing" and not corruption.missing_fraction,
-                '[discriminator] correction_at = "missing": nothing is missing; set [corruption] missing_fraction',
-            ),
-            (
-                corruption.missing_fraction == 1 and self.discriminator.detection_at == "selected",
-                '[discriminator] detection_at = "selected": all selected tokens are missing; lower [corruption] '
-                "missing_fraction",
-            ),
-            (
-                "electric" in heads and (corruption.missing_fraction > 0 or corruption.source == "generated"),
-                '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] '
-                'missing_fraction = 0 and source = "corpus"',
-            ),
-            (
-                self.parity.colliding_positions
-                and (corruption.noise != "random" or relaxes or "electric" in heads or corruption.missing_fraction > 0),
-                "[parity] colliding_positions: goes with the published recipe only, noise random and every position "
-                "proposed; switch it off",
-            ),
-            (
-                generator.own_stage_steps >= self.training.steps,
-                f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps "
-                f"({self.training.steps})",
-            ),
-        ]
 
-    def _contradictions_of_the_game(self) -> list[tuple[bool, str]]:
-        """The same, of an adversarial generator."""
-        generator, heads, depths = self.generator, self.discriminator.heads, self.game.mixture_depths
-        is_adversary = generator.training != "likelihood"
-        relaxes = generator.training in ("gumbel", "mixture")
-        layers = generator.layers or self.encoder.layers
-        return [
-            (
-                relaxes and "detection" in heads and len(heads) > 1,
-                f'[generator] training = "{generator.training}": the gradient of further heads would reach the '
-                'generator too; set [discriminator] heads = ["detection"]',
-            ),
-            (
-                is_adversary and self.corruption.missing_fraction == 1,
-                f'[generator] training = "{generator.training}": no word that it proposes is shown with [corruption] '
-                "missing_fraction = 1; lower it",
-            ),
-            (
-                is_adversary and "electric" in heads,
-                f'[generator] training = "{generator.training}": half of the words proposed are not shown to an '
-                'electric head; leave "electric" out of [discriminator] heads',
-            ),
-            (
-                generator.training == "mixture" and (len(depths) == 1 or layers < 2),
-                '[generator] training = "mixture": needs two depths to mix at least; give more in [game] '
-                "mixture_depths, or more layers",
-            ),
-            (
-                is_adversary and "detection" not in heads,
-                f'[generator] training = "{generator.training}": plays against the detection head; add "detection" to '
-                "[discriminator] heads",
-            ),
-            (
-                relaxes and not self.discriminator.loss_weight,
-                f'[generator] training = "{generator.training}": needs [discriminator] loss_weight above 0',
-            ),
-            (
-                generator.training == "mixture" and bool(depths) and depths[-1] > layers,
-                f"[game] mixture_depths = {list(depths)}: the generator has {layers} layers",
-            ),
-        ]
+def _contradictions(config: PretrainConfig) -> dict[str, bool]:
+    """What no single section can see: each message, and whether it applies."""
+    generator, judge, corruption = config.generator, config.discriminator, config.corruption
+    heads, missing, noise, steps = judge.heads, corruption.missing_fraction, corruption.noise, config.training.steps
+    is_generated, is_electric, detects = corruption.source == "generated", "electric" in heads, "detection" in heads
+    is_mixture, is_adversary = generator.training == "mixture", generator.training != "likelihood"
+    is_relaxed = generator.training in ("gumbel", "mixture")
+    depths, layers = config.game.mixture_depths, generator.layers or config.encoder.layers
+    training = f'[generator] training = "{generator.training}"'
+    return {
+        f'[corruption] source = "generated": a {generator.kind} generator cannot write passages; set [generator] kind '
+        '= "causal"': is_generated and generator.kind != "causal",
+        f'[corruption] noise = "{noise}": goes by words that written passages replace; use "random"': (
+            is_generated and noise != "random"
+        ),
+        "[corruption] missing_fraction = 1: nothing is replaced, so detection finds nothing; lower it, or set source = "
+        '"generated"': missing == 1 and detects and not is_generated and noise not in ("deletion", "shuffle"),
+        '[discriminator] correction_at = "missing": nothing is missing; set [corruption] missing_fraction': (
+            "correction" in heads and judge.correction_at == "missing" and not missing
+        ),
+        '[discriminator] detection_at = "selected": all selected tokens are missing; lower [corruption] '
+        "missing_fraction": missing == 1 and judge.detection_at == "selected",
+        '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] missing_fraction = 0 '
+        'and source = "corpus"': is_electric and (missing > 0 or is_generated),
+        "[parity] colliding_positions: belongs to the published recipe, with noise random and a word proposed at every "
+        "selected position; switch it off": config.parity.colliding_positions
+        and (noise != "random" or is_relaxed or is_electric or missing > 0),
+        f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps ({steps})": (
+            generator.own_stage_steps >= steps
+        ),
+        f"{training}: the gradient of further heads would reach the generator too; set [discriminator] heads = "
+        '["detection"]': is_relaxed and detects and len(heads) > 1,
+        f"{training}: no word that it proposes is shown with [corruption] missing_fraction = 1; lower it": (
+            is_adversary and missing == 1
+        ),
+        f"{training}: an electric head is not shown half of the proposed words; leave "
+        '"electric" out of [discriminator] heads': is_adversary and is_electric,
+        f"{training}: needs two depths or more to mix; give more in [game] mixture_depths, or more layers": (
+            is_mixture and (len(depths) == 1 or layers < 2)
+        ),
+        f'{training}: plays against the detection head; add "detection" to [discriminator] heads': (
+            is_adversary and not detects
+        ),
+        f"{training}: needs [discriminator] loss_weight above 0": is_relaxed and not judge.loss_weight,
+        f"[game] mixture_depths = {list(depths)}: the generator has {layers} layers": (
+            is_mixture and bool(depths) and depths[-1] > layers
+        ),
+    }
 
 
 def preset_names() -> list[str]:
     """The configurations that come with electrain: demo, tiny, small, base, large, article, the paper's ablations."""
-    return sorted(path.name.removesuffix(".toml") for path in _presets().iterdir() if path.name.endswith(".toml"))
-
-
-def _presets() -> "resources.abc.Traversable":  # type: ignore[name-defined]
-    return resources.files("electrain.pretrain.presets")
+    names = (path.name for path in resources.files(_PRESETS).iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
 def load_configuration(name_or_path: str, overrides: Tables | None = None) -> PretrainConfig:
@@ -160,7 +116,7 @@ def load_configuration(name_or_path: str, overrides: Tables | None = None) -> Pr
     Raises: ConfigurationError: see `build_configuration`.
     """
     if name_or_path in preset_names():
-        with resources.as_file(_presets() / f"{name_or_path}.toml") as path:
+        with resources.as_file(resources.files(_PRESETS) / f"{name_or_path}.toml") as path:
             tables = read_toml(path)
     elif not name_or_path.endswith(".toml"):
         presets = ", ".join(preset_names())
@@ -176,10 +132,10 @@ def load_configuration(name_or_path: str, overrides: Tables | None = None) -> Pr
 def _with_stages_scaled(tables: Tables, overrides: Tables) -> Tables:
     """The overrides, with a warm-up and a generator's own stage that fit the number of steps that they set.
 
-    A preset's warm-up of 10,000 steps would otherwise forbid a short trial. Only what cannot fit is changed, in
-    proportion, and said.
+    A preset's warm-up of 10,000 steps would otherwise forbid a short trial. Only a stage that cannot fit is scaled, in
+    proportion to the steps, and a message says so.
     """
-    steps, planned = (one.get("training", {}).get("steps") for one in (overrides, tables))
+    steps, planned = (each.get("training", {}).get("steps") for each in (overrides, tables))
     if not isinstance(steps, int) or not isinstance(planned, int) or not 1 < steps < planned:
         return overrides
     scaled: Tables = {}

@@ -150,13 +150,13 @@ def passes_of(
     prediction = _prediction(sequence_length, masked_positions)
     if isinstance(objective, MaskedLanguageModelling):
         return [NetworkPass(objective.model, prediction)]
-    judge, settings, proposals = objective.discriminator, objective.settings, objective.proposals
+    judge, proposals = objective.discriminator, objective.proposals
     passes = [NetworkPass(judge, _detection(sequence_length))]
     if not isinstance(objective.generator, UnigramGenerator):
         prediction = _prediction(sequence_length, masked_positions, proposals.depths)
         passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
     if judge.correction is not None:
-        asked = sequence_length if settings.correction_at == "all" else masked_positions
+        asked = sequence_length if objective.judge.correction_at == "all" else masked_positions
         passes.append(NetworkPass(judge, _correction(asked)))
     if proposals.training in ("gumbel", "mixture"):
         passes.append(NetworkPass(judge, _relaxation(masked_positions)))

@@ -1,23 +1,24 @@
-"""What a step showed, as numbers for the journal and as a sentence for a person."""
+"""Observations of a step: as numbers for the journal, and as words for the live line."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
 
 from electrain.pretrain.objectives.detection_metrics import detection_metrics, unigram_auc
 from electrain.pretrain.objectives.rows import Rows
 from electrain.training.loop import StepResult
 
 
-def metrics_of(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> dict[str, Any]:
-    """The numbers of one journal line: losses in nats, and what the last micro-batch of this process showed.
+def metrics_of(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> dict[str, float]:
+    """The numbers of one journal line: losses in nats, and measures of the last micro-batch of this process.
 
-    Detection is scored on tokens that can be replaced: special tokens never are, and would flatter it.
+    Detection is measured on the tokens that can be replaced. Special tokens never are, and would flatter it.
     """
-    numbers: dict[str, Any] = {"loss": result.loss}
-    numbers |= {f"{name}_loss": value for name, value in result.losses.items()}
+    numbers = {"loss": result.loss, **{f"{name}_loss": value for name, value in result.losses.items()}}
     numbers |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
     seen, rows = result.observations, result.micro_batch.rows
     selected = max(1, int(rows.is_selected.sum()))
@@ -35,8 +36,8 @@ def metrics_of(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> d
     return numbers
 
 
-def details_of(metrics: dict[str, Any]) -> str:
-    """The figures that decide, in words for the live line: the AUC beside that of word frequency, and the losses."""
+def details_of(metrics: Mapping[str, float]) -> str:
+    """The most telling numbers, for the live line: the AUC beside that of word frequency, and the loss."""
     parts = []
     if "discriminator_auc" in metrics:
         parts.append(f"AUC {metrics['discriminator_auc']:.3f} (word frequency alone {metrics['unigram_auc']:.3f})")
@@ -47,13 +48,13 @@ def details_of(metrics: dict[str, Any]) -> str:
 
 
 def _detection_numbers(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> dict[str, float]:
-    """Detection, and the game whose stake it is, on the tokens that could have been replaced.
+    """Measures of detection on the tokens that could have been replaced, and the value of the adversarial game.
 
-    The value of the game is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the chance
-    that the discriminator gives a token of being original: 0 where it is never wrong, -2 ln 2 where it only guesses.
+    The value is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the probability that
+    the discriminator gives to a token being original. It is 0 if D is never wrong, and -2 ln 2 if D only guesses.
     """
     seen, can_be_replaced = result.observations, ~result.micro_batch.rows.is_special.numpy()
-    if "is_scored" in seen:  # detection is not asked about [MASK]
+    if "is_scored" in seen:  # [MASK] is not scored
         can_be_replaced = can_be_replaced & seen["is_scored"].cpu().numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
     is_replaced = seen["is_replaced"].cpu().numpy()[can_be_replaced]
@@ -76,23 +77,20 @@ def _detection_numbers(result: StepResult[Rows], unigram_counts: NDArray[np.int6
 
 
 def _correction_numbers(result: StepResult[Rows]) -> dict[str, float]:
-    """How often the correction head's likeliest word is the one that belongs there; passages written apart."""
+    """Fraction of the words that the correction head restores, in real text and in written passages."""
     seen = result.observations
     hits, is_asked, is_written = (
         seen[name].cpu().numpy() for name in ("correction_hits", "correction_asked", "correction_written")
     )
-    numbers = {}
-    for name, is_counted in {
+    scored = {
         "correction_accuracy": is_asked & ~is_written,
         "correction_accuracy_written": is_asked & is_written,
-    }.items():
-        if is_counted.any():
-            numbers[name] = float(hits[is_counted].mean())
-    return numbers
+    }
+    return {name: float(hits[is_scored].mean()) for name, is_scored in scored.items() if is_scored.any()}
 
 
-def example_of(result: StepResult[Rows], tokenizer: Any) -> dict[str, Any] | None:
-    """The first row of the last micro-batch, with the discriminator's marks; None where nothing is detected."""
+def example_of(result: StepResult[Rows], tokenizer: PreTrainedTokenizerBase) -> dict[str, list[Any]] | None:
+    """The first row of the last micro-batch with the discriminator's probabilities; None without a detection head."""
     if "replaced_logits" not in result.observations:
         return None
     is_special = result.micro_batch.rows.is_special[0]

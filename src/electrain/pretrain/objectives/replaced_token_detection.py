@@ -4,13 +4,12 @@ Published: the generator fills the gaps, and detection finds which tokens it cha
 and an adversarial generator change a part each; the parts that are not asked for cost nothing.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from electrain.models.discriminator import Discriminator
+from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.generators import MaskedGenerator, take_positions
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.objectives.corruption import (
@@ -22,7 +21,7 @@ from electrain.pretrain.objectives.corruption import (
     propose,
     written_rows,
 )
-from electrain.pretrain.objectives.game import policy_gradient_losses, reversed_straight_through, rewards
+from electrain.pretrain.objectives.game import GameConfig, policy_gradient_losses, reversed_straight_through, rewards
 from electrain.pretrain.objectives.head_losses import (
     copied_word_losses,
     electric_losses,
@@ -31,18 +30,6 @@ from electrain.pretrain.objectives.head_losses import (
 )
 from electrain.pretrain.objectives.rows import Rows
 from electrain.training.objective import LossTerm, Objective, Outcome
-
-
-@dataclass(frozen=True)
-class DetectionSettings:
-    """How the losses of `ReplacedTokenDetection` are put together; the configuration's fields of the same names."""
-
-    loss_weight: float = 50.0
-    detection_at: str = "all"
-    correction_at: str = "replaced"
-    correction_weight: float = 1.0
-    likelihood_weight: float = 1.0
-    adversarial_weight: float = 1.0
 
 
 class Judgement(NamedTuple):
@@ -72,7 +59,8 @@ class ReplacedTokenDetection(Objective[Rows]):
         self,
         discriminator: Discriminator,
         generator: Generator,
-        settings: DetectionSettings,
+        judge: DiscriminatorConfig,
+        game: GameConfig,
         proposals: ProposalSettings,
         *,
         own_stage_steps: int = 0,
@@ -85,7 +73,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         self.trains_generator = any(parameter.requires_grad for parameter in generator.parameters())
         self.discriminator = discriminator
         self.generator = generator
-        self.settings, self.proposals = settings, proposals
+        self.judge, self.game, self.proposals = judge, game, proposals
         self.baseline: nn.Linear | None = None
         self.mixture: nn.Linear | None = None
         if proposals.training == "policy-gradient":
@@ -150,7 +138,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         is_real = rows.is_selected_in_text  # trained on what it wrote itself, the generator would drift
         losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
-        return {"generator": LossTerm(total, 1.0 if is_plain else self.settings.likelihood_weight)}
+        return {"generator": LossTerm(total, 1.0 if is_plain else self.game.likelihood_weight)}
 
     def _judge(self, rows: Rows, proposal: Proposal) -> Judgement:
         ids = corrupted_ids(rows, proposal.words, self.proposals)
@@ -173,12 +161,12 @@ class ReplacedTokenDetection(Objective[Rows]):
     def _head_terms(
         self, rows: Rows, proposal: Proposal, originals: Tensor, judged: Judgement, observations: dict[str, Tensor]
     ) -> dict[str, LossTerm]:
-        settings, terms = self.settings, {}
+        judge, terms = self.judge, {}
         if "detection" in self.discriminator.heads:
             terms["discriminator"] = self._detection_term(rows, judged)
         if self.discriminator.correction is not None:
             total, seen = self._correction(rows, originals, judged)
-            terms["correction"] = LossTerm(total, settings.correction_weight)
+            terms["correction"] = LossTerm(total, judge.correction_weight)
             observations.update(seen)
         if self.discriminator.energy is not None:
             assert rows.is_kept is not None
@@ -186,22 +174,22 @@ class ReplacedTokenDetection(Objective[Rows]):
             energies = self.discriminator.energy(judged.hidden).gather(1, rows.positions)
             losses = electric_losses(energies, log_noise, ~rows.is_kept)
             total = torch.where(rows.is_selected, losses, 0.0).sum()
-            terms["electric"] = LossTerm(total, settings.loss_weight)
+            terms["electric"] = LossTerm(total, judge.loss_weight)
         return terms
 
     def _detection_term(self, rows: Rows, judged: Judgement) -> LossTerm:
         logits, truth, is_scored = judged.logits, judged.is_replaced, rows.is_detected
-        if self.settings.detection_at == "selected":
+        if self.judge.detection_at == "selected":
             logits, truth = (tensor.gather(1, rows.positions) for tensor in (logits, truth))
             is_scored = rows.is_shown
-        return LossTerm(replaced_token_loss(logits, truth, is_scored), self.settings.loss_weight)
+        return LossTerm(replaced_token_loss(logits, truth, is_scored), self.judge.loss_weight)
 
     def _correction(self, rows: Rows, originals: Tensor, judged: Judgement) -> tuple[Tensor, dict[str, Tensor]]:
         """The summed loss of the correction head, and what the log is told of it."""
         head, table = self.discriminator.correction, self.discriminator.word_embeddings.weight
         assert head is not None
         is_asked = rows.is_selected
-        if self.settings.correction_at == "all":
+        if self.judge.correction_at == "all":
             words = head(judged.hidden, table)
             losses = copied_word_losses(words, judged.logits, judged.corrupted_ids, rows.token_ids)
             words = take_positions(words, rows.positions)
@@ -209,7 +197,7 @@ class ReplacedTokenDetection(Objective[Rows]):
             total = torch.where(torch.ones_like(losses, dtype=torch.bool) if is_real is None else is_real, losses, 0.0)
             total = total.sum()
         else:
-            if self.settings.correction_at == "missing":
+            if self.judge.correction_at == "missing":
                 assert rows.is_missing is not None
                 is_asked = is_asked & rows.is_missing
             words = head(take_positions(judged.hidden, rows.positions), table)
@@ -245,7 +233,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
         policy = policy_gradient_losses(rows.tempered(proposal.chosen), proposal.words, reward, baseline)
         return {
-            "policy": LossTerm((policy * is_asked).sum(), self.settings.adversarial_weight),
+            "policy": LossTerm((policy * is_asked).sum(), self.game.adversarial_weight),
             "baseline": LossTerm(((reward - baseline).square() * is_asked).sum(), 1.0),
         }
 
