@@ -126,7 +126,7 @@ def test_a_signal_stops_with_a_checkpoint(
     assert signal.getsignal(number) is handler
     error = capsys.readouterr().err
     assert "stopping after this step" in error
-    assert "go on with --resume" in error
+    assert "continue with --resume" in error
     assert (tmp_path / "stopped/checkpoints/step-4").is_dir()
     assert (tmp_path / "stopped/model/model.safetensors").is_file()
     assert not json.loads((tmp_path / "stopped/manifest.json").read_text())["finished"]
@@ -332,7 +332,7 @@ def test_processes_with_different_configurations_stop(tiny_shards: Path, tmp_pat
     one = command(file, tiny_shards, tmp_path / "run")
     first, second = two_processes(one, [*one, "--training.seed", "1"])
     assert (first.returncode, second.returncode) == (2, 2)
-    assert "the processes were given different shards or configurations" in first.stderr
+    assert "the processes have different shards or configurations" in first.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -1,7 +1,7 @@
 """`plan`: parameters, operations, memory, hours and money of a configuration."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_a_plan_adds_up_and_is_json() -> None:
     assert made.duration.precision == "float32"
     assert made.duration.hours == pytest.approx(made.flops.per_run / 0.5e12 / 3600)
     assert made.duration.price == pytest.approx(2 * made.duration.hours)
-    assert json.loads(json.dumps(made.to_dict()))["flops"]["per_run"] == made.flops.per_run
+    assert json.loads(json.dumps(asdict(made)))["flops"]["per_run"] == made.flops.per_run
 
 
 def test_devices_share_the_rows_and_the_bill_stays() -> None:

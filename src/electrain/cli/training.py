@@ -1,5 +1,6 @@
 """The verbs around a training run: `pretrain`, `plan`, `report`, `finetune`, `fields` and `demo`."""
 
+import dataclasses
 from pathlib import Path
 from typing import Literal
 
@@ -99,7 +100,7 @@ def plan(
         utilisation=utilisation,
         price_per_hour=price_per_hour,
     )
-    print_json(result.to_dict())
+    print_json(dataclasses.asdict(result))
 
 
 def report(*, run: Path) -> None:
@@ -190,7 +191,10 @@ def fields(of: Literal["pretrain", "finetune"] = "pretrain", /) -> None:
     Args:
         of: Verb whose configuration is listed.
     """
-    print(pretrain_fields() if of == "pretrain" else finetune_fields())
+    from electrain.finetune.configuration import FinetuneConfig
+    from electrain.pretrain.configuration import PretrainConfig
+
+    print(describe_fields(PretrainConfig if of == "pretrain" else FinetuneConfig))
 
 
 def demo(*overrides: Overrides, output: Path | None = None) -> None:
@@ -203,17 +207,3 @@ def demo(*overrides: Overrides, output: Path | None = None) -> None:
     from electrain.cli.demo import run_demo
 
     run_demo(output, parse_overrides(overrides))
-
-
-def pretrain_fields() -> str:
-    """Every field of a pretraining configuration, for people."""
-    from electrain.pretrain.configuration import PretrainConfig
-
-    return describe_fields(PretrainConfig)
-
-
-def finetune_fields() -> str:
-    """Every field of a fine-tuning configuration, for people."""
-    from electrain.finetune.configuration import FinetuneConfig
-
-    return describe_fields(FinetuneConfig)

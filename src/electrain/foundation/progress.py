@@ -1,4 +1,4 @@
-"""Everything that is said on stderr while a command runs: single lines, and how far long work is."""
+"""Messages on stderr while a command runs: single lines, and the progress of long work."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-# The first plain line comes early, so that nobody wonders whether anything happens.
+# The first plain line comes early, to show that the command works.
 SECONDS_BEFORE_FIRST_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -20,9 +20,9 @@ def say(message: str) -> None:
 
 
 class Progress:
-    """How far a long piece of work is: a bar on a terminal, elsewhere a plain line now and then.
+    """The progress of long work: a bar on a terminal, otherwise a plain line now and then.
 
-    Work that ends within a few seconds prints nothing where there is no terminal.
+    Without a terminal, work that ends within a few seconds prints nothing.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Progress:
     ) -> None:
         """
         Args:
-            what: what is being done, such as "evaluate detection".
-            unit: what is counted, in the plural, such as "rows".
-            total: how many there are; None: unknown, so that no time left can be said.
-            first: how many were done before, by an interrupted run that goes on.
-            is_silent: shows nothing; for all processes of a run but the first.
+            what: the work, such as "evaluate detection".
+            unit: the counted things in the plural, such as "rows".
+            total: the number of units; None if it is unknown, and then no remaining time is shown.
+            first: the number of units that an interrupted run did before.
+            is_silent: True shows nothing, as for all processes of a run but the first.
         """
         self.what, self.unit, self.total, self.first = what, unit, total, first
         self.done = first
@@ -59,11 +59,11 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int, details: str = "") -> None:
-        """`count` more are done."""
+        """Shows that `count` more units are done."""
         self.update(self.done + count, details)
 
     def update(self, done: int, details: str = "") -> None:
-        """Shows that `done` are done, with further figures in words."""
+        """Shows that `done` units are done, with details in words."""
         self.done = done
         if self.is_silent:
             return

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; its greys differ too.
 BLUE, VERMILION, BLACK, GREEN = "#0072B2", "#D55E00", "#222222", "#009E73"
-# Width of the smoothing window as a part of the run. A wider one would hide what happened.
+# Width of the smoothing window as a fraction of the run. A wider one would hide what happened.
 SMOOTHED_FRACTION = 0.04
 # More points than this make the file larger without being visible at the size of the figures.
 MOST_POINTS = 600
@@ -30,23 +30,21 @@ class Curve:
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """One figure; it is left out where the journal has none of its curves.
+    """One figure. It is left out if the journal has none of its curves.
 
     Attributes:
-        unit: label of the vertical axis.
-        is_fraction: True for values from 0 to 1; the vertical axis then begins at 0.
+        unit: label of the vertical axis. The axis of a "fraction" begins at 0.
     """
 
     title: str
     caption: str
     unit: str
     curves: tuple[Curve, ...]
-    is_fraction: bool = False
 
 
 @dataclass(frozen=True)
 class DrawnFigure:
-    """A figure as SVG text, which a template inserts as it is, with its caption."""
+    """A figure as SVG text, which a template inserts unescaped, and its caption."""
 
     title: str
     caption: str
@@ -54,7 +52,7 @@ class DrawnFigure:
 
 
 def draw_curves(lines: Sequence[dict[str, Any]], plans: Sequence[FigurePlan]) -> list[DrawnFigure]:
-    """The figures for which the lines have at least two points, in the order of their plans."""
+    """The figures for which the lines hold at least two points, in the order of their plans."""
     drawn = []
     for number, figure in enumerate(plans):
         series = [(curve, *_points(lines, curve.name)) for curve in figure.curves]
@@ -105,7 +103,7 @@ def _draw(figure: FigurePlan, series: Sequence[Series]) -> str:
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=9)
     buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "electrain"}):  # otherwise ids are random, and the same run gives other bytes
+    with rc_context({"svg.hashsalt": "electrain"}):  # otherwise ids are random, and a report differs each time
         drawing.savefig(buffer, format="svg", metadata={"Date": None})
     _, _, text = buffer.getvalue().partition("<svg")
     return f'<svg role="img" aria-label="{escape(figure.title)}"{text}'
@@ -116,14 +114,14 @@ def _limit(axes: Any, figure: FigurePlan, series: Sequence[Series]) -> None:
     values = np.concatenate([values for _, _, values in series])
     low, high = np.quantile(values, [0.005, 0.995])
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.05
-    if figure.is_fraction:
+    if figure.unit == "fraction":
         axes.set_ylim(0, min(1.02, max(high + margin, 0.05)))
     else:
         axes.set_ylim(max(low - margin, 0) if values.min() >= 0 else low - margin, high + margin)
 
 
 def _unique_ids(svg: str, prefix: str) -> str:
-    """The SVG with a prefix before each id: all figures come with the same ids, and a page may hold an id only once."""
+    """The SVG with a prefix before each id. All figures have the same ids, and a page may hold each id only once."""
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{prefix}', svg)
     return svg.replace("url(#", f"url(#{prefix}")

@@ -1,4 +1,4 @@
-"""What every `report.html` shares: reading what a run wrote, formatting numbers, and the page itself."""
+"""Parts of every `report.html`: reading the files of a run, formatting numbers, and writing the page."""
 
 import json
 import statistics
@@ -20,10 +20,10 @@ Record = dict[str, Any]
 def write_page(directory: Path, template: str, values: Record) -> Path:
     """Writes `report.html` into a run folder from a template of this package, and returns its path.
 
-    All text that comes from the run is escaped. The page gets the folder's name, its configuration and whether the run
-    is finished, beside the given values.
+    The template gets the given values, the folder's name, its configuration and whether the run is finished. All text
+    is escaped.
 
-    Raises: RunDirectoryError: the folder is not a run's.
+    Raises: RunDirectoryError: the folder is not of a run.
     """
     configuration = directory / CONFIGURATION_NAME
     if not configuration.is_file():
@@ -46,7 +46,7 @@ def write_page(directory: Path, template: str, values: Record) -> Path:
 
 
 def json_lines(path: Path) -> list[Record]:
-    """The objects in a file of JSON lines; a line that is cut off, as in a run that goes on, is left out."""
+    """The objects in a file of JSON lines. A line that a running process has written only in part is left out."""
     if not path.is_file():
         return []
     records = []
@@ -61,7 +61,7 @@ def json_lines(path: Path) -> list[Record]:
 
 
 def json_object(path: Path) -> Record:
-    """The JSON object in a file; empty where there is none."""
+    """The JSON object in a file; empty if there is none."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
@@ -70,13 +70,13 @@ def json_object(path: Path) -> Record:
 
 
 def step_of(record: Record) -> int:
-    """The step of a record; 0 where it has none."""
+    """The step of a record; 0 if it has none."""
     step = record.get("step")
     return step if isinstance(step, int) else 0
 
 
 def number(record: Record, name: str) -> float | None:
-    """The value of that name; None where it is missing or no finite number."""
+    """The value of that name; None if it is missing or not a finite number."""
     value = record.get(name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
     return value if is_number else None
@@ -88,7 +88,7 @@ def last(lines: Sequence[Record], name: str) -> float | None:
 
 
 def training_figures(lines: Sequence[Record]) -> list[tuple[str, str]]:
-    """Steps, tokens, hours and median speed of a run, each with its label."""
+    """Labels and values of a run's steps, tokens, hours and median speed."""
     seconds = last(lines, "seconds")
     rates = [rate for line in lines if (rate := number(line, "tokens_per_second")) is not None]
     return [
@@ -105,7 +105,7 @@ def whole(value: float | None) -> str:
 
 
 def short(value: float | None) -> str:
-    """A count for people: 12,300 or 1.23 M or 4.56 G."""
+    """A count such as 12,300 or 1.23 M or 4.56 G."""
     if value is None:
         return ABSENT
     for size, letter in ((1e9, "G"), (1e6, "M")):

@@ -1,4 +1,4 @@
-"""What a pretraining run leaves to be used: each network as a Hugging Face folder with its tokenizer."""
+"""Writes the networks of a pretraining run as Hugging Face folders, each with the tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,12 @@ from electrain.pretrain.run_folder import HEAD_FOLDERS
 
 
 def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, sequence_length: int) -> None:
-    """Writes `model/`, a folder for each head that `model/` does not hold, and `generator/` where there is one.
+    """Writes `model/`, a folder for each head that `model/` does not hold, and `generator/` if there is one.
 
-    `model/` is what people fine-tune: it loads into any class of Hugging Face with only that class's head new. Each
-    folder is a Hugging Face folder with its tokenizer.
+    `model/` is for fine-tuning: it loads into any Hugging Face class, of which only the head is new.
 
-    Args: sequence_length: of the rows trained on, in tokens. The tokenizers cut there: later positions are untrained.
+    Args:
+        sequence_length: tokens of a training row. The saved tokenizers cut there, since later positions are untrained.
     """
     logging.disable_progress_bar()
     for name, network in _networks(objective).items():
@@ -34,7 +34,7 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
 
 
 def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:
-    """For each folder, what makes its network."""
+    """The function that makes the network of each folder."""
     if isinstance(objective, MaskedLanguageModelling):
         return {"model": objective.model.export}
     networks = {

@@ -1,15 +1,16 @@
-"""Counts what training costs by running the real modules on tensors that have shapes but no data.
+"""Counts the operations of training by running the real modules on fake tensors, which have shapes but no data.
 
-Nothing here is a table: every operation that a forward pass dispatches is seen and counted. Two conventions:
+Every operation that a forward pass dispatches is counted, so that no formula can disagree with the modules. There are
+two conventions.
 
-*true*: what the machine really multiplies. Matrix products only, 2 m n k operations each; the backward pass is twice
-the forward one (a product for the gradient of the input, one for that of the weight); looking up an embedding is free.
-For hours, and for the fraction of the machine's rate that a run reaches.
+*true*: the operations that the machine performs. Only matrix products count, 2 m n k operations each. The backward
+pass costs twice the forward pass: one product for the gradient of the input, one for that of the weight. Looking up an
+embedding is free. It serves to estimate hours, and the fraction of the machine's rate that a run reaches.
 
-*paper*: the convention behind the published figures (Clark et al. 2020, table 8; the reference implementation's
-`flops_computation.py` states it). Elementwise operations count as well, looking up an embedding is a product with a
-one-hot vector (2 x table size for each token, in both networks), dropout is on, words are predicted at 20/128 of the
-positions, and the backward pass counts as much as the forward one. Only for comparing with published figures.
+*paper*: the convention behind the published figures (Clark et al. 2020, table 8; `flops_computation.py` of the
+reference implementation states it). Elementwise operations count too. Looking up an embedding is a product with a
+one-hot vector (2 x table size for each token, in both networks). Dropout is on, words are predicted at 20/128 of the
+positions, and the backward pass costs as much as the forward pass. It serves only to compare with published figures.
 """
 
 import copy
@@ -32,8 +33,8 @@ TRUE_BACKWARD_PER_FORWARD = 2
 PAPER_BACKWARD_PER_FORWARD = 1
 PAPER_MASKED_FRACTION = 20 / 128
 
-# Operations per element in the paper's convention: a layer norm is a mean, a square, a sum, a bias and a scale; the
-# tanh form of GELU has eight operations; a softmax has a maximum, a subtraction, an exponential, a sum and a division.
+# Operations per element in the paper's convention. A layer norm is a mean, a square, a sum, a bias and a scale. The
+# tanh form of GELU has eight operations. A softmax has a maximum, a subtraction, an exponential, a sum and a division.
 # Dropout has four, which PyTorch dispatches as a random draw (number and comparison), a division and a product.
 LAYER_NORM_COST = 5
 ACTIVATION_COST = 8
@@ -66,8 +67,9 @@ def _recurrent_layer(
 
 
 _aten = torch.ops.aten
-RECURRENT_COSTS: Mapping[Any, Callable[..., int]] = {_aten.mkldnn_rnn_layer: _recurrent_layer}
-PAPER_COSTS: Mapping[Any, Callable[..., int]] = {
+Costs = Mapping[Any, Callable[..., int]]
+RECURRENT_COSTS: Costs = {_aten.mkldnn_rnn_layer: _recurrent_layer}
+PAPER_COSTS: Costs = {
     _aten.addmm: _product_and_bias,
     _aten.embedding: _dense_look_up,
     _aten.native_layer_norm: _per_element(LAYER_NORM_COST),
@@ -82,22 +84,25 @@ PAPER_COSTS: Mapping[Any, Callable[..., int]] = {
 }
 
 
+Run = Callable[[Any, int], Tensor]
+
+
 @dataclass(frozen=True)
 class NetworkPass:
-    """How a network, or one head of it, is run in a training step.
+    """How a training step runs a network, or one head of it.
 
     Attributes:
-        module: what is run.
-        run: gives the result of `module`, or of a copy of it without data, for a number of rows without padding.
-        trains: False where there is no backward pass, as for a frozen generator.
+        module: the network.
+        run: from `module`, or a copy of it without data, and a number of rows without padding to the result.
+        trains: False if there is no backward pass, as for a frozen generator.
     """
 
     module: nn.Module
-    run: Callable[[Any, int], Tensor]
+    run: Run
     trains: bool = True
 
 
-def _detection(length: int) -> Callable[[Any, int], Tensor]:
+def _detection(length: int) -> Run:
     def run(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
         logits: Tensor = module(ids, ids, None)
@@ -106,8 +111,8 @@ def _detection(length: int) -> Callable[[Any, int], Tensor]:
     return run
 
 
-def _prediction(length: int, positions: int, depths: tuple[int, ...] = ()) -> Callable[[Any, int], Tensor]:
-    """Words at some positions of each row, after each of the depths, with their log-probabilities."""
+def _prediction(length: int, positions: int, depths: tuple[int, ...] = ()) -> Run:
+    """Log-probabilities of words at some positions of each row, after each of the depths."""
 
     def run(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
@@ -117,7 +122,7 @@ def _prediction(length: int, positions: int, depths: tuple[int, ...] = ()) -> Ca
     return run
 
 
-def _correction(positions: int) -> Callable[[Any, int], Tensor]:
+def _correction(positions: int) -> Run:
     """The correction head alone, at some positions of each row."""
 
     def run(module: Any, rows: int) -> Tensor:
@@ -128,7 +133,7 @@ def _correction(positions: int) -> Callable[[Any, int], Tensor]:
     return run
 
 
-def _relaxation(positions: int) -> Callable[[Any, int], Tensor]:
+def _relaxation(positions: int) -> Run:
     """Relaxed words times the discriminator's table."""
 
     def run(module: Any, rows: int) -> Tensor:
@@ -142,10 +147,10 @@ def _relaxation(positions: int) -> Callable[[Any, int], Tensor]:
 def passes_of(
     objective: ReplacedTokenDetection | MaskedLanguageModelling, *, sequence_length: int, masked_positions: int
 ) -> list[NetworkPass]:
-    """How an objective runs its networks on rows of `sequence_length` tokens, `masked_positions` of them selected.
+    """How an objective runs its networks on rows of `sequence_length` tokens, of which `masked_positions` are selected.
 
-    The discriminator first. Writing passages is not among them: it costs about as much as one forward pass of the
-    generator over the rows written.
+    The discriminator comes first. Writing passages is left out: it costs about as much as one forward pass of the
+    generator over the written rows.
     """
     prediction = _prediction(sequence_length, masked_positions)
     if isinstance(objective, MaskedLanguageModelling):
@@ -156,16 +161,18 @@ def passes_of(
         prediction = _prediction(sequence_length, masked_positions, proposals.depths)
         passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
     if judge.correction is not None:
-        asked = sequence_length if objective.judge.correction_at == "all" else masked_positions
-        passes.append(NetworkPass(judge, _correction(asked)))
+        scored = sequence_length if objective.judge.correction_at == "all" else masked_positions
+        passes.append(NetworkPass(judge, _correction(scored)))
     if proposals.training in ("gumbel", "mixture"):
         passes.append(NetworkPass(judge, _relaxation(masked_positions)))
     return passes
 
 
 def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
-    """Copies of the modules whose tensors have no data, tied among each other as the originals are."""
+    """Copies of the modules whose tensors have no data, tied to each other as the originals are."""
     modules = list(modules)
+    # `deepcopy` takes the copy of an object from its memo if it is there. With every tensor entered beforehand, no data
+    # is copied, and a tensor that two modules share stays one tensor.
     copies: dict[int, Any] = {}
     for module in modules:
         for parameter in module.parameters():
@@ -176,58 +183,55 @@ def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
     return [copy.deepcopy(module, copies) for module in modules]
 
 
-def _forward_flops(network: NetworkPass, module: nn.Module, rows: int, costs: Mapping[Any, Any]) -> float:
-    """Operations of one forward pass, attention spelled out so that its softmax is seen."""
-    # The counter puts a hook on each parameter that is passed to a module, as DeBERTa's relative positions are. Under
-    # `no_grad` that fails for a parameter that requires a gradient.
-    module.requires_grad_(False)
-    counter = FlopCounterMode(display=False, custom_mapping=dict(costs))
-    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        network.run(module, rows)
-    return float(counter.get_total_flops())
+def _flops(
+    passes: Sequence[NetworkPass], rows: int, costs: Costs, backward_per_forward: int, *, dropout: bool
+) -> float:
+    """Operations of the forward and backward passes of all networks on a micro-batch."""
+    total = 0.0
+    # Fake tensors run shapes only, which takes no time or memory, whatever the size of the model.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for network, module in zip(passes, _without_data(network.module for network in passes), strict=True):
+            # The counter puts a hook on each parameter that is passed to a module, as DeBERTa's relative positions are.
+            # Under `no_grad` that fails for a parameter that requires a gradient.
+            module.requires_grad_(False)
+            counter = FlopCounterMode(display=False, custom_mapping=dict(costs))
+            # Fused attention is one operation; in the plain form its softmax is dispatched, and counted.
+            with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+                network.run(module.train(dropout), rows)
+            total += counter.get_total_flops() * (1 + backward_per_forward * network.trains)
+    return total
 
 
 def training_flops_per_row(passes: Sequence[NetworkPass], micro_batch_rows: int = 1) -> float:
-    """Operations that a machine really does to train on one row, both passes of all networks ("true" above).
-
-    Rows per second times this, divided by the machine's measured matrix-product rate, is how well the machine is used.
-    The modules are copied without their data: they stay as they are. Call it before a model is sharded or compiled.
+    """Operations that a machine performs to train on one row ("true" above). Call it before a model is compiled.
 
     Args:
-        micro_batch_rows: rows of one forward pass, among which work that is done once per pass is divided.
+        micro_batch_rows: rows of one forward pass, which share the work that is done once per pass.
     """
-    total = 0.0
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for network, module in zip(passes, _without_data(n.module for n in passes), strict=True):
-            backward = TRUE_BACKWARD_PER_FORWARD if network.trains else 0
-            total += _forward_flops(network, module.eval(), micro_batch_rows, RECURRENT_COSTS) * (1 + backward)
+    total = _flops(passes, micro_batch_rows, RECURRENT_COSTS, TRUE_BACKWARD_PER_FORWARD, dropout=False)
     return total / micro_batch_rows
 
 
 def paper_flops_per_row(passes: Sequence[NetworkPass]) -> float:
     """Operations to train on one row as the paper counts them ("paper" above).
 
-    The modules must have been built with dropout, and words be predicted at PAPER_MASKED_FRACTION of the positions.
+    The modules must have dropout, and must predict words at PAPER_MASKED_FRACTION of the positions.
     """
-    total = 0.0
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for network, module in zip(passes, _without_data(n.module for n in passes), strict=True):
-            backward = PAPER_BACKWARD_PER_FORWARD if network.trains else 0
-            total += _forward_flops(network, module.train(), 1, PAPER_COSTS) * (1 + backward)
-    return total
+    return _flops(passes, 1, PAPER_COSTS, PAPER_BACKWARD_PER_FORWARD, dropout=True)
 
 
 def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps between the forward and the backward pass of a micro-batch, counted tensor by tensor.
+    """Bytes that autograd keeps between the forward and the backward pass of a micro-batch.
 
-    Weights are left out, their bfloat16 copies are not.
+    Weights do not count, but the bfloat16 copies that autocast makes of them do.
 
     Args:
         rows: rows of the micro-batch.
-        dtype: of matrix products: float32, or bfloat16 by autocast, which leaves some tensors in float32.
+        dtype: dtype of matrix products: float32, or bfloat16 by autocast, which leaves some tensors in float32.
     """
     kept: dict[int, Tensor] = {}
 
+    # Several operations may keep the same tensor, or views of it: each storage counts once.
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor
         return tensor
@@ -238,5 +242,5 @@ def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtyp
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             results = [n.run(m.train(), rows) for n, m in zip(passes, modules, strict=True) if n.trains]
-        del results
+        del results  # until here, the graph held what it keeps
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)

@@ -1,4 +1,4 @@
-"""Machines by name: how fast they multiply matrices, and how much memory they have."""
+"""Devices by name: the rate of their matrix products, and their memory."""
 
 import difflib
 import os
@@ -14,9 +14,9 @@ GIGABYTE = 10**9
 
 # Fraction of the nominal rate that training reaches. Large models reach 0.2 to 0.5 (Narayanan et al. 2021, table 1:
 # 0.44 to 0.52; Chowdhery et al. 2022, table 3: 0.21 to 0.46), narrow ones less: the ELECTRA paper's own Small run (one
-# V100, 4 days) comes to 0.21 of float32. An assumption: a short run's `matrix_rate_fraction` is better.
+# V100, 4 days) comes to 0.21 of float32. The `matrix_rate_fraction` of a short run is better than this assumption.
 UTILISATION_OF_NOMINAL = 0.3
-# Of a rate that large products were measured to reach, where the nominal rate's losses are already taken off.
+# Fraction of a measured rate, from which the losses of large products are already taken off.
 UTILISATION_OF_MEASURED = 0.6
 
 
@@ -25,10 +25,10 @@ class Hardware:
     """One device.
 
     Attributes:
-        name: as given on the command line.
+        name: name on the command line.
         float32_flops: operations per second of float32 matrix products, 2 m n k each, without TF32.
         bfloat16_flops: the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16.
-        memory_bytes: of the device.
+        memory_bytes: memory of the device.
         utilisation: assumed fraction of these rates that training reaches.
     """
 
@@ -40,7 +40,7 @@ class Hardware:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `precision = "auto"` means on this device."""
+        """The dtype of `precision = "auto"` on this device."""
         return torch.bfloat16 if self.bfloat16_flops else torch.float32
 
     def flops(self, dtype: torch.dtype) -> float:
@@ -78,9 +78,9 @@ def hardware_names() -> list[str]:
 
 
 def named_hardware(name: str) -> Hardware:
-    """The device of that name; `this` measures the machine that runs, which takes about a second.
+    """The device of that name. `this` measures the present machine, which takes about a second.
 
-    Raises: ConfigurationError: unknown name; the nearest known one is named.
+    Raises: ConfigurationError: the name is unknown; the message suggests the nearest known one.
     """
     wanted = name.lower().replace(" ", "-").replace("_", "-")
     if wanted == THIS_MACHINE:

@@ -1,9 +1,8 @@
-"""What a configuration costs before it is run: parameters, operations, memory, hours and money."""
+"""Estimates the cost of a run from its configuration: parameters, operations, memory, hours and money."""
 
 import math
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -27,14 +26,14 @@ from electrain.pretrain.starting_sizes import sized_as_started
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1
 BYTES_PER_WEIGHT = 4  # weights, gradients and each of Adam's two moments are float32
-# Memory left free: the gradients of activations, and what the allocator wastes.
+# The rest holds the gradients of activations, and what the allocator wastes.
 USABLE_MEMORY_FRACTION = 0.85
-SPECIAL_IDS = SpecialIds(pad=0, cls=1, sep=2, mask=3)  # any will do
+SPECIAL_IDS = SpecialIds(pad=0, cls=1, sep=2, mask=3)  # any ids give the same cost
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Numbers of parameters; `together` counts what the networks share once."""
+    """Numbers of parameters. `together` counts shared parameters once."""
 
     discriminator: int
     generator: int
@@ -47,8 +46,8 @@ class Flops:
     """Operations of training, by both conventions of `electrain.pretrain.flops`.
 
     Attributes:
-        per_row, per_step, per_run: what the machine does.
-        per_run_as_in_paper: by the ELECTRA paper's convention, to compare with its table 8.
+        per_row, per_step, per_run: operations that the machine performs.
+        per_run_as_in_paper: by the convention of the ELECTRA paper, to compare with its table 8.
     """
 
     per_row: float
@@ -59,11 +58,11 @@ class Flops:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device: weights + gradients + Adam moments + what the backward pass needs of one micro-batch.
+    """Bytes on one device. `total` is the sum of weights, gradients, Adam's moments and activations.
 
     Attributes:
-        activations: kept by autograd for a micro-batch of `micro_batch_rows`, counted tensor by tensor.
-        largest_micro_batch_rows: the largest power of two that fits the hardware; 0 when not even one row does.
+        activations: bytes that autograd keeps for a micro-batch of `micro_batch_rows`.
+        largest_micro_batch_rows: the largest power of two that fits the hardware; 0 if not even one row does.
     """
 
     weights: int
@@ -77,12 +76,12 @@ class Memory:
 
 @dataclass(frozen=True)
 class Duration:
-    """Time on named hardware: operations / (devices x rate x utilisation), which is an assumption.
+    """Time on named hardware: operations / (devices x rate x utilisation).
 
     Attributes:
         flops_per_second: nominal or measured rate of one device, in the run's precision.
-        utilisation: the fraction of it that is assumed to be reached.
-        price: hours x devices x price per hour, in the currency of that price; None without one.
+        utilisation: assumed fraction of that rate.
+        price: hours x devices x price per hour, in the currency of that price; None without a price per hour.
     """
 
     hardware: str
@@ -97,7 +96,7 @@ class Duration:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run costs; `tokens` are those of all its rows."""
+    """The cost of a run. `tokens` counts the tokens of all its rows."""
 
     vocabulary_size: int
     tokens: int
@@ -105,10 +104,6 @@ class Plan:
     flops: Flops
     memory: Memory
     duration: Duration | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plan as the command line prints it."""
-        return asdict(self)
 
 
 def plan(
@@ -120,14 +115,14 @@ def plan(
     utilisation: float | None = None,
     price_per_hour: float | None = None,
 ) -> Plan:
-    """The cost of a configuration. No weight is allocated: the largest model takes seconds and little memory.
+    """The cost of a configuration. No weight is allocated, so even the largest model takes seconds and little memory.
 
     Args:
-        hardware: see `electrain.pretrain.hardware.named_hardware`; None leaves the time out.
-        devices: that share the run's rows.
-        utilisation: fraction of the hardware's rate that training reaches; None: the hardware's assumption.
-        price_per_hour: of one device.
-    Raises: ConfigurationError: a number that cannot be, or bfloat16 on hardware without it.
+        hardware: see `electrain.pretrain.hardware.named_hardware`; None estimates no time.
+        devices: number of devices that share the rows of a step.
+        utilisation: fraction of the hardware's rate that training reaches; None uses the hardware's assumption.
+        price_per_hour: price of one device.
+    Raises: ConfigurationError: a number is out of range, or the hardware lacks the bfloat16 that the run needs.
     """
     _require_possible(devices, utilisation, price_per_hour)
     config = sized_as_started(config)
@@ -152,7 +147,7 @@ def plan(
 
 
 def paper_flops(config: PretrainConfig, *, vocabulary_size: int = PAPER_VOCABULARY_SIZE) -> float:
-    """Operations of a whole run by the paper's convention, counted on the modules; see `flops`."""
+    """Operations of a whole run by the paper's convention; see `electrain.pretrain.flops`."""
     with_dropout = replace(config, training=replace(config.training, dropout=PAPER_DROPOUT))
     positions = round(config.data.sequence_length * PAPER_MASKED_FRACTION)
     per_row = paper_flops_per_row(_passes(with_dropout, vocabulary_size, positions))
@@ -175,9 +170,9 @@ def _dtype(config: PretrainConfig, hardware: Hardware | None) -> torch.dtype:
 
 
 def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int | None = None) -> list[NetworkPass]:
-    """The networks of a configuration, without data, as a step runs them."""
+    """The networks of a configuration, without data, and how a step runs them."""
     length = config.data.sequence_length
-    # A generator from a folder is read from there, with its data.
+    # The weights of a generator from a folder are read, which the meta device cannot do.
     with nullcontext() if config.generator.source else torch.device("meta"):
         objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
     selected = masked_positions or most_masked(config)
@@ -193,10 +188,11 @@ def _parameters(passes: list[NetworkPass]) -> Parameters:
 
 def _memory(passes: list[NetworkPass], rows: int, dtype: torch.dtype, hardware: Hardware | None) -> Memory:
     weights = BYTES_PER_WEIGHT * count_parameters(*(network.module for network in passes))
-    fixed = 4 * weights
+    fixed = 4 * weights  # weights, gradients and two moments
     activations = activation_bytes(passes, rows, dtype)
     largest = None
     if hardware is not None:
+        # Activations are a constant and a part for each row, which two counts separate.
         one, two = (activation_bytes(passes, count, dtype) for count in (1, 2))
         spare = hardware.memory_bytes * USABLE_MEMORY_FRACTION - fixed - (2 * one - two)
         most = int(spare // (two - one))

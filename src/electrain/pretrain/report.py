@@ -1,4 +1,4 @@
-"""`report.html` of a pretraining run: one file that needs nothing else, written during the run or after it."""
+"""Writes `report.html` of a pretraining run, a file that needs no other, during the run or after it."""
 
 import statistics
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _FINAL_FIGURES = {
 def write_report(run_directory: Path) -> Path:
     """Writes `report.html` into the folder of a pretraining run, finished or not, and returns its path.
 
-    Raises: RunDirectoryError: the folder is not a run's.
+    Raises: RunDirectoryError: the folder is not of a run.
     """
     records = json_lines(run_directory / JOURNAL_NAME)
     lines = [record for record in records if record.get("event") == "log"]
@@ -83,7 +83,7 @@ def _is_example(record: Record) -> bool:
 
 
 def _examples(examples: Sequence[Record]) -> list[tuple[str, list[dict[str, str]]]]:
-    """The first, the last and some between them, each as its step and its words."""
+    """Some examples from the first to the last, each as its step and its words."""
     if not examples:
         return []
     spread = [examples[round(k * (len(examples) - 1) / (SHOWN_EXAMPLES - 1))] for k in range(SHOWN_EXAMPLES)]

@@ -1,9 +1,9 @@
-"""The figures of a pretraining report: which numbers of the journal they draw, and what they mean."""
+"""The figures of a pretraining report: the numbers of the journal that they draw, and their captions."""
 
 from electrain.foundation.report_curves import BLACK, GREEN, VERMILION, Curve, FigurePlan
 
 FIGURES = (
-    FigurePlan("Loss", "The weighted sum that is minimised.", "nats", (Curve("loss", "total", BLACK),)),
+    FigurePlan("Loss", "The weighted sum that training minimises.", "nats", (Curve("loss", "total", BLACK),)),
     FigurePlan(
         "Generator loss",
         "Cross-entropy of the masked words; a plateau at the start is word frequency alone.",
@@ -27,7 +27,6 @@ FIGURES = (
         "Fraction of the masked words restored.",
         "fraction",
         (Curve("masked_language_model_accuracy", "masked language model"),),
-        is_fraction=True,
     ),
     FigurePlan(
         "Detection against word frequency",
@@ -40,18 +39,13 @@ FIGURES = (
         "Detection at probability one half",
         "Precision: the fraction of tokens called replaced that are. Recall: the fraction of replaced tokens found.",
         "fraction",
-        (
-            Curve("discriminator_precision", "precision"),
-            Curve("discriminator_recall", "recall", VERMILION, "--"),
-        ),
-        is_fraction=True,
+        (Curve("discriminator_precision", "precision"), Curve("discriminator_recall", "recall", VERMILION, "--")),
     ),
     FigurePlan(
         "Generator accuracy",
         "Fraction of the masked words that the generator's first choice restores.",
         "fraction",
         (Curve("generator_accuracy", "generator"),),
-        is_fraction=True,
     ),
     FigurePlan(
         "Generator entropy",
@@ -62,7 +56,7 @@ FIGURES = (
     FigurePlan(
         "Tokens replaced",
         "Fraction of the tokens that differ from the original text, which is what the discriminator has to find.",
-        "fraction",
+        "fraction of tokens",
         (Curve("replaced_fraction", "replaced", GREEN),),
     ),
     FigurePlan(
@@ -74,7 +68,6 @@ FIGURES = (
             Curve("correction_accuracy", "real text"),
             Curve("correction_accuracy_written", "written text", VERMILION, "--"),
         ),
-        is_fraction=True,
     ),
     FigurePlan(
         "Correction loss", "Cross-entropy of the words to restore.", "nats", (Curve("correction_loss", "correction"),)
@@ -110,6 +103,5 @@ FIGURES = (
         "Operations per second as a fraction of the measured rate of large matrix products.",
         "fraction",
         (Curve("matrix_rate_fraction", "fraction", GREEN),),
-        is_fraction=True,
     ),
 )

@@ -1,4 +1,4 @@
-"""Pretraining: shards and a configuration in, a run folder with two Hugging Face models out. Wiring only."""
+"""Pretraining: from shards and a configuration to a run folder with Hugging Face models."""
 
 import platform
 import shutil
@@ -54,7 +54,7 @@ KIND = "run"
 FIRST_FILES = {CONFIGURATION_NAME, COUNTS_NAME, "tokenizer", MANIFEST_NAME}
 # More than any vocabulary has.
 MOST_WORDS = 1 << 31
-# Sentences with the discriminator's marks: so many over the run.
+# Rows with the discriminator's probabilities that a run saves for its report.
 EXAMPLES_PER_RUN = 20
 
 
@@ -63,15 +63,13 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        directory: of the run.
-        step: steps taken.
-        is_finished: False when it was stopped before its last step.
-        is_failed: True when it stopped by itself, because too many updates were refused.
-        is_first: True in the process that speaks.
+        step: number of steps taken.
+        is_finished: False if it stopped before its last step.
+        is_failed: True if it stopped by itself, because too many updates were refused.
+        is_first: True in the process that prints.
         metrics: the last line of the journal.
     """
 
-    directory: Path
     step: int
     is_finished: bool
     is_failed: bool
@@ -80,11 +78,11 @@ class RunResult:
 
 
 def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False) -> RunResult:
-    """Trains as `config` says on the shards and writes the run folder `output`.
+    """Trains on the shards and writes the run folder `output`.
 
     Args:
-        resume: go on from the newest good checkpoint of `output`; where there is none, begin.
-    Raises: ElectrainError: whatever the user has to mend.
+        resume: continue from the newest intact checkpoint of `output`, or begin if there is none.
+    Raises: ElectrainError: a mistake that the user can fix.
     """
     shards = open_shards(shards_directory)
     _require_tokenizer(shards, config)
@@ -94,15 +92,15 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
             )
-        # Before anything is written: shards with too little text for a row leave no folder behind.
+        # This comes before the first file, so that shards with too little text for a row leave no folder behind.
         rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
         inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
-            "the processes were given different shards or configurations; start each with the same command and data",
+            "the processes have different shards or configurations; start each with the same command and data",
         )
         longer = (
-            "the learning rate falls to its end with the last step, so a run cannot be prolonged; to train longer, "
+            "the learning rate reaches its end with the last step, so a run cannot be prolonged; to train longer, "
             f"begin a new run with --start.discriminator {output / 'model'} --start.generator {output / 'generator'}"
         )
         hints = {"[training] steps": longer}
@@ -145,7 +143,7 @@ def _write_first_files(shards: Shards, inputs: dict[str, str], output: Path) -> 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What is built once and used by every step."""
+    """What is built once, for all steps."""
 
     config: PretrainConfig
     shards: Shards
@@ -163,14 +161,16 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         special_ids=shards.special_ids,
         unigram_counts=shards.unigram_counts,
     )
-    row_flops = _row_flops(objective, config, runtime.processes)
-    choose_attention(objective, runtime.device, config.data.sequence_length)
+    length, training = config.data.sequence_length, config.training
+    passes = passes_of(objective, sequence_length=length, masked_positions=most_masked(config))
+    row_flops = training_flops_per_row(passes, training.micro_batch_rows or training.batch_rows // runtime.processes)
+    choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
     run = TrainingRun(
         objective,
-        build_optimizers(objective, config.training, config.parity),
+        build_optimizers(objective, training, config.parity),
         micro_batches(rows, config, vocabulary_of(shards.tokenizer), rank=runtime.rank, processes=runtime.processes),
-        config.training,
+        training,
         runtime,
         parity=config.parity,
     )
@@ -179,16 +179,16 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         shards,
         objective,
         Sitting(run, output),
-        HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps),
+        HealthMonitor(training, shards.unigram_counts, config.generator.own_stage_steps),
         Journal(output / "examples.jsonl"),
         row_flops,
     )
 
 
 def _restore(parts: _Parts) -> None:
-    """Goes on from the newest good checkpoint; where there is none, puts in the weights that `[start]` names.
+    """Restores the newest intact checkpoint, or loads the weights that `[start]` names if there is none.
 
-    Raises: ConfigurationError, CheckpointError, TokenizerError: weights to start from that do not fit.
+    Raises: ConfigurationError, CheckpointError, TokenizerError: the weights to start from do not fit.
     """
     saved = parts.sitting.restore()
     if saved is None:
@@ -200,7 +200,7 @@ def _restore(parts: _Parts) -> None:
 
 
 def _run(parts: _Parts) -> RunResult:
-    """Takes the steps that are left, and writes what comes out."""
+    """Takes the remaining steps, and writes the models and the report."""
     sitting, run = parts.sitting, parts.sitting.run
     if run.has_steps_left:
         matrix_rate = measure_matrix_rate(run.runtime.device, run.runtime.dtype)
@@ -209,7 +209,7 @@ def _run(parts: _Parts) -> RunResult:
     is_finished = not run.has_steps_left
     if sitting.is_first:
         _write_results(parts, is_finished=is_finished)
-    return RunResult(sitting.directory, run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line)
+    return RunResult(run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line)
 
 
 def _announce(parts: _Parts, matrix_rate: float) -> None:
@@ -260,12 +260,11 @@ def _log(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> None:
     metrics = metrics_of(result, parts.shards.unigram_counts)
     rate = parts.sitting.tokens_per_second() / parts.config.data.sequence_length * parts.row_flops
     fraction = rate / (matrix_rate * parts.sitting.run.runtime.processes)
-    numbers = {
-        "processor_seconds": round(time.process_time(), 3),
-        **metrics,
-        "matrix_rate_fraction": round(fraction, 4),
-    }
-    line = parts.sitting.log(numbers, f"{details_of(metrics)}, {fraction:.0%} of the matrix rate")
+    times = {"processor_seconds": round(time.process_time(), 3)}
+    line = parts.sitting.log(
+        times | metrics | {"matrix_rate_fraction": round(fraction, 4)},
+        f"{details_of(metrics)}, {fraction:.0%} of the matrix rate",
+    )
     for warning in parts.health.observe(line):
         _warn(parts.sitting, warning)
 
@@ -288,15 +287,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
             f"lower --training.peak-learning-rate and start again; report: {report}"
         )
     else:
-        say(f"stopped at step {run.state.step} of {steps}; go on with --resume; report: {report}")
-
-
-def _row_flops(objective: PretrainObjective, config: PretrainConfig, processes: int) -> float:
-    length = config.data.sequence_length
-    masked_positions = most_masked(config)
-    passes = passes_of(objective, sequence_length=length, masked_positions=masked_positions)
-    rows = config.training.micro_batch_rows or config.training.batch_rows // processes
-    return training_flops_per_row(passes, rows)
+        say(f"stopped at step {run.state.step} of {steps}; continue with --resume; report: {report}")
 
 
 def _device_name(runtime: Runtime) -> str:

@@ -1,4 +1,4 @@
-"""A run folder, read once: the run's configuration, and where each of its networks lies."""
+"""Reads a run folder once: the run's configuration, and the folder of each of its networks."""
 
 import dataclasses
 import typing
@@ -15,7 +15,7 @@ from electrain.models.discriminator import Head
 from electrain.pretrain.configuration import PretrainConfig
 
 Kind = Literal["detection", "masked-language-model", "causal-language-model"]
-# The class of network that holds each head, and the folder of a run that it lies in.
+# The class of the network that holds each head, and its folder in a run.
 HEAD_KINDS: dict[Head, Kind] = {
     "detection": "detection",
     "correction": "masked-language-model",
@@ -29,12 +29,12 @@ class RunFolder:
     """What the user gave as a model: a run folder, one model's folder, or a model's name on the Hugging Face hub.
 
     Attributes:
-        path: as the user gave it; messages quote it.
-        model: folder or hub name of the network that people fine-tune.
+        path: the path or name as the user gave it, for messages.
+        model: folder or hub name of the network to fine-tune.
         config: the resolved configuration of a pretraining run; None for anything else.
-        heads: the heads that the discriminator was trained with, each with the folder of the network that holds it;
-            empty for anything but a run of replaced token detection.
-        generator: the folder of the run's generator; None where there is none.
+        heads: the heads that the discriminator was trained with, and the folder of the network that holds each; empty
+            for anything but a run of replaced token detection.
+        generator: folder of the run's generator; None if there is none.
     """
 
     path: str
@@ -53,20 +53,20 @@ class RunFolder:
 
     @property
     def restores_missing_words(self) -> bool:
-        """True for a run whose correction head was trained at [MASK] only."""
+        """True for a run that trained its correction head at [MASK] only."""
         return self.config is not None and self.config.discriminator.correction_at == "missing"
 
     @property
     def trained_length(self) -> int | None:
-        """The length in tokens of the rows that the run was trained on; None where no run's configuration says it."""
+        """Length of the training rows, in tokens; None for anything but a pretraining run."""
         return None if self.config is None else self.config.data.sequence_length
 
 
 def open_run_folder(path: "Path | str | RunFolder") -> RunFolder:
-    """Reads a run folder; a value that was read before is returned as it is.
+    """Reads `config.toml` and looks which folders exist, but opens no network. A `RunFolder` is returned unchanged.
 
-    Reads `config.toml` and looks which folders exist; opens no network.
-    Raises: CheckpointError: no such folder, or one that holds no model. ConfigurationError: a damaged `config.toml`.
+    Raises: CheckpointError: there is no such folder, or it holds no model. ConfigurationError: `config.toml` is
+        damaged.
     """
     if isinstance(path, RunFolder):
         return path
@@ -95,7 +95,7 @@ def _model_folder(folder: Path, given: str) -> str:
 
 
 def _configuration(path: Path) -> PretrainConfig | None:
-    """The configuration of a pretraining run; None where there is no file, or it is a fine-tuning run's."""
+    """The configuration of a pretraining run; None if there is no file, or it is of a fine-tuning run."""
     if not path.is_file():
         return None
     tables = read_toml(path)
@@ -105,7 +105,7 @@ def _configuration(path: Path) -> PretrainConfig | None:
 
 
 def _known(tables: Tables) -> Tables:
-    """The fields that this version still has: the file was complete when the run wrote it, and a field can go."""
+    """The fields that this version still has. An earlier version may have written others, which were removed since."""
     sections = typing.get_type_hints(PretrainConfig)
     fields = {name: {one.name for one in dataclasses.fields(kind)} for name, kind in sections.items()}
     return {
@@ -116,7 +116,7 @@ def _known(tables: Tables) -> Tables:
 
 
 def _heads(folder: Path, model: str, config: PretrainConfig) -> dict[Head, str]:
-    """Where each head lies. A head without a folder of its own lies in `model/`, as the first one did in older runs."""
+    """The folder of each head. In older runs the first head has no folder of its own and lies in `model/`."""
     if config.training.objective == "masked-language-modelling":
         return {}
     places = {head: folder / HEAD_FOLDERS[head] for head in config.discriminator.heads}
@@ -124,6 +124,6 @@ def _heads(folder: Path, model: str, config: PretrainConfig) -> dict[Head, str]:
 
 
 def with_detection_head(source: str) -> str:
-    """For the `model/` of a run, the folder beside it that holds the detection head too; else `source` itself."""
+    """For the `model/` of a run, the folder beside it that also holds the detection head; otherwise `source` itself."""
     beside = Path(source).parent / HEAD_FOLDERS["detection"]
     return str(beside) if Path(source).name == "model" and beside.is_dir() else source

@@ -1,4 +1,4 @@
-"""The sizes of a generator that starts from given weights: those of the weights, whatever fraction a preset names."""
+"""Gives a generator that starts from existing weights the sizes of those weights."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from electrain.pretrain.configuration import PretrainConfig
 
 
 def sized_as_started(config: PretrainConfig, tell: Callable[[str], None] = say) -> PretrainConfig:
-    """The configuration in which the generator has the sizes of the weights that [start] generator names.
+    """The configuration, with the generator's sizes replaced by those of the weights that [start] generator names.
 
-    Released small generators differ: Google's has the discriminator's full width, the Chinese one a quarter of it,
-    and the paper says a quarter. The config.json of the weights is right by definition.
+    Released small generators differ: Google's has the full width of the discriminator, the Chinese one a quarter of
+    it, and the paper says a quarter. The config.json of the weights is right by definition.
 
-    Raises: ConfigurationError: [generator] gives other sizes in numbers. CheckpointError: no such weights.
+    Raises: ConfigurationError: [generator] gives other sizes in numbers. CheckpointError: there are no such weights.
     """
     source, choice = config.start.generator, config.generator
     is_trained = config.training.objective == "replaced-token-detection" and choice.kind in ("masked", "causal")
@@ -26,7 +26,7 @@ def sized_as_started(config: PretrainConfig, tell: Callable[[str], None] = say) 
         return config
     theirs = configuration_of(source)
     if backbone_of(theirs) is None:
-        return config  # refused, with its reason, when its weights are read
+        return config  # reading the weights will refuse them with the reason
     wanted: dict[str, Any] = sizes_of(theirs)
     ours = generator_sizes(config)
     if all(getattr(ours, name) == size for name, size in wanted.items()):

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that resuming needs, whole or absent at any moment, verified before it is used."""
+"""Checkpoints hold all that resuming needs. At any moment one is complete or absent, and it is verified before use."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 
-# The newest may be damaged: the one before it is kept too.
+# The newest may turn out to be damaged, so the one before it is kept too.
 KEPT_CHECKPOINTS = 2
 STATE_NAME = "state.json"
 
@@ -30,8 +30,8 @@ class Checkpoint:
 
     Attributes:
         directory: `step-N`.
-        step: finished optimizer updates.
-        state: small facts: refused updates, seconds trained, health.
+        step: number of finished optimizer updates.
+        state: everything but tensors: progress of the run, refused updates, health.
     """
 
     directory: Path
@@ -44,12 +44,13 @@ def save_checkpoint(
 ) -> Path:
     """Writes `root/step-N` under a temporary name, syncs it, renames it, and removes all but the newest two.
 
-    Raises: CheckpointError: the disk is full or not writable; earlier checkpoints stay.
+    Raises: CheckpointError: the disk is full or not writable. Earlier checkpoints stay.
     """
     directory = root / f"step-{step}"
     try:
         with replaced_directory(directory) as temporary:
-            save_file(_model_tensors(model), temporary / "model.safetensors")
+            # `named_parameters` lists a shared tensor once. Buffers are left out: they are computed, not learned.
+            save_file(_contiguous(dict(model.named_parameters())), temporary / "model.safetensors")
             save_file(_contiguous(optimizer_tensors(optimizers, model)), temporary / "optimizer.safetensors")
             hashes = {path.name: file_hash(path) for path in sorted(temporary.glob("*.safetensors"))}
             content = json.dumps({"step": step, "hashes": hashes, "state": state}, indent=2)
@@ -57,19 +58,15 @@ def save_checkpoint(
     except (OSError, SafetensorError) as error:
         shutil.rmtree(directory.with_name(f".{directory.name}.writing"), ignore_errors=True)
         raise CheckpointError(
-            f"{directory}: cannot be written ({error}); free some space, or mend its permissions, then go on with "
-            "--resume from the one before"
+            f"{directory}: cannot be written ({error}); free some space or correct the permissions, then "
+            "continue from the checkpoint before it with --resume"
         ) from error
     for old in _newest_first(root)[KEPT_CHECKPOINTS:]:
+        # Deleting takes time. A folder that is half deleted must not look like a checkpoint, so it is renamed first.
         os.replace(old, old.with_name(f".{old.name}.removed"))
-    for leftover in root.glob(".step-*"):  # also those of a process that was killed
+    for leftover in root.glob(".step-*"):  # also what a killed process left
         shutil.rmtree(leftover, ignore_errors=True)
     return directory
-
-
-def _model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    # named_parameters gives a shared tensor once; buffers here are computed, not learned
-    return _contiguous(dict(model.named_parameters()))
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -82,9 +79,9 @@ def _newest_first(root: Path) -> list[Path]:
 
 
 def find_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest good checkpoint below `root`; None when there is none at all. Damaged ones are named to `say`.
+    """The newest intact checkpoint below `root`; None if there is no checkpoint. `say` is told of damaged ones.
 
-    Raises: CheckpointError: there are checkpoints and all are damaged.
+    Raises: CheckpointError: there are checkpoints, and all are damaged.
     """
     candidates = _newest_first(root)
     for directory in candidates:
@@ -102,7 +99,7 @@ def find_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizers: list[Optimizer]) -> None:
-    """Puts a checkpoint's tensors into the model and its optimizers.
+    """Loads a checkpoint's tensors into the model and its optimizers.
 
     Raises: CheckpointError: it belongs to another model.
     """

@@ -1,4 +1,4 @@
-"""What a run writes about itself while it runs: metrics, examples, and progress on stderr."""
+"""Files of JSON lines that a run writes: its metrics and its examples."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from typing import Any
 
 
 class Journal:
-    """A file of JSON lines that a resumed run cuts back to its checkpoint and goes on with."""
+    """A file of JSON lines. A resumed run cuts it back to its checkpoint and appends to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def cut_back(self, step: int) -> None:
-        """Removes the lines written after `step`, and a last line that a crash cut short."""
+        """Removes the lines after `step`, and a last line that a crash cut short."""
         if not self.path.exists():
             return
         kept = []
@@ -29,7 +29,7 @@ class Journal:
         os.replace(temporary, self.path)
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends one line; numbers that are not finite become null."""
+        """Appends one line. Numbers that are not finite become null, since JSON has no others."""
         clean = {
             key: None if isinstance(value, float) and not abs(value) < float("inf") else value
             for key, value in record.items()

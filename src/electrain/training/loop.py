@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +20,20 @@ from electrain.training.optimizer import Named, clip_gradients, learning_rate, s
 from electrain.training.runtime import Runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
 
-# So many refused updates in a row mean that the run cannot recover.
+# A run with this many refused updates in a row does not recover.
 MOST_REFUSED_IN_A_ROW = 10
 
 
 @dataclass
 class RunState:
-    """What changes during a run besides the tensors; goes into every checkpoint.
+    """What changes during a run besides the tensors. Every checkpoint holds it.
 
     Attributes:
-        step: steps taken, refused ones counted.
-        tokens: real tokens seen by all processes.
-        seconds: spent training, over all sittings.
-        refused_updates: steps whose loss or gradient was not finite, so that nothing was updated.
-        refused_in_a_row: the same, since the last good one.
+        step: number of steps taken, refused ones included.
+        tokens: number of real tokens that all processes have seen.
+        seconds: time spent training, over all sittings.
+        refused_updates: number of steps whose loss or gradient was not finite, so that nothing was updated.
+        refused_in_a_row: number of refused updates since the last accepted one.
     """
 
     step: int = 0
@@ -45,16 +45,16 @@ class RunState:
 
 @dataclass(frozen=True)
 class StepResult(Generic[R]):
-    """What one step showed.
+    """Result of a step.
 
     Attributes:
-        loss: weighted mean over all processes, in nats.
+        loss: weighted sum of `losses`, in nats.
         losses: mean of each term over all processes, in nats.
-        gradient_norm: before clipping, over all parameters.
-        learning_rate: of the update.
-        micro_batch: the last one of this process.
-        observations: of the last forward pass of this process.
-        is_stop_asked: in any process.
+        gradient_norm: norm over all parameters before clipping.
+        learning_rate: learning rate of the update.
+        micro_batch: the last micro-batch of this process.
+        observations: observations of the last forward pass of this process.
+        is_stop_asked: True if any process was asked to stop.
     """
 
     loss: float
@@ -68,30 +68,27 @@ class StepResult(Generic[R]):
 
 @dataclass
 class StopRequest:
-    """Set by Ctrl-C or SIGTERM; the loop ends after the step it is in."""
+    """Set by Ctrl-C or SIGTERM. The loop ends after the current step."""
 
     is_asked: bool = False
-    previous: dict[int, Any] = field(default_factory=dict)
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
-        """Takes over the two signals while the block runs (in the main thread only)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        for asking in (signal.SIGINT, signal.SIGTERM):
-            self.previous[asking] = signal.signal(asking, self._ask)
+        """Handles the two signals while the block runs. Python allows that in the main thread only."""
+        is_main = threading.current_thread() is threading.main_thread()
+        asking = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        previous = [(number, signal.signal(number, self._ask)) for number in asking]
         try:
             yield self
         finally:
-            for number, handler in self.previous.items():
+            for number, handler in previous:
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: object) -> None:
         if self.is_asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.is_asked = True
-        say("stopping after this step, with a checkpoint; once more to stop at once")
+        say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
 
 
 @dataclass(frozen=True)
@@ -99,13 +96,8 @@ class TrainingRun(Generic[R]):
     """Everything that the loop works with.
 
     Attributes:
-        objective: what is trained.
-        optimizers: of its parameters.
-        batches: the micro-batches of this process for a step; a pure function, called ahead in a thread.
-        training: how long and how fast.
-        runtime: where.
-        state: how far the run is; updated in place.
-        parity: quirks of the reference implementation.
+        batches: from a step to the micro-batches of this process. A pure function, which a thread calls ahead.
+        state: progress of the run; updated in place.
     """
 
     objective: Objective[R]
@@ -118,7 +110,7 @@ class TrainingRun(Generic[R]):
 
     @property
     def is_failed(self) -> bool:
-        """True when so many updates in a row were refused that the run cannot recover."""
+        """True after `MOST_REFUSED_IN_A_ROW` refused updates."""
         return self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
 
     @property
@@ -128,11 +120,11 @@ class TrainingRun(Generic[R]):
 
 
 def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> bool:
-    """Takes the steps that are left. Returns True when all are taken, False when it ended before.
+    """Takes the remaining steps. Returns True if all are taken, False if the run ended early.
 
     Args:
-        after_step: called after every step, with `run.state.step` counting it; logs and writes checkpoints. Where it
-            returns True the run ends early.
+        after_step: called after every step, which `run.state.step` already counts; it logs and writes checkpoints. The
+            run ends early if it returns True.
     """
     state = run.state
     forward = _parallel(run.objective, run.runtime)
@@ -143,6 +135,8 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
         while run.has_steps_left:
             started = time.perf_counter()
             micro_batches = ahead.result()
+            # The next rows are corrupted while this step computes. They depend on the step alone, so that rows made
+            # ahead are the same as those that a resumed run makes.
             ahead = loader.submit(run.batches, state.step + 1)
             run.objective.begin_step(state.step)
             result = _take_step(run, forward, networks, micro_batches, stop)
@@ -158,6 +152,7 @@ def _parallel(objective: Objective[R], runtime: Runtime) -> nn.Module:
     if runtime.processes == 1:
         return objective
     devices = [runtime.device] if runtime.device.type == "cuda" else None
+    # DDP waits for every parameter's gradient, unless it is told that a stage leaves some without.
     return DistributedDataParallel(
         objective, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=objective.has_stages
     )
@@ -170,6 +165,8 @@ def _take_step(
     micro_batches: list[MicroBatch[R]],
     stop: StopRequest,
 ) -> StepResult[R]:
+    # Every loss is a sum divided once, by its number of elements in the whole step. Counts differ between micro-batches
+    # and processes, so that a mean of their means would depend on how the rows are divided.
     names = list(micro_batches[0].counts)
     counted = [float(sum(batch.counts[name] for batch in micro_batches)) for name in names]
     tokens = float(sum(batch.tokens for batch in micro_batches))
@@ -178,7 +175,7 @@ def _take_step(
     totals = dict.fromkeys(names, 0.0)
     for number, batch in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
-        # Gradients travel between processes once a step, with the last micro-batch.
+        # Processes exchange gradients once a step, with the last micro-batch.
         is_held_back = isinstance(forward, DistributedDataParallel) and not is_last
         with forward.no_sync() if is_held_back else nullcontext():  # type: ignore[operator]
             outcome = run_micro_batch(run, forward, batch, counts, number)
@@ -188,7 +185,7 @@ def _take_step(
     summed = run.runtime.sum([totals[name] for name in names])
     losses = {name: total / max(1.0, counts[name]) for name, total in zip(names, summed, strict=True)}
     loss = sum(weights[name] * value for name, value in losses.items())
-    norm = clip_gradients(networks)
+    norm = clip_gradients(networks)  # after the exchange, so that every process clips the same gradient
     rate = learning_rate(run.state.step, run.training, run.parity)
     _update(run.optimizers, rate, run.state, is_finite=abs(loss) < float("inf") and norm < float("inf"))
     run.state.tokens += int(tokens)
@@ -198,29 +195,29 @@ def _take_step(
 def run_micro_batch(
     run: TrainingRun[R], forward: nn.Module, batch: MicroBatch[R], counts: dict[str, float], number: int
 ) -> Outcome:
-    """One forward and backward pass; each loss is divided by what the whole step counts.
-
-    Distributed training averages gradients, hence the factor of the number of processes.
+    """One forward and backward pass.
 
     Args:
-        forward: the objective, or what wraps it for several processes.
-        counts: elements scored in the whole step, over all micro-batches and processes, by loss.
-        number: of the micro-batch in the step.
+        forward: the objective, or its wrapper for several processes.
+        counts: number of elements of each loss in the whole step, over all micro-batches and processes.
+        number: number of the micro-batch in the step.
     """
     runtime, training = run.runtime, run.training
     if training.dropout:
-        # Dropout is a function of (seed, step, process, micro-batch), so that a resumed run draws the same.
+        # Dropout becomes a function of (seed, step, process, micro-batch): checkpoints hold no random state, and a
+        # resumed run draws the same. Python hashes a tuple of integers alike in every process.
         torch.manual_seed(hash((training.seed, run.state.step, runtime.rank, number)) & 0x7FFFFFFF)
     rows = run.objective.prepare(batch.rows, runtime.device)
     with runtime.autocast():
         outcome: Outcome = forward(rows)
     shares = [term.weight * term.total / max(1.0, counts[name]) for name, term in outcome.terms.items()]
-    loss = torch.stack(shares).sum() * runtime.processes
+    loss = torch.stack(shares).sum() * runtime.processes  # DDP averages gradients over processes; they must be summed
     loss.backward()  # type: ignore[no-untyped-call]
     return outcome
 
 
 def _update(optimizers: list[Optimizer], rate: float, state: RunState, *, is_finite: bool) -> None:
+    # One infinite gradient would leave NaN in every weight and moment, from which no later step recovers.
     if is_finite:
         set_learning_rate(optimizers, rate)
         for optimizer in optimizers:
@@ -235,12 +232,12 @@ def _update(optimizers: list[Optimizer], rate: float, state: RunState, *, is_fin
 
 
 def compile_or_say_why_not(run: TrainingRun[R]) -> bool:
-    """Compiles the objective in place and tries it on one micro-batch; where that fails, says so and undoes it.
+    """Compiles the objective in place and tries it on one micro-batch. If that fails, says so and undoes it.
 
-    Returns whether it is compiled, in every process or in none. The weights are not changed.
+    Returns: True if every process compiled it; otherwise none did. The weights are not changed.
     """
     objective = run.objective
-    # The step decides which networks are trained: a run resumed in its second stage must be tried in that stage.
+    # The step decides which networks are trained, so a run that resumes in its second stage must be tried in it.
     objective.begin_step(run.state.step)
     objective.compile(dynamic=False)
     batch = run.batches(run.state.step)[0]

@@ -1,4 +1,4 @@
-"""The protocol between the training loop and what it trains: rows in, sums of losses out."""
+"""The protocol between the training loop and what it trains: rows go in, sums of losses come out."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ R = TypeVar("R")
 
 
 class LossTerm(NamedTuple):
-    """One loss of a forward pass, as a sum: the loop divides it by what the whole step counts (`MicroBatch.counts`).
+    """One loss of a forward pass, as a sum over its elements.
 
-    A mean of means would be wrong, since micro-batches and processes can count different numbers of elements.
+    The loop divides it by the number of elements in the whole step (`MicroBatch.counts`). A mean per micro-batch would
+    not do: micro-batches and processes score different numbers of elements, and a mean of means weighs them wrongly.
 
     Attributes:
         total: () float32; the sum over the scored elements, in nats.
@@ -25,12 +26,7 @@ class LossTerm(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one forward pass of an objective gives.
-
-    Attributes:
-        terms: the losses by name.
-        observations: detached tensors for the log, by name.
-    """
+    """Result of a forward pass: the losses, and detached tensors for the log, each by name."""
 
     terms: dict[str, LossTerm]
     observations: dict[str, Tensor]
@@ -41,9 +37,9 @@ class MicroBatch(Generic[R]):
     """The rows of one forward pass.
 
     Attributes:
-        rows: what the objective's forward pass takes, on the CPU.
+        rows: the objective's input, on the CPU.
         counts: number of elements that each loss term sums over, by the term's name.
-        tokens: number of real tokens, padding left out.
+        tokens: number of real tokens, without padding.
     """
 
     rows: R
@@ -55,7 +51,7 @@ class Objective(nn.Module, ABC, Generic[R]):
     """What the loop trains. It calls the methods in this order, at every step.
 
     Attributes:
-        has_stages: True where some parameters get no gradient in some steps, which distributed training has to know.
+        has_stages: True if some parameters get no gradient in some steps, which distributed training has to know.
     """
 
     has_stages = False
@@ -66,15 +62,15 @@ class Objective(nn.Module, ABC, Generic[R]):
 
     @abstractmethod
     def prepare(self, rows: R, device: torch.device) -> R:
-        """The rows on the device, completed by whatever needs a network but no gradient."""
+        """The rows on the device, after the work that needs a network but no gradient."""
 
     @abstractmethod
     def forward(self, rows: R) -> Outcome:
         """The losses of prepared rows."""
 
     def parameter_networks(self) -> list[list[tuple[str, nn.Parameter]]]:
-        """Names and parameters of each network that can have a learning rate and a gradient norm of its own.
+        """Names and parameters of each network that can have a learning rate and gradient clipping of its own.
 
-        The first is the one that `peak_learning_rate` is for. A parameter of two networks belongs to the first.
+        `peak_learning_rate` is for the first network. A parameter that two networks share belongs to the first.
         """
         return [list(self.named_parameters())]

@@ -25,7 +25,7 @@ _WORD_EMBEDDINGS = re.compile(r"(word|tok)_embeddings\.|\.wte\.")
 
 
 class AdamWithoutBiasCorrection(Optimizer):
-    """AdamW whose moments are not corrected for starting at zero, as the BERT and ELECTRA reference code has it."""
+    """AdamW without correction for moments that start at zero, as in the reference code of BERT and ELECTRA."""
 
     def __init__(self, parameters: Iterable[Any], lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": 0.0})
@@ -42,6 +42,7 @@ class AdamWithoutBiasCorrection(Optimizer):
                 if not self.state[parameter]:
                     self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
                     self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
+            # The moments and the update of all parameters in a few calls: one call per parameter is slow on a GPU.
             first = [self.state[parameter]["exp_avg"] for parameter in parameters]
             second = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
             torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
@@ -57,7 +58,7 @@ Named = list[tuple[str, nn.Parameter]]
 
 
 def trained_networks(objective: Objective[Any], training: TrainingConfig) -> list[Named]:
-    """The parameters to train, by name: one list, or one for each network where the generator has its own rate."""
+    """Names and parameters to train: one list, or one per network if the generator has its own learning rate."""
     networks = [[pair for pair in network if pair[1].requires_grad] for network in objective.parameter_networks()]
     if training.generator_peak_learning_rate:
         return networks
@@ -65,10 +66,7 @@ def trained_networks(objective: Objective[Any], training: TrainingConfig) -> lis
 
 
 def build_optimizers(objective: Objective[Any], training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
-    """For each network one optimizer, or two with muon: matrices inside the layers, and everything else.
-
-    Biases and LayerNorm are not decayed; they are the parameters with fewer than two dimensions.
-    """
+    """One optimizer for each network, or two with muon: for the matrices inside the layers, and for the rest."""
     rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
     optimizers: list[Optimizer] = []
     for named, rate in zip(trained_networks(objective, training), rates, strict=False):
@@ -82,6 +80,7 @@ def _optimizers_of(named: Named, rate: float, training: TrainingConfig, parity: 
     inner = inner if training.optimizer == "muon" else []
     chosen = {id(parameter) for parameter in inner}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    # Biases and LayerNorm are not decayed. They are the parameters with fewer than two dimensions.
     groups = [
         {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": training.weight_decay},
         {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
@@ -92,7 +91,8 @@ def _optimizers_of(named: Named, rate: float, training: TrainingConfig, parity: 
     else:
         optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True))
     if inner:
-        # Scaled to AdamW's usual update size, so that one learning rate serves both (Liu et al. 2025, section 2.2).
+        # Updates are scaled to the usual size of AdamW's, so that one learning rate serves both (Liu et al. 2025,
+        # section 2.2).
         optimizers.append(
             torch.optim.Muon(inner, lr=rate, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
@@ -111,12 +111,12 @@ def build_layered_optimizer(
     doubles_top_decay: bool,
     word_embedding_rate_ratio: float = 1.0,
 ) -> Optimizer:
-    """AdamW in which each layer of an encoder learns so much slower than the one above it; the head at the full rate.
+    """AdamW with a lower learning rate for each lower layer of an encoder. The head learns at the full rate.
 
     Args:
-        layer_decay: of the learning rate from layer to layer; 1: all alike.
-        doubles_top_decay: the reference implementation's count, in which the top layer is decayed twice.
-        word_embedding_rate_ratio: an encoder's word embeddings learn so many times as fast as they would.
+        layer_decay: factor of the learning rate from each layer to the one below; 1 gives all the same rate.
+        doubles_top_decay: True decays the top layer twice, as the reference implementation does.
+        word_embedding_rate_ratio: further factor of the learning rate of the encoder's word embeddings.
     Source: google-research/electra, model/optimization.py, `_get_layer_lrs`; Clark et al. 2020, table 7.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -141,7 +141,7 @@ def build_layered_optimizer(
 
 
 def _layer_number(name: str) -> int | None:
-    """Of an encoder's parameter: 0 for the embeddings, then 1 for the lowest layer; None for everything above."""
+    """The layer of an encoder's parameter: 0 for the embeddings, 1 for the lowest layer, None for all above."""
     if name.startswith("model.decoder.") or ".decoder." in name:
         return None
     if _EMBEDDINGS.search(name):
@@ -151,7 +151,10 @@ def _layer_number(name: str) -> int | None:
 
 
 def clip_gradients(networks: list[Named]) -> float:
-    """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`; returns the norm over all of them before."""
+    """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`, and returns the norm over all before that.
+
+    Networks with optimizers of their own are clipped separately: a large gradient of one must not shrink the other's.
+    """
     norms = [
         float(nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT))
         for named in networks
@@ -165,13 +168,10 @@ def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def learning_rate(step: int, training: TrainingConfig, parity: ParityConfig) -> float:
-    """The learning rate of the update that follows `step` finished ones.
-
-    Source: Clark et al. 2020, table 6 (linear); the reference code multiplies warm-up and decay.
-    """
+    """The learning rate of the update after `step` finished ones. Source: Clark et al. 2020, table 6 (linear)."""
     peak, warmup, steps = training.peak_learning_rate, training.warmup_steps, training.steps
     rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
-    if parity.multiplied_warmup:
+    if parity.multiplied_warmup:  # the reference code decays from step 0 on, so that it never reaches the peak
         return peak * rise * (1 - step / steps)
     if training.schedule == "linear":
         fall = (steps - step) / max(1, steps - warmup)
@@ -181,14 +181,14 @@ def learning_rate(step: int, training: TrainingConfig, parity: ParityConfig) -> 
 
 
 def set_learning_rate(optimizers: list[Optimizer], rate: float) -> None:
-    """Gives every group of every optimizer the learning rate, or its own multiple of it."""
+    """Sets the learning rate of every parameter group, times the group's own ratio if it has one."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get("rate_ratio", 1.0)
 
 
 def optimizer_tensors(optimizers: list[Optimizer], model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the optimizers' states, named by optimizer, parameter and kind."""
+    """Every tensor of the optimizers' states, named by number of the optimizer, parameter and kind."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tensors = {}
     for number, optimizer in enumerate(optimizers):
@@ -199,7 +199,7 @@ def optimizer_tensors(optimizers: list[Optimizer], model: nn.Module) -> dict[str
 
 
 def restore_optimizers(optimizers: list[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Puts tensors named by `optimizer_tensors` back into the optimizers."""
+    """Loads the tensors of `optimizer_tensors` back into the optimizers."""
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         number, name, kind = key.split("|")

@@ -1,4 +1,4 @@
-"""The machine a run is on: device, processes, precision, and how fast it multiplies matrices."""
+"""The machine that a run is on: device, processes, precision, and the rate of its matrix products."""
 
 import hashlib
 import os
@@ -14,8 +14,8 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.training.settings import Precision
 
 OUT_OF_MEMORY = (
-    "the GPU's memory is full; lower --training.micro-batch-rows, which changes speed, rounding and what dropout "
-    "draws, and go on with --resume"
+    "the GPU's memory is full; lower --training.micro-batch-rows, which changes speed, rounding and the random draws "
+    "of dropout, and continue with --resume"
 )
 
 
@@ -24,10 +24,10 @@ class Runtime:
     """Where and how this process computes.
 
     Attributes:
-        device: of this process.
-        rank: number of this process.
-        processes: of the run, as `torchrun` started them.
-        dtype: of matrix products: bfloat16 (autocast) or float32.
+        device: device of this process.
+        rank: number of this process, from 0.
+        processes: number of processes that `torchrun` started.
+        dtype: dtype of matrix products: bfloat16 (autocast) or float32.
     """
 
     device: torch.device
@@ -37,7 +37,7 @@ class Runtime:
 
     @property
     def is_first(self) -> bool:
-        """True in the one process that writes files and speaks."""
+        """True in the one process that writes files and prints."""
         return self.rank == 0
 
     def autocast(self) -> torch.autocast:
@@ -53,11 +53,11 @@ class Runtime:
         return [float(number) for number in tensor.tolist()]
 
     def wait(self) -> None:
-        """Returns when every process has come here."""
+        """Returns when every process has called it."""
         self.sum([0.0])
 
     def of_first(self, numbers: list[float]) -> list[float]:
-        """The numbers of the first process: what all processes decide by, so that they decide alike."""
+        """The numbers of the first process, in every process, so that all make the same decision."""
         return self.sum([number if self.is_first else 0.0 for number in numbers])
 
     def gather(self, number: float) -> list[float]:
@@ -65,9 +65,9 @@ class Runtime:
         return self.sum([number if rank == self.rank else 0.0 for rank in range(self.processes)])
 
     def require_same(self, value: str, message: str) -> None:
-        """Stops every process, the first with the message, unless all hold the same value.
+        """Stops every process unless all hold the same value. The first one reports the message.
 
-        Raises: ConfigurationError in the first process, SystemExit in the others, so that it is said once.
+        Raises: ConfigurationError in the first process, SystemExit in the others, so that it is printed once.
         """
         number = float(int(hashlib.sha256(value.encode("utf-8")).hexdigest()[:12], 16))  # exact in float64
         if len(set(self.gather(number))) == 1:
@@ -78,23 +78,23 @@ class Runtime:
 
 
 def has_bfloat16_instructions(device: torch.device) -> bool:
-    """True where bfloat16 matrix products are native, so that autocast to it is faster than float32."""
+    """True if bfloat16 matrix products are native. Where they are emulated, float32 is faster."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products that a precision means on a device."""
+    """The dtype of matrix products for a precision on a device."""
     if precision == "float32" or (precision == "auto" and not has_bfloat16_instructions(device)):
         return torch.float32
     return torch.bfloat16
 
 
 def device_of(local_rank: int = 0) -> torch.device:
-    """The device that a process of this machine takes by default: a CUDA device, or the CPU where there is none.
+    """The CUDA device of a process of this machine, or the CPU if there is none.
 
-    Raises: ConfigurationError: more processes than CUDA devices.
+    Raises: ConfigurationError: there are more processes than CUDA devices.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
@@ -116,8 +116,8 @@ def started_runtime(precision: Precision) -> Iterator[Runtime]:
     device = device_of(int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not reproducible
-    # Embedding gradients are summed in a fixed order, so that a resumed run equals one that was never stopped.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not reproducible
+    # Embedding gradients must be summed in a fixed order for a resumed run to equal an uninterrupted one.
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if processes > 1:
@@ -130,12 +130,12 @@ def started_runtime(precision: Precision) -> Iterator[Runtime]:
 
 
 def measure_matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Floating-point operations per second of large matrix products, the best of several, counted as 2 m n k."""
+    """Floating-point operations per second of large matrix products, 2 m n k each: the best of several trials."""
     size = 1024 if device.type == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
     deadline = time.perf_counter() + seconds
-    left @ right  # the first product plans
+    left @ right  # the first product also chooses a kernel
     while True:
         synchronize(device)
         start = time.perf_counter()

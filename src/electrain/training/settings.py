@@ -1,4 +1,4 @@
-"""How long, how fast and with what a run trains."""
+"""The settings of training: its length, its learning rate, its optimizer and its precision."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""One sitting of a run, of pretraining and fine-tuning alike: from a start or a checkpoint to the end or a stop."""
+"""One sitting of a run, from its beginning or a checkpoint until it stops, for pretraining and fine-tuning."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,12 +23,12 @@ CHECKPOINTS = "checkpoints"
 
 
 class Sitting(Generic[R]):
-    """What every run does around its steps: restoring, logging, checkpoints, and showing how far it is.
+    """What every run does around its steps: it restores, logs, writes checkpoints and shows its progress.
 
     Attributes:
-        run: what is trained; its state is that of the last step taken or of the checkpoint restored.
+        run: the run; its state is that of the last step, or of the restored checkpoint.
         directory: the run folder.
-        journal: `metrics.jsonl`, written by the first process.
+        journal: `metrics.jsonl`, which the first process writes.
         last_line: the newest log line of this sitting; empty before the first.
     """
 
@@ -36,19 +36,19 @@ class Sitting(Generic[R]):
         self.run, self.directory = run, directory
         self.journal = Journal(directory / "metrics.jsonl")
         self.last_line: dict[str, Any] = {}
-        # Figures that the last log line added to the live line, and the tokens and seconds at that time.
+        # The last log line's words for the live line, and the tokens and seconds at that time.
         self._details = ""
         self._logged_tokens, self._logged_seconds = 0, 0.0
 
     @property
     def is_first(self) -> bool:
-        """True in the one process that writes files and speaks."""
+        """True in the one process that writes files and prints."""
         return self.run.runtime.is_first
 
     def restore(self) -> dict[str, Any] | None:
-        """Puts the run where its newest good checkpoint was.
+        """Restores the newest intact checkpoint.
 
-        Returns: what `save` was given with that checkpoint; None where there is none and the run begins.
+        Returns: the checkpoint's state, with the values that `save` was given; None if the run begins.
         Raises: CheckpointError: every checkpoint is damaged, or belongs to another model. ConfigurationError: the
             processes see different checkpoints.
         """
@@ -64,16 +64,14 @@ class Sitting(Generic[R]):
         return None if checkpoint is None else checkpoint.state
 
     def _agreed_checkpoint(self) -> Checkpoint | None:
-        """The newest good checkpoint, if all processes see the same one.
-
-        On machines that do not share the run folder all but the first would silently begin at step 0.
-        """
+        """The newest intact checkpoint. Raises: ConfigurationError: the processes see different ones."""
         root, runtime = self.directory / CHECKPOINTS, self.run.runtime
         found, problem = None, ""
         try:
             found = find_checkpoint(root, say if self.is_first else lambda _: None)
         except CheckpointError as error:
             problem = str(error)
+        # On machines that do not share the run folder, all processes but the first would silently begin at step 0.
         steps = runtime.gather(-1.0 if found is None else found.step)
         seen = ", ".join(
             f"process {rank} {'none' if step < 0 else f'step {step:.0f}'}" for rank, step in enumerate(steps)
@@ -88,7 +86,7 @@ class Sitting(Generic[R]):
         return found
 
     def train(self, after_step: Callable[[StepResult[R]], bool]) -> bool:
-        """Takes the steps that are left. Returns True when all are taken. Args: see `electrain.training.loop.train`."""
+        """Takes the remaining steps and shows the progress; see `electrain.training.loop.train`."""
         run = self.run
         progress = Progress("training", "steps", run.training.steps, first=run.state.step, is_silent=not self.is_first)
         tokens_before, seconds_before = run.state.tokens, run.state.seconds
@@ -96,8 +94,7 @@ class Sitting(Generic[R]):
         def show_then(result: StepResult[R]) -> bool:
             is_over = after_step(result)
             rate = (run.state.tokens - tokens_before) / max(run.state.seconds - seconds_before, 1e-9)
-            details = [f"{rate:,.0f} tokens/s", *([self._details] if self._details else [])]
-            progress.update(run.state.step, ", ".join(details))
+            progress.update(run.state.step, ", ".join(filter(None, [f"{rate:,.0f} tokens/s", self._details])))
             return is_over
 
         with progress:
@@ -110,9 +107,9 @@ class Sitting(Generic[R]):
         return (state.tokens - self._logged_tokens) / max(seconds, 1e-9)
 
     def log(self, numbers: dict[str, Any], details: str) -> dict[str, Any]:
-        """Writes a log line with the state of the run, the speed since the last line, and `numbers`; returns it.
+        """Writes a log line with the run's state, the speed since the last line and `numbers`, and returns it.
 
-        Args: details: figures in words, for the live line.
+        Args: details: the most telling numbers in words, for the live line.
         """
         state = self.run.state
         rate = self.tokens_per_second()
@@ -131,7 +128,7 @@ class Sitting(Generic[R]):
         return self.last_line
 
     def save(self, **more: Any) -> None:
-        """Writes a checkpoint; every process goes on when it is there. Args: more: what `restore` is to give back."""
+        """Writes a checkpoint, for which all processes wait. Args: more: values that `restore` returns."""
         if self.is_first:
             state = {"run": dataclasses.asdict(self.run.state), **more}
             root = self.directory / CHECKPOINTS
