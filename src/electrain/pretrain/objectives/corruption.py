@@ -1,5 +1,6 @@
-"""What a generator makes of rows: passages written, words proposed and placed. Training, `evaluate` and `predict`
-all corrupt text with these functions, so that they cannot disagree.
+"""Corrupts rows with a generator: it writes passages, proposes words and puts them in their places.
+
+Training, `evaluate` and `predict` all corrupt text with these functions, so that they cannot disagree.
 """
 
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ class ProposalSettings:
     """How words are proposed and placed.
 
     Attributes:
-        special_ids: the generator never writes them in a passage; [MASK] stands where a word is missing.
-        training: how the generator is trained; gumbel and mixture draw words in a way that gradients can pass.
-        depths: layers after which the generator proposes words; empty: the last.
+        special_ids: ids that the generator never writes in a passage; [MASK] stands where a word is missing.
+        training: how the generator is trained. gumbel and mixture draw words so that gradients can pass.
+        depths: numbers of the layers after which the generator proposes words; empty for the last only.
         gumbel_temperature: temperature of the relaxed words of gumbel and mixture.
-        top_p: each written word is drawn from the likeliest words that together have this probability; 1: all.
-        averages_collisions: the ids drawn for one position are averaged, a quirk of the reference implementation.
+        top_p: written words are drawn from the likeliest ones that together have this probability; 1 draws from all.
+        averages_collisions: True averages the ids drawn for the same position, a quirk of the reference implementation.
     """
 
     special_ids: SpecialIds
@@ -42,14 +43,16 @@ class ProposalSettings:
 
 
 class Proposal(NamedTuple):
-    """What the generator proposes at the selected positions.
+    """The generator's proposals at the selected positions.
 
     Attributes:
-        words: (batch, selected) int64; the words drawn.
-        hidden: (batch, selected, hidden) float; its states; None where there is no network.
-        logits: (batch, selected, vocabulary) float, for each depth; empty where there is no network.
-        chosen: (batch, selected, vocabulary) float; those that the words are drawn from: the last, or the mixture's.
-        relaxed: (batch, selected, vocabulary) float32; stands for the words in the backward pass; None: nothing does.
+        words: (batch, selected) int64; the drawn words.
+        hidden: (batch, selected, hidden) float; the generator's states; None if it is no network.
+        logits: (batch, selected, vocabulary) float, one for each depth; empty if it is no network.
+        chosen: (batch, selected, vocabulary) float; the logits that words are drawn from, of the last depth or the
+            mixture.
+        relaxed: (batch, selected, vocabulary) float32; the words' stand-in in the backward pass; None if no gradient
+            passes.
     """
 
     words: Tensor
@@ -61,7 +64,7 @@ class Proposal(NamedTuple):
 
 @torch.no_grad()
 def written_rows(rows: Rows, generator: Generator, settings: ProposalSettings) -> Rows:
-    """The rows after the generator has written the passages that it is to write; unchanged where there are none."""
+    """The rows with their passages written by the generator; unchanged if there are no passages to write."""
     if rows.writing_uniforms is None or rows.is_written is None:
         return rows
     chosen = torch.nonzero(rows.is_written.any(1)).flatten()
@@ -80,7 +83,8 @@ def written_rows(rows: Rows, generator: Generator, settings: ProposalSettings) -
         table=table,
     )
     after = before.index_copy(0, chosen, passages)
-    # Positions were selected before anything was written: where no [MASK] stands, the new token does.
+    # Positions were selected and masked before anything was written. Every place that is not masked, or is left as it
+    # was, must now show the written token.
     masked = torch.where(rows.masked_ids == before, after, rows.masked_ids)
     return rows._replace(token_ids=after, masked_ids=masked, writing_uniforms=None)
 
@@ -89,7 +93,7 @@ def propose(rows: Rows, generator: Generator, settings: ProposalSettings, mixtur
     """Draws a word for each selected position.
 
     Args:
-        mixture: from states to the weights of the depths, for training = "mixture"; None: the last depth alone.
+        mixture: from states to the weights of the depths, for training = "mixture"; None uses the last depth only.
     """
     if isinstance(generator, UnigramGenerator):
         return Proposal(generator.draw(rows.originals, rows.uniforms), None, [], None, None)
@@ -97,6 +101,7 @@ def propose(rows: Rows, generator: Generator, settings: ProposalSettings, mixtur
     hidden, logits = generator.propose(seen, rows.token_type_ids, rows.attention_mask, rows.positions, settings.depths)
     chosen = logits[-1]
     if mixture is not None:
+        # The weights learn from the discriminator only, and must not change the states that predict words.
         chosen = mixed_logits(logits, mixture(hidden.detach()))
     if settings.training in ("gumbel", "mixture"):
         noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
@@ -107,7 +112,7 @@ def propose(rows: Rows, generator: Generator, settings: ProposalSettings, mixtur
 
 
 def corrupted_ids(rows: Rows, words: Tensor, settings: ProposalSettings) -> Tensor:
-    """(batch, length) int64: what the discriminator reads, with the (batch, selected) words in their places."""
+    """(batch, length) int64: the discriminator's input, with the (batch, selected) words at their positions."""
     base = rows.token_ids if rows.base_ids is None else rows.base_ids
     if rows.is_missing is not None:
         words = torch.where(rows.is_missing, settings.special_ids.mask, words)
@@ -117,6 +122,7 @@ def corrupted_ids(rows: Rows, words: Tensor, settings: ProposalSettings) -> Tens
 
 
 def is_replaced(rows: Rows, corrupted: Tensor) -> Tensor:
-    """(batch, length) bool: the truth that detection is to find: another token than the text's, or a written one."""
+    """(batch, length) bool: the labels of detection: True at a token that differs from the text's, or was written."""
+    # A drawn word that happens to be the original one is original: the discriminator could not tell them apart.
     differs = corrupted != rows.token_ids
     return differs if rows.is_written is None else differs | rows.is_written

@@ -1,4 +1,4 @@
-"""Rows for `ReplacedTokenDetection`: what the discriminator sees at each selected position, what each loss counts."""
+"""Micro-batches of `ReplacedTokenDetection`: which words the discriminator sees, and how many each loss counts."""
 
 from dataclasses import dataclass
 
@@ -18,13 +18,13 @@ KEPT_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class StepSettings:
-    """What of a micro-batch changes from step to step.
+    """The settings of a micro-batch that change from step to step.
 
     Attributes:
-        temperature: the generator's logits are divided by it; None: 1.
+        temperature: divisor of the generator's logits; None means 1.
         reversal: see `Rows.reversal`.
-        generator: how the generator is trained in this step; None: not at all.
-        generator_alone: the discriminator is left out of this step.
+        generator: how this step trains the generator; None if it does not.
+        generator_alone: True leaves the discriminator out of this step.
     """
 
     temperature: float | None = None
@@ -42,10 +42,11 @@ def detection_micro_batch(
     *,
     with_padding: bool,
 ) -> MicroBatch[Rows]:
-    """The rows as tensors, and what each loss of `ReplacedTokenDetection` counts in them."""
+    """The rows as tensors, and the number of elements of each loss of `ReplacedTokenDetection`."""
     is_missing = _chosen(masked, "missing", corruption.missing_fraction, seed)
     is_kept = _chosen(masked, "kept", KEPT_FRACTION, seed) if "electric" in judge.heads else None
     is_written = _written(masked, corruption, seed) if corruption.source == "generated" else None
+    # Counts are taken from the masks, before any network runs: every process knows the divisors of a step beforehand.
     counts = {}
     in_text = masked.is_selected if is_written is None else masked.is_selected & ~_at(masked, is_written)
     if step.generator is not None:
@@ -70,7 +71,7 @@ def detection_micro_batch(
 
 
 def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> NDArray[np.bool_] | None:
-    """(rows, selected) bool: a random fraction of the selected positions; None where it is 0."""
+    """(rows, selected) bool: a random fraction of the selected positions; None if the fraction is 0."""
     if not fraction:
         return None
     draws = random_uniforms(seed, purpose, masked.packed.row_numbers, masked.positions.shape[1])
@@ -78,7 +79,7 @@ def _chosen(masked: MaskedBatch, purpose: str, fraction: float, seed: int) -> ND
 
 
 def _written(masked: MaskedBatch, corruption: CorruptionConfig, seed: int) -> NDArray[np.bool_]:
-    """(rows, length) bool: every word behind the prompt, in the rows that the generator is to write."""
+    """(rows, length) bool: the tokens that the generator writes: all after the prompt, in a random part of the rows."""
     packed = masked.packed
     draws = random_uniforms(seed, "written", packed.row_numbers, 1)
     is_behind = np.arange(packed.token_ids.shape[1]) > packed.is_real.sum(1, keepdims=True) * corruption.prompt_fraction

@@ -1,4 +1,4 @@
-"""How well "was this token replaced?" was answered: precision, recall, and the area under the ROC curve."""
+"""Measures of replaced token detection: precision, recall, and the area under the ROC curve."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """The discriminator's answers on a set of tokens. Accuracy is left out: it is high when nothing is ever detected.
+    """Measures of a discriminator on a set of tokens. Accuracy is left out: it is high even if nothing is detected.
 
     Attributes:
-        precision: fraction of the tokens called replaced that are; 0 when none was called so.
-        recall: fraction of the replaced tokens that were called replaced; 0 when none was replaced.
-        auc: chance that a replaced token scores above an original one (ties count half); NaN when either is absent.
+        precision: fraction of the detected tokens that are replaced; 0 if none was detected.
+        recall: fraction of the replaced tokens that were detected; 0 if none was replaced.
+        auc: probability that a replaced token scores above an original one (ties count half); NaN if one is absent.
         replaced_fraction: fraction of the tokens that are replaced.
     """
 
@@ -24,7 +24,7 @@ class DetectionMetrics:
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 when both are."""
+        """Harmonic mean of precision and recall; 0 if both are 0."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
 
@@ -35,9 +35,9 @@ def detection_metrics(
     """Precision, recall, AUC and base rate of a detector.
 
     Args:
-        scores: (tokens,) float, scored tokens only; larger means rather replaced.
-        is_replaced: (tokens,) bool; the truth.
-        threshold: tokens that score above it are called replaced; 0 for logits, 0.5 for probabilities.
+        scores: (tokens,) float of the scored tokens; a larger score means more likely replaced.
+        is_replaced: (tokens,) bool; the labels.
+        threshold: score above which a token counts as detected; 0 for logits, 0.5 for probabilities.
     """
     scores, is_replaced = np.ravel(scores), np.ravel(is_replaced).astype(bool)
     is_called = scores > threshold
@@ -52,11 +52,11 @@ def detection_metrics(
 
 
 def rank_auc(scores: NDArray[np.generic], is_positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve as the Mann-Whitney statistic, where ties count half; NaN when one class is absent.
+    """Area under the ROC curve as the Mann-Whitney statistic, in which ties count half; NaN if one class is absent.
 
-    It equals `sklearn.metrics.roc_auc_score`, which is not used because every logged step computes two of these:
-    importing scikit-learn takes longer than starting a tiny run, and on the 2,048 tokens of a step of `tiny` it takes
-    2.5 ms, this function 0.09 ms (one core, median of 20 calls; 131,072 tokens: 37 ms and 14 ms).
+    It equals `sklearn.metrics.roc_auc_score`, which would be too slow for every logged step: importing scikit-learn
+    takes longer than starting a tiny run, and on the 2,048 tokens of a step of `tiny` it takes 2.5 ms instead of
+    0.09 ms (one core, median of 20 calls; 131,072 tokens: 37 ms and 14 ms).
 
     Args:
         scores: (n,) any ordered dtype; a NaN among them makes the result NaN.
@@ -67,6 +67,8 @@ def rank_auc(scores: NDArray[np.generic], is_positive: NDArray[np.bool_]) -> flo
     negatives = len(scores) - positives
     if not positives or not negatives or np.isnan(scores).any():
         return float("nan")
+    # A positive wins against every negative of a lower score, and half against those of its own score. Word counts tie
+    # often, so that equal scores are counted group by group.
     order = np.argsort(scores)
     ordered, ordered_positive = scores[order], is_positive[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
@@ -81,14 +83,14 @@ def rank_auc(scores: NDArray[np.generic], is_positive: NDArray[np.bool_]) -> flo
 def unigram_auc(
     token_ids: NDArray[np.integer], is_replaced: NDArray[np.bool_], unigram_counts: NDArray[np.integer]
 ) -> float:
-    """AUC of a detector that knows nothing but how often each token occurs: what a discriminator must beat.
+    """AUC of a detector that knows nothing but word frequency, which a discriminator must beat.
 
-    The score is the token's count in the training text, in whichever orientation (frequent or rare means replaced)
-    does better on these tokens; so the result is never below one half.
+    The score is the token's count in the training text or its negative, whichever does better on these tokens. The
+    result is therefore never below one half.
 
     Args:
-        token_ids: (tokens,) int; what the discriminator was shown, scored tokens only.
-        is_replaced: (tokens,) bool.
+        token_ids: (tokens,) int; the scored tokens of the discriminator's input.
+        is_replaced: (tokens,) bool; the labels.
         unigram_counts: (vocabulary,) int; occurrences in the training text.
     """
     auc = rank_auc(unigram_counts[np.ravel(token_ids)], is_replaced)

@@ -23,7 +23,7 @@ def replaced_token_loss(logits: Tensor, is_replaced: Tensor, is_scored: Tensor |
     Args:
         logits: (batch, length) float; before the sigmoid, positive means replaced.
         is_replaced: (batch, length) bool; False where the generator drew the original token.
-        is_scored: (batch, length) bool, True at tokens that count; None where all do.
+        is_scored: (batch, length) bool, True at tokens that count; None if all do.
     Source: Clark et al. 2020, section 2.
     """
     losses = functional.binary_cross_entropy_with_logits(logits.float(), is_replaced.float(), reduction="none")
@@ -33,16 +33,15 @@ def replaced_token_loss(logits: Tensor, is_replaced: Tensor, is_scored: Tensor |
 def copied_word_losses(word_logits: Tensor, replaced_logits: Tensor, seen: Tensor, originals: Tensor) -> Tensor:
     """(...) float32: cross-entropy, in nats, of the original word at tokens that may simply be copied.
 
-    With the chance that detection gives a token of being original it is copied; otherwise the word comes from the
-    correction head. Detection gets no gradient from here.
-
     Args:
         word_logits: (..., vocabulary) float; of the correction head.
-        replaced_logits: (...) float; of the detection head.
-        seen: (...) int64; the tokens shown.
+        replaced_logits: (...) float; of the detection head, which gets no gradient from here.
+        seen: (...) int64; the tokens of the discriminator's input.
         originals: (...) int64; the words that belong there.
     Source: Meng et al. 2021, COCO-LM, section 3.1, equation 2.
     """
+    # P(word) = P(original) [word is the one seen] + P(replaced) P(word | head). The copy spares the head from learning
+    # the identity at the many tokens that were not replaced. The sum is taken in logarithms, where it cannot underflow.
     surprise = functional.cross_entropy(word_logits.float().flatten(0, -2), originals.flatten(), reduction="none")
     logits = replaced_logits.detach().float()
     from_head = functional.logsigmoid(logits) - surprise.view_as(originals)
@@ -51,13 +50,16 @@ def copied_word_losses(word_logits: Tensor, replaced_logits: Tensor, seen: Tenso
 
 
 def electric_losses(energies: Tensor, log_noise: Tensor, is_noise: Tensor) -> Tensor:
-    """(...) float32: cross-entropy, in nats, of telling text from as much noise (noise-contrastive estimation).
+    """(...) float32: cross-entropy, in nats, of telling text from an equal amount of noise.
 
     Args:
         energies: (...) float; minus the unnormalised log-probability of each token.
         log_noise: (...) float32; log-probability, in nats, that the generator draws this token here.
-        is_noise: (...) bool; True where the token was drawn, even where it happens to be the original.
-    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2; here half of the
-        selected positions keep their token, so that text and noise are as many, and no others are scored.
+        is_noise: (...) bool; True if the token was drawn, even if it happens to be the original.
+    Source: Clark et al. 2020, "Pre-Training Transformers as Energy-Based Cloze Models", section 2.2. There all
+        positions are scored; here only the selected ones, half of which keep their token.
     """
+    # Noise-contrastive estimation: with as much text (p) as noise (q), the log odds that a token is noise are
+    # log q - log p, which is the log-probability of the noise plus the energy. A drawn word that equals the original
+    # still counts as noise, since q includes it.
     return functional.binary_cross_entropy_with_logits(energies.float() + log_noise, is_noise.float(), reduction="none")

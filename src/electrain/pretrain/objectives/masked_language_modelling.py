@@ -1,8 +1,7 @@
-"""Masked language modelling (Devlin et al. 2019): the baseline; the encoder itself restores the words."""
-
-from typing import Any
+"""Masked language modelling (Devlin et al. 2019), the baseline in which the encoder itself restores the words."""
 
 import torch
+from transformers import PretrainedConfig
 
 from electrain.models.generators import MaskedGenerator
 from electrain.pretrain.objectives.head_losses import word_loss
@@ -14,7 +13,7 @@ from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcom
 class MaskedLanguageModelling(Objective[Rows]):
     """One network of the encoder's size with a word-prediction head at the masked positions."""
 
-    def __init__(self, configuration: Any) -> None:
+    def __init__(self, configuration: PretrainedConfig) -> None:
         super().__init__()
         self.model = MaskedGenerator(configuration)
 
@@ -23,7 +22,7 @@ class MaskedLanguageModelling(Objective[Rows]):
         return rows.to(device)
 
     def forward(self, rows: Rows) -> Outcome:
-        """The loss `masked_language_model` of rows."""
+        """The loss `masked_language_model` of the rows."""
         originals = rows.originals
         logits = self.model(rows.masked_ids, rows.token_type_ids, rows.attention_mask, rows.positions)
         term = LossTerm(word_loss(logits, originals, rows.is_selected), 1.0)
@@ -33,6 +32,6 @@ class MaskedLanguageModelling(Objective[Rows]):
 
 
 def modelling_micro_batch(masked: MaskedBatch, *, with_padding: bool) -> MicroBatch[Rows]:
-    """The rows as tensors, and how many positions the loss of `MaskedLanguageModelling` counts in them."""
+    """The rows as tensors, and the number of positions that the loss of `MaskedLanguageModelling` counts."""
     counts = {"masked_language_model": int(masked.is_selected.sum())}
     return MicroBatch(rows_of(masked, with_padding=with_padding), counts, int(masked.packed.is_real.sum()))

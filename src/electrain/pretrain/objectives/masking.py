@@ -1,4 +1,4 @@
-"""Which positions are masked, and what stands there instead."""
+"""Selects the positions of a row to corrupt, and masks them for the generator."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -70,12 +70,12 @@ class MaskedBatch:
     """Rows with positions selected and masked.
 
     Attributes:
-        packed: the rows as they were.
-        masked_ids: (rows, length) int64; what the generator, or the masked language model, sees.
-        positions: (rows, selected) int64; ascending; 0 where a row has fewer.
-        is_selected: (rows, selected) bool; False where a row has fewer.
-        uniforms: (rows, selected) float32 in [0, 1); one per sample of the generator.
-        base_ids: (rows, length) int64; the rows with tokens moved, where noise moves some; otherwise None.
+        packed: the original rows.
+        masked_ids: (rows, length) int64; the input of the generator, or of the masked language model.
+        positions: (rows, selected) int64; ascending; 0 in slots that a row does not use.
+        is_selected: (rows, selected) bool; False in slots that a row does not use.
+        uniforms: (rows, selected) float32 in [0, 1); each decides one draw of the generator.
+        base_ids: (rows, length) int64; the rows after noise has moved tokens; None if it moves none.
     """
 
     packed: PackedBatch
@@ -87,7 +87,7 @@ class MaskedBatch:
 
 
 def most_selected(length: int, masked_fraction: float) -> int:
-    """Positions selected in a full row: the fraction of its tokens, special ones counted, at least one."""
+    """Number of positions selected in a full row: the fraction of all its tokens, at least one."""
     return max(1, round(length * masked_fraction))
 
 
@@ -100,29 +100,31 @@ def choose_positions(
     can_be_masked: NDArray[np.bool_] | None = None,
     with_collisions: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """(positions, is_selected) as in `MaskedBatch`, each token by itself.
-
-    Positions are drawn without replacement among the tokens that are not special. `with_collisions` draws them with
-    replacement, as the reference implementation does (about 17.7 distinct ones of 19 at length 128).
+    """(positions, is_selected) as in `MaskedBatch`, each token selected independently.
 
     Args:
-        slots: width of the result; None: what the fraction needs.
-        can_be_masked: (rows, length) bool; None: every token that is not special.
+        slots: width of the result; None takes what the fraction needs.
+        can_be_masked: (rows, length) bool; None allows every token that is not special.
+        with_collisions: True draws positions with replacement, as the reference implementation does.
     """
     length = batch.token_ids.shape[1]
     most = most_selected(length, masked_fraction) if slots is None else slots
     candidates = ~batch.is_special if can_be_masked is None else can_be_masked
     wanted = wanted_tokens(batch, candidates, masked_fraction, most, with_collisions=with_collisions)
     if with_collisions:
+        # At length 128, the 19 draws hit about 17.7 distinct positions.
         draws = random_uniforms(seed, "positions", batch.row_numbers, most)
         places = np.argsort(~candidates, axis=1, kind="stable")
         chosen = np.floor(draws * candidates.sum(1, keepdims=True)).astype(np.int64)
         positions = np.take_along_axis(places, chosen, 1)
     else:
+        # Sorting random keys draws without replacement: any subset is as likely as any other. Tokens that must not be
+        # masked get a key above all others, so that they come last.
         keys = random_uniforms(seed, "positions", batch.row_numbers, length)
         keys[~candidates] = 2.0
         positions = np.argsort(keys, axis=1, kind="stable")[:, :most]
     is_selected = np.arange(most) < wanted[:, None]
+    # Unused slots sort behind all positions, then point at position 0, where [CLS] is never selected.
     positions = np.sort(np.where(is_selected, positions, length), axis=1)
     return np.where(is_selected, positions, 0).astype(np.int64), is_selected
 
@@ -135,7 +137,7 @@ def wanted_tokens(
     *,
     with_collisions: bool = False,
 ) -> NDArray[np.int64]:
-    """(rows,) int64: the fraction of each row's real tokens, at least one, at most `most` and the candidates."""
+    """(rows,) int64: number of tokens to select: the fraction of the real ones, at least 1 and at most `most`."""
     wanted = np.maximum(1, np.round(batch.is_real.sum(1) * fraction)).astype(np.int64)
     wanted = np.minimum(wanted, most if with_collisions else np.minimum(most, candidates.sum(1)))
     return np.where(candidates.any(1), wanted, 0)
@@ -147,14 +149,14 @@ class Masking:
 
     Attributes:
         fraction: fraction of a row's real tokens that is selected.
-        seed: decides, together with the number of each row, everything that is random.
+        seed: seed of all random numbers, together with the number of each row.
         mask_id: id of [MASK].
-        slots: most positions of a row; None: as many as the fraction needs.
+        slots: largest number of positions of a row; None takes what the fraction needs.
         noise, span_words: see `CorruptionConfig`; every noise but random needs `continues_word`.
         continues_word: (vocabulary,) bool; see `electrain.pretrain.objectives.noise.word_numbers`.
-        random_words: None for ELECTRA's masking, in which no token becomes a random word; for BERT's 80/10/10 the size
-            of the vocabulary that random words come from.
-        with_collisions: positions are drawn with replacement; see `choose_positions`.
+        random_words: size of the vocabulary for the random words of BERT's 80/10/10; None for ELECTRA's masking, in
+            which no token becomes a random word.
+        with_collisions: see `choose_positions`.
     """
 
     fraction: float
@@ -189,7 +191,8 @@ def mask_batch(batch: PackedBatch, masking: Masking) -> MaskedBatch:
         replacement = np.where(fates < BERT_MASK_FRACTION, mask_id, replacement)
     masked_ids = batch.token_ids.copy() if base_ids is None else base_ids.copy()
     row_of, slot = np.nonzero(is_selected)
-    if with_collisions:  # a position drawn twice is masked where either draw masks it
+    if with_collisions:
+        # A position drawn twice is masked if either draw masks it. Later assignments win, so masked draws come last.
         kept = replacement[row_of, slot] != mask_id
         order = np.argsort(~kept, kind="stable")
         row_of, slot = row_of[order], slot[order]
@@ -201,7 +204,7 @@ def mask_batch(batch: PackedBatch, masking: Masking) -> MaskedBatch:
 def _select_words(
     batch: PackedBatch, masking: Masking
 ) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], NDArray[np.bool_]]:
-    """(base_ids, positions, is_selected) of `MaskedBatch` for every noise that knows of words."""
+    """(base_ids, positions, is_selected) of `MaskedBatch`, for every noise that goes by words."""
     assert masking.continues_word is not None
     noise, seed, fraction = masking.noise, masking.seed, masking.fraction
     slots = most_selected(batch.token_ids.shape[1], fraction) if masking.slots is None else masking.slots
@@ -211,7 +214,7 @@ def _select_words(
         groups = words if noise == "whole-word" else span_numbers(words, batch, seed, masking.span_words)
         wanted = wanted_tokens(batch, candidates, fraction, slots)
         return None, *choose_groups(groups, words, wanted, candidates, batch, seed, slots)
-    # Half of the selected tokens are moved, which needs no generator; the other half is proposed for.
+    # Deletion and shuffling move half of the selected tokens, which needs no generator. It proposes words for the rest.
     half = fraction / 2
     wanted = wanted_tokens(batch, candidates, half, slots)
     base_ids, is_moved = moved_words(batch, words, wanted, seed, exchanges_neighbours=noise == "shuffle")

@@ -1,7 +1,7 @@
-"""Replaced token detection (Clark et al. 2020) and its relatives: a generator proposes words, the discriminator judges.
+"""Replaced token detection (Clark et al. 2020) and its variants.
 
-Published: the generator fills the gaps, and detection finds which tokens it changed. Other generators, further heads
-and an adversarial generator change a part each; the parts that are not asked for cost nothing.
+As published, a generator fills the masked positions, and the discriminator detects which tokens were replaced. Other
+generators, further heads and adversarial training each change a part. A part that is not configured costs nothing.
 """
 
 from typing import NamedTuple
@@ -33,12 +33,12 @@ from electrain.training.objective import LossTerm, Objective, Outcome
 
 
 class Judgement(NamedTuple):
-    """What the discriminator read, and what it made of it.
+    """The discriminator's input and output.
 
     Attributes:
         corrupted_ids: (batch, length) int64.
-        is_replaced: (batch, length) bool.
-        hidden: (batch, length, hidden) float.
+        is_replaced: (batch, length) bool; the labels.
+        hidden: (batch, length, hidden) float; its states.
         logits: (batch, length) float; positive means replaced.
     """
 
@@ -51,8 +51,8 @@ class Judgement(NamedTuple):
 class ReplacedTokenDetection(Objective[Rows]):
     """Both networks and their joint loss.
 
-    The samples carry no gradient, so the discriminator's loss reaches the generator through shared embeddings only,
-    unless the generator is trained as an adversary, and then by the chosen estimator only.
+    Drawn words carry no gradient. The discriminator's loss reaches the generator only through shared embeddings and,
+    if the generator is an adversary, through the chosen estimator.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class ReplacedTokenDetection(Objective[Rows]):
         *,
         own_stage_steps: int = 0,
     ) -> None:
-        """Args: own_stage_steps: the first steps, in which the generator alone is trained; then it is frozen."""
+        """Args: own_stage_steps: number of first steps that train the generator alone; afterwards it is frozen."""
         super().__init__()
         self.own_stage_steps = own_stage_steps
-        # In its own stage the generator leaves the discriminator without gradients, and later the other way round.
+        # In the first stage the discriminator gets no gradient, in the second the generator gets none.
         self.has_stages = own_stage_steps > 0
         self.trains_generator = any(parameter.requires_grad for parameter in generator.parameters())
         self.discriminator = discriminator
@@ -82,26 +82,26 @@ class ReplacedTokenDetection(Objective[Rows]):
             self.mixture = nn.Linear(_width(generator), len(proposals.depths))
 
     def begin_step(self, step: int) -> None:
-        """Ends the generator's own stage when its steps are over.
+        """Freezes the generator after its own stage, and gives its weights to a discriminator of the same shape.
 
-        The generator is frozen. At the very step, a discriminator of the same shape starts from its weights.
         Source: Clark et al. 2020, section 3.3 (two-stage).
         """
         if not self.own_stage_steps or step < self.own_stage_steps or not self.trains_generator:
             return
         self.trains_generator = False
         self.generator.requires_grad_(False)
+        # Only at the switch itself: a run that resumes later must keep what its discriminator has learned since.
         if step == self.own_stage_steps and isinstance(self.generator, MaskedGenerator):
             ours, theirs = self.discriminator.body.state_dict(), self.generator.body.state_dict()
             if {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}:
                 self.discriminator.body.load_state_dict(theirs)
 
     def prepare(self, rows: Rows, device: torch.device) -> Rows:
-        """The rows on the device, after the generator has written the passages that it is to write."""
+        """The rows on the device, with their passages written by the generator."""
         return written_rows(rows.to(device), self.generator, self.proposals)
 
     def parameter_networks(self) -> list[list[tuple[str, nn.Parameter]]]:
-        """The discriminator's parameters, with those that both networks share; and all others."""
+        """The discriminator's parameters, including those that the generator shares; and all others."""
         judge = {id(parameter) for parameter in self.discriminator.parameters()}
         named = list(self.named_parameters())
         return [
@@ -110,7 +110,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         ]
 
     def forward(self, rows: Rows) -> Outcome:
-        """The losses of prepared rows; with `rows.generator_alone` those of the generator only."""
+        """The losses of prepared rows; with `rows.generator_alone`, those of the generator only."""
         originals = rows.originals
         proposal = propose(rows, self.generator, self.proposals, self.mixture)
         terms = self._likelihood_terms(rows, proposal, originals)
@@ -135,7 +135,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         is_plain = self.proposals.training in ("likelihood", "mixture")
         if not proposal.logits or not self.trains_generator:
             return {}
-        is_real = rows.is_selected_in_text  # trained on what it wrote itself, the generator would drift
+        is_real = rows.is_selected_in_text  # training on its own passages would let the generator drift
         losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         return {"generator": LossTerm(total, 1.0 if is_plain else self.game.likelihood_weight)}
@@ -147,13 +147,13 @@ class ReplacedTokenDetection(Objective[Rows]):
         return Judgement(ids, is_replaced(rows, ids), hidden, self.discriminator.detect(hidden))
 
     def _embeddings(self, rows: Rows, proposal: Proposal, ids: Tensor) -> Tensor | None:
-        """(batch, length, embedding) float, with the generator's words relaxed; None: the usual look-up."""
+        """(batch, length, embedding) float with relaxed words; None for the usual look-up."""
         if proposal.relaxed is None:
             return None
         assert rows.reversal is not None
         table = self.discriminator.word_embeddings
         relaxed = reversed_straight_through(proposal.relaxed, table.weight, rows.reversal)
-        relaxed = relaxed * rows.is_played.unsqueeze(-1)
+        relaxed = relaxed * rows.is_played.unsqueeze(-1)  # a hidden word, or one in a written passage, misleads nobody
         embeddings: Tensor = table(ids)
         index = rows.positions.unsqueeze(-1).expand_as(relaxed)
         return embeddings.scatter_add(1, index, relaxed.to(embeddings.dtype))
@@ -170,6 +170,7 @@ class ReplacedTokenDetection(Objective[Rows]):
             observations.update(seen)
         if self.discriminator.energy is not None:
             assert rows.is_kept is not None
+            # The noise's probability of the word that is seen, which at kept positions is not the drawn one.
             log_noise = self._log_noise(rows, proposal, originals, judged.corrupted_ids.gather(1, rows.positions))
             energies = self.discriminator.energy(judged.hidden).gather(1, rows.positions)
             losses = electric_losses(energies, log_noise, ~rows.is_kept)
@@ -185,7 +186,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         return LossTerm(replaced_token_loss(logits, truth, is_scored), self.judge.loss_weight)
 
     def _correction(self, rows: Rows, originals: Tensor, judged: Judgement) -> tuple[Tensor, dict[str, Tensor]]:
-        """The summed loss of the correction head, and what the log is told of it."""
+        """The summed loss of the correction head, and its observations."""
         head, table = self.discriminator.correction, self.discriminator.word_embeddings.weight
         assert head is not None
         is_asked = rows.is_selected
@@ -229,7 +230,7 @@ class ReplacedTokenDetection(Objective[Rows]):
             return {}
         assert proposal.hidden is not None
         assert proposal.chosen is not None
-        # The states are the generator's, but its own training must not serve the baseline.
+        # The baseline predicts the reward from the generator's states, which it must not change for its own purposes.
         baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
         policy = policy_gradient_losses(rows.tempered(proposal.chosen), proposal.words, reward, baseline)
         return {
@@ -245,7 +246,7 @@ def _generator_observations(rows: Rows, proposal: Proposal, originals: Tensor) -
     logits, is_selected = proposal.chosen, rows.is_selected_in_text
     log_probabilities = torch.log_softmax(logits.float(), dim=-1)
     entropies = -(log_probabilities.exp() * log_probabilities).sum(-1)
-    # No word is likelier than the original (a tie is a hit): on a CPU cheaper than `argmax`.
+    # A hit: no word is likelier than the original. On a CPU this is faster than `argmax`.
     is_hit = (logits <= logits.gather(-1, originals.unsqueeze(-1))).all(-1)
     return {
         "generator_hits": (is_hit & is_selected).sum(),

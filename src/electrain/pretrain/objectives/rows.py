@@ -1,6 +1,6 @@
 """The rows of a pretraining micro-batch, as tensors."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,28 +9,28 @@ from electrain.pretrain.objectives.masking import MaskedBatch
 
 
 class Rows(NamedTuple):
-    """Packed rows, the positions selected in them, and the random numbers that decide what happens there.
+    """Packed rows, the positions selected in them, and the random numbers for corrupting them.
 
     A field that is None applies to no row, and costs nothing.
 
     Attributes:
         token_ids: (batch, length) int64; the text.
         token_type_ids: (batch, length) int64.
-        attention_mask: (batch, length) bool, True at real tokens; None where every token is real.
+        attention_mask: (batch, length) bool, True at real tokens; None if every token is real.
         is_special: (batch, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
-        masked_ids: (batch, length) int64; what a masked language model reads.
-        positions: (batch, selected) int64; ascending; 0 in the slots that a row does not use.
-        is_selected: (batch, selected) bool; False in the slots that a row does not use.
+        masked_ids: (batch, length) int64; the input of a masked language model.
+        positions: (batch, selected) int64; ascending; 0 in slots that a row does not use.
+        is_selected: (batch, selected) bool; False in slots that a row does not use.
         uniforms: (batch, selected) float32 in [0, 1); each decides one draw of the generator.
-        temperature: () float32 that the generator's logits are divided by; None: 1.
-        base_ids: (batch, length) int64; the text after noise that needs no generator; None: the text itself.
-        is_missing: (batch, selected) bool; True where the discriminator sees [MASK] and no proposal.
-        is_kept: (batch, selected) bool; True where it sees the original, although a word was proposed.
+        temperature: () float32; divisor of the generator's logits; None means 1.
+        base_ids: (batch, length) int64; the text after noise that needs no generator; None for the text itself.
+        is_missing: (batch, selected) bool; True where the discriminator sees [MASK] instead of a proposed word.
+        is_kept: (batch, selected) bool; True where it sees the original word, although another was proposed.
         is_written: (batch, length) bool; True at tokens that the generator writes before anything is masked.
-        writing_uniforms: (batch, length) float32 in [0, 1); each decides one written token; None once they are written.
-        reversal: () float32; factor, its sign apart, of the discriminator's gradient when it reaches the generator
-            through relaxed words.
-        generator_alone: True in a stage of the generator's own, which leaves the discriminator out.
+        writing_uniforms: (batch, length) float32 in [0, 1); each decides one written token; None after writing.
+        reversal: () float32; absolute factor of the discriminator's gradient where it reaches the generator through
+            relaxed words.
+        generator_alone: True in the generator's own stage, which leaves the discriminator out.
     """
 
     token_ids: Tensor
@@ -52,12 +52,7 @@ class Rows(NamedTuple):
 
     def to(self, device: torch.device) -> "Rows":
         """The same rows on a device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True)
-            for name, value in self._asdict().items()
-            if isinstance(value, Tensor)
-        }
-        return self._replace(**moved)
+        return Rows._make(field.to(device, non_blocking=True) if isinstance(field, Tensor) else field for field in self)
 
     @property
     def originals(self) -> Tensor:
@@ -73,31 +68,31 @@ class Rows(NamedTuple):
 
     @property
     def is_shown(self) -> Tensor:
-        """(batch, selected) bool: the selected positions at which the discriminator is not shown [MASK]."""
+        """(batch, selected) bool: the selected positions at which the discriminator does not see [MASK]."""
         return self.is_selected if self.is_missing is None else self.is_selected & ~self.is_missing
 
     @property
     def is_played(self) -> Tensor:
-        """(batch, selected) bool: where the generator's word is shown in real text, a move of the adversarial game."""
+        """(batch, selected) bool: where the discriminator sees a proposed word in real text: the adversary's moves."""
         return self.is_shown & self.is_selected_in_text
 
     @property
     def is_detected(self) -> Tensor | None:
-        """(batch, length) bool: the real tokens that detection is asked about, which leaves [MASK] out; None: all."""
+        """(batch, length) bool: the tokens that detection scores, all real ones but [MASK]; None if all are scored."""
         if self.is_missing is None:
             return self.attention_mask
         is_shown = torch.ones_like(self.token_ids, dtype=torch.bool)
-        # A slot that a row does not use points at position 0 and writes the True that already stands there.
+        # An unused slot points at position 0, and writes the True that is already there.
         is_shown = is_shown.scatter(1, self.positions, ~(self.is_missing & self.is_selected))
         return is_shown if self.attention_mask is None else is_shown & self.attention_mask
 
     def tempered(self, logits: Tensor) -> Tensor:
-        """(...) float: the logits of the distribution that words are drawn from."""
+        """(...) float: the logits divided by the temperature, as words are drawn from."""
         return logits if self.temperature is None else logits.float() / self.temperature
 
 
 def rows_of(masked: MaskedBatch, *, with_padding: bool) -> Rows:
-    """A masked batch as tensors. Attention without a mask is faster, so rows that cannot be padded get none."""
+    """A masked batch as tensors. Rows that are never padded get no attention mask: attention is faster without one."""
     packed = masked.packed
     return Rows(
         token_ids=torch.from_numpy(packed.token_ids),

@@ -1,11 +1,12 @@
-"""Draws from the generator, and what becomes of the text."""
+"""Draws words from the generator, and puts them into the text."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Words whose chances are summed together before one of them is looked for; see docs/experiments.md, "Sampling".
+# Words in a block of the two-stage draw; see docs/experiments.md, "Sampling".
 BLOCK_WORDS = 256
+# The largest float32 below 1.
 LARGEST_UNIFORM = 1 - 2**-24
 
 
@@ -13,20 +14,21 @@ LARGEST_UNIFORM = 1 - 2**-24
 def sample_words(logits: Tensor, uniforms: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """One word per position from softmax(logits / temperature), by inverting its cumulative distribution.
 
-    In two stages, so that no cumulative sum runs over the whole vocabulary: which block of words, then which of it.
-
     Args:
-        logits: (..., vocabulary) float; taken to float32.
+        logits: (..., vocabulary) float; converted to float32.
         uniforms: (...) float32 in [0, 1).
         temperature: a number, or a () float32 tensor.
-    Returns: (...) int64. No gradient flows. A word of probability 0 is never drawn.
+    Returns: (...) int64, without gradient. A word of probability 0 is never drawn.
     """
+    # A cumulative sum over a whole vocabulary is slow. So the uniform number first chooses a block of words by the
+    # blocks' total weights, and its remainder then chooses a word of that block. One number decides both, so that a
+    # draw depends neither on the other rows nor on earlier draws.
     vocabulary = logits.shape[-1]
     padded = functional.pad(logits.float() / temperature, (0, -vocabulary % BLOCK_WORDS), value=-torch.inf)
     blocks = padded.view(*logits.shape[:-1], -1, BLOCK_WORDS)
     highest = blocks.amax((-1, -2)).unsqueeze(-1)
     block, rest = _invert((blocks - highest.unsqueeze(-1)).exp().sum(-1), uniforms)
-    # The chosen block is read from `logits`, so that the chances of all words need not be kept.
+    # The chosen block is computed again from `logits`, so that the weights of all words need not be kept in memory.
     words = block.unsqueeze(-1) * BLOCK_WORDS + torch.arange(BLOCK_WORDS, device=logits.device)
     scores = logits.gather(-1, words.clamp(max=vocabulary - 1)).float() / temperature
     chances = torch.where(words < vocabulary, (scores - highest).exp(), 0.0)
@@ -34,7 +36,10 @@ def sample_words(logits: Tensor, uniforms: Tensor, temperature: float | Tensor =
 
 
 def _invert(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """The (...) index drawn from (..., n) weights, none of weight 0, and what is left of the uniform number."""
+    """The (...) index drawn from (..., n) weights, never one of weight 0, and the remainder of the uniform number.
+
+    The remainder is the position within the chosen weight, again uniform in [0, 1).
+    """
     cumulative = weights.cumsum(-1)
     target = uniforms.unsqueeze(-1) * cumulative[..., -1:]
     index = (cumulative <= target).sum(-1, keepdim=True).clamp(max=weights.shape[-1] - 1)
@@ -45,25 +50,25 @@ def _invert(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def place_words(token_ids: Tensor, positions: Tensor, is_selected: Tensor, words: Tensor) -> Tensor:
-    """The rows with `words` standing at the selected positions.
+    """The rows with `words` at the selected positions.
 
     Args:
         token_ids: (batch, length) int64.
-        positions: (batch, selected) int64, distinct where selected.
+        positions: (batch, selected) int64; distinct where selected.
         is_selected: (batch, selected) bool.
         words: (batch, selected) int64.
     Returns: (batch, length) int64.
     """
-    # Unselected slots write what already stands at position 0, which is never selected.
+    # Unused slots point at position 0, which is never selected, and write the token that is already there.
     kept = torch.where(is_selected, words, token_ids.gather(1, positions))
     return token_ids.scatter(1, positions, kept)
 
 
 @torch.no_grad()
 def place_averaged_words(token_ids: Tensor, positions: Tensor, is_selected: Tensor, words: Tensor) -> Tensor:
-    """As `place_words`, where positions may collide: the ids drawn for one position are averaged and rounded down.
+    """As `place_words`, but the ids drawn for the same position are averaged and rounded down.
 
-    The averaged id is an unrelated word: a quirk of the reference implementation, for parity only.
+    The average is the id of an unrelated word. The reference implementation has this quirk; it is for parity only.
     """
     counted = is_selected.to(torch.int64)
     sums = torch.zeros_like(token_ids).scatter_add(1, positions, words * counted)

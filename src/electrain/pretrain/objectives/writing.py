@@ -1,4 +1,4 @@
-"""Passages that a causal generator writes: real words to begin with, then its own, one after another."""
+"""Passages that a causal generator writes: it continues real words with its own, one after another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class Sampling:
     """How each word of a passage is drawn.
 
     Attributes:
-        temperature: the logits are divided by it.
+        temperature: divisor of the logits.
         top_p: words are drawn from the likeliest ones that together have this probability; see `nucleus`.
-        never: ids that are not drawn: special tokens, which young weights would write too.
+        never: ids that are never drawn, such as special tokens, which untrained weights would write.
     """
 
     temperature: float = 1.0
@@ -36,23 +36,23 @@ def write_passages(
     *,
     table: Tensor | None = None,
 ) -> Tensor:
-    """(rows, length) int64: the rows with every token where `can_write` drawn anew, from left to right.
+    """(rows, length) int64: the rows with new tokens drawn, from left to right, wherever `can_write` is True.
 
-    Each token is drawn knowing all before it, the newly written ones included; keys and values are kept between
-    tokens, so that each costs one step.
+    Each token is drawn given all tokens before it, including newly written ones.
 
     Args:
         network: a `GPT2LMHeadModel`.
-        token_ids: (rows, length) int64; the prompt stands where `can_write` is False, and so may later tokens.
-        can_write: (rows, length) bool; never at the first place.
-        uniforms: (rows, length) float32 in [0, 1); decides each token, so that a passage can be written again.
-        table: (vocabulary, hidden) float; in place of the network's own embeddings and output layer.
+        token_ids: (rows, length) int64; the prompt, and any later tokens to keep, are where `can_write` is False.
+        can_write: (rows, length) bool; never at the first position.
+        uniforms: (rows, length) float32 in [0, 1); decides each token, so that the same passage can be written again.
+        table: (vocabulary, hidden) float; replaces the network's own embeddings and output layer.
     """
     written = token_ids.clone()
     places = torch.nonzero(can_write.any(0)).flatten().tolist()
     if not places:
         return written
     words_table = network.lm_head.weight if table is None else table
+    # The cache holds keys and values of the tokens read so far, so that each new token costs one short forward pass.
     cache, read = None, 0
     for place in range(places[0], places[-1] + 1):
         embeddings = functional.embedding(written[:, read:place], words_table)
@@ -67,9 +67,9 @@ def write_passages(
 
 
 def nucleus(logits: Tensor, top_p: float, temperature: float = 1.0) -> Tensor:
-    """(..., vocabulary) float: the logits, minus infinity but for the likeliest words that hold `top_p` of the chance.
+    """(..., vocabulary) float: the logits, minus infinity outside the smallest set of words of probability `top_p`.
 
-    The word with which the share is reached is kept. Source: Holtzman et al. 2020, section 3.1 (top-p sampling).
+    Source: Holtzman et al. 2020, section 3.1 (top-p sampling).
     """
     if top_p >= 1:
         return logits
