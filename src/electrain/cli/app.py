@@ -26,7 +26,7 @@ app = App(
     help="Pretrain your own ELECTRA on text in your own language or field, and use it.",
     version=__version__,
     version_flags=["--version"],
-    # Every flag is off by default, so its negative form would never be needed.
+    # Every flag is off by default, so that a negative form is never needed.
     default_parameter=Parameter(negative=()),
 )
 _WITHOUT_FIELDS = (preparing.tokenizer, preparing.prepare, training.report, training.fields)
@@ -41,7 +41,7 @@ VERBS = tuple(name for name in app if not name.startswith("-"))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command. Exits with code 2 and one line on stderr for a user's mistake, with 1 for a failure of ours."""
+    """Runs one command. A user's mistake prints one line on stderr and exits with code 2, other failures with 1."""
     given = sys.argv[1:] if arguments is None else arguments
     verb = f"electrain {given[0]}" if given and given[0] in VERBS else "electrain"
     try:
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     except CycloptsError as error:
         line = _in_one_line(error)
         _refuse(f"{verb}: {line}{' See' if line.endswith('?') else '; see'} {verb} --help")
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         sys.stderr.close()
         raise SystemExit(1) from None
     except OSError as error:
@@ -71,7 +71,7 @@ def _refuse(line: str) -> NoReturn:
 
 
 def _in_one_line(error: CycloptsError) -> str:
-    """What is wrong with the words of a command; cyclopts' own texts end in full stops and name Python types."""
+    """The mistake in a command, in our words: those of cyclopts name Python types."""
     if isinstance(error, UnknownCommandError) and error.unused_tokens:
         return f"there is no verb '{error.unused_tokens[0]}'{suggestion(error.unused_tokens[0], VERBS)}"
     if isinstance(error, UnknownOptionError):

@@ -1,4 +1,4 @@
-"""The verbs that ask a trained model: `evaluate` and `predict`, and which of their options each task reads."""
+"""The verbs that use a trained model, `evaluate` and `predict`, and the options that each task reads."""
 
 import json
 import typing

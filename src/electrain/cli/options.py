@@ -1,4 +1,4 @@
-"""What several verbs share: the types of their options, and how they print a result."""
+"""Code that several verbs share: types of options, checks of options, and printing a result."""
 
 import difflib
 import inspect
@@ -50,14 +50,14 @@ def options_of(verb: Callable[..., None]) -> list[str]:
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """The end of a message that offers the known word nearest to a misspelt one, or "" where none is near."""
+    """The end of a message, which suggests the known word nearest to a misspelt one; "" if none is near."""
     nearest = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
-# cyclopts calls a verb's validator with the arguments that stand on the command line, without the defaults.
+# cyclopts calls a verb's validator with the arguments of the command line only, without the defaults.
 def refuse_unknown_options(verb: Callable[..., None]) -> Callable[..., None]:
-    """A validator for verbs that take --SECTION.FIELD VALUE, for which cyclopts lets every other flag pass too.
+    """A validator for verbs that take --SECTION.FIELD VALUE, for which cyclopts accepts every flag.
 
     Returns: a function that raises ConfigurationError at the first flag without a section.
     """

@@ -1,4 +1,4 @@
-"""The verbs that turn text into what pretraining reads: `tokenizer` and `prepare`."""
+"""The verbs that prepare text for pretraining: `tokenizer` and `prepare`."""
 
 from pathlib import Path
 

@@ -42,11 +42,11 @@ def read_toml(path: Path) -> Tables:
 
 
 def parse_overrides(arguments: Sequence[str]) -> Tables:
-    """The tables that `--section.field value` or `--section.field=value` arguments describe.
+    """The tables of arguments such as `--section.field value` or `--section.field=value`.
 
-    Values are parsed as TOML where possible, and are strings otherwise. A repeated field becomes a list.
+    A value is parsed as TOML, or is a string if that fails. A repeated field becomes a list.
 
-    Raises: ConfigurationError: an argument is not such a field, or has no value.
+    Raises: ConfigurationError: an argument is not a field, or has no value.
     """
     tables: Tables = {}
     index = 0
@@ -80,7 +80,7 @@ def _parse_value(text: str) -> Any:
 
 
 def merge_tables(below: Tables, above: Tables) -> Tables:
-    """The tables of `below`, with the fields of `above` in place of theirs."""
+    """The tables of `below`, overridden by the fields of `above`."""
     merged = {section: dict(table) for section, table in below.items()}
     for section, table in above.items():
         merged.setdefault(section, {}).update(table)
@@ -92,16 +92,14 @@ def build_configuration(kind: type[T], tables: Tables, where: str) -> T:
 
     Args:
         kind: dataclass whose fields are sections, each of them a dataclass.
-        where: where the tables come from, for messages.
+        where: source of the tables, for messages.
     Raises: ConfigurationError: a section or field is unknown or missing, a value has the wrong type or is not among the
-        choices, or a dataclass refuses its values. For an unknown name, the nearest known one is suggested.
+        choices, or a dataclass refuses its values. For an unknown name, the message suggests the nearest known one.
     """
     sections = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _require_known(tables, sections, "section", where)
     hints = typing.get_type_hints(kind)
-    values = {}
-    for name in sections:
-        values[name] = _build_section(hints[name], tables.get(name, {}), f"{where}: [{name}]")
+    values = {name: _build_section(hints[name], tables.get(name, {}), f"{where}: [{name}]") for name in sections}
     try:
         return kind(**values)
     except ValueError as error:
@@ -178,7 +176,7 @@ def _to_toml_value(value: Any) -> str:
 
 
 def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[str]:
-    """The differences between two configurations of the same kind, one phrase for each field that is not in `but`."""
+    """The differences between two configurations of a kind, one phrase for each field that is not in `but`."""
     found = []
     for section in dataclasses.fields(earlier):
         old, new = getattr(earlier, section.name), getattr(now, section.name)
@@ -210,7 +208,7 @@ class FieldDescription:
         section: name of its section.
         name: name of the field in a TOML file.
         text: its description, from the docstring of the section's dataclass.
-        choices: the values that it may have, or () if it is not limited to a list.
+        choices: the values that it may have; () if any value is possible.
         default: its default as TOML, or "required".
     """
 
@@ -224,7 +222,9 @@ class FieldDescription:
 def field_descriptions(kind: type[Any]) -> list[FieldDescription]:
     """Every field of a configuration, in the order of its sections."""
     found = []
-    for section, part in _sections(kind).items():
+    parts = typing.get_type_hints(kind)
+    for section in (field.name for field in dataclasses.fields(kind)):
+        part = parts[section]
         hints, texts = typing.get_type_hints(part), _field_texts(part)
         for field in dataclasses.fields(part):
             default = "required" if field.default is dataclasses.MISSING else _to_toml_value(field.default)
@@ -242,11 +242,6 @@ def describe_fields(kind: type[Any]) -> str:
         default = "[required]" if field.default == "required" else f"[default: {field.default}]"
         lines.append(f"{flag}: {field.text}{choices} {default}")
     return "\n".join(lines)
-
-
-def _sections(kind: type[Any]) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
-    return {section.name: hints[section.name] for section in dataclasses.fields(kind)}
 
 
 def _choices(hint: Any) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How a model is read: from its folder, or from the Hugging Face hub, which is asked once. Its code is never run."""
+"""Reads models from a folder or the Hugging Face hub, without repeated requests and without running their code."""
 
 import functools
 import re
@@ -13,24 +13,22 @@ _CACHED_FILES = ("config.json", "tokenizer_config.json")
 
 
 def reading_options(source: str, kind: type[ElectrainError] = CheckpointError) -> dict[str, Any]:
-    """What every `from_pretrained` of a folder, or of `owner/name` on the hub, is called with.
+    """The options of every `from_pretrained` of a folder, or of `owner/name` on the hub.
 
-    Left out, `trust_remote_code` makes transformers ask on standard input, where texts to predict may answer "yes" and
-    run the model's own Python code. Left out, `local_files_only` makes it ask the hub again and again for a folder that
-    is not there.
-
-    Raises: CheckpointError, or `kind`: no such folder, and nothing on the hub under this name.
+    Raises: CheckpointError, or `kind`: there is no such folder, and no such model on the hub.
     """
+    # Without `trust_remote_code`, transformers asks on standard input, where a text to predict may answer "yes" and run
+    # the model's own Python code. Without `local_files_only`, it repeats its requests for a folder that is missing.
     return {"trust_remote_code": False, "local_files_only": _is_read_locally(source, kind)}
 
 
 def is_hub_name(source: str) -> bool:
-    """Whether `source` could be a model on the hub, OWNER/NAME. A path that exists is never taken for one."""
+    """True if `source` could be a model on the hub, OWNER/NAME, and is no existing path."""
     return bool(_HUB_NAME.fullmatch(source)) and not Path(source).exists()
 
 
 def require_source(source: str, kind: type[ElectrainError] = CheckpointError) -> None:
-    """Raises `kind` for what is neither a path nor could be a model on the hub; asks nobody."""
+    """Raises `kind` unless `source` is an existing path or could be a model on the hub. Makes no request."""
     if not Path(source).exists() and not is_hub_name(source):
         raise kind(
             f"{source}: no such folder; give the folder of a run or of a model, or a model of the hub as OWNER/NAME"
@@ -38,7 +36,7 @@ def require_source(source: str, kind: type[ElectrainError] = CheckpointError) ->
 
 
 def reason_of(error: Exception) -> str:
-    """Why a folder cannot be read, in one line, from what transformers raised."""
+    """The reason why transformers cannot read a folder, in one line."""
     if "trust_remote_code" in str(error):
         return "it needs Python code of the model's own, which electrain never runs"
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
@@ -61,13 +59,13 @@ def _is_read_locally(source: str, kind: type[ElectrainError]) -> bool:
 
 @functools.cache
 def _why_not_from_the_hub(name: str) -> str:
-    """Why the hub does not give a model; empty: it does. One short question per name and process, without retries."""
+    """The reason why the hub does not give a model; "" if it does. One short request per name, without retries."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
         get_hf_file_metadata(hf_hub_url(name, _CACHED_FILES[0]), timeout=_TIMEOUT_SECONDS)
-    except EntryNotFoundError:  # the model is there, without this file
+    except EntryNotFoundError:  # the hub has the model, but not this file
         return ""
     except GatedRepoError:
         return "its owner on the hub must first grant you access"
@@ -75,6 +73,6 @@ def _why_not_from_the_hub(name: str) -> str:
         return "the hub knows no such model"
     except HfHubHTTPError as error:
         return f"the hub answers with status {error.response.status_code}"
-    except Exception as error:  # whatever the HTTP library of this version raises where there is no network
+    except Exception as error:  # without a network, the exception depends on the HTTP library
         return f"the hub cannot be reached: {' '.join(str(error).split())[:100] or type(error).__name__}"
     return ""

@@ -1,4 +1,4 @@
-"""Output folders: what made them, what they were made from, and whether they are finished."""
+"""Output folders: their manifests, replacing files and folders safely, and beginning or resuming a run in one."""
 
 import errno
 import hashlib
@@ -18,7 +18,7 @@ from electrain.foundation.errors import ElectrainError, RunDirectoryError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
-# Changes nothing but memory, speed, rounding and what dropout draws: a run whose memory was full can go on with less.
+# It changes only memory, speed, rounding and the draws of dropout. A run whose memory was full can resume with less.
 MAY_CHANGE = "micro_batch_rows"
 
 
@@ -27,10 +27,10 @@ class Manifest:
     """The content of `manifest.json`.
 
     Attributes:
-        kind: what the folder holds: tokenizer | shards | run | fine-tuning.
+        kind: kind of the folder: tokenizer | shards | run | fine-tuning.
         finished: False while the stage is still writing.
-        inputs: hashes of what the folder was made from, by name.
-        facts: numbers and settings worth knowing, by name.
+        inputs: hashes of the stage's inputs, by name.
+        facts: further numbers and settings, by name.
     """
 
     kind: str
@@ -40,13 +40,14 @@ class Manifest:
 
 
 def write_text_durably(path: Path, text: str) -> None:
-    """Replaces the file at `path` by `text` so that a crash leaves the old content or the new, never a part."""
+    """Replaces the content of a file by `text`. A crash leaves either the old content or the new one."""
     write_bytes_durably(path, text.encode("utf-8"))
 
 
 def write_bytes_durably(path: Path, content: bytes) -> None:
-    """As `write_text_durably`, for bytes. Raises OSError when the disk is full; the old file stays."""
+    """As `write_text_durably`, for bytes. Raises: OSError: the disk is full; the old file stays."""
     temporary = path.with_name(f".{path.name}.writing")
+    # A rename is atomic, but without the sync the new name could reach the disk before the content does.
     with open(temporary, "wb") as file:
         file.write(content)
         file.flush()
@@ -56,7 +57,7 @@ def write_bytes_durably(path: Path, content: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes renames inside `directory` survive a power cut."""
+    """Makes the renames inside a folder survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -66,17 +67,16 @@ def sync_directory(directory: Path) -> None:
 
 @contextmanager
 def replaced_directory(directory: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder that takes the name `directory` when the block ends without an exception.
+    """Yields an empty temporary folder, which takes the place of `directory` if the block ends without an exception.
 
-    Files are synced before the rename, so `directory` is whole or absent (or the old one) at any moment. Every file
-    gets the permissions that the umask grants.
+    At any moment `directory` is complete, new or old, or it is absent. Every file gets the umask's permissions.
     """
     temporary = directory.with_name(f".{directory.name}.writing")
     if temporary.exists():
         shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
-    # safetensors creates its files readable by their owner alone, so that a service's own user could not read a model.
-    # The new folder shows what the umask grants; asking for the umask itself would change it for other threads.
+    # safetensors makes files that only their owner can read, so that the user of a service could not read a model. The
+    # new folder shows what the umask grants. Reading the umask itself means changing it, also for other threads.
     granted = temporary.stat().st_mode & 0o666
     yield temporary
     for path in temporary.rglob("*"):
@@ -87,6 +87,7 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
         else:
             sync_directory(path)
     sync_directory(temporary)
+    # A rename cannot replace a folder that is not empty, so the old one is moved aside and removed last.
     if directory.exists():
         old = directory.with_name(f".{directory.name}.old")
         if old.exists():
@@ -115,7 +116,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 def read_manifest(directory: Path, kind: str) -> Manifest:
     """Reads the manifest of a finished or unfinished folder of the given kind.
 
-    Raises: RunDirectoryError: no folder, no manifest, a damaged one, one of another kind or of a newer format.
+    Raises: RunDirectoryError: the folder or its manifest is missing, damaged, of another kind or of a newer format.
     """
     path = directory / MANIFEST_NAME
     if not directory.is_dir():
@@ -138,10 +139,7 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
 
 
 def require_empty(directory: Path) -> None:
-    """Creates `directory`, or accepts an empty one.
-
-    Raises: RunDirectoryError: it is a file, or holds anything at all.
-    """
+    """Creates `directory`, or accepts an empty one. Raises: RunDirectoryError: it is a file, or is not empty."""
     if directory.exists() and not directory.is_dir():
         raise RunDirectoryError(f"{directory}: is a file; give the name of a new folder")
     if directory.is_dir() and any(directory.iterdir()):
@@ -162,22 +160,21 @@ def begins(
     *,
     resume: bool,
 ) -> bool:
-    """False where `directory` holds this very run, to be resumed; True where it is new, with its configuration alone.
+    """True if the run is new, and its configuration is now written; False if `directory` holds it, to be resumed.
 
-    Resumed, all of the configuration is to be as it was, but for `MAY_CHANGE`.
+    A resumed run must have the configuration that it began with, except for `MAY_CHANGE`.
 
     Args:
         inputs: see `Manifest`.
         config: the run's configuration, a dataclass.
-        first_files: names of what a run writes before it trains, the manifest last.
-        hints: by "[section] field", what to do instead of changing that field.
-    Raises: RunDirectoryError: it holds another run, or, without `resume`, anything at all.
+        first_files: names of the files that a run writes before it trains, with the manifest last.
+        hints: advice for changed fields, by "[section] field".
+    Raises: RunDirectoryError: the folder holds another run or, without `resume`, anything at all.
     """
     if not resume and directory.is_dir() and any(directory.iterdir()):
-        raise RunDirectoryError(
-            f"{directory}: is not empty; give a new folder, or --resume to go on with the run in it"
-        )
+        raise RunDirectoryError(f"{directory}: is not empty; give a new folder, or --resume to continue the run in it")
     path = directory / CONFIGURATION_NAME
+    # The manifest is the last of the first files: without it, the run was stopped before it began.
     if not (directory / MANIFEST_NAME).exists():
         if _is_as_written(path, type(config)):
             _remove_first_files(directory, first_files)
@@ -187,7 +184,7 @@ def begins(
     manifest = read_manifest(directory, kind)
     for name, value in inputs.items():
         if manifest.inputs.get(name) != value:
-            raise RunDirectoryError(f"{directory}: {name} changed since the run was begun; resume with the same {name}")
+            raise RunDirectoryError(f"{directory}: {name} changed since the run began; resume with the same {name}")
     earlier = build_configuration(type(config), read_toml(path), str(path))
     for difference in differences(earlier, config, but=(MAY_CHANGE,)):
         field = " ".join(difference.split()[:2])
@@ -199,7 +196,7 @@ def begins(
 
 
 def _is_as_written(path: Path, kind: type[Any]) -> bool:
-    """False for a configuration that somebody wrote by hand: what stands beside it may be theirs too."""
+    """True if a run wrote the configuration. Beside one that somebody wrote by hand, other files may be theirs too."""
     if not path.exists():
         return path.with_name(f".{path.name}.writing").exists()
     try:
@@ -210,7 +207,7 @@ def _is_as_written(path: Path, kind: type[Any]) -> bool:
 
 @contextmanager
 def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) -> Iterator[None]:
-    """Where the run cannot be built, the first process removes its first files: no mended command finds them."""
+    """If the run cannot be built, the first process removes its first files, so that a corrected command can follow."""
     try:
         yield
     except ElectrainError:
@@ -220,7 +217,7 @@ def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) 
 
 
 def _remove_first_files(directory: Path, names: set[str]) -> None:
-    """Empties a folder that holds nothing but what a run writes before it trains: `names`, whole or half written."""
+    """Empties a folder that holds only the files of these names, complete or partly written."""
     ours = names | {f".{name}.writing" for name in names}
     found = list(directory.iterdir()) if directory.is_dir() else []
     if any(path.name not in ours for path in found):
