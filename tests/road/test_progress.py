@@ -32,7 +32,7 @@ def test_a_terminal_gets_one_moving_line(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     with Progress("reading", "rows", 10) as shown:
-        shown.advance(4, "AUC 0.612")
+        shown.update(4, "AUC 0.612")
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "reading: 4 of 10 rows, AUC 0.612" in text
 

@@ -49,26 +49,22 @@ def parse_overrides(arguments: Sequence[str]) -> Tables:
     Raises: ConfigurationError: an argument is not a field, or has no value.
     """
     tables: Tables = {}
-    index = 0
-    while index < len(arguments):
-        name, equals, value = arguments[index].partition("=")
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
         section, dot, field = name.removeprefix("--").partition(".")
         if not name.startswith("--") or not dot:
             raise ConfigurationError(f"'{name}' is not expected here; a field is set by --SECTION.FIELD VALUE")
-        if not equals:
-            index += 1
-            if index >= len(arguments):
-                raise ConfigurationError(f"{name}: has no value; write {name} VALUE")
-            value = arguments[index]
+        following = value if equals else next(words, None)
+        if following is None:
+            raise ConfigurationError(f"{name}: has no value; write {name} VALUE")
         table = tables.setdefault(section.replace("-", "_"), {})
         field = field.replace("-", "_")
-        parsed = _parse_value(value)
+        parsed = _parse_value(following)
         if field in table:
             earlier = table[field] if isinstance(table[field], list) else [table[field]]
-            table[field] = [*earlier, parsed]
-        else:
-            table[field] = parsed
-        index += 1
+            parsed = [*earlier, parsed]
+        table[field] = parsed
     return tables
 
 

@@ -58,9 +58,9 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, count: int, details: str = "") -> None:
+    def advance(self, count: int) -> None:
         """Shows that `count` more units are done."""
-        self.update(self.done + count, details)
+        self.update(self.done + count)
 
     def update(self, done: int, details: str = "") -> None:
         """Shows that `done` units are done, with details in words."""

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from electrain.data.shards.rows import PackedBatch, RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
 from electrain.foundation.errors import ConfigurationError
-from electrain.models.backbones import EncoderConfig, encoder_configuration, generator_encoder
+from electrain.foundation.progress import say
+from electrain.models.backbones import EncoderConfig, backbone_of, encoder_configuration, generator_encoder, sizes_of
 from electrain.models.discriminator import Discriminator
 from electrain.models.embedding_sharing import build_generator
+from electrain.models.folders import configuration_of
 from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
 from electrain.models.starting_weights import (
@@ -99,6 +101,33 @@ def generator_sizes(config: PretrainConfig) -> EncoderConfig:
         return dataclasses.replace(sizes, **{name: number for name, number in numbers.items() if number})
     except ValueError as error:
         raise ConfigurationError(f"[generator] {error}") from error
+
+
+def sized_as_started(config: PretrainConfig, tell: Callable[[str], None] = say) -> PretrainConfig:
+    """The configuration, with the generator's sizes replaced by those of the weights that [start] generator names.
+
+    Released small generators differ: Google's has the full width of the discriminator, the Chinese one a quarter of
+    it, and the paper says a quarter. The config.json of the weights is right by definition.
+
+    Raises: ConfigurationError: [generator] gives other sizes in numbers. CheckpointError: there are no such weights.
+    """
+    source, choice = config.start.generator, config.generator
+    is_trained = config.training.objective == "replaced-token-detection" and choice.kind in ("masked", "causal")
+    if not source or not is_trained:
+        return config
+    theirs = configuration_of(source)
+    if backbone_of(theirs) is None:
+        return config  # reading the weights will refuse them with the reason
+    wanted: dict[str, Any] = sizes_of(theirs)
+    ours = generator_sizes(config)
+    if all(getattr(ours, name) == size for name, size in wanted.items()):
+        return config
+    said = ", ".join(f"{name} = {size}" for name, size in wanted.items())
+    if any(getattr(choice, name) not in (0, size) for name, size in wanted.items()):
+        flags = " ".join(f"--generator.{name.replace('_', '-')} {size}" for name, size in wanted.items())
+        raise ConfigurationError(f"[generator]: {source} has other sizes than the configuration; give {flags}")
+    tell(f"the generator takes its sizes from {source}: {said}; size_fraction = {choice.size_fraction:g} is not read")
+    return dataclasses.replace(config, generator=dataclasses.replace(choice, **wanted))
 
 
 def proposal_settings(config: PretrainConfig, special_ids: SpecialIds) -> ProposalSettings:

@@ -84,9 +84,6 @@ PAPER_COSTS: Costs = {
 }
 
 
-Run = Callable[[Any, int], Tensor]
-
-
 @dataclass(frozen=True)
 class NetworkPass:
     """How a training step runs a network, or one head of it.
@@ -98,50 +95,8 @@ class NetworkPass:
     """
 
     module: nn.Module
-    run: Run
+    run: Callable[[Any, int], Tensor]
     trains: bool = True
-
-
-def _detection(length: int) -> Run:
-    def run(module: Any, rows: int) -> Tensor:
-        ids = torch.zeros(rows, length, dtype=torch.long)
-        logits: Tensor = module(ids, ids, None)
-        return logits
-
-    return run
-
-
-def _prediction(length: int, positions: int, depths: tuple[int, ...] = ()) -> Run:
-    """Log-probabilities of words at some positions of each row, after each of the depths."""
-
-    def run(module: Any, rows: int) -> Tensor:
-        ids = torch.zeros(rows, length, dtype=torch.long)
-        logits = module.propose(ids, ids, None, ids[:, :positions], depths)[1]
-        return torch.stack([torch.log_softmax(one.float(), dim=-1) for one in logits])
-
-    return run
-
-
-def _correction(positions: int) -> Run:
-    """The correction head alone, at some positions of each row."""
-
-    def run(module: Any, rows: int) -> Tensor:
-        hidden = torch.zeros(rows, positions, module.configuration.hidden_size)
-        logits = module.correction(hidden, module.word_embeddings.weight)
-        return torch.log_softmax(logits.float(), dim=-1)
-
-    return run
-
-
-def _relaxation(positions: int) -> Run:
-    """Relaxed words times the discriminator's table."""
-
-    def run(module: Any, rows: int) -> Tensor:
-        table = module.word_embeddings.weight
-        product: Tensor = torch.zeros(rows, positions, table.shape[0]) @ table
-        return product
-
-    return run
 
 
 def passes_of(
@@ -152,19 +107,39 @@ def passes_of(
     The discriminator comes first. Writing passages is left out: it costs about as much as one forward pass of the
     generator over the written rows.
     """
-    prediction = _prediction(sequence_length, masked_positions)
+    length, selected = sequence_length, masked_positions
+
+    def detect(module: Any, rows: int) -> Tensor:
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        logits: Tensor = module(ids, ids, None)
+        return logits
+
+    def predict(module: Any, rows: int) -> Tensor:
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        depths = () if isinstance(objective, MaskedLanguageModelling) else objective.proposals.depths
+        logits = module.propose(ids, ids, None, ids[:, :selected], depths)[1]
+        return torch.stack([torch.log_softmax(one.float(), dim=-1) for one in logits])
+
+    def correct(module: Any, rows: int) -> Tensor:
+        assert isinstance(objective, ReplacedTokenDetection)
+        places = length if objective.judge.correction_at == "all" else selected
+        hidden = torch.zeros(rows, places, module.configuration.hidden_size)
+        return torch.log_softmax(module.correction(hidden, module.word_embeddings.weight).float(), dim=-1)
+
+    def relax(module: Any, rows: int) -> Tensor:
+        table: Tensor = module.word_embeddings.weight
+        return torch.zeros(rows, selected, table.shape[0]) @ table
+
     if isinstance(objective, MaskedLanguageModelling):
-        return [NetworkPass(objective.model, prediction)]
-    judge, proposals = objective.discriminator, objective.proposals
-    passes = [NetworkPass(judge, _detection(sequence_length))]
+        return [NetworkPass(objective.model, predict)]
+    judge = objective.discriminator
+    passes = [NetworkPass(judge, detect)]
     if not isinstance(objective.generator, UnigramGenerator):
-        prediction = _prediction(sequence_length, masked_positions, proposals.depths)
-        passes.append(NetworkPass(objective.generator, prediction, objective.trains_generator))
+        passes.append(NetworkPass(objective.generator, predict, objective.trains_generator))
     if judge.correction is not None:
-        scored = sequence_length if objective.judge.correction_at == "all" else masked_positions
-        passes.append(NetworkPass(judge, _correction(scored)))
-    if proposals.training in ("gumbel", "mixture"):
-        passes.append(NetworkPass(judge, _relaxation(masked_positions)))
+        passes.append(NetworkPass(judge, correct))
+    if objective.proposals.training in ("gumbel", "mixture"):
+        passes.append(NetworkPass(judge, relax))
     return passes
 
 

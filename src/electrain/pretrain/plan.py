@@ -10,7 +10,7 @@ from torch import nn
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.embedding_sharing import count_parameters
-from electrain.pretrain.build import build_objective, most_masked
+from electrain.pretrain.build import build_objective, most_masked, sized_as_started
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.flops import (
     PAPER_MASKED_FRACTION,
@@ -21,7 +21,6 @@ from electrain.pretrain.flops import (
     training_flops_per_row,
 )
 from electrain.pretrain.hardware import Hardware
-from electrain.pretrain.starting_sizes import sized_as_started
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1

@@ -35,6 +35,7 @@ from electrain.pretrain.build import (
     load_starting_weights,
     micro_batches,
     most_masked,
+    sized_as_started,
     vocabulary_of,
 )
 from electrain.pretrain.configuration import PretrainConfig
@@ -43,7 +44,6 @@ from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
-from electrain.pretrain.starting_sizes import sized_as_started
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun, compile_or_say_why_not
 from electrain.training.optimizer import build_optimizers

@@ -34,24 +34,17 @@ class AdamWithoutBiasCorrection(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:
-            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if not parameters:
-                continue
-            gradients: list[Tensor] = [parameter.grad for parameter in parameters]
-            for parameter in parameters:
-                if not self.state[parameter]:
-                    self.state[parameter]["exp_avg"] = torch.zeros_like(parameter)
-                    self.state[parameter]["exp_avg_sq"] = torch.zeros_like(parameter)
-            # The moments and the update of all parameters in a few calls: one call per parameter is slow on a GPU.
-            first = [self.state[parameter]["exp_avg"] for parameter in parameters]
-            second = [self.state[parameter]["exp_avg_sq"] for parameter in parameters]
-            torch._foreach_lerp_(first, gradients, 1 - BETAS[0])
-            torch._foreach_mul_(second, BETAS[1])
-            torch._foreach_addcmul_(second, gradients, gradients, 1 - BETAS[1])
-            denominators = torch._foreach_sqrt(second)
-            torch._foreach_add_(denominators, EPSILON)
-            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_addcdiv_(parameters, first, denominators, -group["lr"])
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+                first, second = state["exp_avg"], state["exp_avg_sq"]
+                first.lerp_(parameter.grad, 1 - BETAS[0])
+                second.mul_(BETAS[1]).addcmul_(parameter.grad, parameter.grad, value=1 - BETAS[1])
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.addcdiv_(first, second.sqrt().add_(EPSILON), value=-group["lr"])
 
 
 Named = list[tuple[str, nn.Parameter]]

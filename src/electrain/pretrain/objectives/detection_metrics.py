@@ -29,18 +29,15 @@ class DetectionMetrics:
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def detection_metrics(
-    scores: NDArray[np.floating], is_replaced: NDArray[np.bool_], *, threshold: float = 0.0
-) -> DetectionMetrics:
+def detection_metrics(scores: NDArray[np.floating], is_replaced: NDArray[np.bool_]) -> DetectionMetrics:
     """Precision, recall, AUC and base rate of a detector.
 
     Args:
-        scores: (tokens,) float of the scored tokens; a larger score means more likely replaced.
+        scores: (tokens,) float; logits of the scored tokens. A token of a positive score counts as detected.
         is_replaced: (tokens,) bool; the labels.
-        threshold: score above which a token counts as detected; 0 for logits, 0.5 for probabilities.
     """
     scores, is_replaced = np.ravel(scores), np.ravel(is_replaced).astype(bool)
-    is_called = scores > threshold
+    is_called = scores > 0
     hits = np.count_nonzero(is_called & is_replaced)
     called, replaced = np.count_nonzero(is_called), np.count_nonzero(is_replaced)
     return DetectionMetrics(
