@@ -198,21 +198,13 @@ def require_at_least(name: str, value: float, least: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FieldDescription:
-    """One field of a configuration, as help and documents show it.
-
-    Attributes:
-        section: name of its section.
-        name: name of the field in a TOML file.
-        text: its description, from the docstring of the section's dataclass.
-        choices: the values that it may have; () if any value is possible.
-        default: its default as TOML, or "required".
-    """
+    """One field of a configuration, as help and documents show it."""
 
     section: str
-    name: str
-    text: str
-    choices: tuple[str, ...]
-    default: str
+    name: str  # as in a TOML file
+    text: str  # from the docstring of the section's dataclass
+    choices: tuple[str, ...]  # the values that it may have; () if any value is possible
+    default: str  # as TOML, or "required"
 
 
 def field_descriptions(kind: type[Any]) -> list[FieldDescription]:

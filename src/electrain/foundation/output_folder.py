@@ -24,19 +24,12 @@ MAY_CHANGE = "micro_batch_rows"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The content of `manifest.json`.
+    """The content of `manifest.json`."""
 
-    Attributes:
-        kind: kind of the folder: tokenizer | shards | run | fine-tuning.
-        finished: False while the stage is still writing.
-        inputs: hashes of the stage's inputs, by name.
-        facts: further numbers and settings, by name.
-    """
-
-    kind: str
-    finished: bool
-    inputs: dict[str, str]
-    facts: dict[str, Any]
+    kind: str  # tokenizer | shards | run | fine-tuning
+    finished: bool  # False while the stage is still writing
+    inputs: dict[str, str]  # hashes of the stage's inputs, by name
+    facts: dict[str, Any]  # further numbers and settings, by name
 
 
 def write_text_durably(path: Path, text: str) -> None:

@@ -30,15 +30,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """One figure. It is left out if the journal has none of its curves.
-
-    Attributes:
-        unit: label of the vertical axis. The axis of a "fraction" begins at 0.
-    """
+    """One figure. It is left out if the journal has none of its curves."""
 
     title: str
     caption: str
-    unit: str
+    unit: str  # label of the vertical axis. The axis of a "fraction" begins at 0.
     curves: tuple[Curve, ...]
 
 

@@ -188,16 +188,11 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the corruption of rows needs from the tokenizer.
+    """What the corruption of rows needs from the tokenizer."""
 
-    Attributes:
-        size: number of tokens.
-        mask_id: id of [MASK].
-        continues_word: (size,) bool; True for pieces such as ##ing. Noise by words needs it.
-    """
-
-    size: int
+    size: int  # number of tokens
     mask_id: int
+    # (size,) bool; True for pieces such as ##ing. Noise by words needs it.
     continues_word: NDArray[np.bool_] | None = None
 
 

@@ -86,17 +86,12 @@ PAPER_COSTS: Costs = {
 
 @dataclass(frozen=True)
 class NetworkPass:
-    """How a training step runs a network, or one head of it.
-
-    Attributes:
-        module: the network.
-        run: from `module`, or a copy of it without data, and a number of rows without padding to the result.
-        trains: False if there is no backward pass, as for a frozen generator.
-    """
+    """How a training step runs a network, or one head of it."""
 
     module: nn.Module
+    # From `module`, or a copy of it without data, and a number of rows without padding to the result
     run: Callable[[Any, int], Tensor]
-    trains: bool = True
+    trains: bool = True  # False if there is no backward pass, as for a frozen generator
 
 
 def passes_of(

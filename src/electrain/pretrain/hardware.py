@@ -22,21 +22,13 @@ UTILISATION_OF_MEASURED = 0.6
 
 @dataclass(frozen=True)
 class Hardware:
-    """One device.
+    """One device."""
 
-    Attributes:
-        name: name on the command line.
-        float32_flops: operations per second of float32 matrix products, 2 m n k each, without TF32.
-        bfloat16_flops: the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16.
-        memory_bytes: memory of the device.
-        utilisation: assumed fraction of these rates that training reaches.
-    """
-
-    name: str
-    float32_flops: float
-    bfloat16_flops: float
+    name: str  # as on the command line
+    float32_flops: float  # operations per second of float32 matrix products, 2 m n k each, without TF32
+    bfloat16_flops: float  # the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16
     memory_bytes: float
-    utilisation: float = UTILISATION_OF_NOMINAL
+    utilisation: float = UTILISATION_OF_NOMINAL  # assumed fraction of these rates that training reaches
 
     @property
     def dtype(self) -> torch.dtype:

@@ -42,54 +42,40 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of training, by both conventions of `electrain.pretrain.flops`.
+    """Operations of training, by both conventions of `electrain.pretrain.flops`."""
 
-    Attributes:
-        per_row, per_step, per_run: operations that the machine performs.
-        per_run_as_in_paper: by the convention of the ELECTRA paper, to compare with its table 8.
-    """
-
+    # The operations that the machine performs:
     per_row: float
     per_step: float
     per_run: float
-    per_run_as_in_paper: float
+    per_run_as_in_paper: float  # by the paper's convention, to compare with its table 8
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. `total` is the sum of weights, gradients, Adam's moments and activations.
-
-    Attributes:
-        activations: bytes that autograd keeps for a micro-batch of `micro_batch_rows`.
-        largest_micro_batch_rows: the largest power of two that fits the hardware; 0 if not even one row does.
-    """
+    """Bytes on one device. `total` is the sum of weights, gradients, Adam's moments and activations."""
 
     weights: int
     gradients: int
     adam_moments: int
     micro_batch_rows: int
-    activations: int
+    activations: int  # bytes that autograd keeps for a micro-batch of `micro_batch_rows`
     total: int
-    largest_micro_batch_rows: int | None
+    largest_micro_batch_rows: int | None  # the largest power of two that fits the hardware; 0 if not even one row does
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Time on named hardware: operations / (devices x rate x utilisation).
-
-    Attributes:
-        flops_per_second: nominal or measured rate of one device, in the run's precision.
-        utilisation: assumed fraction of that rate.
-        price: hours x devices x price per hour, in the currency of that price; None without a price per hour.
-    """
+    """Time on named hardware: operations / (devices x rate x utilisation)."""
 
     hardware: str
     devices: int
     precision: str
-    flops_per_second: float
-    utilisation: float
+    flops_per_second: float  # nominal or measured rate of one device, in the run's precision
+    utilisation: float  # assumed fraction of that rate
     tokens_per_second: float
     hours: float
+    # hours x devices x price per hour, in the currency of that price; None without a price per hour
     price: float | None
 
 

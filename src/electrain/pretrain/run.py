@@ -60,21 +60,13 @@ EXAMPLES_PER_RUN = 20
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
-
-    Attributes:
-        step: number of steps taken.
-        is_finished: False if it stopped before its last step.
-        is_failed: True if it stopped by itself, because too many updates were refused.
-        is_first: True in the process that prints.
-        metrics: the last line of the journal.
-    """
+    """How a run ended."""
 
     step: int
-    is_finished: bool
-    is_failed: bool
-    is_first: bool
-    metrics: dict[str, Any]
+    is_finished: bool  # False if it stopped before its last step
+    is_failed: bool  # True if it stopped by itself, because too many updates were refused
+    is_first: bool  # True in the process that prints
+    metrics: dict[str, Any]  # the last line of the journal
 
 
 def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False) -> RunResult:

@@ -26,22 +26,15 @@ HEAD_FOLDERS: dict[Head, str] = {"detection": "detector", "correction": "correct
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What the user gave as a model: a run folder, one model's folder, or a model's name on the Hugging Face hub.
+    """What the user gave as a model: a run folder, one model's folder, or a model's name on the Hugging Face hub."""
 
-    Attributes:
-        path: the path or name as the user gave it, for messages.
-        model: folder or hub name of the network to fine-tune.
-        config: the resolved configuration of a pretraining run; None for anything else.
-        heads: the heads that the discriminator was trained with, and the folder of the network that holds each; empty
-            for anything but a run of replaced token detection.
-        generator: folder of the run's generator; None if there is none.
-    """
-
-    path: str
-    model: str
-    config: PretrainConfig | None = None
+    path: str  # the path or name as the user gave it, for messages
+    model: str  # folder or hub name of the network to fine-tune
+    config: PretrainConfig | None = None  # the resolved configuration of a pretraining run; None for anything else
+    # the heads that the discriminator was trained with, and the folder of the network that holds each; empty for
+    # anything but a run of replaced token detection
     heads: Mapping[Head, str] = field(default_factory=dict)
-    generator: str | None = None
+    generator: str | None = None  # folder of the run's generator; None if there is none
 
     def __str__(self) -> str:
         return self.path

@@ -26,17 +26,11 @@ STATE_NAME = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint.
+    """A verified checkpoint."""
 
-    Attributes:
-        directory: `step-N`.
-        step: number of finished optimizer updates.
-        state: everything but tensors: progress of the run, refused updates, health.
-    """
-
-    directory: Path
-    step: int
-    state: dict[str, Any]
+    directory: Path  # `step-N`
+    step: int  # number of finished optimizer updates
+    state: dict[str, Any]  # everything but tensors: progress of the run, refused updates, health
 
 
 def save_checkpoint(

@@ -26,44 +26,26 @@ MOST_REFUSED_IN_A_ROW = 10
 
 @dataclass
 class RunState:
-    """What changes during a run besides the tensors. Every checkpoint holds it.
+    """What changes during a run besides the tensors. Every checkpoint holds it."""
 
-    Attributes:
-        step: number of steps taken, refused ones included.
-        tokens: number of real tokens that all processes have seen.
-        seconds: time spent training, over all sittings.
-        refused_updates: number of steps whose loss or gradient was not finite, so that nothing was updated.
-        refused_in_a_row: number of refused updates since the last accepted one.
-    """
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    refused_updates: int = 0
-    refused_in_a_row: int = 0
+    step: int = 0  # number of steps taken, refused ones included
+    tokens: int = 0  # number of real tokens that all processes have seen
+    seconds: float = 0.0  # time spent training, over all sittings
+    refused_updates: int = 0  # number of steps whose loss or gradient was not finite, so that nothing was updated
+    refused_in_a_row: int = 0  # number of refused updates since the last accepted one
 
 
 @dataclass(frozen=True)
 class StepResult(Generic[R]):
-    """Result of a step.
+    """Result of a step."""
 
-    Attributes:
-        loss: weighted sum of `losses`, in nats.
-        losses: mean of each term over all processes, in nats.
-        gradient_norm: norm over all parameters before clipping.
-        learning_rate: learning rate of the update.
-        micro_batch: the last micro-batch of this process.
-        observations: observations of the last forward pass of this process.
-        is_stop_asked: True if any process was asked to stop.
-    """
-
-    loss: float
-    losses: dict[str, float]
-    gradient_norm: float
+    loss: float  # weighted sum of `losses`, in nats
+    losses: dict[str, float]  # mean of each term over all processes, in nats
+    gradient_norm: float  # norm over all parameters before clipping
     learning_rate: float
-    micro_batch: MicroBatch[R]
-    observations: dict[str, Tensor]
-    is_stop_asked: bool
+    micro_batch: MicroBatch[R]  # the last one of this process
+    observations: dict[str, Tensor]  # of the last forward pass of this process
+    is_stop_asked: bool  # True if any process was asked to stop
 
 
 @dataclass
@@ -93,19 +75,15 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class TrainingRun(Generic[R]):
-    """Everything that the loop works with.
-
-    Attributes:
-        batches: from a step to the micro-batches of this process. A pure function, which a thread calls ahead.
-        state: progress of the run; updated in place.
-    """
+    """Everything that the loop works with."""
 
     objective: Objective[R]
     optimizers: list[Optimizer]
+    # The micro-batches of this process for a step: a pure function, which a thread calls ahead.
     batches: Callable[[int], list[MicroBatch[R]]]
     training: TrainingConfig
     runtime: Runtime
-    state: RunState = field(default_factory=RunState)
+    state: RunState = field(default_factory=RunState)  # updated in place
     parity: ParityConfig = field(default_factory=ParityConfig)
 
     @property

@@ -15,14 +15,10 @@ class LossTerm(NamedTuple):
 
     The loop divides it by the number of elements in the whole step (`MicroBatch.counts`). A mean per micro-batch would
     not do: micro-batches and processes score different numbers of elements, and a mean of means weighs them wrongly.
-
-    Attributes:
-        total: () float32; the sum over the scored elements, in nats.
-        weight: factor of the term's mean in the loss of the step.
     """
 
-    total: Tensor
-    weight: float
+    total: Tensor  # () float32; the sum over the scored elements, in nats
+    weight: float  # factor of the term's mean in the loss of the step
 
 
 class Outcome(NamedTuple):
@@ -34,17 +30,11 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch(Generic[R]):
-    """The rows of one forward pass.
+    """The rows of one forward pass."""
 
-    Attributes:
-        rows: the objective's input, on the CPU.
-        counts: number of elements that each loss term sums over, by the term's name.
-        tokens: number of real tokens, without padding.
-    """
-
-    rows: R
-    counts: dict[str, int]
-    tokens: int
+    rows: R  # the objective's input, on the CPU
+    counts: dict[str, int]  # number of elements that each loss term sums over, by the term's name
+    tokens: int  # number of real tokens, without padding
 
 
 class Objective(nn.Module, ABC, Generic[R]):

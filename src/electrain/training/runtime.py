@@ -21,19 +21,12 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how this process computes.
-
-    Attributes:
-        device: device of this process.
-        rank: number of this process, from 0.
-        processes: number of processes that `torchrun` started.
-        dtype: dtype of matrix products: bfloat16 (autocast) or float32.
-    """
+    """Where and how this process computes."""
 
     device: torch.device
-    rank: int
-    processes: int
-    dtype: torch.dtype
+    rank: int  # from 0
+    processes: int  # as `torchrun` started them
+    dtype: torch.dtype  # of matrix products: bfloat16 (autocast) or float32
 
     @property
     def is_first(self) -> bool:

@@ -23,42 +23,29 @@ Generator = MaskedGenerator | FrozenGenerator | UnigramGenerator
 
 @dataclass(frozen=True)
 class ProposalSettings:
-    """How words are proposed and placed.
+    """How words are proposed and placed."""
 
-    Attributes:
-        special_ids: ids that the generator never writes in a passage; [MASK] stands where a word is missing.
-        training: how the generator is trained. gumbel and mixture draw words so that gradients can pass.
-        depths: numbers of the layers after which the generator proposes words; empty for the last only.
-        gumbel_temperature: temperature of the relaxed words of gumbel and mixture.
-        top_p: written words are drawn from the likeliest ones that together have this probability; 1 draws from all.
-        averages_collisions: True averages the ids drawn for the same position, a quirk of the reference implementation.
-    """
-
-    special_ids: SpecialIds
+    special_ids: SpecialIds  # ids that the generator never writes in a passage; [MASK] stands where a word is missing
+    # How the generator is trained; gumbel and mixture draw words so that gradients can pass.
     training: str = "likelihood"
+    # numbers of the layers after which the generator proposes words; empty for the last only
     depths: tuple[int, ...] = ()
-    gumbel_temperature: float = 0.5
+    gumbel_temperature: float = 0.5  # temperature of the relaxed words of gumbel and mixture
+    # written words are drawn from the likeliest ones that together have this probability; 1 draws from all
     top_p: float = 1.0
+    # True averages the ids drawn for the same position, a quirk of the reference implementation
     averages_collisions: bool = False
 
 
 class Proposal(NamedTuple):
-    """The generator's proposals at the selected positions.
+    """The generator's proposals at the selected positions."""
 
-    Attributes:
-        words: (batch, selected) int64; the drawn words.
-        hidden: (batch, selected, hidden) float; the generator's states; None if it is no network.
-        logits: (batch, selected, vocabulary) float, one for each depth; empty if it is no network.
-        chosen: (batch, selected, vocabulary) float; the logits that words are drawn from, of the last depth or the
-            mixture.
-        relaxed: (batch, selected, vocabulary) float32; the words' stand-in in the backward pass; None if no gradient
-            passes.
-    """
-
-    words: Tensor
-    hidden: Tensor | None
-    logits: list[Tensor]
+    words: Tensor  # (batch, selected) int64; the drawn words
+    hidden: Tensor | None  # (batch, selected, hidden) float; the generator's states; None if it is no network
+    logits: list[Tensor]  # (batch, selected, vocabulary) float, one for each depth; empty if it is no network
+    # (batch, selected, vocabulary) float; the logits that words are drawn from, of the last depth or the mixture
     chosen: Tensor | None
+    # (batch, selected, vocabulary) float32; the words' stand-in in the backward pass; None if no gradient passes
     relaxed: Tensor | None
 
 
@@ -83,8 +70,8 @@ def written_rows(rows: Rows, generator: Generator, settings: ProposalSettings) -
         table=table,
     )
     after = before.index_copy(0, chosen, passages)
-    # Positions were selected and masked before anything was written. Every place that is not masked, or is left as it
-    # was, must now show the written token.
+    # Positions were selected and masked before anything was written. Each that still shows the old token must now show
+    # the written one.
     masked = torch.where(rows.masked_ids == before, after, rows.masked_ids)
     return rows._replace(token_ids=after, masked_ids=masked, writing_uniforms=None)
 

@@ -18,19 +18,12 @@ KEPT_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class StepSettings:
-    """The settings of a micro-batch that change from step to step.
+    """The settings of a micro-batch that change from step to step."""
 
-    Attributes:
-        temperature: divisor of the generator's logits; None means 1.
-        reversal: see `Rows.reversal`.
-        generator: how this step trains the generator; None if it does not.
-        generator_alone: True leaves the discriminator out of this step.
-    """
-
-    temperature: float | None = None
-    reversal: float | None = None
-    generator: str | None = "likelihood"
-    generator_alone: bool = False
+    temperature: float | None = None  # divisor of the generator's logits; None means 1
+    reversal: float | None = None  # see `Rows.reversal`
+    generator: str | None = "likelihood"  # how this step trains the generator; None if it does not
+    generator_alone: bool = False  # True leaves the discriminator out of this step
 
 
 def detection_micro_batch(

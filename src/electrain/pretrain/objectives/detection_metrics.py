@@ -8,19 +8,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class DetectionMetrics:
-    """Measures of a discriminator on a set of tokens. Accuracy is left out: it is high even if nothing is detected.
+    """Measures of a discriminator on a set of tokens. Accuracy is left out: it is high even if nothing is detected."""
 
-    Attributes:
-        precision: fraction of the detected tokens that are replaced; 0 if none was detected.
-        recall: fraction of the replaced tokens that were detected; 0 if none was replaced.
-        auc: probability that a replaced token scores above an original one (ties count half); NaN if one is absent.
-        replaced_fraction: fraction of the tokens that are replaced.
-    """
-
-    precision: float
-    recall: float
-    auc: float
-    replaced_fraction: float
+    precision: float  # fraction of the detected tokens that are replaced; 0 if none was detected
+    recall: float  # fraction of the replaced tokens that were detected; 0 if none was replaced
+    auc: float  # probability that a replaced token scores above an original one (ties count half); NaN if one is absent
+    replaced_fraction: float  # fraction of the tokens that are replaced
 
     @property
     def f1(self) -> float:

@@ -67,22 +67,14 @@ class CorruptionConfig:
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Rows with positions selected and masked.
-
-    Attributes:
-        packed: the original rows.
-        masked_ids: (rows, length) int64; the input of the generator, or of the masked language model.
-        positions: (rows, selected) int64; ascending; 0 in slots that a row does not use.
-        is_selected: (rows, selected) bool; False in slots that a row does not use.
-        uniforms: (rows, selected) float32 in [0, 1); each decides one draw of the generator.
-        base_ids: (rows, length) int64; the rows after noise has moved tokens; None if it moves none.
-    """
+    """Rows with positions selected and masked."""
 
     packed: PackedBatch
-    masked_ids: NDArray[np.int64]
-    positions: NDArray[np.int64]
-    is_selected: NDArray[np.bool_]
-    uniforms: NDArray[np.float32]
+    masked_ids: NDArray[np.int64]  # (rows, length) int64; the input of the generator, or of the masked language model
+    positions: NDArray[np.int64]  # (rows, selected) int64; ascending; 0 in slots that a row does not use
+    is_selected: NDArray[np.bool_]  # (rows, selected) bool; False in slots that a row does not use
+    uniforms: NDArray[np.float32]  # (rows, selected) float32 in [0, 1); each decides one draw of the generator
+    # (rows, length) int64; the rows after noise has moved tokens; None if it moves none
     base_ids: NDArray[np.int64] | None = None
 
 
@@ -145,29 +137,19 @@ def wanted_tokens(
 
 @dataclass(frozen=True)
 class Masking:
-    """How the positions of a batch are selected and masked.
+    """How the positions of a batch are selected and masked. See `CorruptionConfig` for noise and span_words."""
 
-    Attributes:
-        fraction: fraction of a row's real tokens that is selected.
-        seed: seed of all random numbers, together with the number of each row.
-        mask_id: id of [MASK].
-        slots: largest number of positions of a row; None takes what the fraction needs.
-        noise, span_words: see `CorruptionConfig`; every noise but random needs `continues_word`.
-        continues_word: (vocabulary,) bool; see `electrain.pretrain.objectives.noise.word_numbers`.
-        random_words: size of the vocabulary for the random words of BERT's 80/10/10; None for ELECTRA's masking, in
-            which no token becomes a random word.
-        with_collisions: see `choose_positions`.
-    """
-
-    fraction: float
-    seed: int
+    fraction: float  # fraction of a row's real tokens that is selected
+    seed: int  # seed of all random numbers, together with the number of each row
     mask_id: int
-    slots: int | None = None
+    slots: int | None = None  # largest number of positions of a row; None takes what the fraction needs
     noise: Noise = "random"
     span_words: float = 3.0
+    # (vocabulary,) bool, for every noise but random; see `electrain.pretrain.objectives.noise.word_numbers`
     continues_word: NDArray[np.bool_] | None = None
+    # Size of the vocabulary for BERT's 80/10/10; None for ELECTRA's masking, in which no token becomes a random word.
     random_words: int | None = None
-    with_collisions: bool = False
+    with_collisions: bool = False  # see `choose_positions`
 
 
 def mask_batch(batch: PackedBatch, masking: Masking) -> MaskedBatch:

@@ -33,19 +33,12 @@ from electrain.training.objective import LossTerm, Objective, Outcome
 
 
 class Judgement(NamedTuple):
-    """The discriminator's input and output.
+    """The discriminator's input and output."""
 
-    Attributes:
-        corrupted_ids: (batch, length) int64.
-        is_replaced: (batch, length) bool; the labels.
-        hidden: (batch, length, hidden) float; its states.
-        logits: (batch, length) float; positive means replaced.
-    """
-
-    corrupted_ids: Tensor
-    is_replaced: Tensor
-    hidden: Tensor
-    logits: Tensor
+    corrupted_ids: Tensor  # (batch, length) int64
+    is_replaced: Tensor  # (batch, length) bool; the labels
+    hidden: Tensor  # (batch, length, hidden) float; its states
+    logits: Tensor  # (batch, length) float; positive means replaced
 
 
 class ReplacedTokenDetection(Objective[Rows]):

@@ -12,43 +12,30 @@ class Rows(NamedTuple):
     """Packed rows, the positions selected in them, and the random numbers for corrupting them.
 
     A field that is None applies to no row, and costs nothing.
-
-    Attributes:
-        token_ids: (batch, length) int64; the text.
-        token_type_ids: (batch, length) int64.
-        attention_mask: (batch, length) bool, True at real tokens; None if every token is real.
-        is_special: (batch, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted.
-        masked_ids: (batch, length) int64; the input of a masked language model.
-        positions: (batch, selected) int64; ascending; 0 in slots that a row does not use.
-        is_selected: (batch, selected) bool; False in slots that a row does not use.
-        uniforms: (batch, selected) float32 in [0, 1); each decides one draw of the generator.
-        temperature: () float32; divisor of the generator's logits; None means 1.
-        base_ids: (batch, length) int64; the text after noise that needs no generator; None for the text itself.
-        is_missing: (batch, selected) bool; True where the discriminator sees [MASK] instead of a proposed word.
-        is_kept: (batch, selected) bool; True where it sees the original word, although another was proposed.
-        is_written: (batch, length) bool; True at tokens that the generator writes before anything is masked.
-        writing_uniforms: (batch, length) float32 in [0, 1); each decides one written token; None after writing.
-        reversal: () float32; absolute factor of the discriminator's gradient where it reaches the generator through
-            relaxed words.
-        generator_alone: True in the generator's own stage, which leaves the discriminator out.
     """
 
-    token_ids: Tensor
-    token_type_ids: Tensor
-    attention_mask: Tensor | None
-    is_special: Tensor
-    masked_ids: Tensor
-    positions: Tensor
-    is_selected: Tensor
-    uniforms: Tensor
-    temperature: Tensor | None = None
+    token_ids: Tensor  # (batch, length) int64; the text
+    token_type_ids: Tensor  # (batch, length) int64
+    attention_mask: Tensor | None  # (batch, length) bool, True at real tokens; None if every token is real
+    is_special: Tensor  # (batch, length) bool; True at [CLS], [SEP] and [PAD], which are never corrupted
+    masked_ids: Tensor  # (batch, length) int64; the input of a masked language model
+    positions: Tensor  # (batch, selected) int64; ascending; 0 in slots that a row does not use
+    is_selected: Tensor  # (batch, selected) bool; False in slots that a row does not use
+    uniforms: Tensor  # (batch, selected) float32 in [0, 1); each decides one draw of the generator
+    temperature: Tensor | None = None  # () float32; divisor of the generator's logits; None means 1
+    # (batch, length) int64; the text after noise that needs no generator; None for the text itself
     base_ids: Tensor | None = None
+    # (batch, selected) bool; True where the discriminator sees [MASK] instead of a proposed word
     is_missing: Tensor | None = None
+    # (batch, selected) bool; True where it sees the original word, although another was proposed
     is_kept: Tensor | None = None
+    # (batch, length) bool; True at tokens that the generator writes before anything is masked
     is_written: Tensor | None = None
+    # (batch, length) float32 in [0, 1); each decides one written token; None after writing
     writing_uniforms: Tensor | None = None
+    # () float32; absolute factor of the discriminator's gradient that reaches the generator through relaxed words
     reversal: Tensor | None = None
-    generator_alone: bool = False
+    generator_alone: bool = False  # True in the generator's own stage, which leaves the discriminator out
 
     def to(self, device: torch.device) -> "Rows":
         """The same rows on a device."""

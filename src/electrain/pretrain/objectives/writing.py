@@ -13,17 +13,11 @@ from electrain.pretrain.objectives.sampling import sample_words
 
 @dataclass(frozen=True)
 class Sampling:
-    """How each word of a passage is drawn.
+    """How each word of a passage is drawn."""
 
-    Attributes:
-        temperature: divisor of the logits.
-        top_p: words are drawn from the likeliest ones that together have this probability; see `nucleus`.
-        never: ids that are never drawn, such as special tokens, which untrained weights would write.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    never: Sequence[int] = ()
+    temperature: float = 1.0  # divisor of the logits
+    top_p: float = 1.0  # words are drawn from the likeliest ones that together have this probability; see `nucleus`
+    never: Sequence[int] = ()  # ids that are never drawn, such as special tokens, which untrained weights would write
 
 
 @torch.no_grad()
