@@ -89,7 +89,7 @@ def _contradictions(config: PretrainConfig) -> dict[str, bool]:
         f"{training}: no word that it proposes is shown with [corruption] missing_fraction = 1; lower it": (
             is_adversary and missing == 1
         ),
-        f"{training}: an electric head is not shown half of the proposed words; leave "
+        f"{training}: half of the proposed words are not shown to an electric head; leave "
         '"electric" out of [discriminator] heads': is_adversary and is_electric,
         f"{training}: needs two depths or more to mix; give more in [game] mixture_depths, or more layers": (
             is_mixture and (len(depths) == 1 or layers < 2)
