@@ -78,8 +78,8 @@ def _contradictions(config: PretrainConfig) -> dict[str, bool]:
         "missing_fraction": missing == 1 and judge.detection_at == "selected",
         '[discriminator] heads "electric": compares tokens with proposed ones; set [corruption] missing_fraction = 0 '
         'and source = "corpus"': is_electric and (missing > 0 or is_generated),
-        "[parity] colliding_positions: belongs to the published recipe only, with noise random and words proposed at all "
-        "selected positions; switch it off": config.parity.colliding_positions
+        "[parity] colliding_positions: belongs to the published recipe only, with noise random and words proposed at "
+        "all selected positions; switch it off": config.parity.colliding_positions
         and (noise != "random" or is_relaxed or is_electric or missing > 0),
         f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps ({steps})": (
             generator.own_stage_steps >= steps
