@@ -12,17 +12,13 @@ from electrain.models.heads import language_model_kind, states_and_word_logits
 
 
 class FrozenGenerator(nn.Module):
-    """A pretrained language model as a generator, which is never updated and has no dropout.
-
-    Attributes:
-        reads_masked_ids: True for a masked language model, whose input is the row with [MASK]; False for a causal one,
-            whose input is the original row.
-    """
+    """A pretrained language model as a generator, which is never updated and has no dropout."""
 
     def __init__(self, network: PreTrainedModel, vocabulary_size: int) -> None:
         """Args: vocabulary_size: number of tokens; models on the hub may have more rows in their table."""
         super().__init__()
         self.network = network
+        # The input of a masked language model is the row with [MASK]; that of a causal one is the original row.
         self.reads_masked_ids = language_model_kind(network.config) == "masked-language-model"
         self.vocabulary_size = vocabulary_size
         self.requires_grad_(False)

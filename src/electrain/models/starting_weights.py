@@ -41,10 +41,7 @@ def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: i
 
 
 def load_starting_generator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
-    """Copies the weights of a language model, including its head, into a generator's network of the same kind.
-
-    Raises: as `load_starting_encoder`.
-    """
+    """Copies the weights of a language model, with its head, into a generator. Raises: as `load_starting_encoder`."""
     configuration = configuration_of(source)
     backbone = known_backbone(network.config)
     if backbone_of(configuration) is not backbone:
@@ -57,10 +54,7 @@ def load_starting_generator(source: str, network: PreTrainedModel, sequence_leng
 
 
 def load_starting_discriminator(source: str, network: PreTrainedModel, sequence_length: int) -> None:
-    """Copies the weights of `source` into a discriminator, including the head if `source` has the same one.
-
-    Raises: as `load_starting_encoder`.
-    """
+    """Copies weights into a discriminator, with its head if the classes agree. Raises: as `load_starting_encoder`."""
     load_starting_encoder(source, network.base_model, sequence_length)
     architectures = configuration_of(source).architectures or []
     if type(network).__name__ in architectures:
