@@ -32,17 +32,29 @@ def file(tmp_path: Path) -> Path:
 
 def test_few_steps_of_a_preset_scale_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
     small = load_configuration("small", {"training": {"steps": 60}})
-    assert (small.training.steps, small.training.warmup_steps) == (60, 1)
+    assert (small.training.steps, small.training.warmup_steps) == (60, 6)
     assert capsys.readouterr().err == (
-        "warmup_steps: 10,000 of 1,000,000 steps become 1 of 60; --training.warmup-steps sets another number\n"
+        "warmup_steps is lowered from 10,000 to 6 with the steps; --training.warmup-steps sets another number\n"
     )
     staged = load_configuration("two-stage", {"training": {"steps": 1000}})
-    assert (staged.training.warmup_steps, staged.generator.own_stage_steps) == (13, 500)
+    assert (staged.training.warmup_steps, staged.generator.own_stage_steps) == (100, 500)
+    # No run is all warm-up because it is one step longer than what is planned for.
+    warmups = [load_configuration("tiny", {"training": {"steps": n}}).training.warmup_steps for n in (300, 301, 3000)]
+    assert warmups == [30, 30, 300]
     capsys.readouterr()
     # What fits, and what the user says, stays.
-    assert load_configuration("small", {"training": {"steps": 20_000}}).training.warmup_steps == 10_000
+    assert load_configuration("small", {"training": {"steps": 100_000}}).training.warmup_steps == 10_000
     with pytest.raises(ConfigurationError, match="must be below steps"):
         load_configuration("small", {"training": {"steps": 60, "warmup_steps": 60}})
+    assert capsys.readouterr().err == ""
+
+
+def test_a_resumed_run_keeps_the_warmup_that_it_began_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also one of an earlier version, which scaled nothing that fitted; and nothing is said again."""
+    begun = tmp_path / "config.toml"
+    begun.write_text(to_toml(load_configuration("tiny", {"training": {"steps": 500, "warmup_steps": 300}})))
+    resumed = load_configuration("tiny", {"training": {"steps": 500}}, resumed=begun)
+    assert resumed.training.warmup_steps == 300
     assert capsys.readouterr().err == ""
 
 

@@ -17,6 +17,7 @@ from electrain.cli.options import (
 )
 from electrain.foundation.configuration import Tables, describe_fields, parse_overrides
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.output_folder import CONFIGURATION_NAME
 
 # The tasks that read each section or field of a fine-tuning configuration. A file may set any of them, because one
 # file can serve several tasks; on the command line, a field that the task does not read is a mistake.
@@ -52,7 +53,8 @@ def pretrain(
     from electrain.pretrain.configuration import load_configuration
     from electrain.pretrain.run import pretrain as run
 
-    configuration = load_configuration(config, parse_overrides(overrides))
+    begun = output / CONFIGURATION_NAME if resume else None
+    configuration = load_configuration(config, parse_overrides(overrides), resumed=begun)
     result = run(configuration, shards, output, resume=resume)
     if result.is_first:
         print_json({"output": str(output), "finished": result.is_finished, **result.metrics})

@@ -235,4 +235,6 @@ def load_finetune_configuration(name_or_path: str | None, overrides: Tables | No
         raise ConfigurationError(f"{name_or_path}: not a .toml file nor one of the recipes {recipes}; give one of them")
     elif name_or_path is not None:
         tables = read_toml(Path(name_or_path))
-    return build_configuration(FinetuneConfig, merge_tables(tables, overrides or {}), name_or_path or "the defaults")
+    return build_configuration(
+        FinetuneConfig, merge_tables(tables, overrides or {}), name_or_path or "the command line"
+    )

@@ -112,8 +112,7 @@ def sized_as_started(config: PretrainConfig, tell: Callable[[str], None] = say) 
     Raises: ConfigurationError: [generator] gives other sizes in numbers. CheckpointError: there are no such weights.
     """
     source, choice = config.start.generator, config.generator
-    is_trained = config.training.objective == "replaced-token-detection" and choice.kind in ("masked", "causal")
-    if not source or not is_trained:
+    if not source or not config.trains_generator:
         return config
     theirs = configuration_of(source)
     if backbone_of(theirs) is None:

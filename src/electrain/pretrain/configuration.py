@@ -53,6 +53,12 @@ class PretrainConfig:
                 if is_wrong:
                     raise ValueError(message)
 
+    @property
+    def trains_generator(self) -> bool:
+        """True where a generator network is trained beside the discriminator, so that a new run can start from it."""
+        is_network = self.generator.kind in ("masked", "causal")
+        return self.training.objective == "replaced-token-detection" and is_network
+
 
 def _contradictions(config: PretrainConfig) -> dict[str, bool]:
     """What no single section can see: each message, and whether it applies."""
@@ -110,9 +116,12 @@ def preset_names() -> list[str]:
     return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
 
 
-def load_configuration(name_or_path: str, overrides: Tables | None = None) -> PretrainConfig:
+def load_configuration(
+    name_or_path: str, overrides: Tables | None = None, *, resumed: Path | None = None
+) -> PretrainConfig:
     """A configuration from a TOML file, or from a preset by its name, with fields overridden.
 
+    Args: resumed: the configuration file of the run that goes on, where there is one.
     Raises: ConfigurationError: see `build_configuration`.
     """
     if name_or_path in preset_names():
@@ -124,26 +133,42 @@ def load_configuration(name_or_path: str, overrides: Tables | None = None) -> Pr
     else:
         tables = read_toml(Path(name_or_path))
     overrides = overrides or {}
-    return build_configuration(
-        PretrainConfig, merge_tables(tables, _with_stages_scaled(tables, overrides)), name_or_path
-    )
+    scaled = _scaled_stages(tables, overrides)
+    fitted = merge_tables(tables, merge_tables(overrides, scaled))
+    if resumed is not None and resumed.is_file():
+        begun = read_toml(resumed)
+        for section, table in scaled.items():
+            fitted[section] |= {name: begun.get(section, {}).get(name, value) for name, value in table.items()}
+        return build_configuration(PretrainConfig, fitted, name_or_path)
+    configuration = build_configuration(PretrainConfig, fitted, name_or_path)
+    for section, table in scaled.items():
+        for name, value in table.items():
+            was, flag = tables[section][name], f"--{section}.{name}".replace("_", "-")
+            say(f"{name} is lowered from {was:,} to {value:,} with the steps; {flag} sets another number")
+    return configuration
 
 
-def _with_stages_scaled(tables: Tables, overrides: Tables) -> Tables:
-    """The overrides, with a warm-up and a generator's own stage that fit the number of steps that they set.
+# A run shorter than planned warms up for at most this fraction of its steps, or the planned one where that is more.
+WARMUP_FRACTION = 0.1
 
-    A preset's warm-up of 10,000 steps would otherwise forbid a short trial. Only a stage that cannot fit is scaled, in
-    proportion to the steps, and a message says so.
+
+def _scaled_stages(tables: Tables, overrides: Tables) -> Tables:
+    """Numbers of steps that go with fewer steps than a file plans: of the warm-up, and of the generator's own stage.
+
+    A preset's warm-up of 10,000 steps would otherwise forbid a short trial, or fill it.
     """
     steps, planned = (each.get("training", {}).get("steps") for each in (overrides, tables))
     if not isinstance(steps, int) or not isinstance(planned, int) or not 1 < steps < planned:
-        return overrides
+        return {}
     scaled: Tables = {}
-    for section, name in (("training", "warmup_steps"), ("generator", "own_stage_steps")):
-        length = tables.get(section, {}).get(name, 0)
-        if name not in overrides.get(section, {}) and isinstance(length, int) and length >= steps:
-            fitting = min(steps - 1, max(1, round(length * steps / planned)))
+    for section, name, least in (
+        ("training", "warmup_steps", round(WARMUP_FRACTION * steps)),
+        ("generator", "own_stage_steps", 0),
+    ):
+        length = tables.get(section, {}).get(name)
+        if name in overrides.get(section, {}) or not isinstance(length, int):
+            continue
+        fitting = max(1, least, round(length * steps / planned))
+        if fitting < length:
             scaled[section] = {name: fitting}
-            flag = f"--{section}.{name}".replace("_", "-")
-            say(f"{name}: {length:,} of {planned:,} steps become {fitting:,} of {steps:,}; {flag} sets another number")
-    return merge_tables(overrides, scaled)
+    return scaled

@@ -91,11 +91,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             f"{inputs} {to_toml(config)}",
             "the processes have different shards or configurations; start each with the same command and data",
         )
-        longer = (
-            "the learning rate reaches its end with the last step, so a run cannot be prolonged; to train longer, "
-            f"begin a new run with --start.discriminator {output / 'model'} --start.generator {output / 'generator'}"
-        )
-        hints = {"[training] steps": longer}
+        hints = {"[training] steps": _how_to_train_longer(config, output)}
         if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             _write_first_files(shards, inputs, output)
         runtime.wait()  # for the folder, which the first process makes
@@ -106,6 +102,16 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             return _run(parts)
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(OUT_OF_MEMORY) from error
+
+
+def _how_to_train_longer(config: PretrainConfig, output: Path) -> str:
+    starts = f"--start.discriminator {output / 'model'}"
+    if config.trains_generator:
+        starts += f" --start.generator {output / 'generator'}"
+    return (
+        "the learning rate falls to its end with the last step, so a run cannot be prolonged; to train longer, begin a "
+        f"new run with {starts}"
+    )
 
 
 def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:

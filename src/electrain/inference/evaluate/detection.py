@@ -17,6 +17,7 @@ from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, rea
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME
+from electrain.foundation.progress import say
 from electrain.inference.corruption import corruption_settings, open_corruption, unigram_counts
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.inference.model import LoadedModel, Source, load_detector, load_generator, load_head, load_model
@@ -61,6 +62,11 @@ def evaluate_detection(
         raise ConfigurationError(f"evaluate detection: --rows {rows}: must be at least 1")
     run = open_run_folder(model)
     config = settings or corruption_settings(run)
+    if settings is None and run.config is None:
+        say(
+            f"{run}: is no run folder; rows are corrupted as published, {config.corruption.masked_fraction:.0%} masked "
+            f"in rows of {config.data.sequence_length} tokens; give the run's folder for the run's own settings"
+        )
     corrector = _corrector(run)
     detector = None if corrector and "detection" not in run.heads else load_detector(run)
     judge = detector or (corrector.model if corrector else None)
