@@ -207,7 +207,7 @@ def test_a_changed_configuration_is_refused(
 def test_other_shards_are_refused(tiny_shards: Path, tmp_path: Path) -> None:
     pretrain(tiny_configuration(), tiny_shards, tmp_path / "run")
     write_invented_shards(tmp_path, documents=200)
-    with pytest.raises(RunDirectoryError, match="shards changed since the run was begun"):
+    with pytest.raises(RunDirectoryError, match="shards changed since the run began"):
         pretrain(tiny_configuration(), tmp_path / "shards", tmp_path / "run", resume=True)
 
 
