@@ -1,11 +1,13 @@
 """Fifty steps of each objective give the committed losses: an edit that means to change nothing changes nothing."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
 from regenerate import FOLDER, OBJECTIVES, STEPS, losses_of
+from safetensors import safe_open
 
 
 def draws_truncated_normals_as_then() -> bool:
@@ -30,6 +32,17 @@ def test_losses_are_the_committed_ones(tiny_shards: Path, tmp_path: Path, name: 
         assert len(values) == len(expected[key])
         # Norms add up the rounding of every weight.
         assert values == pytest.approx(expected[key], rel=1e-3 if key == "gradient_norm" else 1e-4), key
+    names = json.loads((FOLDER / "checkpoint_names.json").read_text())
+    assert names_in(tmp_path / f"run/checkpoints/step-{STEPS}") == names[name], "runs of version 0.1.0 cannot resume"
+
+
+def names_in(checkpoint: Path) -> str:
+    """A hash of the names and shapes of every tensor in a checkpoint; the committed ones are those of version 0.1.0."""
+    lines = []
+    for kind in ("model", "optimizer"):
+        with safe_open(checkpoint / f"{kind}.safetensors", "pt") as file:
+            lines += [f"{kind} {name} {list(file.get_slice(name).get_shape())}" for name in sorted(file.keys())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def test_committed_losses_fall() -> None:
