@@ -55,11 +55,11 @@ FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
-# Numbers that spread less than this fraction of the true ones are one number.
+# Predicted numbers whose spread is below this fraction of the true numbers' spread count as constant.
 CONSTANT_SPREAD = 1e-3
-# Between evaluations a checkpoint is written every so many steps.
+# Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
-# What an answer says, by task; a model that says the same of every example has learned nothing.
+# The key of what an answer says, by task. A model that gives every example one answer has learned nothing.
 _SAID = {"classification": ("label", "labels"), "regression": ("value",), "tagging": ("tags",)}
 
 
@@ -68,11 +68,11 @@ class FinetuneResult:
     """How a run ended.
 
     Attributes:
-        directory: of the run.
-        is_finished: False when it was stopped before its end.
-        is_diverged: updates were not finite, or the best model says the same of every validation example.
-        is_first: True in the process that speaks.
-        best_step: after which the model that was kept had its score.
+        directory: the run folder.
+        is_finished: False when the run was stopped before its end.
+        is_diverged: True when updates were not finite, or the best model gives every validation example one answer.
+        is_first: True in the one process that writes files and messages.
+        best_step: the step after which the model that was kept was scored.
         scores: of that model, on the validation examples.
     """
 
@@ -117,7 +117,7 @@ def finetune(
         model: a run folder, a model's folder, or a hub id; of an encoder or, for what writes, an encoder-decoder.
         train_sources, validation_sources: files, folders, globs or hub data sets.
         resume: go on from the newest good checkpoint of `output`; where there is none, begin.
-    Raises: ElectrainError: whatever the user has to mend.
+    Raises: ElectrainError: a mistake that the user can fix, in one line.
     """
     pretrained = open_pretrained(model, may_have_decoder=task in WRITING_TASKS)
     config = resolved(config, task, int(pretrained.configuration.hidden_size))

@@ -15,7 +15,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
 from electrain.foundation.progress import say
 
-# A run that diverged is repeated with this added to its seed, at most so many times.
+# A run that diverged is repeated with this added to its seed, up to MOST_RESTARTS times.
 RESTARTED_SEED_OFFSET = 1000
 MOST_RESTARTS = 2
 

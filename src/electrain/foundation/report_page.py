@@ -27,7 +27,8 @@ def write_page(directory: Path, template: str, values: Record) -> Path:
     """
     configuration = directory / CONFIGURATION_NAME
     if not configuration.is_file():
-        raise RunDirectoryError(f"{directory}: holds no {CONFIGURATION_NAME}; give the folder of a run")
+        what = f"holds no {CONFIGURATION_NAME}" if directory.is_dir() else "no such folder"
+        raise RunDirectoryError(f"{directory}: {what}; give the folder of a run")
     environment = Environment(
         loader=PackageLoader("electrain", ""),
         autoescape=True,
