@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from electrain.data.shards.randomness import permuted
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.tasks.task import Row, Task
+from electrain.finetune.tasks.task import AnyTask, Row, Tensors
 from electrain.foundation.errors import ConfigurationError
 from electrain.training.objective import MicroBatch
 
@@ -20,8 +19,8 @@ STEPS_PER_POOL = 32
 
 
 def training_batches(
-    task: Task[Any], rows: list[Row], config: FinetuneConfig, *, rank: int = 0, processes: int = 1
-) -> tuple[Callable[[int], list[MicroBatch[dict[str, Any]]]], int]:
+    task: AnyTask, rows: list[Row], config: FinetuneConfig, *, rank: int = 0, processes: int = 1
+) -> tuple[Callable[[int], list[MicroBatch[Tensors]]], int]:
     """The function from a step to this process's micro-batches, and how many steps an epoch has.
 
     The function depends only on the seed and the step, so that resuming needs no saved state. The last batch of an
@@ -40,7 +39,7 @@ def training_batches(
     def order(epoch: int) -> NDArray[np.int64]:
         return epoch_order(lengths, batch_rows, config.training.seed, epoch)
 
-    def of_step(step: int) -> list[MicroBatch[dict[str, Any]]]:
+    def of_step(step: int) -> list[MicroBatch[Tensors]]:
         epoch, place = divmod(step, per_epoch)
         own = order(epoch)[place, rank::processes].tolist()
         micro_batches = [[rows[number] for number in part] for part in chunks_of(own, micro_rows)]

@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from electrain.finetune.configuration import WRITING_TASKS, ExamplesConfig, Fine
 from electrain.finetune.tasks.task_folder import TaskSettings
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
+
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def read_all(
     return Examples(kept, known, labels, has_many, read.columns)
 
 
-def drawn(examples: list[Any], count: int, seed: int, what: str) -> list[Any]:
+def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:
     """`count` of the examples, chosen by the seed and kept in their order; all of them for 0.
 
     Raises: ConfigurationError: there are fewer.

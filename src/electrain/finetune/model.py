@@ -18,7 +18,7 @@ from transformers.utils import logging
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
-from electrain.finetune.tasks.task import Task, on_device
+from electrain.finetune.tasks.task import AnyTask, Tensors, on_device
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.models import encoder_decoder, task_heads
@@ -61,7 +61,9 @@ def open_pretrained(model: Path | str | RunFolder, *, may_have_decoder: bool = F
     return Pretrained(source, configuration, tokenizer_of(source, configuration.vocab_size, whole), has_decoder)
 
 
-def target_tokenizer_for(decoder: encoder_decoder.DecoderConfig, pretrained: Pretrained, targets: Iterable[str]) -> Any:
+def target_tokenizer_for(
+    decoder: encoder_decoder.DecoderConfig, pretrained: Pretrained, targets: Iterable[str]
+) -> PreTrainedTokenizerFast:
     """The tokenizer of the texts to write: the encoder-decoder's, the encoder's, one trained on targets, or a folder's.
 
     Raises: ConfigurationError: a decoder is configured for a model that has one. CheckpointError: no such folder.
@@ -80,23 +82,26 @@ def target_tokenizer_for(decoder: encoder_decoder.DecoderConfig, pretrained: Pre
     return load_target_tokenizer(Path(decoder.tokenizer_folder))
 
 
-class FineTuning(Objective[dict[str, Any]]):
+class FineTuning(Objective[Tensors]):
     """A model with its task, as the training loop takes an objective."""
 
-    def __init__(self, model: Any, task: Task[Any]) -> None:
+    def __init__(self, model: PreTrainedModel, task: AnyTask) -> None:
         super().__init__()
         self.model = model
         self.task = task
 
-    def prepare(self, rows: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    def prepare(self, rows: Tensors, device: torch.device) -> Tensors:
         return on_device(rows, device)
 
-    def forward(self, rows: dict[str, Any]) -> Outcome:
+    def forward(self, rows: Tensors) -> Outcome:
         return Outcome({"task": LossTerm(self.task.loss(self.model, rows), 1.0)}, {})
 
 
 def build_model(
-    pretrained: Pretrained, settings: TaskSettings, config: FinetuneConfig, target_tokenizer: Any
+    pretrained: Pretrained,
+    settings: TaskSettings,
+    config: FinetuneConfig,
+    target_tokenizer: PreTrainedTokenizerFast | None,
 ) -> PreTrainedModel:
     """The network to train, on the CPU.
 
@@ -130,7 +135,7 @@ def build_model(
 
 
 def _encoder_decoder(
-    pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: Any, *, is_fresh: bool
+    pretrained: Pretrained, config: FinetuneConfig, target_tokenizer: PreTrainedTokenizerFast | None, *, is_fresh: bool
 ) -> PreTrainedModel:
     dropout = config.training.dropout
     if pretrained.has_decoder:
@@ -188,7 +193,7 @@ def save_task_model(
     model: PreTrainedModel,
     settings: TaskSettings,
     tokenizer: PreTrainedTokenizerFast,
-    target_tokenizer: Any,
+    target_tokenizer: PreTrainedTokenizerFast | None,
     directory: Path,
 ) -> None:
     """Writes a standard Hugging Face folder, with `task.json` beside the weights.

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from electrain.finetune.predictions import Judged, read_judged
 from electrain.foundation.output_folder import MANIFEST_NAME
@@ -84,7 +83,7 @@ def write_report(run_directory: Path) -> Path:
     return write_page(run_directory, "finetune/report.html", values)
 
 
-def _scores(evaluations: Sequence[Record]) -> dict[str, Any]:
+def _scores(evaluations: Sequence[Record]) -> Record:
     """The scores of each evaluation as a table, and those of the best one as figures."""
     names = [name for name in (evaluations[-1] if evaluations else {}) if name not in ("event", "step")]
     main = next((name for name in _MAIN_SCORES if name in names), "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.batches import training_batches
@@ -25,7 +26,7 @@ from electrain.finetune.model import (
 )
 from electrain.finetune.predictions import write_predictions
 from electrain.finetune.tasks.metrics import require_scorer
-from electrain.finetune.tasks.task import Answer, Row
+from electrain.finetune.tasks.task import Answer, Row, Tensors
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
@@ -171,9 +172,9 @@ class _Parts:
     settings: TaskSettings
     pretrained: Pretrained
     examples: Examples
-    target_tokenizer: Any
+    target_tokenizer: PreTrainedTokenizerFast | None
     module: FineTuning
-    sitting: Sitting[dict[str, Any]]
+    sitting: Sitting[Tensors]
     evaluation_steps: frozenset[int]
     best: Best
 
@@ -287,7 +288,7 @@ def _is_patience_over(parts: _Parts) -> bool:
     return 0 < parts.config.training.patience_evaluations <= parts.best.evaluations_since_best
 
 
-def _after_step(parts: _Parts, result: StepResult[dict[str, Any]]) -> bool:
+def _after_step(parts: _Parts, result: StepResult[Tensors]) -> bool:
     sitting, step = parts.sitting, parts.sitting.run.state.step
     is_evaluated = step in parts.evaluation_steps
     if sitting.is_first and (step % LOG_EVERY_STEPS == 0 or step == sitting.run.training.steps):

@@ -7,7 +7,6 @@ import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.run import SCORES_NAME, FinetuneResult
@@ -27,7 +26,7 @@ def finetune_seeds(
     *,
     seeds: int,
     resume: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Fine-tunes with `seeds` seeds, each in `output/seed-N`, and copies the best model to `output/model`.
 
     A run that diverged is repeated with another seed, and a message says so.
@@ -61,7 +60,7 @@ def finetune_seeds(
     return _summary(runs, restarts, output)
 
 
-def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, Any]:
+def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, object]:
     scored = [run for run in runs if run.scores]
     if not scored:
         raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")

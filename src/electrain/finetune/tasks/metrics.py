@@ -285,7 +285,7 @@ def _require_references(references: Sequence[Sequence[str]]) -> None:
         raise DataError("an example has no reference to score against; add one or remove the example")
 
 
-def _require_examples(examples: Sequence[Any]) -> None:
+def _require_examples(examples: Sequence[object]) -> None:
     if not examples:
         raise DataError("there is nothing to score; give at least one example")
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,9 +114,9 @@ class Tagging(Task[TaggedExample]):
         return {"entities": "conlleval, as seqeval reads them by default"} if self.has_entities else {}
 
 
-def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[dict[str, Any]]:
+def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[Answer]:
     """The entities that BIO or BIOES tags mark; as in conlleval, an entity may begin with I-."""
-    entities: list[dict[str, Any]] = []
+    entities: list[Answer] = []
     is_open = False
     for place, tag in enumerate(tags):
         prefix, _, kind = tag.partition("-")

@@ -18,6 +18,8 @@ from electrain.data.tokenizer.windows import longest_first
 E = TypeVar("E")
 T = TypeVar("T")
 Answer = dict[str, Any]
+# Keyword arguments of a model: tensors, and None where an argument does not apply.
+Tensors = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,7 @@ def results_in_order(
 def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The tensors on the device, by the same names."""
     return {name: value.to(device) for name, value in tensors.items()}
+
+
+# A task whose kind of example the caller does not need to know.
+AnyTask = Task[Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.tasks.classification import Classification
@@ -15,7 +15,7 @@ from electrain.finetune.tasks.question_answering import QuestionAnswering
 from electrain.finetune.tasks.regression import Regression
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.tagging import Tagging
-from electrain.finetune.tasks.task import Task
+from electrain.finetune.tasks.task import AnyTask
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
@@ -58,7 +58,7 @@ def build_task(
     target_tokenizer: PreTrainedTokenizerFast | None = None,
     *,
     with_token_types: bool = True,
-) -> Task[Any]:
+) -> AnyTask:
     """The task with these settings, for a model's tokenizer and, where it writes, that of its decoder."""
     longest, more = settings.longest_tokens, {"with_token_types": with_token_types}
     if settings.task == "classification":
@@ -89,7 +89,7 @@ def takes_token_types(model: PreTrainedModel) -> bool:
     return int(kind.get("type_vocab_size") or 0) > 1
 
 
-def score_settings(task: Task[Any], settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
+def score_settings(task: AnyTask, settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
     """Everything that the scores of a model depend on besides its weights and the examples, ready for JSON."""
     given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
     if settings.generation:
@@ -103,7 +103,7 @@ def save_task_settings(settings: TaskSettings, directory: Path) -> None:
     write_text_durably(directory / TASK_FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def load_task_settings(source: str, configuration: Any) -> TaskSettings:
+def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSettings:
     """The settings of a model's folder: from `task.json`, or, where there is none, from the model's architecture.
 
     Args: configuration: the Hugging Face configuration of the folder.
@@ -143,7 +143,7 @@ class FineTuned:
     """A model in evaluation mode, in float32, with its task; it was read from the folder or hub id `source`."""
 
     model: PreTrainedModel
-    task: Task[Any]
+    task: AnyTask
     settings: TaskSettings
     tokenizer: PreTrainedTokenizerFast
     source: str
