@@ -28,7 +28,7 @@ from electrain.inference.model import load_detector
 from electrain.inference.predict.corrupt import predict_corrupt
 from electrain.pretrain.build import corrupted_micro_batch, vocabulary_of
 from electrain.pretrain.run import pretrain
-from tiny_pretraining import INVENTED_WORDS, objective_of, tiny_configuration
+from tiny_pretraining import INVENTED_WORDS, SPECIAL_IDS, objective_of, tiny_configuration
 
 Runs = Callable[..., Path]
 TEXT = "the cat sees a dog . who saw the happy cats ? the sad dogs are unhappy , quickly ! a dog is x .\n"
@@ -41,6 +41,25 @@ def text(tmp_path: Path) -> str:
     random = np.random.default_rng(3)
     path.write_text(" ".join(random.choice(words, size=1500)))
     return str(path)
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_a_head_trained_at_masks_reads_masks(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the rows are corrupted as published, without missing words, to compare it with other runs."""
+    pretrain(tiny_configuration(**CORRUPTIONS["missing"]), tiny_shards, tmp_path / "run")
+    read = []
+    logits_of = judged_tokens.word_logits
+
+    def remember(model: Any, token_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
+        read.append(token_ids)
+        return logits_of(model, token_ids, *rest)
+
+    monkeypatch.setattr(judged_tokens, "word_logits", remember)
+    result = evaluate_detection(tmp_path / "run", [str(tiny_shards)], settings=SHORT, rows=30)
+    masks = sum(int((ids == SPECIAL_IDS.mask).sum()) for ids in read)
+    assert masks == result["generator"]["masked_tokens"] == 30 * 4
 
 
 SHORT = tiny_configuration(data={"sequence_length": 24})

@@ -124,9 +124,9 @@ def _shown_settings(config: PretrainConfig) -> Results:
 
 def _corrector(run: RunFolder) -> Corrector | None:
     if "correction" in run.heads:
-        return Corrector(load_head(run, "correction"), is_baseline=False, restores_missing=run.restores_missing_words)
+        return Corrector(load_head(run, "correction"), restores_missing=run.restores_missing_words)
     if run.is_baseline:
-        return Corrector(load_model(run), is_baseline=True, restores_missing=True)
+        return Corrector(load_model(run), restores_missing=True)
     return None
 
 

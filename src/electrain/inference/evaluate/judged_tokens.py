@@ -39,8 +39,7 @@ class Corrector:
     """A network that restores words: a correction head, or the masked-language-modelling baseline."""
 
     model: LoadedModel
-    is_baseline: bool  # the baseline, which reads [MASK] at every selected position instead of proposed words
-    restores_missing: bool  # it was trained at [MASK] only, and is scored nowhere else
+    restores_missing: bool  # it was trained at [MASK] only, so it reads [MASK] where it is scored
 
 
 def judge_rows(
@@ -109,11 +108,11 @@ def _corrections(corrector: Corrector, corruption: Corruption, made: Corrupted) 
     """(scored, vocabulary) float32 word logits of the corrector, and the (scored,) int64 original words."""
     rows = made.rows
     shown, is_scored = made.ids, rows.is_selected
-    if corrector.is_baseline:
+    if corrector.restores_missing and rows.is_missing is not None:
+        is_scored = is_scored & rows.is_missing
+    elif corrector.restores_missing:
         masks = torch.full_like(rows.positions, corruption.vocabulary.mask_id)
         shown = place_words(rows.token_ids, rows.positions, rows.is_selected, masks)
-    elif corrector.restores_missing and rows.is_missing is not None:
-        is_scored = is_scored & rows.is_missing
     logits = word_logits(
         corrector.model,
         shown,
