@@ -182,11 +182,15 @@ def test_detection_reads_shards_and_the_settings_of_the_run(tiny_run: Runs, text
     assert "unigram_auc" not in result["intervals_95"]
 
 
-def test_a_plain_folder_needs_a_generator(tiny_run: Runs, text: str) -> None:
+def test_a_plain_folder_needs_a_generator(tiny_run: Runs, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     model, generator = tiny_run() / "model", tiny_run() / "generator"
     with pytest.raises(CheckpointError, match="--generator"):
         evaluate_detection(model, [text], settings=SHORT)
     plain = evaluate_detection(model, [text], generator=generator, settings=SHORT, rows=20)
+    assumed = evaluate_detection(model, [text], generator=generator, rows=20)
+    assert assumed["settings"]["sequence_length"] == 24  # the published 128, but the model takes no more
+    assert assumed["discriminator"] == plain["discriminator"]
+    assert "is no run folder; rows are corrupted as published, 15% masked in rows of 24" in capsys.readouterr().err
     assert plain["discriminator"] == evaluate_detection(tiny_run(), [text], settings=SHORT, rows=20)["discriminator"]
 
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,6 @@ def evaluate_detection(
         raise ConfigurationError(f"evaluate detection: --rows {rows}: must be at least 1")
     run = open_run_folder(model)
     config = settings or corruption_settings(run)
-    if settings is None and run.config is None:
-        say(
-            f"{run}: is no run folder; rows are corrupted as published, {config.corruption.masked_fraction:.0%} masked "
-            f"in rows of {config.data.sequence_length} tokens; give the run's folder for the run's own settings"
-        )
     corrector = _corrector(run)
     detector = None if corrector and "detection" not in run.heads else load_detector(run)
     judge = detector or (corrector.model if corrector else None)
@@ -77,8 +73,13 @@ def evaluate_detection(
         raise TokenizerError(
             f"{sampler.source}: has another vocabulary than {judge.source}; give two models of one run"
         )
+    models = [one for one in (judge, sampler) if one is not None]
     length = config.data.sequence_length
-    for one in filter(None, (judge, sampler)):
+    is_assumed = settings is None and run.config is None
+    if is_assumed:  # the published length is no more than an assumption: these models may take less
+        length = min(length, *(one.longest_row for one in models))
+        config = replace(config, data=replace(config.data, sequence_length=length))
+    for one in models:
         if length > one.longest_row:
             raise ConfigurationError(
                 f"sequence_length = {length}: {one.source} takes at most {one.longest_row} tokens; lower it"
@@ -87,6 +88,11 @@ def evaluate_detection(
     stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, text_column)
     source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
     corruption = open_corruption(run, sampler, judge.tokenizer, seed, config)
+    if is_assumed:
+        say(
+            f"{run}: is no run folder; rows are corrupted as published, {config.corruption.masked_fraction:.0%} masked "
+            f"in rows of {length} tokens; give the run's folder for the run's own settings"
+        )
     judged = judge_rows(detector, corrector, corruption, source, min(rows, source.rows_per_epoch))
     return {
         "task": "detection",
