@@ -211,3 +211,22 @@ def test_rows_are_counted_once(tiny_shards: Path) -> None:
     for name, value in whole[0].rows._asdict().items():
         if isinstance(value, torch.Tensor):
             assert np.array_equal(torch.cat([getattr(part.rows, name) for part in parts]), value)
+
+
+def test_rows_are_prepared_in_the_precision_of_the_run(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A generator writes passages under autocast too: in float32 they would be other words, and slower."""
+    config = tiny_configuration(training={"steps": 1, "warmup_steps": 0})
+    objective = objective_of(config, tiny_shards)
+    prepare, seen = objective.prepare, []
+
+    def remember(*given: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return prepare(*given)
+
+    monkeypatch.setattr(objective, "prepare", remember)
+    optimizers = build_optimizers(objective, config.training, config.parity)
+    runtime = Runtime(torch.device("cpu"), 0, 1, torch.bfloat16)
+    train(
+        TrainingRun(objective, optimizers, batches_of(config, tiny_shards), config.training, runtime), lambda _: False
+    )
+    assert seen == [True]

@@ -185,9 +185,8 @@ def run_micro_batch(
         # Dropout becomes a function of (seed, step, process, micro-batch): checkpoints hold no random state, and a
         # resumed run draws the same. Python hashes a tuple of integers alike in every process.
         torch.manual_seed(hash((training.seed, run.state.step, runtime.rank, number)) & 0x7FFFFFFF)
-    rows = run.objective.prepare(batch.rows, runtime.device)
-    with runtime.autocast():
-        outcome: Outcome = forward(rows)
+    with runtime.autocast():  # passages are written in the same precision as the losses are computed
+        outcome: Outcome = forward(run.objective.prepare(batch.rows, runtime.device))
     shares = [term.weight * term.total / max(1.0, counts[name]) for name, term in outcome.terms.items()]
     loss = torch.stack(shares).sum() * runtime.processes  # DDP averages gradients over processes; they must be summed
     loss.backward()  # type: ignore[no-untyped-call]
