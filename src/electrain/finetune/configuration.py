@@ -2,12 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
-from electrain.foundation.configuration import Tables, build_configuration, merge_tables, read_toml, require_at_least
+from electrain.foundation.configuration import (
+    Tables,
+    build_configuration,
+    merge_tables,
+    preset_names_in,
+    read_preset_or_toml,
+    require_at_least,
+)
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.encoder_decoder import DecoderConfig
 from electrain.training.settings import Precision
@@ -23,7 +28,7 @@ _BY_WIDTH = (
     (896, 1e-4, 0.8, 3e-4),
     (1 << 30, 5e-5, 0.9, 1.5e-4),
 )
-_RECIPES = resources.files("electrain.finetune.recipes")
+_RECIPES = "electrain.finetune.recipes"
 _EPOCHS = {"question-answering": 2.0, "summarization": 10.0, "translation": 10.0}
 _LONGEST_TOKENS = {"question-answering": 384, "summarization": 256}
 
@@ -218,7 +223,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> Finetu
 
 def recipe_names() -> list[str]:
     """The fine-tuning configurations that come with electrain, one for each public data set."""
-    return sorted(path.name.removesuffix(".toml") for path in _RECIPES.iterdir() if path.name.endswith(".toml"))
+    return preset_names_in(_RECIPES)
 
 
 def load_finetune_configuration(name_or_path: str | None, overrides: Tables | None = None) -> FinetuneConfig:
@@ -226,15 +231,7 @@ def load_finetune_configuration(name_or_path: str | None, overrides: Tables | No
 
     Raises: ConfigurationError: see `build_configuration`.
     """
-    tables: Tables = {}
-    if name_or_path in recipe_names():
-        with resources.as_file(_RECIPES / f"{name_or_path}.toml") as path:
-            tables = read_toml(path)
-    elif name_or_path is not None and not name_or_path.endswith(".toml"):
-        recipes = ", ".join(recipe_names())
-        raise ConfigurationError(f"{name_or_path}: not a .toml file nor one of the recipes {recipes}; give one of them")
-    elif name_or_path is not None:
-        tables = read_toml(Path(name_or_path))
+    tables = {} if name_or_path is None else read_preset_or_toml(_RECIPES, name_or_path, "recipes")
     return build_configuration(
         FinetuneConfig, merge_tables(tables, overrides or {}), name_or_path or "the command line"
     )

@@ -13,6 +13,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,29 @@ T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
 # TOML and numpy hold integers of 64 bits.
 MOST_INTEGER = 1 << 63
+
+
+def preset_names_in(package: str) -> list[str]:
+    """The TOML files that a package comes with, by their names without the ending."""
+    names = (path.name for path in resources.files(package).iterdir())
+    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+
+
+def read_preset_or_toml(package: str, name_or_path: str, presets: str) -> Tables:
+    """The sections of a TOML file that a package comes with, by its name, or of any other TOML file, by its path.
+
+    Args: presets: what the package's files are, for the message: presets or recipes.
+    Raises: ConfigurationError: it is neither; otherwise as `read_toml`.
+    """
+    names = preset_names_in(package)
+    if name_or_path in names:
+        with resources.as_file(resources.files(package) / f"{name_or_path}.toml") as path:
+            return read_toml(path)
+    if not name_or_path.endswith(".toml"):
+        raise ConfigurationError(
+            f"{name_or_path}: not a .toml file nor one of the {presets} {', '.join(names)}; give one of them"
+        )
+    return read_toml(Path(name_or_path))
 
 
 def read_toml(path: Path) -> Tables:

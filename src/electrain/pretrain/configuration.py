@@ -1,12 +1,17 @@
 """The configuration of a pretraining run: its sections, its presets, and the file it is resolved into."""
 
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 from electrain.data.shards.rows import DataConfig
-from electrain.foundation.configuration import Tables, build_configuration, merge_tables, read_toml
-from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.configuration import (
+    Tables,
+    build_configuration,
+    merge_tables,
+    preset_names_in,
+    read_preset_or_toml,
+    read_toml,
+)
 from electrain.foundation.progress import say
 from electrain.models.backbones import EncoderConfig
 from electrain.models.discriminator import DiscriminatorConfig
@@ -16,6 +21,8 @@ from electrain.pretrain.objectives.masking import CorruptionConfig
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 _PRESETS = "electrain.pretrain.presets"
+# A run shorter than planned warms up for at most this fraction of its steps, or the planned one where that is more.
+WARMUP_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,7 @@ def _contradictions(config: PretrainConfig) -> dict[str, bool]:
 
 def preset_names() -> list[str]:
     """The configurations that come with electrain: demo, tiny, small, base, large, article, the paper's ablations."""
-    names = (path.name for path in resources.files(_PRESETS).iterdir())
-    return sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml"))
+    return preset_names_in(_PRESETS)
 
 
 def load_configuration(
@@ -124,14 +130,7 @@ def load_configuration(
     Args: resumed: the configuration file of the run that goes on, where there is one.
     Raises: ConfigurationError: see `build_configuration`.
     """
-    if name_or_path in preset_names():
-        with resources.as_file(resources.files(_PRESETS) / f"{name_or_path}.toml") as path:
-            tables = read_toml(path)
-    elif not name_or_path.endswith(".toml"):
-        presets = ", ".join(preset_names())
-        raise ConfigurationError(f"{name_or_path}: not a .toml file nor one of the presets {presets}; give one of them")
-    else:
-        tables = read_toml(Path(name_or_path))
+    tables = read_preset_or_toml(_PRESETS, name_or_path, "presets")
     overrides = overrides or {}
     scaled = _scaled_stages(tables, overrides)
     fitted = merge_tables(tables, merge_tables(overrides, scaled))
@@ -146,10 +145,6 @@ def load_configuration(
             was, flag = tables[section][name], f"--{section}.{name}".replace("_", "-")
             say(f"{name} is lowered from {was:,} to {value:,} with the steps; {flag} sets another number")
     return configuration
-
-
-# A run shorter than planned warms up for at most this fraction of its steps, or the planned one where that is more.
-WARMUP_FRACTION = 0.1
 
 
 def _scaled_stages(tables: Tables, overrides: Tables) -> Tables:
