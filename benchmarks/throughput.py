@@ -34,7 +34,8 @@ from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.objectives.masking import most_selected
 from electrain.pretrain.objectives.rows import Rows
-from electrain.training.loop import TrainingRun, compile_or_say_why_not, train
+from electrain.training.compilation import compile_or_say_why_not
+from electrain.training.loop import TrainingRun, train
 from electrain.training.objective import MicroBatch
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize

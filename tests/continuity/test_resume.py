@@ -21,7 +21,7 @@ from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import RunDirectoryError
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.run import RunResult, pretrain
-from electrain.training import loop
+from electrain.training import compilation, loop
 from tiny_pretraining import tiny_configuration, write_invented_shards
 
 pytestmark = pytest.mark.usefixtures("quick_pretraining")
@@ -376,7 +376,7 @@ def test_a_failing_compiler_is_said_and_the_run_goes_on(
     def broken(*_: Any, **__: Any) -> RunResult:
         raise RuntimeError("no C++ compiler\nand more lines")
 
-    monkeypatch.setattr(loop, "run_micro_batch", fail_once(loop.run_micro_batch, broken))
+    monkeypatch.setattr(compilation, "run_micro_batch", fail_once(compilation.run_micro_batch, broken))
     compiled = tiny_configuration(training={"compile": True})
     assert pretrain(compiled, tiny_shards, tmp_path / "run").is_finished
     assert (

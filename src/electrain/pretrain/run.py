@@ -44,8 +44,9 @@ from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
+from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.journal import Journal
-from electrain.training.loop import StepResult, TrainingRun, compile_or_say_why_not
+from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, measure_matrix_rate, started_runtime
 from electrain.training.sitting import Sitting
