@@ -27,6 +27,8 @@ class Runtime:
     rank: int  # from 0
     processes: int  # as `torchrun` started them
     dtype: torch.dtype  # of matrix products: bfloat16 (autocast) or float32
+    # True where bfloat16 products are native, whatever `dtype` is. An optimizer may compute in bfloat16 there.
+    has_fast_bfloat16: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -116,7 +118,7 @@ def started_runtime(precision: Precision) -> Iterator[Runtime]:
     if processes > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Runtime(device, rank, processes, resolve_dtype(precision, device))
+        yield Runtime(device, rank, processes, resolve_dtype(precision, device), has_bfloat16_instructions(device))
     finally:
         if processes > 1:
             distributed.destroy_process_group()
