@@ -141,6 +141,15 @@ def _write_first_files(shards: Shards, inputs: dict[str, str], output: Path) -> 
 
 
 @dataclass(frozen=True)
+class BuiltRun:
+    """A run before its first step."""
+
+    objective: PretrainObjective
+    run: TrainingRun[Rows]
+    row_flops: float  # operations that training on one row takes, without those that a compiler saves or adds
+
+
+@dataclass(frozen=True)
 class _Parts:
     """What is built once, for all steps."""
 
@@ -153,7 +162,12 @@ class _Parts:
     row_flops: float
 
 
-def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> _Parts:
+def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: Runtime) -> BuiltRun:
+    """A run before its first step, on the device of `runtime`, as `pretrain` trains it. Benchmarks build theirs here.
+
+    Args: rows: the rows of the shards.
+    Raises: CheckpointError: a frozen generator's folder cannot be used.
+    """
     objective = build_objective(
         config,
         vocabulary_size=shards.vocabulary_size,
@@ -173,14 +187,19 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         runtime,
         parity=config.parity,
     )
+    return BuiltRun(objective, run, row_flops)
+
+
+def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> _Parts:
+    built = build_run(config, shards, rows, runtime)
     return _Parts(
         config,
         shards,
-        objective,
-        Sitting(run, output),
-        HealthMonitor(training, shards.unigram_counts, config.generator.own_stage_steps),
+        built.objective,
+        Sitting(built.run, output),
+        HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps),
         Journal(output / "examples.jsonl"),
-        row_flops,
+        built.row_flops,
     )
 
 
