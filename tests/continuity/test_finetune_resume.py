@@ -91,6 +91,14 @@ def test_micro_batches_change_nothing_but_rounding(tiny_run: Any, examples: str,
         torch.testing.assert_close(other[name], tensor, rtol=1e-3, atol=1e-4)
 
 
+def test_gradient_checkpointing_changes_nothing(tiny_run: Any, examples: str, tmp_path: Path) -> None:
+    """With dropout, whose masks are drawn twice."""
+    for is_checkpointed in (False, True):
+        config = configuration(gradient_checkpointing=is_checkpointed)
+        finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / str(is_checkpointed))
+    assert results_of(tmp_path / "True") == results_of(tmp_path / "False")
+
+
 def test_full_memory_is_mended_by_going_on(
     tiny_run: Any, examples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,8 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from electrain.foundation.configuration import to_toml
-from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.configuration import merge_tables, to_toml
+from electrain.foundation.errors import ConfigurationError, RunDirectoryError
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.run import RunResult, pretrain
 from electrain.training import compilation, loop
@@ -32,6 +32,7 @@ ARTICLE_GAME = {
     "corruption": {"source": "generated", "missing_fraction": 0.5},
     "discriminator": {"heads": ["detection", "correction"], "correction_at": "missing"},
 }
+CHECKPOINTED = {"training": {"gradient_checkpointing": True}}
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "electra": {},
     "separate embeddings": {"generator": {"embedding_sharing": "separate"}},
@@ -49,6 +50,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "masked language modelling": {"training": {"objective": "masked-language-modelling", "micro_batch_rows": 3}},
     "bfloat16": {"training": {"precision": "bfloat16"}},
+    "gradient checkpointing": {"training": {"gradient_checkpointing": True, "dropout": 0.1}},
     "two stages, from where the second begins": TWO_STAGE,
     "written passages and the game": ARTICLE_GAME,
     "gumbel and separate optimizers": {
@@ -264,10 +266,15 @@ def wait_for(condition: Any, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.0005)
 
 
-@pytest.mark.parametrize("sections", [{}, TWO_STAGE, ARTICLE_GAME], ids=["published", "two stages", "article's game"])
+@pytest.mark.parametrize(
+    "sections",
+    [{}, TWO_STAGE, {**TWO_STAGE, **CHECKPOINTED}, ARTICLE_GAME],
+    ids=["published", "two stages", "two stages, checkpointed", "article's game"],
+)
 def test_two_processes_equal_one(tiny_shards: Path, tmp_path: Path, sections: dict[str, Any]) -> None:
     """Under torchrun with gloo: the same rows, unequal counts in the two halves, the same losses and weights."""
-    config = tiny_configuration(parity={"reference_packing": True}, training={"micro_batch_rows": 2}, **sections)
+    tables = {"parity": {"reference_packing": True}, "training": {"micro_batch_rows": 2}}
+    config = tiny_configuration(**merge_tables(tables, sections))
     straight = pretrain(config, tiny_shards, tmp_path / "one")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [*launch, *command(write_configuration(config, tmp_path), tiny_shards, tmp_path / "two")]
@@ -358,6 +365,29 @@ def test_a_compiled_run_resumes_in_its_second_stage(
     pretrain(config, tiny_shards, tmp_path / "run", resume=True)
     assert "torch.compile does not work" not in capsys.readouterr().err
     assert results_of(tmp_path / "run") == results_of(tmp_path / "straight")
+
+
+def test_gradient_checkpointing_may_begin_in_the_middle(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run whose memory was full goes on with it, and learns what it would have learned without, bit for bit."""
+    config = tiny_configuration(training={"dropout": 0.1})
+    pretrain(config, tiny_shards, tmp_path / "straight")
+    update = loop._update
+
+    def full_at_seven(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
+        if state.step == 7:
+            raise torch.OutOfMemoryError
+        update(optimizers, rate, state, **named)
+
+    monkeypatch.setattr(loop, "_update", full_at_seven)
+    with pytest.raises(ConfigurationError, match=r"set --training\.gradient-checkpointing true"):
+        pretrain(config, tiny_shards, tmp_path / "run")
+    monkeypatch.setattr(loop, "_update", update)
+    twice = tiny_configuration(training={"dropout": 0.1, "gradient_checkpointing": True})
+    assert pretrain(twice, tiny_shards, tmp_path / "run", resume=True).is_finished
+    assert results_of(tmp_path / "run") == results_of(tmp_path / "straight")
+    assert "gradient_checkpointing = true" in (tmp_path / "run" / "config.toml").read_text()
 
 
 def test_accumulation_equals_one_batch(tiny_shards: Path, tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def main(arguments: list[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename else ""
         _refuse(f"{verb}: {where}the disk is full; free some space, then run the command again")
     except MemoryError as error:
-        _refuse(f"{verb}: out of memory ({error}); lower --training.micro-batch-rows")
+        remedy = "lower --training.micro-batch-rows, or set --training.gradient-checkpointing true"
+        _refuse(f"{verb}: out of memory ({error}); {remedy}")
 
 
 def _refuse(line: str) -> NoReturn:

@@ -46,6 +46,7 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
+from electrain.models.gradient_checkpointing import checkpoint_layers
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
@@ -196,6 +197,8 @@ def _build(
     model = build_model(pretrained, settings, config, target_tokenizer)
     task = build_task(settings, pretrained.tokenizer, target_tokenizer, with_token_types=takes_token_types(model))
     choose_attention(model, runtime.device, settings.longest_tokens)
+    if config.training.gradient_checkpointing:
+        checkpoint_layers(model, has_dropout=config.training.dropout > 0)
     module = FineTuning(model.to(runtime.device), task)
     rows = task.rows(examples.train)
     if runtime.is_first:
@@ -232,6 +235,7 @@ def _training(config: FinetuneConfig, per_epoch: int) -> TrainingConfig:
         steps=steps,
         batch_rows=training.batch_rows,
         micro_batch_rows=training.micro_batch_rows,
+        gradient_checkpointing=training.gradient_checkpointing,
         peak_learning_rate=training.peak_learning_rate,
         warmup_steps=min(steps - 1, round(training.warmup_fraction * steps)),
         weight_decay=training.weight_decay,

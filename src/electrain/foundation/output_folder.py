@@ -18,8 +18,9 @@ from electrain.foundation.errors import ElectrainError, RunDirectoryError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
-# It changes only memory, speed, rounding and the draws of dropout. A run whose memory was full can resume with less.
-MAY_CHANGE = "micro_batch_rows"
+# They change only memory, speed and, the first one, rounding and the draws of dropout. A run whose memory was full can
+# resume with less.
+MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def begins(
         if manifest.inputs.get(name) != value:
             raise RunDirectoryError(f"{directory}: {name} changed since the run began; resume with the same {name}")
     earlier = build_configuration(type(config), read_toml(path), str(path))
-    for difference in differences(earlier, config, but=(MAY_CHANGE,)):
+    for difference in differences(earlier, config, but=MAY_CHANGE):
         field = " ".join(difference.split()[:2])
         hint = hints.get(field, f"resume with the run's own configuration, {path}")
         raise RunDirectoryError(f"{directory}: {difference}; {hint}")

@@ -20,6 +20,7 @@ from electrain.models.embedding_sharing import build_generator
 from electrain.models.folders import configuration_of
 from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
+from electrain.models.gradient_checkpointing import checkpoint_layers
 from electrain.models.starting_weights import (
     load_starting_discriminator,
     load_starting_encoder,
@@ -53,9 +54,22 @@ def build_objective(
     Args:
         special_ids: ids of the tokenizer's special tokens.
         unigram_counts: (vocabulary,) occurrences in the corpus, for a unigram generator; None takes all as equal.
-    Raises: CheckpointError: a frozen generator's folder cannot be used.
+    Raises: CheckpointError: a frozen generator's folder cannot be used. ConfigurationError: gradient checkpointing of a
+        network that has no layers for it.
     """
     torch.manual_seed(config.training.seed)
+    objective = _fresh_objective(config, vocabulary_size, special_ids, unigram_counts)
+    if config.training.gradient_checkpointing:
+        checkpoint_layers(objective, has_dropout=config.training.dropout > 0)
+    return objective
+
+
+def _fresh_objective(
+    config: PretrainConfig,
+    vocabulary_size: int,
+    special_ids: SpecialIds,
+    unigram_counts: NDArray[np.int64] | None,
+) -> PretrainObjective:
     configured = partial(
         encoder_configuration,
         vocabulary_size=vocabulary_size,

@@ -14,8 +14,9 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.training.settings import Precision
 
 OUT_OF_MEMORY = (
-    "the GPU's memory is full; lower --training.micro-batch-rows, which changes speed, rounding and the random draws "
-    "of dropout, and continue with --resume"
+    "the GPU's memory is full; set --training.gradient-checkpointing true, which costs about a third more time, or "
+    "lower --training.micro-batch-rows, which changes rounding and the random draws of dropout; then continue with "
+    "--resume"
 )
 
 
