@@ -18,7 +18,7 @@ import torch
 from transformers import ElectraConfig
 from transformers.models.electra.modeling_electra import ElectraSelfAttention
 
-from electrain.training.runtime import resolve_dtype
+from electrain.training.arithmetic import choose_arithmetic
 
 IMPLEMENTATIONS = ("eager", "sdpa")
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--processor-time", action="store_true", help="of the calling thread, in place of the clock's")
     arguments = parser.parse_args()
     clock = time.thread_time if arguments.processor_time else time.perf_counter
-    dtype = resolve_dtype("auto", torch.device("cpu"))
+    dtype = choose_arithmetic("auto", torch.device("cpu")).dtype
     print(f"{'length':>8}{'head':>6}{'eager ms':>12}{'sdpa ms':>12}{'sdpa/eager':>12}", file=sys.stderr)
     for head_width in arguments.head_widths:
         for length in arguments.lengths:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -34,11 +34,13 @@ from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.objectives.masking import most_selected
 from electrain.pretrain.objectives.rows import Rows
+from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate, synchronize
 from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.loop import TrainingRun, train
 from electrain.training.objective import MicroBatch
 from electrain.training.optimizer import build_optimizers
-from electrain.training.runtime import Runtime, measure_matrix_rate, resolve_dtype, started_runtime, synchronize
+from electrain.training.runtime import Runtime, started_runtime
+from electrain.training.settings import Precision
 
 SPECIAL_IDS = SpecialIds(pad=0, cls=101, sep=102, mask=103)
 FIRST_WORD_ID = 999
@@ -269,7 +271,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5, help="turns of every contestant")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, at least one step")
     parser.add_argument("--vocabulary-size", type=int, default=30_522)
-    parser.add_argument("--precision", default="auto", choices=["auto", "bfloat16", "float32"], help="of ours")
+    parser.add_argument("--precision", default="auto", choices=get_args(Precision), help="of ours")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     arguments = parser.parse_args()
     config = load_configuration(arguments.preset)
@@ -280,7 +282,7 @@ def main() -> None:
     config = replace(config, training=training)
     with started_runtime(arguments.precision) as runtime:
         device = torch.device(arguments.device)
-        runtime = replace(runtime, device=device, dtype=resolve_dtype(arguments.precision, device))
+        runtime = replace(runtime, device=device, dtype=choose_arithmetic(arguments.precision, device).dtype)
         result = measure(arguments, config, runtime)
     print_table(result)
     print(json.dumps(result))

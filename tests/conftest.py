@@ -87,6 +87,12 @@ def on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the processes that a test starts
 
 
+@pytest.fixture(autouse=True)
+def same_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every machine computes in float32 unless a test says otherwise: no figure may depend on a measurement."""
+    monkeypatch.setattr("electrain.training.arithmetic.measure_speedup", lambda *_: 0.0)
+
+
 @pytest.fixture
 def quick_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretraining without the half second that measures the machine, and without drawing curves."""

@@ -81,7 +81,7 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--training.warmup-steps", "10"], "warmup_steps = 10: must be below steps (10)"),
     (["--training.dropout", "10"], "[training] dropout = 10.0: must be a fraction from 0 to 1; as a percentage it is"),
     (["--training.weight-decay", "nan"], "weight_decay = nan: must be a finite number"),
-    (["--training.precision", "float16"], "precision = 'float16': choose one of auto, bfloat16, float32"),
+    (["--training.precision", "half"], "precision = 'half': choose one of auto, bfloat16, float16, float32"),
     (["--training.objective", "electra"], "choose one of replaced-token-detection, masked-language-modelling"),
     (
         ["--corruption.masked-fraction", "15"],

@@ -49,6 +49,17 @@ def test_devices_share_the_rows_and_the_bill_stays() -> None:
     assert four.precision == "bfloat16"
 
 
+def test_a_gpu_without_bfloat16_is_planned_in_float16() -> None:
+    made = plan(CONFIG, named_hardware("t4"), vocabulary_size=1000)
+    assert made.duration is not None
+    assert (made.duration.precision, made.duration.flops_per_second) == ("float16", 65e12)
+    with_bfloat16 = plan(CONFIG, named_hardware("l4"), vocabulary_size=1000)
+    assert made.memory.activations == with_bfloat16.memory.activations
+    config = replace(CONFIG, training=replace(CONFIG.training, precision="float16"))
+    with pytest.raises(ConfigurationError, match=r'cpu-2: has no float16 instructions; .*precision = "auto"'):
+        plan(config, named_hardware("cpu-2"))
+
+
 def test_the_largest_micro_batch_fits_and_twice_it_does_not() -> None:
     machine = Hardware("small", 1e12, 0.0, 0.1 * GIGABYTE)
     largest = plan(CONFIG, machine, vocabulary_size=1000).memory.largest_micro_batch_rows

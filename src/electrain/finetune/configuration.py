@@ -105,8 +105,8 @@ class FinetuneTrainingConfig:
             early.
         weights: Weights to start from. pretrained uses those of --model; fresh starts the same network from random
             weights, to show what pretraining contributes.
-        precision: Number format of the matrix products. auto uses bfloat16 autocast where the hardware supports it, and
-            float32 elsewhere.
+        precision: Number format of the matrix products. auto measures which is fastest when the run begins: bfloat16
+            autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
     """
 
     epochs: float = 0.0

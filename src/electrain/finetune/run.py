@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
 from electrain.models.gradient_checkpointing import checkpoint_layers
+from electrain.training.arithmetic import record_arithmetic, recorded_arithmetic
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
@@ -132,7 +134,8 @@ def finetune(
         "validation": _examples_hash(examples.validation),
         "model": _model_hash(pretrained.source),
     }
-    with started_runtime(config.training.precision) as runtime:
+    recorded = partial(recorded_arithmetic, output, KIND) if resume else None
+    with started_runtime(config.training.precision, recorded) as runtime:
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
             "the processes were given different examples, models or configurations; start each with the same command "
@@ -146,6 +149,8 @@ def finetune(
         if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
             write_manifest(output, Manifest(KIND, False, inputs, facts))
+        if runtime.is_first:
+            record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
         runtime.wait()  # for the folder, which the first process makes
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):

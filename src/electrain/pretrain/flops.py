@@ -197,7 +197,7 @@ def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtyp
 
     Args:
         rows: rows of the micro-batch.
-        dtype: dtype of matrix products: float32, or bfloat16 by autocast, which leaves some tensors in float32.
+        dtype: dtype of matrix products: float32, or two bytes by autocast, which leaves some tensors in float32.
     """
     kept: dict[int, Tensor] = {}
 
@@ -210,7 +210,7 @@ def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtyp
         modules = _without_data(network.module for network in passes)
         weights = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
             results = [n.run(m.train(), rows) for n, m in zip(passes, modules, strict=True) if n.trains]
         del results  # until here, the graph held what it keeps
     return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from electrain.foundation.errors import ConfigurationError
-from electrain.training.runtime import device_of, has_bfloat16_instructions, measure_matrix_rate
+from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
+from electrain.training.runtime import device_of
 
 THIS_MACHINE = "this"
 GIGABYTE = 10**9
@@ -29,36 +30,42 @@ class Hardware:
     bfloat16_flops: float  # the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16
     memory_bytes: float
     utilisation: float = UTILISATION_OF_NOMINAL  # assumed fraction of these rates that training reaches
+    float16_flops: float = 0.0  # the same in float16, dense; 0 where training cannot use it
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of `precision = "auto"` on this device."""
-        return torch.bfloat16 if self.bfloat16_flops else torch.float32
+        return torch.bfloat16 if self.bfloat16_flops else torch.float16 if self.float16_flops else torch.float32
 
     def flops(self, dtype: torch.dtype) -> float:
-        """Operations per second in a dtype. Raises: ConfigurationError: the device has no bfloat16 instructions."""
-        if dtype == torch.bfloat16 and not self.bfloat16_flops:
-            raise ConfigurationError(f'{self.name}: has no bfloat16 instructions; set [training] precision = "float32"')
-        return self.bfloat16_flops if dtype == torch.bfloat16 else self.float32_flops
+        """Operations per second in a dtype. Raises: ConfigurationError: the device is not made for it."""
+        rates = {torch.bfloat16: self.bfloat16_flops, torch.float16: self.float16_flops}
+        rate = rates.get(dtype, self.float32_flops)
+        if not rate:
+            name = str(dtype).removeprefix("torch.")
+            raise ConfigurationError(f'{self.name}: has no {name} instructions; set [training] precision = "auto"')
+        return rate
 
 
 _KNOWN = [
-    # NVIDIA Tesla V100 SXM2 data sheet, 2020: 15.7 TFLOPS single precision. Its tensor cores know float16 only.
-    Hardware("v100", 15.7e12, 0.0, 32 * GIGABYTE),
-    # NVIDIA T4 data sheet, 2019: 8.1 TFLOPS single precision, 16 GB. Float16 only, as above.
-    Hardware("t4", 8.1e12, 0.0, 16 * GIGABYTE),
+    # NVIDIA Tesla P100 SXM2 data sheet, 2016: 10.6 TFLOPS single precision and 21.2 half, without tensor cores.
+    Hardware("p100", 10.6e12, 0.0, 16 * GIGABYTE, float16_flops=21.2e12),
+    # NVIDIA Tesla V100 SXM2 data sheet, 2020: 15.7 TFLOPS single precision. Its tensor cores know float16 only: 125.
+    Hardware("v100", 15.7e12, 0.0, 32 * GIGABYTE, float16_flops=125e12),
+    # NVIDIA T4 data sheet, 2019: 8.1 TFLOPS single precision, 16 GB. Float16 only, as above: 65.
+    Hardware("t4", 8.1e12, 0.0, 16 * GIGABYTE, float16_flops=65e12),
     # NVIDIA A100 data sheet, 2022: 19.5 and 312 TFLOPS.
-    Hardware("a100-40gb", 19.5e12, 312e12, 40 * GIGABYTE),
-    Hardware("a100-80gb", 19.5e12, 312e12, 80 * GIGABYTE),
+    Hardware("a100-40gb", 19.5e12, 312e12, 40 * GIGABYTE, float16_flops=312e12),
+    Hardware("a100-80gb", 19.5e12, 312e12, 80 * GIGABYTE, float16_flops=312e12),
     # NVIDIA H100 and H200 SXM data sheets, 2023 and 2024: 67 TFLOPS, and 1,979 with sparsity, hence half.
-    Hardware("h100", 67e12, 989e12, 80 * GIGABYTE),
-    Hardware("h200", 67e12, 989e12, 141 * GIGABYTE),
+    Hardware("h100", 67e12, 989e12, 80 * GIGABYTE, float16_flops=989e12),
+    Hardware("h200", 67e12, 989e12, 141 * GIGABYTE, float16_flops=989e12),
     # NVIDIA L4 data sheet, 2023: 30.3 TFLOPS, and 242 with sparsity, hence half.
-    Hardware("l4", 30.3e12, 121e12, 24 * GIGABYTE),
+    Hardware("l4", 30.3e12, 121e12, 24 * GIGABYTE, float16_flops=121e12),
     # NVIDIA Ada architecture white paper, appendix A: 82.6, and 165.2 dense with float32 accumulation.
-    Hardware("rtx-4090", 82.6e12, 165.2e12, 24 * GIGABYTE),
+    Hardware("rtx-4090", 82.6e12, 165.2e12, 24 * GIGABYTE, float16_flops=165.2e12),
     # NVIDIA GA102 architecture white paper, appendix A: 35.6, and 71 dense with float32 accumulation.
-    Hardware("rtx-3090", 35.6e12, 71e12, 24 * GIGABYTE),
+    Hardware("rtx-3090", 35.6e12, 71e12, 24 * GIGABYTE, float16_flops=71e12),
     # Two cores with 256-bit vectors at 3 GHz: two fused multiply-adds of eight numbers a cycle. `this` measures.
     Hardware("cpu-2", 2 * 3e9 * 32, 0.0, 8 * GIGABYTE),
 ]
@@ -92,5 +99,9 @@ def _this_machine() -> Hardware:
         memory = float(torch.cuda.get_device_properties(device).total_memory)
     else:
         memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    bfloat16 = measure_matrix_rate(device, torch.bfloat16) if has_bfloat16_instructions(device) else 0.0
-    return Hardware(THIS_MACHINE, measure_matrix_rate(device, torch.float32), bfloat16, memory, UTILISATION_OF_MEASURED)
+    rates = {"bfloat16": 0.0, "float16": 0.0}
+    best = choose_arithmetic("auto", device)
+    if best.precision in rates:
+        rates[best.precision] = measure_matrix_rate(device, best.dtype)
+    float32 = measure_matrix_rate(device, torch.float32)
+    return Hardware(THIS_MACHINE, float32, rates["bfloat16"], memory, UTILISATION_OF_MEASURED, rates["float16"])

@@ -21,6 +21,7 @@ from electrain.pretrain.flops import (
     training_flops_per_row,
 )
 from electrain.pretrain.hardware import Hardware
+from electrain.training.arithmetic import DTYPES
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1
@@ -107,7 +108,7 @@ def plan(
         devices: number of devices that share the rows of a step.
         utilisation: fraction of the hardware's rate that training reaches; None uses the hardware's assumption.
         price_per_hour: price of one device.
-    Raises: ConfigurationError: a number is out of range, or the hardware lacks the bfloat16 that the run needs.
+    Raises: ConfigurationError: a number is out of range, or the hardware lacks the precision of the run.
     """
     _require_possible(devices, utilisation, price_per_hour)
     config = sized_as_started(config)
@@ -151,7 +152,7 @@ def _require_possible(devices: int, utilisation: float | None, price_per_hour: f
 def _dtype(config: PretrainConfig, hardware: Hardware | None) -> torch.dtype:
     if config.training.precision == "auto":
         return hardware.dtype if hardware else torch.bfloat16
-    return torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
+    return DTYPES[config.training.precision]
 
 
 def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int | None = None) -> list[NetworkPass]:

@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,12 @@ from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
+from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
 from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
-from electrain.training.runtime import OUT_OF_MEMORY, Runtime, measure_matrix_rate, started_runtime
+from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
 from electrain.training.sitting import Sitting
 
 KIND = "run"
@@ -79,7 +81,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     """
     shards = open_shards(shards_directory)
     _require_tokenizer(shards, config)
-    with started_runtime(config.training.precision) as runtime:
+    recorded = partial(recorded_arithmetic, output, KIND) if resume else None
+    with started_runtime(config.training.precision, recorded) as runtime:
         config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
@@ -95,6 +98,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         hints = {"[training] steps": _how_to_train_longer(config, output)}
         if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             _write_first_files(shards, inputs, output)
+        if runtime.is_first:
+            record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
         runtime.wait()  # for the folder, which the first process makes
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
@@ -248,11 +253,22 @@ def _announce(parts: _Parts, matrix_rate: float) -> None:
     }
     parts.sitting.journal.write({"event": "machine", "step": run.state.step, **machine})
     say(
-        f"training on {machine['device']} in {machine['precision']}, {matrix_rate / 1e9:,.0f} GFLOP/s, "
+        f"training on {machine['device']} in {machine['precision']}{_why_this_precision(parts)}, "
+        f"{matrix_rate / 1e9:,.0f} GFLOP/s, "
         f"from step {run.state.step} to {training.steps}"
     )
     for warning in parts.health.at_start(training.batch_rows * parts.config.data.sequence_length):
         _warn(parts.sitting, warning)
+
+
+def _why_this_precision(parts: _Parts) -> str:
+    run = parts.sitting.run
+    speedup = run.runtime.arithmetic.speedup
+    if run.state.step or not speedup:  # a run that goes on keeps its precision, whatever this machine is best at
+        return ""
+    if run.runtime.dtype != torch.float32:
+        return f" ({speedup:.1f} times as fast as float32 here)"
+    return " (two bytes a number are no faster here)" if parts.config.training.precision == "auto" else ""
 
 
 def _warn(sitting: Sitting[Rows], message: str) -> None:
@@ -311,4 +327,6 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
 def _device_name(runtime: Runtime) -> str:
     if runtime.device.type == "cuda":
         return torch.cuda.get_device_name(runtime.device)
+    if runtime.device.type == "mps":
+        return "Apple GPU"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,16 +1,16 @@
-"""The machine that a run is on: device, processes, precision, and the rate of its matrix products."""
+"""The machine that a run is on: its device, its processes, and the precision that it computes in."""
 
 import hashlib
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import distributed
 
 from electrain.foundation.errors import ConfigurationError
+from electrain.training.arithmetic import Arithmetic, choose_arithmetic, require_possible
 from electrain.training.settings import Precision
 
 OUT_OF_MEMORY = (
@@ -27,9 +27,10 @@ class Runtime:
     device: torch.device
     rank: int  # from 0
     processes: int  # as `torchrun` started them
-    dtype: torch.dtype  # of matrix products: bfloat16 (autocast) or float32
-    # True where bfloat16 products are native, whatever `dtype` is. An optimizer may compute in bfloat16 there.
+    dtype: torch.dtype  # of matrix products: float32, or by autocast bfloat16 or float16
+    # True where bfloat16 products are fast, whatever `dtype` is. An optimizer may compute in bfloat16 there.
     has_fast_bfloat16: bool = False
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)  # as chosen or recorded; says the same, and more
 
     @property
     def is_first(self) -> bool:
@@ -38,7 +39,8 @@ class Runtime:
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        is_half = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype if is_half else None, enabled=is_half)
 
     def sum(self, numbers: list[float]) -> list[float]:
         """Sums of the numbers over all processes, in float64."""
@@ -73,20 +75,6 @@ class Runtime:
         raise SystemExit(2)
 
 
-def has_bfloat16_instructions(device: torch.device) -> bool:
-    """True if bfloat16 matrix products are native. Where they are emulated, float32 is faster."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def resolve_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products for a precision on a device."""
-    if precision == "float32" or (precision == "auto" and not has_bfloat16_instructions(device)):
-        return torch.float32
-    return torch.bfloat16
-
-
 def device_of(local_rank: int = 0) -> torch.device:
     """The CUDA device of a process of this machine, or the CPU if there is none.
 
@@ -102,14 +90,20 @@ def device_of(local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def started_runtime(precision: Precision) -> Iterator[Runtime]:
+def started_runtime(
+    precision: Precision, recorded: Callable[[torch.device], Arithmetic | None] | None = None
+) -> Iterator[Runtime]:
     """Joins the other processes of a `torchrun`, if any, and makes arithmetic reproducible.
 
-    Raises: ConfigurationError: more processes than CUDA devices.
+    Args:
+        precision: that of the configuration.
+        recorded: what a run that goes on chose on a device of this type, if any. The first process asks it.
+    Raises: ConfigurationError: more processes than CUDA devices, or a precision that the device does not have.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     rank = int(os.environ.get("RANK", "0"))
     device = device_of(int(os.environ.get("LOCAL_RANK", "0")))
+    require_possible(precision, device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not reproducible
@@ -119,32 +113,13 @@ def started_runtime(precision: Precision) -> Iterator[Runtime]:
     if processes > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Runtime(device, rank, processes, resolve_dtype(precision, device), has_bfloat16_instructions(device))
+        runtime = Runtime(device, rank, processes, torch.float32)
+        # A measurement is noisy, so one process makes it, once in a run.
+        own = Arithmetic()
+        if runtime.is_first:
+            own = (recorded(device) if recorded else None) or choose_arithmetic(precision, device)
+        chosen = Arithmetic.from_numbers(runtime.of_first(own.to_numbers()))
+        yield replace(runtime, dtype=chosen.dtype, has_fast_bfloat16=chosen.has_fast_bfloat16, arithmetic=chosen)
     finally:
         if processes > 1:
             distributed.destroy_process_group()
-
-
-def measure_matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Floating-point operations per second of large matrix products, 2 m n k each: the best of several trials."""
-    size = 1024 if device.type == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = 0.0
-    deadline = time.perf_counter() + seconds
-    left @ right  # the first product also chooses a kernel
-    while True:
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(4):
-            left @ right
-        synchronize(device)
-        end = time.perf_counter()
-        best = max(best, 4 * 2 * size**3 / (end - start))
-        if end > deadline:
-            return best
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

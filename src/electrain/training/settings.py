@@ -5,7 +5,7 @@ from typing import Literal
 
 from electrain.foundation.configuration import require_at_least
 
-Precision = Literal["auto", "bfloat16", "float32"]
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 
 
@@ -35,8 +35,8 @@ class TrainingConfig:
         seed: Seed of the initial weights, the order of rows, the masks and the samples, at least 0.
         checkpoint_every_steps: Number of steps between checkpoints, at least 1; the last step always writes one.
         log_every_steps: Number of steps between lines in metrics.jsonl, at least 1.
-        precision: Number format of the matrix products. auto uses bfloat16 autocast where the hardware supports it, and
-            float32 elsewhere.
+        precision: Number format of the matrix products. auto measures which is fastest when the run begins: bfloat16
+            autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
         compile: Compile the step with torch.compile. Where that fails, a message says so and the run continues
             uncompiled.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
