@@ -213,10 +213,12 @@ def test_ten_in_a_row_stop_with_a_checkpoint(
 def test_a_run_that_never_learned_can_be_saved(
     tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All refused from the start: the optimizer has no state at all."""
+    """All refused from the start: the optimizer's moments are still zero."""
     make_losses_bad(monkeypatch, lambda _: True)
     assert run(tiny_shards, tmp_path / "run", steps=40).is_failed
-    assert load_file(tmp_path / "run/checkpoints/step-10/optimizer.safetensors") == {}
+    saved = load_file(tmp_path / "run/checkpoints/step-10/optimizer.safetensors")
+    assert saved
+    assert not any(value.any() for value in saved.values())
     assert run(tiny_shards, tmp_path / "run", steps=40, resume=True).step == 11
 
 

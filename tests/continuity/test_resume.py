@@ -88,10 +88,10 @@ def test_ten_steps_equal_five_and_five(
     pretrain(config, tiny_shards, tmp_path / "straight")
     update = loop._update
 
-    def killed_at_seven(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
-        if state.step == 7:
+    def killed_at_seven(run: Any, *arguments: Any, **named: Any) -> None:
+        if run.state.step == 7:
             raise Killed
-        update(optimizers, rate, state, **named)
+        update(run, *arguments, **named)
 
     monkeypatch.setattr(loop, "_update", killed_at_seven)
     with pytest.raises(Killed):
@@ -144,9 +144,9 @@ def test_a_signal_stops_with_a_checkpoint(
 def ask_after_step(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals) -> None:
     update = loop._update
 
-    def then_ask(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
-        update(optimizers, rate, state, **named)
-        if state.step == step:
+    def then_ask(run: Any, *arguments: Any, **named: Any) -> None:
+        update(run, *arguments, **named)
+        if run.state.step == step:
             signal.raise_signal(number)
 
     monkeypatch.setattr(loop, "_update", then_ask)
@@ -352,10 +352,10 @@ def test_a_compiled_run_resumes_in_its_second_stage(
     pretrain(config, tiny_shards, tmp_path / "straight")
     update = loop._update
 
-    def killed_at_nine(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
-        if state.step == 9:
+    def killed_at_nine(run: Any, *arguments: Any, **named: Any) -> None:
+        if run.state.step == 9:
             raise Killed
-        update(optimizers, rate, state, **named)
+        update(run, *arguments, **named)
 
     monkeypatch.setattr(loop, "_update", killed_at_nine)
     with pytest.raises(Killed):

@@ -115,7 +115,7 @@ def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) 
     assert (seen["corrupted_ids"][is_masked] == objective.proposals.special_ids.mask).all()
     is_right = torch.where(seen["is_replaced"], 9.0, -9.0)
     seen["replaced_logits"] = torch.where(is_masked, -9.0, is_right)
-    result = StepResult(0.0, {}, 0.0, 0.0, batch, seen, False)
+    result = StepResult(torch.zeros(()), {}, torch.zeros(()), 0.0, batch, seen, False, False)
     numbers = metrics_of(result, open_shards(tiny_shards).unigram_counts)
     assert numbers["discriminator_recall"] == numbers["discriminator_auc"] == 1.0
     assert numbers["game_value"] > -0.01

@@ -302,11 +302,10 @@ def _after_step(parts: _Parts, result: StepResult[Tensors]) -> bool:
     is_evaluated = step in parts.evaluation_steps
     if sitting.is_first and (step % LOG_EVERY_STEPS == 0 or step == sitting.run.training.steps):
         names = ("loss", "learning_rate", "gradient_norm")
-        sitting.log({name: getattr(result, name) for name in names}, f"loss {result.loss:.3f}")
+        sitting.log({name: float(getattr(result, name)) for name in names}, f"loss {float(result.loss):.3f}")
     if is_evaluated:
         _evaluate(parts)
-    must_end = result.is_stop_asked or sitting.run.is_failed
-    if is_evaluated or must_end or step % CHECKPOINT_EVERY_STEPS == 0:
+    if is_evaluated or result.is_last or step % CHECKPOINT_EVERY_STEPS == 0:
         sitting.save(progress=dataclasses.asdict(parts.best))
     return _is_patience_over(parts)
 

@@ -18,8 +18,8 @@ def metrics_of(result: StepResult[Rows], unigram_counts: NDArray[np.int64]) -> d
 
     Detection is measured on the tokens that can be replaced. Special tokens never are, and would flatter it.
     """
-    numbers = {"loss": result.loss, **{f"{name}_loss": value for name, value in result.losses.items()}}
-    numbers |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
+    numbers = {"loss": float(result.loss), **{f"{name}_loss": float(value) for name, value in result.losses.items()}}
+    numbers |= {"learning_rate": result.learning_rate, "gradient_norm": float(result.gradient_norm)}
     seen, rows = result.observations, result.micro_batch.rows
     selected = max(1, int(rows.is_selected.sum()))
     if "masked_language_model_hits" in seen:

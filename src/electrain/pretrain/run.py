@@ -186,11 +186,12 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     objective.to(runtime.device)
     run = TrainingRun(
         objective,
-        build_optimizers(objective, training, config.parity),
+        build_optimizers(objective, training, config.parity, runtime.muon_dtype),
         micro_batches(rows, config, vocabulary_of(shards.tokenizer), rank=runtime.rank, processes=runtime.processes),
         training,
         runtime,
         parity=config.parity,
+        records=training.compile,
     )
     return BuiltRun(objective, run, row_flops)
 
@@ -278,14 +279,13 @@ def _warn(sitting: Sitting[Rows], message: str) -> None:
 
 def _after_step(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> bool:
     training, sitting, step = parts.config.training, parts.sitting, parts.sitting.run.state.step
-    is_last = step == training.steps or result.is_stop_asked or sitting.run.is_failed
-    if sitting.is_first and (step % training.log_every_steps == 0 or is_last):
+    if sitting.is_first and (step % training.log_every_steps == 0 or result.is_last):
         _log(parts, matrix_rate, result)
     if sitting.is_first and step % max(1, training.steps // EXAMPLES_PER_RUN) == 0:
         example = example_of(result, parts.shards.tokenizer)
         if example:
             parts.examples.write({"step": step, **example})
-    if step % training.checkpoint_every_steps == 0 or is_last:
+    if step % training.checkpoint_every_steps == 0 or result.is_last:
         sitting.save(health=parts.health.to_dict())
     return False
 

@@ -1,7 +1,9 @@
 """Compilation of the training step with torch.compile."""
 
+import torch
+
 from electrain.foundation.progress import say
-from electrain.training.loop import TrainingRun, run_micro_batch
+from electrain.training.loop import TrainingRun, forward_and_backward, run_micro_batch
 from electrain.training.objective import R
 
 
@@ -15,10 +17,10 @@ def compile_or_say_why_not(run: TrainingRun[R]) -> bool:
     objective.begin_step(run.state.step)
     objective.compile(dynamic=False)
     batch = run.batches(run.state.step)[0]
-    counts = {name: float(count) for name, count in batch.counts.items()}
+    counts = dict.fromkeys(batch.counts, torch.ones((), device=run.runtime.device))
     reason = ""
     try:
-        run_micro_batch(run, objective, batch, counts, 0)
+        run_micro_batch(run, forward_and_backward(run, objective), batch, counts, 0)
     except Exception as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         reason = f"{type(error).__name__}: {first_line[:150]}"

@@ -16,36 +16,84 @@ from torch.optim import Optimizer
 
 from electrain.foundation.progress import say
 from electrain.training.objective import MicroBatch, Objective, Outcome, R
-from electrain.training.optimizer import Named, clip_gradients, learning_rate, set_learning_rate, trained_networks
-from electrain.training.runtime import Runtime
+from electrain.training.optimizer import Named, clip_gradients, learning_rate, trained_networks, update_weights
+from electrain.training.recording import ForwardAndBackward, RecordedPasses, detached
+from electrain.training.runtime import Runtime, synchronize
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 # A run with this many refused updates in a row does not recover.
 MOST_REFUSED_IN_A_ROW = 10
+# Float16 loses gradients below 6e-8, so the loss is scaled up, and the scale halves when something overflows. The
+# numbers are those of `torch.amp.GradScaler`; until the scale has come down, refused updates are no failure.
+FIRST_LOSS_SCALE = 2.0**16
+STEPS_TO_DOUBLE_LOSS_SCALE = 2000
+HALVINGS_OF_LOSS_SCALE = 16
+_COUNTERS = ("tokens", "refused_updates", "refused_in_a_row", "accepted_in_a_row")
 
 
-@dataclass
 class RunState:
-    """What changes during a run besides the tensors. Every checkpoint holds it."""
+    """What changes during a run besides the weights. Every checkpoint holds it.
 
-    step: int = 0  # number of steps taken, refused ones included
-    tokens: int = 0  # number of real tokens that all processes have seen
-    seconds: float = 0.0  # time spent training, over all sittings
-    refused_updates: int = 0  # number of steps whose loss or gradient was not finite, so that nothing was updated
-    refused_in_a_row: int = 0  # number of refused updates since the last accepted one
+    What the device counts stays there, and reading it waits for the device.
+
+    Attributes:
+        step: number of steps taken, refused ones included.
+        seconds: time spent training, over all sittings.
+        counters: (4,) int64: real tokens that all processes have seen; refused updates, whose loss or gradient was not
+            finite, so that nothing was updated; refused updates since the last accepted one; accepted ones since the
+            loss scale changed or an update was refused.
+        loss_scale: () float32; factor of the loss in float16, whose range is small.
+    """
+
+    def __init__(self) -> None:
+        self.step, self.seconds = 0, 0.0
+        self.counters = torch.zeros(4, dtype=torch.int64)
+        self.loss_scale = torch.tensor(FIRST_LOSS_SCALE)
+
+    def to(self, device: torch.device) -> None:
+        """Moves the counters to the device that counts."""
+        self.counters, self.loss_scale = self.counters.to(device), self.loss_scale.to(device)
+
+    @property
+    def tokens(self) -> int:
+        """Number of real tokens that all processes have seen."""
+        return int(self.counters[0])
+
+    @property
+    def refused_updates(self) -> int:
+        """Number of steps that changed nothing."""
+        return int(self.counters[1])
+
+    @property
+    def refused_in_a_row(self) -> int:
+        """Number of refused updates since the last accepted one."""
+        return int(self.counters[2])
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The state as plain numbers."""
+        numbers = dict(zip(_COUNTERS, self.counters.tolist(), strict=True))
+        return {"step": self.step, "seconds": self.seconds, "loss_scale": float(self.loss_scale), **numbers}
+
+    def restore(self, numbers: dict[str, int | float]) -> None:
+        """Takes over the numbers of `to_dict`. What an older version did not count is left as it is."""
+        self.step, self.seconds = int(numbers["step"]), float(numbers["seconds"])
+        for place, name in enumerate(_COUNTERS):
+            self.counters[place] = int(numbers.get(name, 0))
+        self.loss_scale.fill_(numbers.get("loss_scale", FIRST_LOSS_SCALE))
 
 
 @dataclass(frozen=True)
 class StepResult(Generic[R]):
-    """Result of a step."""
+    """Result of a step. The tensors are on the device; reading one waits until the step is computed."""
 
-    loss: float  # weighted sum of `losses`, in nats
-    losses: dict[str, float]  # mean of each term over all processes, in nats
-    gradient_norm: float  # norm over all parameters before clipping
+    loss: Tensor  # () float; weighted sum of `losses`, in nats
+    losses: dict[str, Tensor]  # () float; mean of each term over all processes, in nats
+    gradient_norm: Tensor  # () float32; norm over all parameters before clipping
     learning_rate: float
     micro_batch: MicroBatch[R]  # the last one of this process
     observations: dict[str, Tensor]  # of the last forward pass of this process
     is_stop_asked: bool  # True if any process was asked to stop
+    is_last: bool  # True if no step follows
 
 
 @dataclass
@@ -85,11 +133,32 @@ class TrainingRun(Generic[R]):
     runtime: Runtime
     state: RunState = field(default_factory=RunState)  # updated in place
     parity: ParityConfig = field(default_factory=ParityConfig)
+    records: bool = False  # True replays recorded passes on a CUDA device; see `electrain.training.recording`
+
+    @property
+    def is_recorded(self) -> bool:
+        """True where passes are recorded: without dropout, which draws random numbers, and in a single process."""
+        is_possible = self.runtime.device.type == "cuda" and self.runtime.processes == 1
+        return self.records and is_possible and not self.training.dropout
 
     @property
     def is_failed(self) -> bool:
-        """True after `MOST_REFUSED_IN_A_ROW` refused updates."""
-        return self.state.refused_in_a_row >= MOST_REFUSED_IN_A_ROW
+        """True after too many refused updates in a row. Reading it waits for the device."""
+        most = MOST_REFUSED_IN_A_ROW + (HALVINGS_OF_LOSS_SCALE if self.is_scaled else 0)
+        return self.state.refused_in_a_row >= most
+
+    @property
+    def is_scaled(self) -> bool:
+        """True in float16, where the loss is scaled."""
+        return self.runtime.dtype == torch.float16
+
+    @property
+    def is_read(self) -> bool:
+        """True where numbers of the last step may be read: always on a CPU, elsewhere once in `log_every_steps`.
+
+        A device computes while the next steps are prepared. Every reading makes it wait.
+        """
+        return self.runtime.device.type == "cpu" or self.state.step % self.training.log_every_steps == 0
 
     @property
     def has_steps_left(self) -> bool:
@@ -105,7 +174,11 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
             run ends early if it returns True.
     """
     state = run.state
+    state.to(run.runtime.device)
     forward = _parallel(run.objective, run.runtime)
+    pass_ = forward_and_backward(run, forward)
+    if run.is_recorded:
+        pass_ = RecordedPasses(pass_, run.objective)
     networks = trained_networks(run.objective, run.training)
     run.objective.train()
     with StopRequest().listening() as stop, ThreadPoolExecutor(1) as loader:
@@ -117,10 +190,12 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
             # ahead are the same as those that a resumed run makes.
             ahead = loader.submit(run.batches, state.step + 1)
             run.objective.begin_step(state.step)
-            result = _take_step(run, forward, networks, micro_batches, stop)
+            result = _take_step(run, (forward, pass_), networks, micro_batches, stop)
+            if run.is_read:
+                synchronize(run.runtime.device)  # so that the time is that of the computation, not of its preparation
             state.seconds += time.perf_counter() - started
             is_over = after_step(result)
-            if is_over or result.is_stop_asked or run.is_failed:
+            if is_over or (result.is_last and run.has_steps_left):
                 ahead.cancel()
                 return False
     return True
@@ -132,52 +207,79 @@ def _parallel(objective: Objective[R], runtime: Runtime) -> nn.Module:
     devices = [runtime.device] if runtime.device.type == "cuda" else None
     # DDP waits for every parameter's gradient, unless it is told that a stage leaves some without.
     return DistributedDataParallel(
-        objective, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=objective.has_stages
+        objective,
+        device_ids=devices,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=objective.has_stages,
+        broadcast_buffers=False,  # buffers are computed alike in every process
     )
 
 
 def _take_step(
     run: TrainingRun[R],
-    forward: nn.Module,
+    passes: tuple[nn.Module, ForwardAndBackward],
     networks: list[Named],
     micro_batches: list[MicroBatch[R]],
     stop: StopRequest,
 ) -> StepResult[R]:
+    forward, pass_ = passes
     # Every loss is a sum divided once, by its number of elements in the whole step. Counts differ between micro-batches
     # and processes, so that a mean of their means would depend on how the rows are divided.
     names = list(micro_batches[0].counts)
-    counted = [float(sum(batch.counts[name] for batch in micro_batches)) for name in names]
-    tokens = float(sum(batch.tokens for batch in micro_batches))
-    *counted, tokens, stop_votes = run.runtime.sum([*counted, tokens, float(stop.is_asked)])
-    counts = dict(zip(names, counted, strict=True))
-    totals = dict.fromkeys(names, 0.0)
+    columns = [[*(batch.counts[name] for name in names), batch.tokens] for batch in micro_batches]
+    summed = run.runtime.counted([*(sum(column) for column in zip(*columns, strict=True)), int(stop.is_asked)])
+    counts = dict(zip(names, summed.clamp(min=1).float(), strict=False))
+    totals = summed.new_zeros(len(names), dtype=run.runtime.widest_float)
     for number, batch in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
         # Processes exchange gradients once a step, with the last micro-batch.
         is_held_back = isinstance(forward, DistributedDataParallel) and not is_last
         with forward.no_sync() if is_held_back else nullcontext():  # type: ignore[operator]
-            outcome = run_micro_batch(run, forward, batch, counts, number)
-        for name, term in outcome.terms.items():
-            totals[name] += float(term.total.detach())
-    weights = {name: term.weight for name, term in outcome.terms.items()}
-    summed = run.runtime.sum([totals[name] for name in names])
-    losses = {name: total / max(1.0, counts[name]) for name, total in zip(names, summed, strict=True)}
-    loss = sum(weights[name] * value for name, value in losses.items())
+            outcome = run_micro_batch(run, pass_, batch, counts, number)
+        totals += torch.stack([outcome.terms[name].total for name in names])
+    losses = dict(zip(names, run.runtime.added_up(totals) / summed[: len(names)].clamp(min=1), strict=True))
+    loss = torch.stack([outcome.terms[name].weight * value for name, value in losses.items()]).sum()
+    if run.is_scaled:
+        torch._foreach_div_(
+            [p.grad for named in networks for _, p in named if p.grad is not None], run.state.loss_scale
+        )
     norm = clip_gradients(networks)  # after the exchange, so that every process clips the same gradient
     rate = learning_rate(run.state.step, run.training, run.parity)
-    _update(run.optimizers, rate, run.state, is_finite=abs(loss) < float("inf") and norm < float("inf"))
-    run.state.tokens += int(tokens)
-    return StepResult(loss, losses, norm, rate, micro_batches[-1], outcome.observations, stop_votes > 0)
+    # One infinite gradient would leave NaN in every weight and moment, from which no later step recovers.
+    _update(run, rate, summed[len(names)], is_finite=loss.isfinite() & norm.isfinite())
+    # The vote is known since the step began, so that reading it does not keep the device waiting.
+    is_stop_asked = stop.is_asked if run.runtime.processes == 1 else bool(summed[-1] > 0)
+    is_last = is_stop_asked or not run.has_steps_left or (run.is_read and run.is_failed)
+    return StepResult(
+        loss, losses, norm, rate, micro_batches[-1], outcome.observations, is_stop_asked=is_stop_asked, is_last=is_last
+    )
+
+
+def _update(run: TrainingRun[R], rate: float, tokens: Tensor, *, is_finite: Tensor) -> None:
+    update_weights(run.optimizers, rate, is_finite)
+    for optimizer in run.optimizers:
+        optimizer.zero_grad(set_to_none=not run.is_recorded)
+    state, accepted = run.state, is_finite.long()
+    state.step += 1
+    state.counters[0] += tokens
+    state.counters[1] += 1 - accepted
+    state.counters[2] = (state.counters[2] + 1) * (1 - accepted)
+    state.counters[3] = (state.counters[3] + 1) * accepted
+    if run.is_scaled:
+        doubles = state.counters[3] >= STEPS_TO_DOUBLE_LOSS_SCALE
+        state.loss_scale.mul_(torch.where(is_finite, torch.where(doubles, 2.0, 1.0), 0.5))
+        state.counters[3] *= (~doubles).long()
 
 
 def run_micro_batch(
-    run: TrainingRun[R], forward: nn.Module, batch: MicroBatch[R], counts: dict[str, float], number: int
+    run: TrainingRun[R], pass_: ForwardAndBackward, batch: MicroBatch[R], counts: dict[str, Tensor], number: int
 ) -> Outcome:
     """One forward and backward pass.
 
     Args:
-        forward: the objective, or its wrapper for several processes.
-        counts: number of elements of each loss in the whole step, over all micro-batches and processes.
+        pass_: see `forward_and_backward`.
+        counts: () float32, at least 1: number of elements of each loss in the whole step, over all micro-batches and
+            processes.
         number: number of the micro-batch in the step.
     """
     runtime, training = run.runtime, run.training
@@ -186,23 +288,25 @@ def run_micro_batch(
         # resumed run draws the same. Python hashes a tuple of integers alike in every process.
         torch.manual_seed(hash((training.seed, run.state.step, runtime.rank, number)) & 0x7FFFFFFF)
     with runtime.autocast():  # passages are written in the same precision as the losses are computed
-        outcome: Outcome = forward(run.objective.prepare(batch.rows, runtime.device))
-    shares = [term.weight * term.total / max(1.0, counts[name]) for name, term in outcome.terms.items()]
-    loss = torch.stack(shares).sum() * runtime.processes  # DDP averages gradients over processes; they must be summed
-    loss.backward()  # type: ignore[no-untyped-call]
-    return outcome
+        rows = run.objective.prepare(batch.rows, runtime.device)
+    return pass_(rows, counts)
 
 
-def _update(optimizers: list[Optimizer], rate: float, state: RunState, *, is_finite: bool) -> None:
-    # One infinite gradient would leave NaN in every weight and moment, from which no later step recovers.
-    if is_finite:
-        set_learning_rate(optimizers, rate)
-        for optimizer in optimizers:
-            optimizer.step()
-        state.refused_in_a_row = 0
-    else:
-        state.refused_updates += 1
-        state.refused_in_a_row += 1
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    state.step += 1
+def forward_and_backward(run: TrainingRun[R], forward: nn.Module) -> ForwardAndBackward:
+    """The function from prepared rows and the divisor of each loss to the losses, which adds to the gradients.
+
+    Args: forward: the objective, or its wrapper for several processes.
+    """
+
+    def pass_(rows: R, counts: dict[str, Tensor]) -> Outcome:
+        with run.runtime.autocast():
+            outcome: Outcome = forward(rows)
+        shares = [term.weight * term.total / counts[name] for name, term in outcome.terms.items()]
+        # DDP averages gradients over processes; they must be summed.
+        loss = torch.stack(shares).sum() * run.runtime.processes
+        if run.is_scaled:
+            loss = loss * run.state.loss_scale
+        loss.backward()  # type: ignore[no-untyped-call]
+        return detached(outcome)
+
+    return pass_

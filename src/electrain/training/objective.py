@@ -1,6 +1,7 @@
 """The protocol between the training loop and what it trains: rows go in, sums of losses come out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
@@ -32,9 +33,11 @@ class Outcome(NamedTuple):
 class MicroBatch(Generic[R]):
     """The rows of one forward pass."""
 
-    rows: R  # the objective's input, on the CPU
-    counts: dict[str, int]  # number of elements that each loss term sums over, by the term's name
-    tokens: int  # number of real tokens, without padding
+    rows: R  # the objective's input, on any device
+    # Number of elements that each loss term sums over, by the term's name; () int64 where the rows are on a device,
+    # since reading them there would make the device wait.
+    counts: Mapping[str, int | Tensor]
+    tokens: int | Tensor  # number of real tokens, without padding; as above
 
 
 class Objective(nn.Module, ABC, Generic[R]):

@@ -1,6 +1,5 @@
 """Optimizers and the learning-rate schedule."""
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from electrain.training.muon import Muon
 from electrain.training.objective import Objective
 from electrain.training.settings import ParityConfig, TrainingConfig
 
@@ -25,26 +25,44 @@ _WORD_EMBEDDINGS = re.compile(r"(word|tok)_embeddings\.|\.wte\.")
 
 
 class AdamWithoutBiasCorrection(Optimizer):
-    """AdamW without correction for moments that start at zero, as in the reference code of BERT and ELECTRA."""
+    """AdamW without correction for moments that start at zero, as in the reference code of BERT and ELECTRA.
+
+    Attributes:
+        found_inf: () float32 on the parameters' device, 1 refuses the next step; see `electrain.training.muon.Muon`.
+    """
 
     def __init__(self, parameters: Iterable[Any], lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": 0.0})
+        self.found_inf: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Updates every parameter that has a gradient."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                first, second = state["exp_avg"], state["exp_avg_sq"]
-                first.lerp_(parameter.grad, 1 - BETAS[0])
-                second.mul_(BETAS[1]).addcmul_(parameter.grad, parameter.grad, value=1 - BETAS[1])
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.addcdiv_(first, second.sqrt().add_(EPSILON), value=-group["lr"])
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not trained:
+                continue
+            for parameter in trained:
+                if not self.state[parameter]:
+                    self.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            kept = [trained, *([self.state[one][name] for one in trained] for name in ("exp_avg", "exp_avg_sq"))]
+            # All parameters end to end in one vector: a few operations on a device, instead of a few for each.
+            old = [_end_to_end(tensors) for tensors in kept]
+            weights, first, second = old
+            gradients = _end_to_end([parameter.grad for parameter in trained])
+            first = first.lerp(gradients, 1 - BETAS[0])
+            second = (second * BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
+            weights = weights * (1 - group["lr"] * group["weight_decay"])
+            weights = weights.addcdiv_(first, second.sqrt().add_(EPSILON), value=-group["lr"])
+            for tensors, before, after in zip(kept, old, (weights, first, second), strict=True):
+                if self.found_inf is not None:
+                    after = torch.where(self.found_inf > 0, before, after)
+                parts = after.split([tensor.numel() for tensor in tensors])
+                torch._foreach_copy_(tensors, [part.view_as(one) for part, one in zip(parts, tensors, strict=True)])
+
+
+def _end_to_end(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
 
 
 Named = list[tuple[str, nn.Parameter]]
@@ -58,17 +76,27 @@ def trained_networks(objective: Objective[Any], training: TrainingConfig) -> lis
     return [[pair for network in networks for pair in network]]
 
 
-def build_optimizers(objective: Objective[Any], training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
-    """One optimizer for each network, or two with muon: for the matrices inside the layers, and for the rest."""
+def build_optimizers(
+    objective: Objective[Any],
+    training: TrainingConfig,
+    parity: ParityConfig,
+    muon_dtype: torch.dtype = torch.float32,
+) -> list[Optimizer]:
+    """One optimizer for each network, or two with muon: for the matrices inside the layers, and for the rest.
+
+    Args: muon_dtype: of Muon's products; bfloat16 is faster where the device has native bfloat16 products.
+    """
     rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
     optimizers: list[Optimizer] = []
     for named, rate in zip(trained_networks(objective, training), rates, strict=False):
         if named:
-            optimizers += _optimizers_of(named, rate, training, parity)
+            optimizers += _optimizers_of(named, rate, training, parity, muon_dtype)
     return optimizers
 
 
-def _optimizers_of(named: Named, rate: float, training: TrainingConfig, parity: ParityConfig) -> list[Optimizer]:
+def _optimizers_of(
+    named: Named, rate: float, training: TrainingConfig, parity: ParityConfig, muon_dtype: torch.dtype
+) -> list[Optimizer]:
     inner = [parameter for name, parameter in named if _is_inner_matrix(name, parameter)]
     inner = inner if training.optimizer == "muon" else []
     chosen = {id(parameter) for parameter in inner}
@@ -84,11 +112,7 @@ def _optimizers_of(named: Named, rate: float, training: TrainingConfig, parity: 
     else:
         optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True))
     if inner:
-        # Updates are scaled to the usual size of AdamW's, so that one learning rate serves both (Liu et al. 2025,
-        # section 2.2).
-        optimizers.append(
-            torch.optim.Muon(inner, lr=rate, weight_decay=training.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(Muon(inner, rate, training.weight_decay, muon_dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["rate_ratio"] = rate / training.peak_learning_rate
@@ -143,17 +167,31 @@ def _layer_number(name: str) -> int | None:
     return int(found.group(1)) + 1 if found else None
 
 
-def clip_gradients(networks: list[Named]) -> float:
-    """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`, and returns the norm over all before that.
+def clip_gradients(networks: list[Named]) -> Tensor:
+    """Clips the gradients of each network to `GRADIENT_NORM_LIMIT`. Nothing waits for the device.
 
     Networks with optimizers of their own are clipped separately: a large gradient of one must not shrink the other's.
+
+    Returns: () float32; the norm over all networks before clipping.
     """
     norms = [
-        float(nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT))
+        nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT)
         for named in networks
         if named
     ]
-    return math.hypot(*norms)
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def update_weights(optimizers: list[Optimizer], rate: float, is_finite: Tensor) -> None:
+    """Takes a step of every optimizer, or changes nothing where `is_finite` is False. Nothing waits for the device.
+
+    Args: is_finite: () bool on the parameters' device.
+    """
+    set_learning_rate(optimizers, rate)
+    for optimizer in optimizers:
+        # The protocol of PyTorch's fused optimizers, which those of this package follow.
+        optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:

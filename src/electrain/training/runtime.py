@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from electrain.foundation.errors import ConfigurationError
 from electrain.training.arithmetic import Arithmetic, choose_arithmetic, require_possible
@@ -33,6 +34,11 @@ class Runtime:
     arithmetic: Arithmetic = field(default_factory=Arithmetic)  # as chosen or recorded; says the same, and more
 
     @property
+    def muon_dtype(self) -> torch.dtype:
+        """The dtype of Muon's products, which bear bfloat16 in runs of any precision."""
+        return torch.bfloat16 if self.has_fast_bfloat16 else torch.float32
+
+    @property
     def is_first(self) -> bool:
         """True in the one process that writes files and prints."""
         return self.rank == 0
@@ -49,6 +55,28 @@ class Runtime:
         tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         distributed.all_reduce(tensor)
         return [float(number) for number in tensor.tolist()]
+
+    def counted(self, numbers: list[int | Tensor]) -> Tensor:
+        """(numbers,) int64 on the device: the sums over all processes. Nothing waits for the device."""
+        if any(isinstance(number, Tensor) for number in numbers):
+            full = partial(torch.full, (), dtype=torch.int64, device=self.device)
+            tensor = torch.stack([number if isinstance(number, Tensor) else full(number) for number in numbers])
+        else:
+            tensor = torch.tensor(numbers, dtype=torch.int64)
+            # From ordinary memory the copy would wait until the device has done everything before it.
+            tensor = (tensor.pin_memory() if self.device.type == "cuda" else tensor).to(self.device, non_blocking=True)
+        return self.added_up(tensor)
+
+    def added_up(self, tensor: Tensor) -> Tensor:
+        """The tensor's sum over all processes, in place. Nothing waits for the device."""
+        if self.processes > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    @property
+    def widest_float(self) -> torch.dtype:
+        """float64, or float32 on Apple's GPUs, which have no float64."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
 
     def wait(self) -> None:
         """Returns when every process has called it."""

@@ -1,6 +1,5 @@
 """One sitting of a run, from its beginning or a checkpoint until it stops, for pretraining and fine-tuning."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic
@@ -55,8 +54,7 @@ class Sitting(Generic[R]):
         checkpoint = self._agreed_checkpoint()
         if checkpoint is not None:
             load_checkpoint(checkpoint, self.run.objective, self.run.optimizers)
-            for name, value in checkpoint.state["run"].items():
-                setattr(self.run.state, name, value)
+            self.run.state.restore(checkpoint.state["run"])
         state = self.run.state
         if self.is_first:
             self.journal.cut_back(state.step)
@@ -93,8 +91,9 @@ class Sitting(Generic[R]):
 
         def show_then(result: StepResult[R]) -> bool:
             is_over = after_step(result)
-            rate = (run.state.tokens - tokens_before) / max(run.state.seconds - seconds_before, 1e-9)
-            progress.update(run.state.step, ", ".join(filter(None, [f"{rate:,.0f} tokens/s", self._details])))
+            if run.is_read:
+                rate = (run.state.tokens - tokens_before) / max(run.state.seconds - seconds_before, 1e-9)
+                progress.update(run.state.step, ", ".join(filter(None, [f"{rate:,.0f} tokens/s", self._details])))
             return is_over
 
         with progress:
@@ -130,7 +129,7 @@ class Sitting(Generic[R]):
     def save(self, **more: Any) -> None:
         """Writes a checkpoint, for which all processes wait. Args: more: values that `restore` returns."""
         if self.is_first:
-            state = {"run": dataclasses.asdict(self.run.state), **more}
+            state = {"run": self.run.state.to_dict(), **more}
             root = self.directory / CHECKPOINTS
             save_checkpoint(root, self.run.state.step, self.run.objective, self.run.optimizers, state)
         self.run.runtime.wait()
