@@ -124,12 +124,12 @@ def test_a_signal_stops_with_a_checkpoint(
     with monkeypatch.context() as patch:
         ask_after_step(patch, 3, number)
         result = pretrain(config, tiny_shards, tmp_path / "stopped")
-    assert (result.step, result.is_finished, result.is_failed) == (4, False, False)
+    assert (result.step, result.is_finished, result.is_failed) == (3, False, False)
     assert signal.getsignal(number) is handler
     error = capsys.readouterr().err
     assert "stopping after this step" in error
     assert "continue with --resume" in error
-    assert (tmp_path / "stopped/checkpoints/step-4").is_dir()
+    assert (tmp_path / "stopped/checkpoints/step-3").is_dir()
     assert (tmp_path / "stopped/model/model.safetensors").is_file()
     assert not json.loads((tmp_path / "stopped/manifest.json").read_text())["finished"]
     assert pretrain(config, tiny_shards, tmp_path / "stopped", resume=True).is_finished
