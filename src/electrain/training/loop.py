@@ -15,10 +15,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from electrain.foundation.progress import say
+from electrain.training.arithmetic import synchronize
 from electrain.training.objective import MicroBatch, Objective, Outcome, R
 from electrain.training.optimizer import Named, clip_gradients, learning_rate, trained_networks, update_weights
 from electrain.training.recording import ForwardAndBackward, RecordedPasses, detached
-from electrain.training.runtime import Runtime, synchronize
+from electrain.training.runtime import Runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 # A run with this many refused updates in a row does not recover.
