@@ -439,3 +439,20 @@ def test_compiled_steps_learn_what_plain_ones_do(tiny_shards: Path, tmp_path: Pa
     if not machine["compiled"]:
         pytest.skip("torch.compile does not work on this machine")
     assert logs[0] == pytest.approx(logs[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_algorithms_are_a_setting(
+    tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    seen = []
+    update = loop._update
+
+    def remember(*arguments: Any, **named: Any) -> None:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        update(*arguments, **named)
+
+    monkeypatch.setattr(loop, "_update", remember)
+    config = tiny_configuration(training={"deterministic": deterministic, "steps": 2, "warmup_steps": 0})
+    pretrain(config, tiny_shards, tmp_path / "run")
+    assert seen == [deterministic, deterministic]

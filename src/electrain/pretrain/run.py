@@ -83,6 +83,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     _require_tokenizer(shards, config)
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
     with started_runtime(config.training.precision, recorded) as runtime:
+        torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
         config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
