@@ -37,11 +37,11 @@ def stepped(model: Matrices, optimizer: Any, steps: int = 4) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in model.all]
 
 
-@pytest.fixture(params=["one stack for each shape", "one stack for each shorter side"])
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
 def stacks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of stacking; the second is that of GPUs."""
-    if request.param == "one stack for each shorter side":
-        monkeypatch.setattr(muon, "stacks_by_shorter_side", lambda device: True)
+    """Both ways of stacking matrices and of refusing a step."""
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(muon, "works_apart", lambda device: True)
 
 
 @pytest.mark.usefixtures("stacks")

@@ -27,7 +27,7 @@ class _Stack:
     """Matrices that are orthogonalised together, each lying down: (matrices, shorter side, longer side).
 
     On a CPU a stack holds one shape. On a GPU, where a small product costs as much as its launch, it holds all shapes
-    with the same shorter side, and zeros fill the ends of shorter rows: they stay zeros in every product.
+    with the same shorter side, and zeros fill the ends of shorter rows. They stay zeros in every product.
     """
 
     parameters: list[list[Tensor]]  # of each shape
@@ -67,28 +67,28 @@ class Muon(Optimizer):
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not trained:
                 continue
+            on_device = works_apart(trained[0].device)
+            if self.found_inf is not None and not on_device and self.found_inf:
+                continue
+            is_refused = self.found_inf > 0 if self.found_inf is not None and on_device else None
             rate, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
-            is_refused = None if self.found_inf is None else self.found_inf > 0
             updates = [(stack, self._direction(stack, is_refused)) for stack in self._stacks_of(number, trained)]
-            if is_refused is None:
-                torch._foreach_mul_(trained, decay)
-            else:
-                torch._foreach_mul_(trained, torch.where(is_refused, 1.0, decay))
+            torch._foreach_mul_(trained, decay if is_refused is None else torch.where(is_refused, 1.0, decay))
             for stack, direction in updates:
                 for same, part in stack.parts(direction):
-                    longer = max(same[0].shape)
-                    standing = torch.empty(part.shape, dtype=same[0].dtype, device=part.device).copy_(part)
-                    torch._foreach_add_(
-                        same, list(standing.unbind()), alpha=-rate * ROOT_MEAN_SQUARE * math.sqrt(longer)
-                    )
+                    if on_device:  # in the form of the parameters, so that all can be updated in one launch
+                        part = torch.empty(part.shape, dtype=same[0].dtype, device=part.device).copy_(part)
+                    size = rate * ROOT_MEAN_SQUARE * math.sqrt(max(same[0].shape))
+                    torch._foreach_add_(same, list(part.unbind()), alpha=-size)
 
     def _direction(self, stack: _Stack, is_refused: Tensor | None) -> Tensor:
         """The nearly orthogonal matrices of a stack; zeros if the step is refused. Updates the momentum."""
         for same, part in stack.parts(stack.gradients):
-            gradients = torch.stack([parameter.grad for parameter in same if parameter.grad is not None])
+            of_shape = [parameter.grad for parameter in same if parameter.grad is not None]
             if is_refused is None:
-                part.copy_(gradients)
+                torch._foreach_copy_(list(part.unbind()), of_shape)
             else:
+                gradients = torch.stack(of_shape)
                 # Gradients that are not finite must not get any further: NaN times zero is NaN again.
                 torch.where(is_refused, torch.zeros_like(gradients[0, 0, 0]), gradients, out=part)
         momentum = stack.momentum
@@ -97,7 +97,7 @@ class Muon(Optimizer):
             weight = torch.where(is_refused, 0.0, 1 - MOMENTUM)
         momentum.lerp_(stack.gradients, weight)
         # Nesterov's momentum: the gradient and the momentum once more.
-        ahead = stack.gradients.lerp(momentum, MOMENTUM)
+        ahead = stack.gradients.lerp_(momentum, MOMENTUM)
         if is_refused is not None:
             ahead = torch.where(is_refused, 0.0, ahead)
         return orthogonalised(ahead.to(self.dtype))
@@ -129,9 +129,9 @@ class Muon(Optimizer):
         return stack
 
 
-def stacks_by_shorter_side(device: torch.device) -> bool:
-    """True where few large products are faster than more and smaller ones, even with zeros in them."""
-    return device.type == "cuda"
+def works_apart(device: torch.device) -> bool:
+    """True for a GPU: reading from it makes it wait, and a few large operations are faster than many small ones."""
+    return device.type != "cpu"
 
 
 def _alike(parameters: list[Tensor]) -> list[list[list[Tensor]]]:
@@ -139,7 +139,7 @@ def _alike(parameters: list[Tensor]) -> list[list[list[Tensor]]]:
     stacks: dict[tuple[int, ...], dict[torch.Size, list[Tensor]]] = {}
     for parameter in parameters:
         sides = (min(parameter.shape), max(parameter.shape))
-        key = sides[:1] if stacks_by_shorter_side(parameter.device) else sides
+        key = sides[:1] if works_apart(parameter.device) else sides
         stacks.setdefault(key, {}).setdefault(parameter.shape, []).append(parameter)
     return [list(shapes.values()) for shapes in stacks.values()]
 

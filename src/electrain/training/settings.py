@@ -39,8 +39,8 @@ class TrainingConfig:
             autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
         compile: Compile the step with torch.compile. Where that fails, a message says so and the run continues
             uncompiled.
-        deterministic: Use algorithms that give the same result every time, so that a resumed run equals an uninterrupted
-            one bit for bit. false sums in any order, which can be faster on a GPU.
+        deterministic: Use algorithms that give the same result every time, so that a resumed run equals an
+            uninterrupted one bit for bit. false sums in any order, which can be faster on a GPU.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
             masked-language-modelling is the baseline, an encoder that restores masked words itself.
     """
