@@ -19,6 +19,7 @@ from cyclopts.exceptions import (
 from electrain import __version__
 from electrain.cli import asking, preparing, training
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
+from electrain.cli.quick_start import start_sooner
 from electrain.foundation.errors import ElectrainError
 
 app = App(
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one command. A user's mistake prints one line on stderr and exits with code 2, other failures with 1."""
     given = sys.argv[1:] if arguments is None else arguments
     verb = f"electrain {given[0]}" if given and given[0] in VERBS else "electrain"
+    if arguments is None and given[:1] == ["predict"]:  # a process of our own, which trains nothing
+        start_sooner()
     try:
         app(given, exit_on_error=False, print_error=False)
     except ElectrainError as error:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -51,7 +53,7 @@ def weights_of(
     if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
         raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
     configuration, options = configuration or configuration_of(source), reading_options(source)
-    with one_line(source, "its weights cannot be used"):
+    with one_line(source, "its weights cannot be used"), _NoDrawsWithoutMemory():
         # transformers starts absent weights from random numbers and only warns. So `report` lists the differences, and
         # those that the caller does not expect are refused below.
         model, report = model_class.from_pretrained(
@@ -74,6 +76,28 @@ def weights_of(
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
     return model
+
+
+class _NoDrawsWithoutMemory(TorchFunctionMode):
+    """Skips random numbers for weights on the device "meta", which hold none.
+
+    transformers lays a network out there before it reads the weights. PyTorch would load sympy, half a second of work,
+    to find the shapes of those draws.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            tensor = args[0] if args else named.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **named)
 
 
 def tokenizer_of(
