@@ -105,7 +105,7 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     objective.to(runtime.device)
     optimizers = build_optimizers(objective, training, config.parity)
     batches = micro_batches(rows, config, Vocabulary(vocabulary_size, SPECIAL_IDS.mask))
-    run = TrainingRun(objective, optimizers, batches, training, runtime, parity=config.parity)
+    run = TrainingRun(objective, optimizers, batches, training, runtime, parity=config.parity, records=True)
     if not compile_or_say_why_not(run):
         raise SystemExit("the step could not be compiled")
 
@@ -124,52 +124,98 @@ def _row_flops(objective: PretrainObjective, config: PretrainConfig) -> float:
     return training_flops_per_row(passes_of(objective, sequence_length=length, masked_positions=masked))
 
 
-class PlainLoop:
-    """The joint pretraining that one writes in an afternoon with Hugging Face's classes."""
+class HuggingFaceLoop:
+    """A training loop that one writes in an afternoon: eager, float32, AdamW. `is_fast` compiles it, under autocast."""
 
-    def __init__(self, config: PretrainConfig, vocabulary_size: int, device: torch.device) -> None:
-        def configuration(encoder: EncoderConfig) -> Any:
-            return encoder_configuration(
-                encoder,
-                vocabulary_size=vocabulary_size,
-                sequence_length=config.data.sequence_length,
-                dropout=PLAIN_DROPOUT,
-                special_ids=SPECIAL_IDS,
-            )
+    device: torch.device
+    is_fast: bool
+    networks: list[Any]
 
-        self.device = device
-        small = configuration(generator_encoder(config.encoder, config.generator.size_fraction))
-        self.discriminator: Any = ElectraForPreTraining(configuration(config.encoder)).to(device).train()
-        self.generator: Any = ElectraForMaskedLM(small).to(device).train()
-        self.generator.electra.embeddings.word_embeddings = self.discriminator.electra.embeddings.word_embeddings
-        self.generator.tie_weights()
-        both = [*self.discriminator.parameters(), *self.generator.parameters()]
-        parameters = list({id(parameter): parameter for parameter in both}.values())
-        self.optimizer = torch.optim.AdamW(parameters, lr=config.training.peak_learning_rate)
-        self.parameters, self.loss_weight = parameters, config.discriminator.loss_weight
+    def prepare(self, networks: list[Any], rate: float) -> None:
+        """Takes the networks to train, on the device."""
+        every = [parameter for network in networks for parameter in network.parameters()]
+        self.parameters = list({id(parameter): parameter for parameter in every}.values())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate)
+        self.networks = [torch.compile(network) for network in networks] if self.is_fast else networks
 
     def take_step(self, batches: list[MicroBatch[Rows]]) -> None:
         """Forward and backward passes over the micro-batches, clipping, update."""
         self.optimizer.zero_grad()
         for batch in batches:
-            (self._loss(batch.rows.to(self.device)) / len(batches)).backward()
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.is_fast):
+                loss = self.loss(batch.rows.to(self.device))
+            (loss / len(batches)).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
 
-    def _loss(self, rows: Rows) -> torch.Tensor:
+    def loss(self, rows: Rows) -> torch.Tensor:
+        """The mean loss of a micro-batch."""
+        raise NotImplementedError
+
+
+class PlainLoop(HuggingFaceLoop):
+    """Joint pretraining of a generator and a discriminator with Hugging Face's classes."""
+
+    def __init__(
+        self, config: PretrainConfig, vocabulary_size: int, device: torch.device, *, is_fast: bool = False
+    ) -> None:
+        self.device, self.is_fast = device, is_fast
+        small = generator_encoder(config.encoder, config.generator.size_fraction)
+        judge: Any = ElectraForPreTraining(_configuration(config, config.encoder, vocabulary_size)).to(device).train()
+        generator: Any = ElectraForMaskedLM(_configuration(config, small, vocabulary_size)).to(device).train()
+        generator.electra.embeddings.word_embeddings = judge.electra.embeddings.word_embeddings
+        generator.tie_weights()
+        self.loss_weight = config.discriminator.loss_weight
+        self.prepare([judge, generator], config.training.peak_learning_rate)
+
+    def loss(self, rows: Rows) -> torch.Tensor:
+        """Words are predicted at every position, and drawn at the masked ones."""
+        judge, generator = self.networks
         ids, types = rows.token_ids, rows.token_type_ids
         mask = torch.ones_like(ids)
         is_masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, rows.positions, rows.is_selected)
         labels = torch.where(is_masked, ids, -100)
-        words = self.generator(input_ids=rows.masked_ids, token_type_ids=types, attention_mask=mask, labels=labels)
+        words = generator(input_ids=rows.masked_ids, token_type_ids=types, attention_mask=mask, labels=labels)
         with torch.no_grad():
-            chances = functional.softmax(words.logits[is_masked], dim=-1)
+            chances = functional.softmax(words.logits[is_masked].float(), dim=-1)
             corrupted = ids.clone()
             corrupted[is_masked] = torch.multinomial(chances, 1).squeeze(-1)
         is_replaced = (corrupted != ids).long()
-        found = self.discriminator(input_ids=corrupted, token_type_ids=types, attention_mask=mask, labels=is_replaced)
+        found = judge(input_ids=corrupted, token_type_ids=types, attention_mask=mask, labels=is_replaced)
         loss: torch.Tensor = words.loss + self.loss_weight * found.loss
         return loss
+
+
+class MaskedWordsLoop(HuggingFaceLoop):
+    """Masked language modelling with Hugging Face's class, of a network as large as the discriminator."""
+
+    def __init__(
+        self, config: PretrainConfig, vocabulary_size: int, device: torch.device, *, is_fast: bool = False
+    ) -> None:
+        self.device, self.is_fast = device, is_fast
+        network: Any = ElectraForMaskedLM(_configuration(config, config.encoder, vocabulary_size)).to(device).train()
+        self.prepare([network], config.training.peak_learning_rate)
+
+    def loss(self, rows: Rows) -> torch.Tensor:
+        """Words are predicted at every position, as the class does it."""
+        ids, types = rows.token_ids, rows.token_type_ids
+        is_masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, rows.positions, rows.is_selected)
+        labels = torch.where(is_masked, ids, -100)
+        mask = torch.ones_like(ids)
+        loss: torch.Tensor = self.networks[0](
+            input_ids=rows.masked_ids, token_type_ids=types, attention_mask=mask, labels=labels
+        ).loss
+        return loss
+
+
+def _configuration(config: PretrainConfig, encoder: EncoderConfig, vocabulary_size: int) -> Any:
+    return encoder_configuration(
+        encoder,
+        vocabulary_size=vocabulary_size,
+        sequence_length=config.data.sequence_length,
+        dropout=PLAIN_DROPOUT,
+        special_ids=SPECIAL_IDS,
+    )
 
 
 def plain(config: PretrainConfig, rows: RowSource, vocabulary_size: int, device: torch.device) -> Contestant:
