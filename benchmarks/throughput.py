@@ -23,6 +23,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 from transformers import ElectraForMaskedLM, ElectraForPreTraining
 
@@ -63,9 +64,9 @@ class ZipfText:
         self.document_ends: NDArray[np.int64] = np.arange(500, self.token_count + 1, 500)
         self.tokens[self.document_ends - 1] = self.special_ids.sep
 
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the tokens from `start` on."""
-        return self.tokens[start : start + count]
+    def take(self, places: Tensor, *, with_words: bool) -> tuple[Tensor, None]:
+        """(rows, count) int64: the tokens at these places."""
+        return torch.from_numpy(self.tokens)[places], None
 
 
 @dataclass

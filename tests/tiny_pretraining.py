@@ -1,5 +1,6 @@
 """Invented text, shards made of it, and configurations that train on it in a second."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,18 @@ def batches_of(config: PretrainConfig, shards: Path) -> Any:
     stream = open_shards(shards)
     rows = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
     return micro_batches(rows, config, vocabulary_of(stream.tokenizer))
+
+
+def as_tensors(batch: Any) -> Any:
+    """A parcel of rows whose arrays are tensors; their memory is shared."""
+    return _converted(batch, np.ndarray, torch.from_numpy)
+
+
+def as_arrays(batch: Any) -> Any:
+    """A parcel of rows whose tensors are arrays; their memory is shared."""
+    return _converted(batch, torch.Tensor, torch.Tensor.numpy)
+
+
+def _converted(batch: Any, kind: type, convert: Any) -> Any:
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    return dataclasses.replace(batch, **{name: convert(x) for name, x in fields.items() if isinstance(x, kind)})

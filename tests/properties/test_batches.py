@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
 from electrain.data.shards.rows import DataConfig, PackedBatch, RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import DataError
+from tiny_pretraining import as_arrays
 
 PAD, CLS, SEP = 0, 2, 3
 SPECIAL_IDS = SpecialIds(pad=PAD, cls=CLS, sep=SEP, mask=4)
@@ -30,10 +33,10 @@ class Numbers:
         self.tokens = np.arange(self.token_count) + 10
         self.tokens[self.document_ends - 1] = SEP
 
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        assert start >= 0
-        assert start + count <= self.token_count
-        return self.tokens[start : start + count]
+    def take(self, places: Tensor, *, with_words: bool) -> tuple[Tensor, None]:
+        assert places.min() >= 0
+        assert not with_words
+        return torch.from_numpy(self.tokens)[places], None
 
 
 def stream_of(*lengths: int) -> Numbers:
@@ -47,7 +50,13 @@ seeds = st.integers(0, 2**63)
 
 def epoch_of(source: RowSource, epoch: int = 0) -> PackedBatch:
     first = epoch * source.rows_per_epoch
-    return source.batch(np.arange(first, first + source.rows_per_epoch))
+    return rows_of(source, np.arange(first, first + source.rows_per_epoch))
+
+
+def rows_of(source: RowSource, numbers: NDArray[np.int64]) -> PackedBatch:
+    """The rows with these numbers, as arrays."""
+    batch: PackedBatch = as_arrays(source.batch(numbers))
+    return batch
 
 
 def require_well_formed(batch: PackedBatch, config: DataConfig) -> None:
@@ -118,7 +127,7 @@ def test_later_epochs_see_what_the_first_left_out() -> None:
     source = RowSource(stream, DataConfig(24, 2), 0)
     words = set(np.flatnonzero(stream.tokens != SEP).tolist())
     assert set(words_of(epoch_of(source))) < words
-    assert set(words_of(source.batch(np.arange(40 * source.rows_per_epoch)))) == words
+    assert set(words_of(rows_of(source, np.arange(40 * source.rows_per_epoch)))) == words
 
 
 @given(streams, seeds)
@@ -137,9 +146,9 @@ def test_rows_are_functions_of_seed_and_number(stream: Numbers, config: DataConf
     """The same row alone, in any order, in any batch."""
     source = RowSource(stream, config, seed, reference_packing=reference)
     numbers = np.array([7, 3, 10_007, 3, source.rows_per_epoch])
-    together = source.batch(numbers)
+    together = rows_of(source, numbers)
     for index, number in enumerate(numbers.tolist()):
-        alone = RowSource(stream, config, seed, reference_packing=reference).batch(np.array([number]))
+        alone = rows_of(RowSource(stream, config, seed, reference_packing=reference), np.array([number]))
         assert np.array_equal(alone.token_ids[0], together.token_ids[index])
         assert np.array_equal(alone.token_type_ids[0], together.token_type_ids[index])
 
@@ -160,7 +169,7 @@ def test_epochs_and_seeds_differ_in_order_and_cut() -> None:
 def test_one_row_in_ten_has_one_segment() -> None:
     """Over 2,000 rows within documents; the split falls anywhere."""
     stream = stream_of(60_000)
-    batch = RowSource(stream, DataConfig(24, 2), 0).batch(np.arange(2000))
+    batch = rows_of(RowSource(stream, DataConfig(24, 2), 0), np.arange(2000))
     assert 1 - batch.token_type_ids.any(1).mean() == pytest.approx(0.1, abs=0.02)
     cuts = batch.token_type_ids.argmax(1)[batch.token_type_ids.any(1)]
     assert set(cuts.tolist()) == set(range(3, 23))

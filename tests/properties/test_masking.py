@@ -1,16 +1,27 @@
 """What is masked, how often, and that everything random is a function of (seed, row)."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.data.shards.randomness import (
+    first_in_order,
+    permuted,
+    random_bits,
+    random_uniforms,
+    row_bits,
+    row_uniforms,
+)
 from electrain.data.shards.rows import PackedBatch
-from electrain.pretrain.objectives.masking import MaskedBatch, Masking, choose_positions, mask_batch, most_selected
+from electrain.pretrain.objectives import masking
+from electrain.pretrain.objectives.masking import MaskedBatch, Masking, most_selected
+from tiny_pretraining import as_arrays, as_tensors
 
 PAD, CLS, SEP, MASK, WORDS = 0, 2, 3, 4, 200
 
@@ -26,6 +37,17 @@ def rows_of(real: list[int], length: int, *, first_row: int = 0, separators: int
     ids = np.where(is_real, ids, PAD)
     is_special = (ids == CLS) | (ids == SEP) | (ids == PAD)
     return PackedBatch(ids, np.zeros_like(ids), is_real, is_special, first_row + np.arange(len(real)))
+
+
+def choose_positions(batch: PackedBatch, *settings: Any, **named: Any) -> Any:
+    """The function of this name, of arrays."""
+    return tuple(x.numpy() for x in masking.choose_positions(as_tensors(batch), *settings, **named))
+
+
+def mask_batch(batch: PackedBatch, settings: Masking) -> MaskedBatch:
+    """The function of this name, of arrays."""
+    made: MaskedBatch = as_arrays(replace(masking.mask_batch(as_tensors(batch), settings), packed=batch))
+    return made
 
 
 batches = st.builds(
@@ -231,3 +253,27 @@ def test_uniforms_do_not_depend_on_their_neighbours(numbers: list[int], seed: in
     for index, number in enumerate(numbers):
         alone = random_uniforms(seed, "samples", np.array([number], np.int64), count + 3)[0, :count]
         assert alone.tolist() == together[index].tolist()
+
+
+@given(st.lists(st.integers(0, 2**62), min_size=1, max_size=8), seeds, st.integers(1, 9), st.text(max_size=9))
+def test_numpy_and_torch_draw_the_same_numbers(numbers: list[int], seed: int, count: int, purpose: str) -> None:
+    rows = np.array(numbers, np.int64)
+    bits = row_bits(seed, purpose, torch.from_numpy(rows), count).numpy().view(np.uint64)
+    assert np.array_equal(bits, random_bits(seed, purpose, rows, count))
+    drawn = row_uniforms(seed, purpose, torch.from_numpy(rows), count).numpy()
+    assert np.array_equal(drawn, random_uniforms(seed, purpose, rows, count))
+
+
+@given(st.sampled_from([1, 7, 1024, 1025]), st.integers(0, 2**32), st.sampled_from([1, 3, 64]), st.data())
+def test_first_in_order_is_a_stable_sort(length: int, seed: int, different: int, data: st.DataObject) -> None:
+    """Whatever the length, also where many hashes differ in no bit that counts."""
+    random = np.random.default_rng(seed)
+    bits = random.integers(0, 2**64, (3, different), np.uint64)[:, random.integers(0, different, length)]
+    bits ^= random.integers(0, 2**11, bits.shape, np.uint64)  # the bits that do not count
+    bits[0, 0] |= np.uint64(2**64 - 2**11)  # the largest key of all still comes before the others
+    candidates = random.random(bits.shape) < 0.7
+    count = data.draw(st.integers(1, length))
+    keys = np.where(candidates, (bits >> np.uint64(11)).astype(np.float64), np.inf)
+    expected = np.argsort(keys, axis=1, kind="stable")[:, :count]
+    found = first_in_order(torch.from_numpy(bits.view(np.int64)), torch.from_numpy(candidates), count)
+    assert np.array_equal(found, expected)

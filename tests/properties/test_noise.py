@@ -4,12 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from electrain.data.shards.rows import PackedBatch
+from electrain.pretrain.objectives import noise
 from electrain.pretrain.objectives.masking import Masking, mask_batch
-from electrain.pretrain.objectives.noise import moved_words, span_numbers, word_numbers
+from tiny_pretraining import as_arrays, as_tensors
 
 MASK, VOCABULARY = 4, 40
 CONTINUES = np.arange(VOCABULARY) >= 25  # the last fifteen tokens go on with a word
@@ -30,14 +33,29 @@ def batch_of(seed: int, rows: int = 6, length: int = 30) -> PackedBatch:
     return PackedBatch(ids, np.zeros_like(ids), is_real, is_special, np.arange(rows, dtype=np.int64))
 
 
-def masked(batch: PackedBatch, noise: Any, fraction: float, seed: int = 0) -> Any:
-    return mask_batch(batch, Masking(fraction, seed, mask_id=MASK, noise=noise, continues_word=CONTINUES))
+def masked(batch: PackedBatch, kind: Any, fraction: float, seed: int = 0) -> Any:
+    settings = Masking(fraction, seed, mask_id=MASK, noise=kind, continues_word=torch.from_numpy(CONTINUES))
+    return as_arrays(mask_batch(as_tensors(batch), settings))
+
+
+def word_numbers(batch: PackedBatch, continues: NDArray[np.bool_]) -> Any:
+    """The function of this name, of arrays, as are the next two."""
+    return noise.word_numbers(as_tensors(batch), torch.from_numpy(continues)).numpy()
+
+
+def span_numbers(words: NDArray[np.int64], batch: PackedBatch, seed: int, mean: float) -> Any:
+    return noise.span_numbers(torch.from_numpy(words), as_tensors(batch), seed, mean).numpy()
+
+
+def moved_words(batch: PackedBatch, words: Any, wanted: Any, seed: int, *, exchanges_neighbours: bool) -> Any:
+    given = as_tensors(batch), torch.from_numpy(words), torch.from_numpy(wanted)
+    return tuple(x.numpy() for x in noise.moved_words(*given, seed, exchanges_neighbours=exchanges_neighbours))
 
 
 @given(st.integers(0, 1000), st.sampled_from(NOISES), st.sampled_from([0.15, 0.4]))
-def test_special_tokens_are_never_touched(seed: int, noise: str, fraction: float) -> None:
+def test_special_tokens_are_never_touched(seed: int, kind: str, fraction: float) -> None:
     batch = batch_of(seed)
-    made = masked(batch, noise, fraction, seed)
+    made = masked(batch, kind, fraction, seed)
     rows, slots = np.nonzero(made.is_selected)
     assert not batch.is_special[rows, made.positions[rows, slots]].any()
     assert (made.masked_ids[batch.is_special] == batch.token_ids[batch.is_special]).all()
@@ -51,10 +69,10 @@ def test_special_tokens_are_never_touched(seed: int, noise: str, fraction: float
 
 
 @given(st.integers(0, 1000), st.sampled_from(["whole-word", "span"]))
-def test_no_word_is_taken_in_part(seed: int, noise: str) -> None:
+def test_no_word_is_taken_in_part(seed: int, kind: str) -> None:
     """Unless it is the only one taken and longer than what was asked for."""
     batch = batch_of(seed)
-    made = masked(batch, noise, 0.3, seed)
+    made = masked(batch, kind, 0.3, seed)
     words = word_numbers(batch, CONTINUES)
     for row in range(len(words)):
         chosen = set(made.positions[row][made.is_selected[row]].tolist())
@@ -105,14 +123,14 @@ def test_neighbours_change_places() -> None:
     assert seen == {(2, 11, 30, 10, 12, 3), (2, 10, 12, 11, 30, 3)}
 
 
-@pytest.mark.parametrize("noise", NOISES)
-def test_noise_is_a_function_of_the_row(noise: str) -> None:
+@pytest.mark.parametrize("kind", NOISES)
+def test_noise_is_a_function_of_the_row(kind: str) -> None:
     batch = batch_of(3)
-    whole = masked(batch, noise, 0.3)
+    whole = masked(batch, kind, 0.3)
     part = PackedBatch(*(x[[2, 4]] for x in (batch.token_ids, batch.token_type_ids, batch.is_real, batch.is_special)),
                        batch.row_numbers[[2, 4]])  # fmt: skip
-    alone = masked(part, noise, 0.3)
+    alone = masked(part, kind, 0.3)
     assert (alone.masked_ids == whole.masked_ids[[2, 4]]).all()
     assert (alone.positions == whole.positions[[2, 4]]).all()
-    other = masked(batch, noise, 0.3, seed=1)
+    other = masked(batch, kind, 0.3, seed=1)
     assert (other.masked_ids != whole.masked_ids).any()

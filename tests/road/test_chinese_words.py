@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import DataConfig, RowSource
@@ -74,7 +75,7 @@ def test_rows_carry_the_words_and_noise_takes_them_whole(tmp_path: Path, tokeniz
             if not special[place] and not special[place - 1] and tokens(int(ids[place - 1])) == "北":
                 assert tokens(int(ids[place])) != "京" or not begins[place]
     assert batch.token_ids.max() < len(load_tokenizer(tokenizer))
-    continues = np.zeros(len(load_tokenizer(tokenizer)), np.bool_)
+    continues = torch.zeros(len(load_tokenizer(tokenizer)), dtype=torch.bool)
     made = mask_batch(batch, Masking(0.3, 0, mask_id=4, noise="whole-word", continues_word=continues))
     words = word_numbers(batch, continues)
     taken_parts = 0

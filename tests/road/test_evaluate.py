@@ -134,7 +134,8 @@ def _packed(ids: Any, tokenizer: Any) -> PackedBatch:
     rows[:, 0], rows[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
     is_special = np.zeros(rows.shape, np.bool_)
     is_special[:, [0, -1]] = True
-    return PackedBatch(rows, np.zeros_like(rows), np.ones(rows.shape, np.bool_), is_special, np.arange(len(rows)))
+    arrays = rows, np.zeros_like(rows), np.ones(rows.shape, np.bool_), is_special, np.arange(len(rows))
+    return PackedBatch(*map(torch.from_numpy, arrays))
 
 
 def test_detection_reports_what_the_issue_asks(tiny_run: Runs, text: str) -> None:

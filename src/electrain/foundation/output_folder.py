@@ -20,7 +20,7 @@ MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
 # They change only memory, speed and, the first one, rounding and the draws of dropout. A run whose memory was full can
 # resume with less.
-MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing")
+MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from electrain.data.shards.rows import PackedBatch, RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
@@ -40,6 +42,8 @@ from electrain.training.objective import MicroBatch
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
 # AMOS mixes three generators (Meng et al. 2022, section 3.2).
 MIXTURE_DEPTHS = 3
+# Of a GPU's free memory, what a copy of the shards' tokens may take. The rest is the networks' and their activations'.
+MOST_OF_FREE_MEMORY = 0.1
 
 
 def build_objective(
@@ -205,19 +209,54 @@ class Vocabulary:
 
     size: int  # number of tokens
     mask_id: int
-    # (size,) bool; True for pieces such as ##ing. Noise by words needs it.
-    continues_word: NDArray[np.bool_] | None = None
+    # (size,) bool; True for pieces such as ##ing. Noise by words needs it, on the device of the rows.
+    continues_word: Tensor | None = None
 
 
 def vocabulary_of(tokenizer: Any) -> Vocabulary:
     """The vocabulary of a tokenizer."""
-    return Vocabulary(len(tokenizer), special_ids_of(tokenizer).mask, continues_word(tokenizer))
+    return Vocabulary(len(tokenizer), special_ids_of(tokenizer).mask, torch.from_numpy(continues_word(tokenizer)))
+
+
+def rows_near(rows: RowSource, config: PretrainConfig, device: torch.device) -> RowSource:
+    """The rows, made on the device that trains on them if `rows_on_device` says so, or else on the CPU.
+
+    Raises: ConfigurationError: they cannot be made there.
+    """
+    choice, noise = config.data.rows_on_device, config.corruption.noise
+    if device.type == "cpu" or choice == "no":
+        return rows
+    if device.type == "mps":  # it has no float64, in which random numbers are compared
+        if choice == "yes":
+            raise ConfigurationError('[data] rows_on_device = "yes": this GPU has no float64; write "auto" or "no"')
+        return rows
+    with_words = noise != "random" and rows.stream.has_words
+    if choice == "auto":
+        # Deletion and shuffling choose word after word, in more operations than a GPU has time for.
+        if device.type != "cuda" or noise in ("deletion", "shuffle"):
+            return rows
+        free, _ = torch.cuda.mem_get_info(device)
+        if rows.stream.copied_bytes(with_words=with_words) > MOST_OF_FREE_MEMORY * free:
+            return rows
+    return rows.on(device, with_words=with_words)
 
 
 def micro_batches(
-    rows: RowSource, config: PretrainConfig, vocabulary: Vocabulary, *, rank: int = 0, processes: int = 1
+    rows: RowSource,
+    config: PretrainConfig,
+    vocabulary: Vocabulary,
+    *,
+    rank: int = 0,
+    processes: int = 1,
+    device: torch.device | None = None,
 ) -> Callable[[int], list[MicroBatch[Rows]]]:
-    """A function from a step to the micro-batches of this process."""
+    """A function from a step to the micro-batches of this process, on the device of `rows`.
+
+    Args: device: what trains on them; None if it is the CPU or the device of `rows`.
+    """
+    device = rows.device if device is None else device
+    if vocabulary.continues_word is not None:
+        vocabulary = dataclasses.replace(vocabulary, continues_word=vocabulary.continues_word.to(rows.device))
     own_rows = config.training.batch_rows // processes
     micro_rows = config.training.micro_batch_rows or own_rows
 
@@ -227,7 +266,12 @@ def micro_batches(
         first = step * config.training.batch_rows + rank * own_rows
         starts = range(0, own_rows, micro_rows)
         numbers = [np.arange(first + n, first + min(n + micro_rows, own_rows), dtype=np.int64) for n in starts]
-        return [corrupted_micro_batch(rows.batch(one), config, vocabulary, step) for one in numbers]
+        # A thread that makes rows ahead starts with the first GPU, whichever this process has.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            made = [corrupted_micro_batch(rows.batch(one), config, vocabulary, step) for one in numbers]
+            if device.type == "cuda" and rows.device.type == "cpu":
+                made = [dataclasses.replace(one, rows=one.rows.pinned()) for one in made]
+        return made
 
     return of_step
 

@@ -53,7 +53,7 @@ def _detection_numbers(result: StepResult[Rows], unigram_counts: NDArray[np.int6
     The value is E[log D] over original tokens plus E[log(1 - D)] over replaced ones, where D is the probability that
     the discriminator gives to a token being original. It is 0 if D is never wrong, and -2 ln 2 if D only guesses.
     """
-    seen, can_be_replaced = result.observations, ~result.micro_batch.rows.is_special.numpy()
+    seen, can_be_replaced = result.observations, ~result.micro_batch.rows.is_special.cpu().numpy()
     if "is_scored" in seen:  # [MASK] is not scored
         can_be_replaced = can_be_replaced & seen["is_scored"].cpu().numpy()
     scores = seen["replaced_logits"].cpu().numpy()[can_be_replaced]
@@ -93,7 +93,7 @@ def example_of(result: StepResult[Rows], tokenizer: PreTrainedTokenizerBase) -> 
     """The first row of the last micro-batch with the discriminator's probabilities; None without a detection head."""
     if "replaced_logits" not in result.observations:
         return None
-    is_special = result.micro_batch.rows.is_special[0]
+    is_special = result.micro_batch.rows.is_special[0].cpu()
     places = torch.nonzero(~is_special).flatten()
 
     def row(tensor: torch.Tensor) -> list[Any]:

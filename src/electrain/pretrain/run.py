@@ -36,6 +36,7 @@ from electrain.pretrain.build import (
     load_starting_weights,
     micro_batches,
     most_masked,
+    rows_near,
     sized_as_started,
     vocabulary_of,
 )
@@ -185,10 +186,18 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     row_flops = training_flops_per_row(passes, training.micro_batch_rows or training.batch_rows // runtime.processes)
     choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
+    batches = micro_batches(
+        rows_near(rows, config, runtime.device),
+        config,
+        vocabulary_of(shards.tokenizer),
+        rank=runtime.rank,
+        processes=runtime.processes,
+        device=runtime.device,
+    )
     run = TrainingRun(
         objective,
         build_optimizers(objective, training, config.parity, runtime.muon_dtype),
-        micro_batches(rows, config, vocabulary_of(shards.tokenizer), rank=runtime.rank, processes=runtime.processes),
+        batches,
         training,
         runtime,
         parity=config.parity,

@@ -1,9 +1,14 @@
 """Rows of token ids from shards: any row of any epoch by its number, packed to full length."""
 
+import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
 from electrain.data.shards.randomness import permuted, random_uniforms
 from electrain.data.shards.shards import Shards
@@ -14,9 +19,8 @@ from electrain.foundation.errors import DataError
 ONE_SEGMENT_FRACTION = 0.1  # rows that hold one segment only, so that single texts are not foreign to the model
 SHORT_ROW_FRACTION = 0.05  # rows cut to a random shorter length (reference packing only)
 SHORTEST_ROW_TOKENS = 5
-# The bits of a token id. The bit above them marks a token that begins a word: so the mark stays with its token while a
-# row is cut and joined, instead of in a second array that every cut would have to repeat.
-_IDS = (1 << 40) - 1
+# Rows whose places are computed at once. The number is a matter of speed; see docs/experiments.md, "Rows".
+_BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -28,10 +32,14 @@ class DataConfig:
             large) in the paper.
         segments: Number of segments in a row. 2 splits nine of ten rows into two segments, as published, so that token
             types are trained; 1 never splits.
+        rows_on_device: Where rows are packed and masked; they are the same everywhere. yes copies the shards' tokens to
+            the GPU and makes them there; no makes them on the CPU, in a thread; auto decides by the GPU's free memory.
+            A resumed run may change it.
     """
 
     sequence_length: int = 128
     segments: int = 2
+    rows_on_device: Literal["auto", "yes", "no"] = "auto"
 
     def __post_init__(self) -> None:
         require_at_least("sequence_length", self.sequence_length, 8)
@@ -43,16 +51,16 @@ class DataConfig:
 class PackedBatch:
     """Rows of token ids in the form that the model takes, before any corruption; (rows, length) but for the numbers.
 
-    `begins_word` is True where a word begins. None: the shards do not say, and words begin wherever the vocabulary's
-    piece has no "##".
+    All tensors lie on one device. `begins_word` is True where a word begins. None: the shards do not say, and words
+    begin wherever the vocabulary's piece has no "##".
     """
 
-    token_ids: NDArray[np.int64]  # [CLS] segment [SEP] segment [SEP], then [PAD]
-    token_type_ids: NDArray[np.int64]  # 0 in the first segment, 1 in the second, 0 at padding
-    is_real: NDArray[np.bool_]  # False at padding
-    is_special: NDArray[np.bool_]  # True at [CLS], [SEP] and [PAD], which are never corrupted
-    row_numbers: NDArray[np.int64]  # (rows,): the number of each row in the whole run; its randomness follows from it
-    begins_word: NDArray[np.bool_] | None = None
+    token_ids: Tensor  # int64; [CLS] segment [SEP] segment [SEP], then [PAD]
+    token_type_ids: Tensor  # int64; 0 in the first segment, 1 in the second, 0 at padding
+    is_real: Tensor  # bool; False at padding
+    is_special: Tensor  # bool; True at [CLS], [SEP] and [PAD], which are never corrupted
+    row_numbers: Tensor  # (rows,) int64; the number of each row in the whole run; its randomness follows from it
+    begins_word: Tensor | None = None  # bool
 
 
 class RowSource:
@@ -68,6 +76,9 @@ class RowSource:
 
     A row depends on the shards, the configuration, the seed and its number alone. A resumed run therefore needs only
     the number of its next row, and any number of processes reads the same rows.
+
+    Attributes:
+        device: where rows are made: the CPU, unless the source comes from `on`.
     """
 
     def __init__(self, stream: Shards, config: DataConfig, seed: int, *, reference_packing: bool = False) -> None:
@@ -77,6 +88,10 @@ class RowSource:
         self.seed = seed
         self.reference_packing = reference_packing
         self.window = self.length - 3  # [CLS] and two [SEP] take three places
+        self.device = torch.device("cpu")
+        self._has_words = stream.has_words
+        self._read = stream.take
+        self._latest_block = ((-1, -1), np.zeros((0, 3), np.int64))
         if stream.token_count < self.length - 2:
             raise DataError(
                 f"the shards hold {stream.token_count} tokens, too few for one row of {self.length}; "
@@ -89,78 +104,137 @@ class RowSource:
         else:
             self.rows_per_epoch = max(1, (stream.token_count - 1) // self.window)
 
+    def on(self, device: torch.device, *, with_words: bool) -> "RowSource":
+        """A source of the same rows on a device that has float64, from a copy of the whole stream there.
+
+        Args: with_words: False leaves out where words begin, which takes half the memory of the ids again.
+        """
+        made = copy.copy(self)
+        made.device, made._has_words = device, self.stream.has_words and with_words
+        made._read = self.stream.copied_to(device, with_words=made._has_words)
+        return made
+
     def batch(self, row_numbers: NDArray[np.int64]) -> PackedBatch:
-        """The rows with these numbers, in the order given.
+        """The rows with these numbers, in the order given, on the source's device, which the CPU does not wait for.
 
         Args: row_numbers: (rows,) int64; of any epochs.
         """
-        special, shape = self.stream.special_ids, (len(row_numbers), self.length)
-        token_ids = np.full(shape, special.pad, np.int64)
-        token_type_ids = np.zeros(shape, np.int64)
-        is_real = np.zeros(shape, np.bool_)
-        begins_word = np.ones(shape, np.bool_)
-        epochs = row_numbers // self.rows_per_epoch
-        chances = random_uniforms(self.seed, "packing", row_numbers, 4)
-        places = np.empty_like(row_numbers)
-        # Each epoch has an order of its own. A batch can hold the last rows of one epoch and the first of the next.
-        for epoch in np.unique(epochs).tolist():
-            within = row_numbers[epochs == epoch] - epoch * self.rows_per_epoch
-            places[epochs == epoch] = permuted(self.seed, f"order {epoch}", within, self.rows_per_epoch)
-        for row, (place, epoch) in enumerate(zip(places.tolist(), epochs.tolist(), strict=True)):
-            first, second = self._segments_of(place, epoch, chances[row])
-            parts = (first, [special.sep], second, [special.sep]) if len(second) else (first, [special.sep])
-            ids = np.concatenate(([special.cls], *parts))
-            if len(second):
-                token_type_ids[row, len(first) + 2 : len(ids)] = 1
-            token_ids[row, : len(ids)] = ids & _IDS
-            begins_word[row, 1 : len(ids)] = ids[1:] > _IDS
-            is_real[row, : len(ids)] = True
+        numbers, starts, counts, cuts = _sent(self._plan(row_numbers), self.device).unbind(1)
+        width = self.window if self.reference_packing else self.length - 2
+        within = torch.arange(width, device=self.device)
+        if self.reference_packing:  # a row reads its own tokens only; behind its last one it reads that again
+            within = torch.minimum(within, counts[:, None] - 1)
+        tokens, begins = self._read(starts[:, None] + within, with_words=self._has_words)
+        split, last, is_inserted = self._separators(tokens, counts, cuts)
+        column = torch.arange(self.length, device=self.device)
+        is_second = column > split
+        is_separator = (column == split) | (column == last)
+        is_real = (column <= last).expand(len(numbers), -1).contiguous()
+
+        def laid_out(values: Tensor) -> Tensor:
+            # An inserted [SEP] moves what follows it by one place.
+            before = functional.pad(values, (1, self.length - 1 - width))
+            behind = functional.pad(values, (2, self.length - 2 - width))
+            return torch.where(is_second & is_inserted, behind, before)
+
+        special = self.stream.special_ids
+        token_ids = laid_out(tokens).masked_fill_(is_separator, special.sep).masked_fill_(~is_real, special.pad)
+        token_ids[:, 0] = special.cls
+        begins_word = None
+        if begins is not None:
+            begins_word = (laid_out(begins) & ~is_separator) | ~is_real
+            begins_word[:, 0] = True
         is_special = (token_ids == special.cls) | (token_ids == special.sep) | (token_ids == special.pad)
-        known = begins_word if self.stream.has_words else None
-        return PackedBatch(token_ids, token_type_ids, is_real, is_special, row_numbers, known)
+        return PackedBatch(
+            token_ids, (is_second & is_real).to(torch.int64), is_real, is_special, numbers.contiguous(), begins_word
+        )
 
-    def _read(self, start: int, count: int) -> NDArray[np.int64]:
-        """(count,) int64: the tokens from `start` on, with the mark above `_IDS` where the stream knows words."""
-        tokens = self.stream.read(start, count)
-        if not self.stream.has_words:
-            return tokens
-        return tokens + np.where(self.stream.read_begins(start, count), _IDS + 1, 0)
+    def _separators(self, tokens: Tensor, counts: Tensor, cuts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Places in the row of the inner and of the last [SEP], (rows, 1) int64, and whether the inner one is inserted.
 
-    def _segments_of(
-        self, place: int, epoch: int, chances: NDArray[np.float64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first and second segment of the row at `place` in the epoch's order; the second may be empty.
-
-        Args: chances: (4,) float64 in [0, 1): for one segment or two, the split, a short row, its length.
+        The inner place is behind the row in a row of one segment.
         """
+        cuts = cuts[:, None]
+        is_split = cuts > 0
+        split = torch.where(is_split, cuts + 1, self.length)
         if self.reference_packing:
-            return self._document_row(place, chances)
+            return split, counts[:, None] + 1 + is_split, is_split
+        # The [SEP] of the document that ends nearest to the middle becomes the row's own. Of two equally near ones the
+        # first does: the place is part of the number of which the least is taken.
+        count = tokens.shape[1]
+        inner = torch.arange(1, count - 1, device=self.device)
+        none = count * count
+        ranks = (inner - count // 2).abs_().mul_(count).add_(inner)
+        nearest = torch.where(tokens[:, 1:-1] == self.stream.special_ids.sep, ranks, none).amin(1, keepdim=True)
+        has_end = (nearest < none) & is_split
+        split = torch.where(has_end, nearest % count + 1, split)
+        return split, torch.full_like(split, self.length - 1), is_split & ~has_end
+
+    def _plan(self, row_numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(rows, 4) int64: each row's number, and its three numbers from `_block`."""
+        epochs, within = np.divmod(row_numbers, self.rows_per_epoch)
+        blocks_per_epoch = -(-self.rows_per_epoch // _BLOCK_ROWS)
+        blocks = epochs * blocks_per_epoch + within // _BLOCK_ROWS
+        plan = np.empty((len(row_numbers), 4), np.int64)
+        plan[:, 0] = row_numbers
+        # A batch can hold the last rows of one epoch and the first of the next.
+        for block in sorted(set(blocks.tolist())):
+            is_here = blocks == block
+            plan[is_here, 1:] = self._block(*divmod(block, blocks_per_epoch))[within[is_here] % _BLOCK_ROWS]
+        return plan
+
+    def _block(self, epoch: int, part: int) -> NDArray[np.int64]:
+        """(rows, 3) int64: of successive rows of an epoch, the place of the first token, the number of tokens, the cut.
+
+        The cut is the number of tokens of the first segment, 0 in a row of one segment.
+        """
+        # Walking through a permutation takes many small operations. A block takes as many as a single row does.
+        known, rows = self._latest_block
+        if known != (epoch, part):
+            within = np.arange(part * _BLOCK_ROWS, min((part + 1) * _BLOCK_ROWS, self.rows_per_epoch), dtype=np.int64)
+            chances = random_uniforms(self.seed, "packing", epoch * self.rows_per_epoch + within, 4)
+            places = permuted(self.seed, f"order {epoch}", within, self.rows_per_epoch)
+            of_places = self._document_rows if self.reference_packing else self._stretches
+            rows = np.stack(of_places(places, epoch, chances), 1)
+            self._latest_block = (epoch, part), rows
+        return rows
+
+    def _stretches(
+        self, places: NDArray[np.int64], epoch: int, chances: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Starts, numbers of tokens and cuts, (rows,) int64 each, of the rows at these places in the epoch's order.
+
+        Args: chances: (rows, 4) float64 in [0, 1): for one segment or two, the split, a short row, its length.
+        """
         # From the second epoch on, rows begin some tokens later, so that texts are not cut at the same places again.
         shift = int(random_uniforms(self.seed, "shift", np.array([epoch]), 1)[0, 0] * self.window) if epoch else 0
-        start = min(place * self.window + shift, self.stream.token_count - self.length + 2)
-        tokens = self._read(start, self.length - 2)
-        if self.segments == 1 or chances[0] < ONE_SEGMENT_FRACTION:
-            return tokens, tokens[:0]
-        ends = np.flatnonzero(tokens[1:-1] & _IDS == self.stream.special_ids.sep) + 1
-        if len(ends):  # the [SEP] of the document that ends nearest to the middle becomes the row's own
-            end = int(ends[np.argmin(np.abs(ends - len(tokens) // 2))])
-            return tokens[:end], tokens[end + 1 :]
-        tokens = tokens[:-1]  # makes room for the second [SEP]
-        cut = 1 + int(chances[1] * (len(tokens) - 1))
-        return tokens[:cut], tokens[cut:]
+        starts = np.minimum(places * self.window + shift, self.stream.token_count - self.length + 2)
+        # Where no document ends within the row, its last token makes room for the second [SEP].
+        cuts = 1 + (chances[:, 1] * (self.length - 4)).astype(np.int64)
+        is_one = (self.segments == 1) | (chances[:, 0] < ONE_SEGMENT_FRACTION)
+        return starts, np.full_like(starts, self.length - 2), np.where(is_one, 0, cuts)
 
-    def _document_row(self, place: int, chances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """As `_segments_of`, with reference packing: the row is a stretch of one document."""
-        document = int(np.searchsorted(self._row_ends, place, side="right"))
-        first_row = int(self._row_ends[document - 1]) if document else 0
-        begin = int(self.stream.document_ends[document - 1]) if document else 0
-        start = begin + (place - first_row) * self.window
-        count = max(1, min(self.window, int(self.stream.document_ends[document]) - 1 - start))
-        if chances[2] < SHORT_ROW_FRACTION:
-            shortest = min(count, SHORTEST_ROW_TOKENS)
-            count = shortest + int(chances[3] * (count - shortest + 1))
-        tokens = self._read(start, count)
-        if self.segments == 1 or count < 2 or chances[0] < ONE_SEGMENT_FRACTION:
-            return tokens, tokens[:0]
-        middle = min(count - 1, self.window // 2)
-        return tokens[:middle], tokens[middle:]
+    def _document_rows(
+        self, places: NDArray[np.int64], epoch: int, chances: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """As `_stretches`, with reference packing: each row is a stretch of one document."""
+        del epoch
+        ends = self.stream.document_ends
+        documents = np.searchsorted(self._row_ends, places, side="right")
+        first_rows = np.where(documents > 0, self._row_ends[documents - 1], 0)
+        begins = np.where(documents > 0, ends[documents - 1], 0)
+        starts = begins + (places - first_rows) * self.window
+        counts = np.maximum(1, np.minimum(self.window, ends[documents] - 1 - starts))
+        shortest = np.minimum(counts, SHORTEST_ROW_TOKENS)
+        short = shortest + (chances[:, 3] * (counts - shortest + 1)).astype(np.int64)
+        counts = np.where(chances[:, 2] < SHORT_ROW_FRACTION, short, counts)
+        is_one = (self.segments == 1) | (counts < 2) | (chances[:, 0] < ONE_SEGMENT_FRACTION)
+        return starts, counts, np.where(is_one, 0, np.minimum(counts - 1, self.window // 2))
+
+
+def _sent(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
+    """The numbers on the device. The CPU does not wait until they are there."""
+    tensor = torch.from_numpy(numbers)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

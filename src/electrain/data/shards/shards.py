@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from electrain.data.shards.encoding import Encoder, encode_texts
 from electrain.data.shards.prepare import COUNTS_NAME
@@ -15,6 +17,21 @@ from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
 from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, file_hash, read_manifest
+
+# Tokens that are copied to a device at once, so that no second copy of the stream lies in memory.
+_COPIED_TOKENS = 1 << 24
+
+
+class TokenReader(Protocol):
+    """Reads tokens of a stream where the places are: the CPU, or the device that has a copy of it."""
+
+    def __call__(self, places: Tensor, *, with_words: bool) -> tuple[Tensor, Tensor | None]:
+        """The tokens at these places of the stream.
+
+        Args:
+            places: (rows, count) int64; ascending in each row.
+        Returns: (rows, count) int64 ids, and (rows, count) bool, True where a word begins; None without `with_words`.
+        """
 
 
 class Shards:
@@ -49,7 +66,9 @@ class Shards:
         self.vocabulary_size = len(tokenizer)
         self.special_ids = special_ids_of(tokenizer)
         self.unigram_counts = unigram_counts
-        self._parts, self._part_ends, self._begins = parts, ends, begins
+        self._part_ends = ends
+        # As plain arrays, whose slices cost less than those of a memory map; the files stay mapped.
+        self._parts, self._begins = [np.asarray(part) for part in parts], [np.asarray(part) for part in begins]
         self.has_words = len(begins) > 0
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         self.token_count = int(self._starts[-1])
@@ -70,6 +89,50 @@ class Shards:
         """(count,) bool: whether a word begins with each of these ids, as in `read`; only where `has_words`."""
         return self._read(self._begins, start, count).astype(np.bool_)
 
+    def take(self, places: Tensor, *, with_words: bool) -> tuple[Tensor, Tensor | None]:
+        """Tokens on the CPU; see `TokenReader`. Nothing else is read from the disk."""
+        ids = torch.from_numpy(self._take(self._parts, places.numpy()).astype(np.int64))
+        return ids, torch.from_numpy(self._take(self._begins, places.numpy()) != 0) if with_words else None
+
+    def copied_to(self, device: torch.device, *, with_words: bool) -> TokenReader:
+        """Copies the stream to a device, in as few bytes as on the disk. Returns what reads it there.
+
+        Args: with_words: copy where words begin, too; only where `has_words`.
+        """
+        ids = _copied(self._parts, device)
+        begins = _copied(self._begins, device) if with_words else None
+        # PyTorch indexes signed numbers on every device; clearing the copies of the sign makes them unsigned again.
+        mask = -1 if ids.dtype == torch.int64 else (1 << 8 * ids.itemsize) - 1
+
+        def take(places: Tensor, *, with_words: bool) -> tuple[Tensor, Tensor | None]:
+            known = begins[places] != 0 if with_words and begins is not None else None
+            return ids[places].to(torch.int64).bitwise_and_(mask), known
+
+        return take
+
+    def copied_bytes(self, *, with_words: bool) -> int:
+        """Memory that `copied_to` takes on the device."""
+        parts = [*self._parts, *(self._begins if with_words else ())]
+        return sum(part.nbytes for part in parts)
+
+    def _take(self, parts: Sequence[Integers], places: NDArray[np.int64]) -> Integers:
+        if len(parts) == 1:  # the usual case
+            return parts[0][places]
+        first, last = (np.searchsorted(self._starts, places[:, end], side="right") - 1 for end in (0, -1))
+        result = np.empty(places.shape, parts[0].dtype)
+        for part in np.unique(first).tolist():
+            is_here = (first == part) & (last == part)
+            result[is_here] = parts[part][places[is_here] - self._starts[part]]
+        # The tokens of a row that spans files are few, and looked up one by one.
+        spanning = places[first != last]
+        owners = np.searchsorted(self._starts, spanning, side="right") - 1
+        found = np.empty(spanning.shape, result.dtype)
+        for part in np.unique(owners).tolist():
+            is_here = owners == part
+            found[is_here] = parts[part][spanning[is_here] - self._starts[part]]
+        result[first != last] = found
+        return result
+
     def _read(self, parts: Sequence[Integers], start: int, count: int) -> NDArray[np.int64]:
         if start < 0 or count < 0 or start + count > self.token_count:
             raise IndexError(f"tokens {start} to {start + count} of a stream of {self.token_count}")
@@ -84,6 +147,20 @@ class Shards:
             filled += len(ids)
             part += 1
         return result
+
+
+def _copied(parts: Sequence[Integers], device: torch.device) -> Tensor:
+    """(tokens,) the numbers of all parts on a device, as signed integers of the same size."""
+    size = parts[0].dtype.itemsize
+    dtype = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    result = torch.empty(sum(len(part) for part in parts), dtype=dtype, device=device)
+    filled = 0
+    for part in parts:
+        for start in range(0, len(part), _COPIED_TOKENS):
+            some = part[start : start + _COPIED_TOKENS]
+            result[filled : filled + len(some)] = torch.from_numpy(np.array(some).view(f"<i{size}")).to(device)
+            filled += len(some)
+    return result
 
 
 def open_shards(directory: Path, *, verify: bool = True) -> Shards:

@@ -65,7 +65,7 @@ def _judge(
     corrector: Corrector | None,
     corruption: Corruption,
     made: Corrupted,
-    row_numbers: NDArray[np.int64],
+    row_numbers: Tensor,
 ) -> dict[str, Tensor]:
     """The attributes of `JudgedTokens` for one batch."""
     rows = made.rows
@@ -89,7 +89,7 @@ def _judge(
     corrections, restored = nothing.unsqueeze(1), nothing.long()
     if corrector is not None:
         corrections, restored = _corrections(corrector, corruption, made)
-    numbers = torch.from_numpy(row_numbers).to(is_scored.device).unsqueeze(1).expand(is_scored.shape)
+    numbers = row_numbers.to(is_scored.device).unsqueeze(1).expand(is_scored.shape)
     return {
         "logits": logits,
         "is_replaced": made.is_replaced[is_scored],

@@ -74,16 +74,16 @@ def _packed(
         raise DataError(
             f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens; give one with 1 to {longest - 2}"
         )
-    row = np.array([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]], np.int64)
-    is_special = np.zeros(row.shape, np.bool_)
+    row = torch.tensor([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]])
+    is_special = torch.zeros_like(row, dtype=torch.bool)
     is_special[:, [0, -1]] = True
     begins_word = None
     if takes_words:
         starts = [start for start, _ in encoded["offset_mapping"][0]]
         begins = word_beginnings(cleaned, tokenizer.convert_ids_to_tokens(ids), starts)
-        begins_word = np.pad(begins, 1, constant_values=True)[None]
-    numbers = np.array([number], np.int64)
-    return PackedBatch(row, np.zeros_like(row), np.ones(row.shape, np.bool_), is_special, numbers, begins_word)
+        begins_word = torch.from_numpy(np.pad(begins, 1, constant_values=True))[None]
+    is_real = torch.ones_like(is_special)
+    return PackedBatch(row, torch.zeros_like(row), is_real, is_special, torch.tensor([number]), begins_word)
 
 
 def _steps(text: str, packed: PackedBatch, corruption: Corruption, tokenizer: PreTrainedTokenizerFast) -> CorruptedText:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
-import numpy as np
 import torch
 
-from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.data.shards.randomness import below_one, row_uniforms
 from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME
@@ -69,8 +68,8 @@ def predict_generate(
         row = torch.tensor([[tokenizer.cls_token_id, *ids, *[0] * room]], device=writer.device)
         can_write = torch.zeros_like(row, dtype=torch.bool)
         can_write[:, 1 + len(ids) :] = True
-        draws = below_one(random_uniforms(seed, "predict generate", np.array([number]), row.shape[1]))
-        uniforms = torch.from_numpy(draws).to(writer.device)
+        draws = row_uniforms(seed, "predict generate", torch.tensor([number]), row.shape[1])
+        uniforms = below_one(draws).to(writer.device)
         written = write_passages(writer.model, row, can_write, uniforms, sampling)[0, 1 + len(ids) :].tolist()
         yield {
             "text": text,

@@ -6,7 +6,7 @@ from transformers import PretrainedConfig
 from electrain.models.generators import MaskedGenerator
 from electrain.pretrain.objectives.head_losses import word_loss
 from electrain.pretrain.objectives.masking import MaskedBatch
-from electrain.pretrain.objectives.rows import Rows, rows_of
+from electrain.pretrain.objectives.rows import Rows, number_of, rows_of
 from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcome
 
 
@@ -32,6 +32,6 @@ class MaskedLanguageModelling(Objective[Rows]):
 
 
 def modelling_micro_batch(masked: MaskedBatch, *, with_padding: bool) -> MicroBatch[Rows]:
-    """The rows as tensors, and the number of positions that the loss of `MaskedLanguageModelling` counts."""
-    counts = {"masked_language_model": int(masked.is_selected.sum())}
-    return MicroBatch(rows_of(masked, with_padding=with_padding), counts, int(masked.packed.is_real.sum()))
+    """The rows, and the number of positions that the loss of `MaskedLanguageModelling` counts."""
+    counts = {"masked_language_model": number_of(masked.is_selected)}
+    return MicroBatch(rows_of(masked, with_padding=with_padding), counts, number_of(masked.packed.is_real))

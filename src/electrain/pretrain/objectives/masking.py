@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
+from torch.nn import functional
 
-from electrain.data.shards.randomness import below_one, random_uniforms
+from electrain.data.shards.randomness import below_one, first_in_order, row_bits, row_uniforms
 from electrain.data.shards.rows import PackedBatch
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.pretrain.objectives.noise import choose_groups, moved_words, span_numbers, word_numbers
@@ -67,15 +68,15 @@ class CorruptionConfig:
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Rows with positions selected and masked."""
+    """Rows with positions selected and masked, on one device."""
 
     packed: PackedBatch
-    masked_ids: NDArray[np.int64]  # (rows, length) int64; the input of the generator, or of the masked language model
-    positions: NDArray[np.int64]  # (rows, selected) int64; ascending; 0 in slots that a row does not use
-    is_selected: NDArray[np.bool_]  # (rows, selected) bool; False in slots that a row does not use
-    uniforms: NDArray[np.float32]  # (rows, selected) float32 in [0, 1); each decides one draw of the generator
+    masked_ids: Tensor  # (rows, length) int64; the input of the generator, or of the masked language model
+    positions: Tensor  # (rows, selected) int64; ascending; 0 in slots that a row does not use
+    is_selected: Tensor  # (rows, selected) bool; False in slots that a row does not use
+    uniforms: Tensor  # (rows, selected) float32 in [0, 1); each decides one draw of the generator
     # (rows, length) int64; the rows after noise has moved tokens; None if it moves none
-    base_ids: NDArray[np.int64] | None = None
+    base_ids: Tensor | None = None
 
 
 def most_selected(length: int, masked_fraction: float) -> int:
@@ -89,9 +90,9 @@ def choose_positions(
     seed: int,
     *,
     slots: int | None = None,
-    can_be_masked: NDArray[np.bool_] | None = None,
+    can_be_masked: Tensor | None = None,
     with_collisions: bool = False,
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[Tensor, Tensor]:
     """(positions, is_selected) as in `MaskedBatch`, each token selected independently.
 
     Args:
@@ -105,34 +106,27 @@ def choose_positions(
     wanted = wanted_tokens(batch, candidates, masked_fraction, most, with_collisions=with_collisions)
     if with_collisions:
         # At length 128, the 19 draws hit about 17.7 distinct positions.
-        draws = random_uniforms(seed, "positions", batch.row_numbers, most)
-        places = np.argsort(~candidates, axis=1, kind="stable")
-        chosen = np.floor(draws * candidates.sum(1, keepdims=True)).astype(np.int64)
-        positions = np.take_along_axis(places, chosen, 1)
+        draws = row_uniforms(seed, "positions", batch.row_numbers, most)
+        counted = candidates.cumsum(1)
+        chosen = (draws * counted[:, -1:]).floor_().to(torch.int64)
+        positions = torch.searchsorted(counted, chosen + 1)
     else:
-        # Sorting random keys draws without replacement: any subset is as likely as any other. Tokens that must not be
-        # masked get a key above all others, so that they come last.
-        keys = random_uniforms(seed, "positions", batch.row_numbers, length)
-        keys[~candidates] = 2.0
-        positions = np.argsort(keys, axis=1, kind="stable")[:, :most]
-    is_selected = np.arange(most) < wanted[:, None]
+        bits = row_bits(seed, "positions", batch.row_numbers, length)
+        positions = first_in_order(bits, candidates, most)
+    is_selected = torch.arange(most, device=positions.device) < wanted[:, None]
     # Unused slots sort behind all positions, then point at position 0, where [CLS] is never selected.
-    positions = np.sort(np.where(is_selected, positions, length), axis=1)
-    return np.where(is_selected, positions, 0).astype(np.int64), is_selected
+    positions = torch.where(is_selected, positions, length).sort(dim=1).values
+    return positions.masked_fill_(~is_selected, 0), is_selected
 
 
 def wanted_tokens(
-    batch: PackedBatch,
-    candidates: NDArray[np.bool_],
-    fraction: float,
-    most: int,
-    *,
-    with_collisions: bool = False,
-) -> NDArray[np.int64]:
+    batch: PackedBatch, candidates: Tensor, fraction: float, most: int, *, with_collisions: bool = False
+) -> Tensor:
     """(rows,) int64: number of tokens to select: the fraction of the real ones, at least 1 and at most `most`."""
-    wanted = np.maximum(1, np.round(batch.is_real.sum(1) * fraction)).astype(np.int64)
-    wanted = np.minimum(wanted, most if with_collisions else np.minimum(most, candidates.sum(1)))
-    return np.where(candidates.any(1), wanted, 0)
+    # In float64, as Python computes: 0.15 of 10 tokens may be a half, which rounding decides.
+    wanted = (batch.is_real.sum(1).to(torch.float64) * fraction).round_().clamp_(1, most).to(torch.int64)
+    possible = candidates.sum(1)
+    return wanted * (possible > 0) if with_collisions else torch.minimum(wanted, possible)
 
 
 @dataclass(frozen=True)
@@ -146,7 +140,7 @@ class Masking:
     noise: Noise = "random"
     span_words: float = 3.0
     # (vocabulary,) bool, for every noise but random; see `electrain.pretrain.objectives.noise.word_numbers`
-    continues_word: NDArray[np.bool_] | None = None
+    continues_word: Tensor | None = None
     # Size of the vocabulary for BERT's 80/10/10; None for ELECTRA's masking, in which no token becomes a random word.
     random_words: int | None = None
     with_collisions: bool = False  # see `choose_positions`
@@ -162,30 +156,38 @@ def mask_batch(batch: PackedBatch, masking: Masking) -> MaskedBatch:
         )
     else:
         base_ids, positions, is_selected = _select_words(batch, masking)
-    chances = random_uniforms(seed, "masking", batch.row_numbers, 2 * positions.shape[1])
-    fates, words = np.split(chances, 2, axis=1)
-    replacement = np.take_along_axis(batch.token_ids, positions, 1)
+    slots = positions.shape[1]
+    chances = row_uniforms(seed, "masking", batch.row_numbers, slots if masking.random_words is None else 2 * slots)
+    fates, words = chances[:, :slots], chances[:, slots:]
+    replacement = batch.token_ids.gather(1, positions)
     if masking.random_words is None:
-        replacement = np.where(fates < ELECTRA_MASK_FRACTION, mask_id, replacement)
+        replacement = replacement.masked_fill_(fates < ELECTRA_MASK_FRACTION, mask_id)
     else:
-        word = np.floor(words * masking.random_words).astype(np.int64)
-        replacement = np.where(fates < BERT_MASK_FRACTION + BERT_RANDOM_FRACTION, word, replacement)
-        replacement = np.where(fates < BERT_MASK_FRACTION, mask_id, replacement)
-    masked_ids = batch.token_ids.copy() if base_ids is None else base_ids.copy()
-    row_of, slot = np.nonzero(is_selected)
+        word = (words * masking.random_words).floor_().to(torch.int64)
+        replacement = torch.where(fates < BERT_MASK_FRACTION + BERT_RANDOM_FRACTION, word, replacement)
+        replacement = replacement.masked_fill_(fates < BERT_MASK_FRACTION, mask_id)
+    masked_ids = batch.token_ids if base_ids is None else base_ids
     if with_collisions:
-        # A position drawn twice is masked if either draw masks it. Later assignments win, so masked draws come last.
-        kept = replacement[row_of, slot] != mask_id
-        order = np.argsort(~kept, kind="stable")
-        row_of, slot = row_of[order], slot[order]
-    masked_ids[row_of, positions[row_of, slot]] = replacement[row_of, slot]
-    uniforms = below_one(random_uniforms(seed, "samples", batch.row_numbers, positions.shape[1]))
+        # A position drawn twice is masked if either draw masks it; otherwise the last draw counts.
+        is_last = is_selected.clone()
+        is_last[:, :-1] &= (positions[:, :-1] != positions[:, 1:]) | ~is_selected[:, 1:]
+        masked_ids = _placed(masked_ids, positions, is_last, replacement)
+        masked_ids = _placed(masked_ids, positions, is_selected & (replacement == mask_id), replacement)
+    else:
+        masked_ids = _placed(masked_ids, positions, is_selected, replacement)
+    uniforms = below_one(row_uniforms(seed, "samples", batch.row_numbers, slots))
     return MaskedBatch(batch, masked_ids, positions, is_selected, uniforms, base_ids)
 
 
-def _select_words(
-    batch: PackedBatch, masking: Masking
-) -> tuple[NDArray[np.int64] | None, NDArray[np.int64], NDArray[np.bool_]]:
+def _placed(ids: Tensor, positions: Tensor, is_placed: Tensor, words: Tensor) -> Tensor:
+    """(rows, length) int64: the ids with words at the positions where `is_placed`, (rows, selected) bool, says so."""
+    length = ids.shape[1]
+    # The others write into a column behind the row, which is cut off.
+    wide = functional.pad(ids, (0, 1))
+    return wide.scatter_(1, torch.where(is_placed, positions, length), words)[:, :length].contiguous()
+
+
+def _select_words(batch: PackedBatch, masking: Masking) -> tuple[Tensor | None, Tensor, Tensor]:
     """(base_ids, positions, is_selected) of `MaskedBatch`, for every noise that goes by words."""
     assert masking.continues_word is not None
     noise, seed, fraction = masking.noise, masking.seed, masking.fraction

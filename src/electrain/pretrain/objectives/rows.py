@@ -41,6 +41,10 @@ class Rows(NamedTuple):
         """The same rows on a device."""
         return Rows._make(field.to(device, non_blocking=True) if isinstance(field, Tensor) else field for field in self)
 
+    def pinned(self) -> "Rows":
+        """The same rows in memory from which a CUDA device copies while the CPU goes on."""
+        return Rows._make(field.pin_memory() if isinstance(field, Tensor) else field for field in self)
+
     @property
     def originals(self) -> Tensor:
         """(batch, selected) int64: the tokens of the text at the selected positions."""
@@ -79,16 +83,22 @@ class Rows(NamedTuple):
 
 
 def rows_of(masked: MaskedBatch, *, with_padding: bool) -> Rows:
-    """A masked batch as tensors. Rows that are never padded get no attention mask: attention is faster without one."""
+    """A masked batch as rows. Rows that are never padded get no attention mask: attention is faster without one."""
     packed = masked.packed
     return Rows(
-        token_ids=torch.from_numpy(packed.token_ids),
-        token_type_ids=torch.from_numpy(packed.token_type_ids),
-        attention_mask=torch.from_numpy(packed.is_real) if with_padding else None,
-        is_special=torch.from_numpy(packed.is_special),
-        masked_ids=torch.from_numpy(masked.masked_ids),
-        positions=torch.from_numpy(masked.positions),
-        is_selected=torch.from_numpy(masked.is_selected),
-        uniforms=torch.from_numpy(masked.uniforms),
-        base_ids=None if masked.base_ids is None else torch.from_numpy(masked.base_ids),
+        token_ids=packed.token_ids,
+        token_type_ids=packed.token_type_ids,
+        attention_mask=packed.is_real if with_padding else None,
+        is_special=packed.is_special,
+        masked_ids=masked.masked_ids,
+        positions=masked.positions,
+        is_selected=masked.is_selected,
+        uniforms=masked.uniforms,
+        base_ids=masked.base_ids,
     )
+
+
+def number_of(is_true: Tensor) -> int | Tensor:
+    """How many are True: an integer on the CPU; elsewhere a () int64 tensor, for which the CPU does not wait."""
+    counted = is_true.sum()
+    return int(counted) if counted.device.type == "cpu" else counted
