@@ -182,7 +182,10 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
         pass_ = RecordedPasses(pass_, run.objective)
     networks = trained_networks(run.objective, run.training)
     run.objective.train()
-    with StopRequest().listening() as stop, ThreadPoolExecutor(1) as loader:
+    # PyTorch counts threads for each thread that asks. Without this, large tensors in the loader would start a second
+    # team of threads, and the two teams would wait for each other's cores.
+    alone = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    with StopRequest().listening() as stop, alone as loader:
         ahead = loader.submit(run.batches, state.step)
         while run.has_steps_left:
             started = time.perf_counter()
