@@ -12,4 +12,10 @@ The folders, in the order of the road; each imports only from those above it (AR
     cli          the command line
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# The OpenMP library reads this when torch loads it. By default a thread that waits for the others spins. Where other
+# work shares the cores, it spins on the core that they need (docs/experiments.md, "Waiting threads").
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

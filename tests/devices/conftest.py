@@ -1,25 +1,31 @@
 """The devices that a test runs on, and runs to ask there."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pretend_device
 import pytest
+import torch
 from short_runs import CUDA, short_configuration, take_device
 
 from electrain.pretrain.run import pretrain
+from electrain.training.runtime import Runtime
 
 
-@pytest.fixture(params=["cpu", pretend_device.NAME, CUDA])
+@pytest.fixture(params=["cpu", pretend_device.NAME, pretend_device.WITHOUT_FLOAT64, CUDA])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each device in turn, as the one that training, evaluation and prediction take by themselves."""
-    if request.param != "cuda":
-        take_device(monkeypatch, request.param)
-    if request.param == pretend_device.NAME:
-        with pretend_device.in_use(monkeypatch):
-            yield request.param
-    else:
-        yield request.param
+    name = pretend_device.NAME if request.param == pretend_device.WITHOUT_FLOAT64 else request.param
+    if name != "cuda":
+        take_device(monkeypatch, name)
+    with ExitStack() as stack:
+        if name == pretend_device.NAME:
+            stack.enter_context(pretend_device.in_use(monkeypatch))
+        if request.param == pretend_device.WITHOUT_FLOAT64:
+            monkeypatch.setattr(Runtime, "widest_float", torch.float32)
+            stack.enter_context(pretend_device.without_float64())
+        yield name
 
 
 @pytest.fixture(scope="session")

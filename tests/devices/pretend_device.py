@@ -19,6 +19,7 @@ from torch.utils._device import _device_constructors
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
+WITHOUT_FLOAT64 = "pretend without float64"  # the same device, but it refuses float64 as Apple's GPUs do
 _aten = torch.ops.aten
 _TRAVELLING = {_aten._to_copy.default, _aten.copy_.default, _aten._has_compatible_shallow_copy_type.default}
 # Of these CUDA takes the indices from the CPU, which are its second argument.
@@ -32,6 +33,7 @@ class _Backend(_DummyBackendModule):
 
 _setup_privateuseone_for_python_backend(NAME, _Backend())
 DEVICE = torch.device(NAME, 0)
+_refused: set[torch.dtype] = set()
 
 
 class PretendTensor(Tensor):
@@ -115,6 +117,8 @@ def _compute(operator: Any, *args: Any, **kwargs: Any) -> Any:
         return args[0]
     # An operator in place gives back the tensor that it was given.
     known: dict[int, Tensor] = {id(tensor.held): tensor for tensor in ours}
+    if stays and any(tensor.dtype in _refused for tensor in _tensors_in(result)):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
 
     def wrapped(tensor: Tensor) -> Tensor:
         return known[id(tensor)] if id(tensor) in known else PretendTensor(tensor)
@@ -171,6 +175,16 @@ for _name, _operator in {
     "linspace": _aten.linspace.default,
 }.items():
     _OPERATORS.impl(_name, _on_the_cpu(_operator), "PrivateUse1")
+
+
+@contextmanager
+def without_float64() -> Iterator[None]:
+    """While it runs every operator refuses to make a tensor of float64 on the device."""
+    _refused.add(torch.float64)
+    try:
+        yield
+    finally:
+        _refused.clear()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """A generator without a network, which draws words by their frequency."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,17 +40,29 @@ class UnigramGenerator(nn.Module):
         self.high = nn.Buffer(torch.from_numpy(cumulative[last][rank]), persistent=False)
         self.share = nn.Buffer(torch.from_numpy(share), persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "UnigramGenerator":
+        """Moves the tables, but to a device without float64: frequencies in float32 would never draw a rare word."""
+        try:
+            fn(self.low)
+        except TypeError:  # of Apple's GPUs, for which words are drawn on the CPU
+            return self
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     @torch.no_grad()
     def draw(self, originals: Tensor, uniforms: Tensor) -> Tensor:
         """(...) int64: a word for each of the (...) original words, by (...) uniform numbers in [0, 1)."""
+        device, originals = originals.device, originals.to(self.low.device)
         low, high = self.low[originals], self.high[originals]
-        target = low + uniforms.double() * (high - low)
+        target = low + uniforms.to(self.low.device).double() * (high - low)
         ranks = torch.searchsorted(self.cumulative, target, right=True)
-        return self.order[ranks.clamp(max=self.last_rank)]
+        return self.order[ranks.clamp(max=self.last_rank)].to(device)
 
     @torch.no_grad()
     def log_chance(self, originals: Tensor, words: Tensor) -> Tensor:
         """(...) float32: the log-probability, in nats, of drawing `words` in place of `originals`."""
+        device = originals.device
+        originals, words = originals.to(self.low.device), words.to(self.low.device)
         mass = self.high[originals] - self.low[originals]
         is_inside = (self.low[words] == self.low[originals]) & (self.share[words] > 0)
-        return torch.where(is_inside, (self.share[words] / mass).log(), -torch.inf).float()
+        return torch.where(is_inside, (self.share[words] / mass).log(), -torch.inf).float().to(device)

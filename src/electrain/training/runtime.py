@@ -1,5 +1,6 @@
 """The machine that a run is on: its device, its processes, and the precision that it computes in."""
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -9,11 +10,13 @@ from functools import partial
 
 import torch
 from torch import Tensor, distributed
+from torch.nn import functional
 
 from electrain.foundation.errors import ConfigurationError
 from electrain.training.arithmetic import Arithmetic, choose_arithmetic, require_possible
 from electrain.training.settings import Precision
 
+DEVICE_VARIABLE = "ELECTRAIN_DEVICE"
 OUT_OF_MEMORY = (
     "the GPU's memory is full; set --training.gradient-checkpointing true, which costs about a third more time, or "
     "lower --training.micro-batch-rows, which changes rounding and the random draws of dropout; then continue with "
@@ -52,7 +55,9 @@ class Runtime:
         """Sums of the numbers over all processes, in float64."""
         if self.processes == 1:
             return numbers
-        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        # NCCL exchanges tensors of its device, gloo those of the CPU.
+        device = self.device if self.device.type == "cuda" else "cpu"
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=device)
         distributed.all_reduce(tensor)
         return [float(number) for number in tensor.tolist()]
 
@@ -104,17 +109,51 @@ class Runtime:
 
 
 def device_of(local_rank: int = 0) -> torch.device:
-    """The CUDA device of a process of this machine, or the CPU if there is none.
+    """The CUDA device of a process of this machine, or a Mac's GPU if it works, or the CPU.
+
+    The environment variable ELECTRAIN_DEVICE=cpu leaves every GPU alone.
 
     Raises: ConfigurationError: there are more processes than CUDA devices.
     """
-    if not torch.cuda.is_available():
+    wanted = os.environ.get(DEVICE_VARIABLE, "")
+    if wanted not in ("", "cpu"):
+        raise ConfigurationError(f"{DEVICE_VARIABLE}={wanted}: set it to cpu, or unset it to use the GPU that is there")
+    if wanted == "cpu":
         return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigurationError(
-            f"process {local_rank} has no GPU: {torch.cuda.device_count()} here; lower torchrun --nproc-per-node"
-        )
-    return torch.device("cuda", local_rank)
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigurationError(
+                f"process {local_rank} has no GPU: {torch.cuda.device_count()} here; lower torchrun --nproc-per-node"
+            )
+        return torch.device("cuda", local_rank)
+    # Processes on Macs would exchange gradients over gloo, which takes CPU tensors only.
+    is_alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return torch.device("mps" if is_alone and apple_gpu_works() else "cpu")
+
+
+@functools.cache
+def apple_gpu_works() -> bool:
+    """True on a Mac whose GPU computes the gradients that the CPU computes, within rounding."""
+    if not torch.backends.mps.is_available():
+        return False
+    try:
+        expected, found = (sample_gradients(torch.device(name)) for name in ("cpu", "mps"))
+    except (RuntimeError, TypeError):  # an operator is missing in this version of macOS
+        return False
+    return torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def sample_gradients(device: torch.device) -> Tensor:
+    """(numbers,) float32, on the CPU: the gradients of a small attention layer with a word loss, always the same."""
+    source = torch.Generator().manual_seed(0)
+    words, mixing, head = (torch.randn(16, 16, generator=source).to(device).requires_grad_() for _ in range(3))
+    ids = torch.randint(16, (2, 8), generator=source).to(device)
+    inputs = functional.layer_norm(functional.embedding(ids, words), (16,))
+    split = (inputs @ mixing).view(2, 8, 2, 8).transpose(1, 2)
+    mixed = functional.scaled_dot_product_attention(split, split, split).transpose(1, 2).reshape(2, 8, 16)
+    loss = functional.cross_entropy((functional.gelu(mixed) @ head).flatten(0, 1), ids.flatten())
+    loss.backward()  # type: ignore[no-untyped-call]
+    return torch.cat([one.grad.flatten().cpu() for one in (words, mixing, head) if one.grad is not None])
 
 
 @contextmanager

@@ -90,21 +90,22 @@ def one_pass_scores(model: LoadedModel, sentences: TokenizedSentences, scorer: O
                 part = slice(start, start + size)
                 ids = rows.token_ids[part].to(model.device)
                 is_scored = (rows.words[part] >= 0).to(model.device)
-                sums[rows.numbers[part]] = _token_scores(model, ids, is_scored, scorer).sum(1).cpu().numpy()
+                scores = _token_scores(model, ids, is_scored, scorer).cpu()
+                sums[rows.numbers[part]] = scores.double().sum(1).numpy()  # here: Apple's GPUs have no float64
                 counts[rows.numbers[part]] = is_scored.sum(1).cpu().numpy()
                 progress.advance(len(ids))
     return {scorer: sums[sentences.place], f"{scorer}_mean": (sums / counts)[sentences.place]}
 
 
 def _token_scores(model: LoadedModel, ids: Tensor, is_scored: Tensor, scorer: OnePass) -> Tensor:
-    """(batch, length) float64, in nats; 0 at tokens that are not scored."""
+    """(batch, length) float32, in nats; 0 at tokens that are not scored."""
     if scorer in ("discriminator", "electric"):
         logits = replaced_logits(model, ids, None)
         scores = functional.logsigmoid(-logits) if scorer == "discriminator" else -logits
-        return scores.double() * is_scored
+        return scores.float() * is_scored
     words = word_logits_at(model, ids, None, is_scored)
-    result = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
-    result[is_scored] = -functional.cross_entropy(words, ids[is_scored], reduction="none").double()
+    result = torch.zeros(ids.shape, device=ids.device)
+    result[is_scored] = -functional.cross_entropy(words, ids[is_scored], reduction="none").float()
     return result
 
 
@@ -169,7 +170,7 @@ def _log_probabilities(
         masked = originals.masked_fill(is_masked, language_model.tokenizer.mask_token_id)
         logits = word_logits_at(language_model, masked.to(device), None, is_target.to(device))
         loss = functional.cross_entropy(logits, originals[is_target].to(device), reduction="none")
-        result[row, position] = -loss.double().cpu()
+        result[row, position] = -loss.cpu().double()
         progress.advance(len(row))
     return result
 
