@@ -26,6 +26,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.bert.modeling_bert import BertPooler
 
 from electrain.data.tokenizer.tokenizer import SpecialIds
@@ -305,6 +306,15 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
     for network in module.modules():
         if isinstance(network, PreTrainedModel) and network._supports_sdpa:
             network.set_attn_implementation("eager" if is_plain else "sdpa")
+
+
+def repeated_parts(network: nn.Module) -> list[nn.Module]:
+    """The embeddings and the layers inside a network, each of which can be compiled by itself.
+
+    Hugging Face's layers share a class. A recurrent network has none, and its kernels need no compilation.
+    """
+    parts = [part for name, part in network.named_modules() if name.rpartition(".")[2] == "embeddings"]
+    return parts + [part for part in network.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
 def backbone_of(configuration: PretrainedConfig) -> Backbone | None:

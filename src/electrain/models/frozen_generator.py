@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from electrain.foundation.errors import CheckpointError
-from electrain.models.backbones import positions_of
+from electrain.models.backbones import backbone_of, encode, positions_of
 from electrain.models.folders import configuration_of, one_line, weights_of
-from electrain.models.generators import places_before, take_positions
-from electrain.models.heads import language_model_kind, states_and_word_logits
+from electrain.models.generators import Reading, places_before, take_positions
+from electrain.models.heads import language_model_kind, states_and_word_logits, word_logits
 
 
 class FrozenGenerator(nn.Module):
@@ -39,11 +39,31 @@ class FrozenGenerator(nn.Module):
         depths: tuple[int, ...] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """As `MaskedGenerator.propose`, but after the last layer only."""
+        return self.predict(self.read(token_ids, token_type_ids, attention_mask, depths), positions)
+
+    @torch.no_grad()
+    def read(
+        self,
+        token_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        depths: tuple[int, ...] = (),
+    ) -> Reading:
+        """As `MaskedGenerator.read`, but after the last layer only."""
         del depths
+        if backbone_of(self.network.config):
+            return Reading([encode(self.network.base_model, token_ids, token_type_ids, attention_mask)[0]])
+        given = (token_ids, token_type_ids, attention_mask)
+        hidden, logits = states_and_word_logits(self.network, *given, lambda x: x)
+        return Reading([hidden], logits=logits)
+
+    @torch.no_grad()
+    def predict(self, reading: Reading, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """As `MaskedGenerator.predict`."""
         places = positions if self.reads_masked_ids else places_before(positions)
-        hidden, logits = states_and_word_logits(
-            self.network, token_ids, token_type_ids, attention_mask, lambda x: take_positions(x, places)
-        )
+        hidden = take_positions(reading.states[-1], places)
+        whole = reading.logits
+        logits = word_logits(self.network, hidden) if whole is None else take_positions(whole, places)
         return hidden, [logits[..., : self.vocabulary_size]]
 
     def export(self) -> PreTrainedModel:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +103,14 @@ class GeneratorConfig:
             raise ValueError(f'clusters = {self.clusters}: is for kind = "unigram"; this one is "{self.kind}"')
 
 
+class Reading(NamedTuple):
+    """A generator's view of some rows, before it predicts words."""
+
+    states: list[Tensor]  # (batch, length, hidden) float, after each depth
+    table: Tensor | None = None  # (vocabulary, width) float32; a projected table of words; None: the network's own
+    logits: Tensor | None = None  # (batch, length, vocabulary) float; of a network whose head cannot be run by itself
+
+
 class ProjectedTable(nn.Module):
     """The discriminator's word embeddings, projected to the generator's width.
 
@@ -170,11 +178,24 @@ class MaskedGenerator(nn.Module):
         Returns: (batch, selected, hidden) float: the last hidden states; and for each depth
             (batch, selected, vocabulary) float: the word logits.
         """
+        return self.predict(self.read(token_ids, token_type_ids, attention_mask, depths), positions)
+
+    def read(
+        self,
+        token_ids: Tensor,
+        token_type_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        depths: tuple[int, ...] = (),
+    ) -> Reading:
+        """The states of the whole rows: the first part of `propose`, which is compiled layer by layer."""
         table = None if self.table is None else self.table()
         embeddings = None if table is None else functional.embedding(token_ids, table)
-        states = encode(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths)
-        hidden = [self.take(state, positions) for state in states]
-        return hidden[-1], [self._words(state, table) for state in hidden]
+        return Reading(encode(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths), table)
+
+    def predict(self, reading: Reading, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The states and the word logits at the selected positions: the second part of `propose`."""
+        hidden = [self.take(state, positions) for state in reading.states]
+        return hidden[-1], [self._words(state, reading.table) for state in hidden]
 
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(batch, selected, hidden) float: the states from which the words at the positions are predicted."""

@@ -47,7 +47,7 @@ from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
 from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
-from electrain.training.compilation import compile_or_say_why_not
+from electrain.training.compilation import compile_for_stage, compile_or_say_why_not
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
@@ -297,6 +297,8 @@ def _after_step(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> 
             parts.examples.write({"step": step, **example})
     if step % training.checkpoint_every_steps == 0 or result.is_last:
         sitting.save(health=parts.health.to_dict())
+    if not result.is_last:
+        compile_for_stage(sitting.run)
     return False
 
 

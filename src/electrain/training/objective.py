@@ -29,6 +29,13 @@ class Outcome(NamedTuple):
     observations: dict[str, Tensor]
 
 
+class Region(NamedTuple):
+    """A part of a forward pass that is compiled by itself."""
+
+    module: nn.Module
+    method: str = ""  # a method of the module; empty: the call of the module itself
+
+
 @dataclass(frozen=True)
 class MicroBatch(Generic[R]):
     """The rows of one forward pass."""
@@ -53,6 +60,11 @@ class Objective(nn.Module, ABC, Generic[R]):
         """Called before the rows of a step (counted from 0) are prepared. Calling it again changes nothing."""
         del step
 
+    def begins_stage(self, step: int) -> bool:
+        """True if a step is the first of a stage that trains other networks than the step before it."""
+        del step
+        return False
+
     @abstractmethod
     def prepare(self, rows: R, device: torch.device) -> R:
         """The rows on the device, after the work that needs a network but no gradient."""
@@ -60,6 +72,14 @@ class Objective(nn.Module, ABC, Generic[R]):
     @abstractmethod
     def forward(self, rows: R) -> Outcome:
         """The losses of prepared rows."""
+
+    def regions(self) -> list[Region]:
+        """The parts of `forward` that are compiled, each by itself; by default the whole of it.
+
+        Equal layers are compiled once, and what runs between the regions is not compiled. No region may wait for the
+        device, or make tensors on another one.
+        """
+        return [Region(self)]
 
     def parameter_networks(self) -> list[list[tuple[str, nn.Parameter]]]:
         """Names and parameters of each network that can have a learning rate and gradient clipping of its own.

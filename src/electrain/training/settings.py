@@ -38,7 +38,8 @@ class TrainingConfig:
         precision: Number format of the matrix products. auto measures which is fastest when the run begins: bfloat16
             autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
         compile: Compile the step with torch.compile. Where that fails, a message says so and the run continues
-            uncompiled.
+            uncompiled. Compiled code is kept for later runs in electrain/inductor below the user's cache folder
+            (~/.cache, or XDG_CACHE_HOME), or in TORCHINDUCTOR_CACHE_DIR; the folder can be deleted at any time.
         deterministic: Use algorithms that give the same result every time, so that a resumed run equals an
             uninterrupted one bit for bit. false sums in any order, which can be faster on a GPU.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;

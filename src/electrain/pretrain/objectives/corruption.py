@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.frozen_generator import FrozenGenerator
-from electrain.models.generators import MaskedGenerator
+from electrain.models.generators import MaskedGenerator, Reading
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.objectives.game import gumbel_noise, mixed_logits, relaxed_words
 from electrain.pretrain.objectives.rows import Rows
@@ -82,10 +82,29 @@ def propose(rows: Rows, generator: Generator, settings: ProposalSettings, mixtur
     Args:
         mixture: from states to the weights of the depths, for training = "mixture"; None uses the last depth only.
     """
+    return proposed(rows, read(rows, generator, settings), generator, settings, mixture)
+
+
+def read(rows: Rows, generator: Generator, settings: ProposalSettings) -> Reading | None:
+    """The generator's states of the rows: the first part of `propose`. None if it is no network."""
+    if isinstance(generator, UnigramGenerator):
+        return None
+    seen = rows.masked_ids if generator.reads_masked_ids else rows.token_ids
+    return generator.read(seen, rows.token_type_ids, rows.attention_mask, settings.depths)
+
+
+def proposed(
+    rows: Rows,
+    reading: Reading | None,
+    generator: Generator,
+    settings: ProposalSettings,
+    mixture: nn.Linear | None = None,
+) -> Proposal:
+    """Words for each selected position from what `read` returned: the second part of `propose`."""
     if isinstance(generator, UnigramGenerator):
         return Proposal(generator.draw(rows.originals, rows.uniforms), None, [], None, None)
-    seen = rows.masked_ids if generator.reads_masked_ids else rows.token_ids
-    hidden, logits = generator.propose(seen, rows.token_type_ids, rows.attention_mask, rows.positions, settings.depths)
+    assert reading is not None
+    hidden, logits = generator.predict(reading, rows.positions)
     chosen = logits[-1]
     if mixture is not None:
         # The weights learn from the discriminator only, and must not change the states that predict words.

@@ -3,11 +3,12 @@
 import torch
 from transformers import PretrainedConfig
 
-from electrain.models.generators import MaskedGenerator
+from electrain.models.backbones import repeated_parts
+from electrain.models.generators import MaskedGenerator, Reading
 from electrain.pretrain.objectives.head_losses import word_loss
 from electrain.pretrain.objectives.masking import MaskedBatch
 from electrain.pretrain.objectives.rows import Rows, number_of, rows_of
-from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcome
+from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcome, Region
 
 
 class MaskedLanguageModelling(Objective[Rows]):
@@ -21,10 +22,18 @@ class MaskedLanguageModelling(Objective[Rows]):
         """The rows on the device."""
         return rows.to(device)
 
+    def regions(self) -> list[Region]:
+        """The embeddings, the layers, and the head with its loss."""
+        return [*map(Region, repeated_parts(self.model)), Region(self, "losses")]
+
     def forward(self, rows: Rows) -> Outcome:
         """The loss `masked_language_model` of the rows."""
+        return self.losses(rows, self.model.read(rows.masked_ids, rows.token_type_ids, rows.attention_mask))
+
+    def losses(self, rows: Rows, reading: Reading) -> Outcome:
+        """The loss from the states of the rows."""
         originals = rows.originals
-        logits = self.model(rows.masked_ids, rows.token_type_ids, rows.attention_mask, rows.positions)
+        (logits,) = self.model.predict(reading, rows.positions)[1]
         term = LossTerm(word_loss(logits, originals, rows.is_selected), 1.0)
         with torch.no_grad():
             hits = ((logits.argmax(-1) == originals) & rows.is_selected).sum()

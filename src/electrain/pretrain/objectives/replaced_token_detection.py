@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from electrain.models.backbones import repeated_parts
 from electrain.models.discriminator import Discriminator, DiscriminatorConfig
-from electrain.models.generators import MaskedGenerator, take_positions
+from electrain.models.generators import MaskedGenerator, Reading, take_positions
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.objectives.corruption import (
     Generator,
@@ -18,7 +19,8 @@ from electrain.pretrain.objectives.corruption import (
     ProposalSettings,
     corrupted_ids,
     is_replaced,
-    propose,
+    proposed,
+    read,
     written_rows,
 )
 from electrain.pretrain.objectives.game import GameConfig, policy_gradient_losses, reversed_straight_through, rewards
@@ -29,7 +31,7 @@ from electrain.pretrain.objectives.head_losses import (
     word_loss,
 )
 from electrain.pretrain.objectives.rows import Rows
-from electrain.training.objective import LossTerm, Objective, Outcome
+from electrain.training.objective import LossTerm, Objective, Outcome, Region
 
 
 class Judgement(NamedTuple):
@@ -39,6 +41,16 @@ class Judgement(NamedTuple):
     is_replaced: Tensor  # (batch, length) bool; the labels
     hidden: Tensor  # (batch, length, hidden) float; its states
     logits: Tensor  # (batch, length) float; positive means replaced
+
+
+class Corrupted(NamedTuple):
+    """The generator's part of a forward pass, with its losses and observations."""
+
+    outcome: Outcome
+    proposal: Proposal  # without what only the generator's own losses need
+    ids: Tensor  # (batch, length) int64; the discriminator's input
+    is_replaced: Tensor  # (batch, length) bool; the labels
+    embeddings: Tensor | None  # (batch, length, embedding) float; in place of a look-up of the ids
 
 
 class ReplacedTokenDetection(Objective[Rows]):
@@ -89,6 +101,10 @@ class ReplacedTokenDetection(Objective[Rows]):
             if {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in theirs.items()}:
                 self.discriminator.body.load_state_dict(theirs)
 
+    def begins_stage(self, step: int) -> bool:
+        """True at the step that freezes the generator."""
+        return 0 < self.own_stage_steps == step
+
     def prepare(self, rows: Rows, device: torch.device) -> Rows:
         """The rows on the device, with their passages written by the generator."""
         return written_rows(rows.to(device), self.generator, self.proposals)
@@ -104,13 +120,48 @@ class ReplacedTokenDetection(Objective[Rows]):
 
     def forward(self, rows: Rows) -> Outcome:
         """The losses of prepared rows; with `rows.generator_alone`, those of the generator only."""
-        originals = rows.originals
-        proposal = propose(rows, self.generator, self.proposals, self.mixture)
-        terms = self._likelihood_terms(rows, proposal, originals)
-        observations = _generator_observations(rows, proposal, originals)
+        corrupted = self.corrupt(rows, read(rows, self.generator, self.proposals))
         if rows.generator_alone:
-            return Outcome(terms, observations)
-        judged = self._judge(rows, proposal)
+            return corrupted.outcome
+        hidden = self.discriminator.hidden(
+            corrupted.ids, rows.token_type_ids, rows.attention_mask, corrupted.embeddings
+        )
+        judged = self.judged(rows, corrupted, hidden)
+        return Outcome(corrupted.outcome.terms | judged.terms, corrupted.outcome.observations | judged.observations)
+
+    def regions(self) -> list[Region]:
+        """The embeddings and layers of both networks, and what comes after the layers of each."""
+        parts = repeated_parts(self.generator) + repeated_parts(self.discriminator)
+        return [*map(Region, parts), Region(self, "corrupt"), Region(self, "judged")]
+
+    def corrupt(self, rows: Rows, reading: Reading | None) -> Corrupted:
+        """The rows with words in their places, and the generator's losses, from its states of the rows."""
+        originals = rows.originals
+        proposal = proposed(rows, reading, self.generator, self.proposals, self.mixture)
+        outcome = Outcome(
+            self._likelihood_terms(rows, proposal, originals), _generator_observations(rows, proposal, originals)
+        )
+        ids = corrupted_ids(rows, proposal.words, self.proposals)
+        embeddings = self._embeddings(rows, proposal, ids)
+        return Corrupted(outcome, self._needed_later(proposal), ids, is_replaced(rows, ids), embeddings)
+
+    def _needed_later(self, proposal: Proposal) -> Proposal:
+        """The proposal as `judged` needs it.
+
+        A compiled region fills the gradient of an output that gets none with zeros, and here that would be a second
+        gradient of all word logits.
+        """
+        hidden, chosen = proposal.hidden, proposal.chosen
+        if self.baseline is None:
+            hidden = None
+            chosen = None if chosen is None or self.discriminator.energy is None else chosen.detach()
+        return Proposal(proposal.words, None if hidden is None else hidden.detach(), [], chosen, None)
+
+    def judged(self, rows: Rows, corrupted: Corrupted, hidden: Tensor) -> Outcome:
+        """The discriminator's losses and observations, from its (batch, length, hidden) states."""
+        originals, proposal = rows.originals, corrupted.proposal
+        observations: dict[str, Tensor] = {}
+        judged = Judgement(corrupted.ids, corrupted.is_replaced, hidden, self.discriminator.detect(hidden))
         if "detection" in self.discriminator.heads:
             observations |= {
                 "replaced_logits": judged.logits.detach().float(),
@@ -120,7 +171,7 @@ class ReplacedTokenDetection(Objective[Rows]):
             is_detected = rows.is_detected
             if rows.is_missing is not None and is_detected is not None:
                 observations["is_scored"] = is_detected
-        terms |= self._head_terms(rows, proposal, originals, judged, observations)
+        terms = self._head_terms(rows, proposal, originals, judged, observations)
         terms |= self._adversarial_terms(rows, proposal, judged, observations)
         return Outcome(terms, observations)
 
@@ -132,12 +183,6 @@ class ReplacedTokenDetection(Objective[Rows]):
         losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         return {"generator": LossTerm(total, 1.0 if is_plain else self.game.likelihood_weight)}
-
-    def _judge(self, rows: Rows, proposal: Proposal) -> Judgement:
-        ids = corrupted_ids(rows, proposal.words, self.proposals)
-        embeddings = self._embeddings(rows, proposal, ids)
-        hidden = self.discriminator.hidden(ids, rows.token_type_ids, rows.attention_mask, embeddings)
-        return Judgement(ids, is_replaced(rows, ids), hidden, self.discriminator.detect(hidden))
 
     def _embeddings(self, rows: Rows, proposal: Proposal, ids: Tensor) -> Tensor | None:
         """(batch, length, embedding) float with relaxed words; None for the usual look-up."""
@@ -223,8 +268,9 @@ class ReplacedTokenDetection(Objective[Rows]):
             return {}
         assert proposal.hidden is not None
         assert proposal.chosen is not None
-        # The baseline predicts the reward from the generator's states, which it must not change for its own purposes.
-        baseline = self.baseline(proposal.hidden.detach()).squeeze(-1).float()
+        # The baseline predicts the reward from the generator's states, without their gradient: it must not change them
+        # for its own purposes.
+        baseline = self.baseline(proposal.hidden).squeeze(-1).float()
         policy = policy_gradient_losses(rows.tempered(proposal.chosen), proposal.words, reward, baseline)
         return {
             "policy": LossTerm((policy * is_asked).sum(), self.game.adversarial_weight),
