@@ -130,7 +130,13 @@ class ReplacedTokenDetection(Objective[Rows]):
         return Outcome(corrupted.outcome.terms | judged.terms, corrupted.outcome.observations | judged.observations)
 
     def regions(self) -> list[Region]:
-        """The embeddings and layers of both networks, and what comes after the layers of each."""
+        """The embeddings and layers of both networks, and what comes after the layers of each.
+
+        A mixture of depths is compiled as a whole: Hugging Face collects the states of several layers in a variable
+        that a layer compiled by itself does not see.
+        """
+        if len(self.proposals.depths) > 1:
+            return super().regions()
         parts = repeated_parts(self.generator) + repeated_parts(self.discriminator)
         return [*map(Region, parts), Region(self, "corrupt"), Region(self, "judged")]
 
