@@ -24,10 +24,11 @@ from electrain.pretrain.build import PretrainObjective, Vocabulary, build_object
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.objectives.rows import Rows
 from electrain.training import compilation
+from electrain.training.arithmetic import synchronize
 from electrain.training.loop import TrainingRun, train
 from electrain.training.objective import Region
 from electrain.training.optimizer import build_optimizers
-from electrain.training.runtime import Runtime, started_runtime, synchronize
+from electrain.training.runtime import Runtime, started_runtime
 from throughput import SPECIAL_IDS, ZipfText
 
 FORMS = ("uncompiled", "whole", "regions")
