@@ -83,6 +83,7 @@ def steps_job(section: str, name: str, preset: str, training: dict[str, Any], **
 def small_jobs(*, is_gpu: bool) -> list[Job]:
     """The preset `small` in every way; one after the other, with nothing beside them."""
     full = {"speed": {"with_optimizer": True}}
+    kept = {"speed": {"with_optimizer": True, "keeps_trace": True}}
     short = {"speed": {"turns": 3, "turn_seconds": 1.0}}
     loose, muon, eager = {"deterministic": False}, {"optimizer": "muon"}, {"compile": False}
     jobs = [
@@ -91,7 +92,7 @@ def small_jobs(*, is_gpu: bool) -> list[Job]:
             "compiled, adamw, cold",
             "small",
             COMPILED,
-            arguments=full,
+            arguments=kept,
             cache="small",
             seconds=200.0,
             compiles_in_a_trial=True,
@@ -115,9 +116,10 @@ def small_jobs(*, is_gpu: bool) -> list[Job]:
 def preset_jobs(*, is_gpu: bool) -> list[Job]:
     """The other presets."""
     short = {"speed": {"turns": 3, "turn_seconds": 1.5, "profiled_steps": 2}}
+    kept = {"speed": {**short["speed"], "keeps_trace": True}}
     base = {32: {"micro_batch_rows": 32}, 64: {"micro_batch_rows": 64}} if is_gpu else {4: {"micro_batch_rows": 4}}
     jobs = [
-        steps_job("presets", f"base, {rows} rows of 512", "base", COMPILED | each, arguments=short, seconds=150.0)
+        steps_job("presets", f"base, {rows} rows of 512", "base", COMPILED | each, arguments=kept, seconds=150.0)
         for rows, each in base.items()
     ]
     return jobs + [steps_job("presets", name, name, COMPILED, arguments=short) for name in ("demo", "tiny")]
@@ -139,7 +141,7 @@ def objective_jobs() -> list[Job]:
         if tables.get("generator", {}).get("own_stage_steps"):
             tables["generator"]["own_stage_steps"] = 1  # the second stage is the one to measure
         tables.get("training", {}).pop("batch_rows", None)
-        jobs.append(steps_job("objectives", name, "small", COMPILED, tables=tables, arguments=short, seconds=100.0))
+        jobs.append(steps_job("objectives", name, "small", COMPILED, tables=tables, arguments=short, seconds=120.0))
     return jobs
 
 
@@ -213,10 +215,10 @@ def run_stages(runner: Runner, stages: Sequence[Stage], deadline: float) -> None
 
 
 def device_here(asked: str) -> str:
-    """cpu or cuda, asked of a process of its own, since this one must not touch a GPU."""
+    """cpu or cuda, without touching a GPU: a process that has touched one takes some of its memory."""
     if asked != "auto":
         return asked
-    return "cuda" if shutil.which("nvidia-smi") and os.system("nvidia-smi -L >/dev/null 2>&1") == 0 else "cpu"
+    return "cuda" if shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists() else "cpu"
 
 
 def arguments_of() -> argparse.Namespace:
@@ -227,7 +229,9 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[], choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--skip", nargs="+", default=[], choices=SECTIONS, metavar="SECTION")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--together", type=int, help="jobs that may compile at once; by default a quarter of the cores")
+    parser.add_argument(
+        "--together", type=int, help="jobs that may compile at once; by default a third of the cores, at most 6"
+    )
     parser.add_argument("--quick", action="store_true", help="toy sizes, to try the check")
     parser.add_argument("--patience", type=float, default=1.0, help="factor of each job's limit, for a busy machine")
     parser.add_argument("--work", type=Path, help="folder for its files, which stays; by default a temporary one")
@@ -247,7 +251,7 @@ def main() -> None:
     said = "; ".join(f"{name}: without {use}" for name, use in missing.items())
     record.say(f"not installed here, and left out: {said}" if missing else "everything that it uses is installed")
     device = device_here(arguments.device)
-    together = arguments.together or max(1, min(4, (os.cpu_count() or 1) // 4))
+    together = arguments.together or max(1, min(6, (os.cpu_count() or 1) // 3))
     record.add("check", "begin", missing=missing, device=device, together=together, minutes=arguments.minutes,
                quick=arguments.quick, commit=commit())  # fmt: skip
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -256,7 +260,7 @@ def main() -> None:
         folder = arguments.work or stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         work = Path(folder).resolve()
         work.mkdir(parents=True, exist_ok=True)
-        runner = Runner(record, work, arguments.quick, device, arguments.patience)
+        runner = Runner(record, work, arguments.quick, arguments.device == "cpu", arguments.patience)
         stages = chosen(stages_of(device, together), arguments.only, arguments.skip)
         try:
             run_stages(runner, stages, began + 60 * arguments.minutes - CLOSING_SECONDS)

@@ -103,10 +103,13 @@ class Task:
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:
-        """Notes an exception of the block as a failure, and goes on after it."""
+        """Notes an exception of the block as a failure, and goes on after it. What is not installed is left out."""
         try:
             yield
         except Exception as error:
+            if "not installed" in str(error):
+                self.note(f"left out: {_first_line(error)}", name=name, left_out=_first_line(error))
+                return
             self.note(f"FAILED: {_first_line(error)}", name=name, **failure_of(error))
 
 
@@ -140,7 +143,7 @@ class Runner:
     record: Record
     work: Path
     is_quick: bool
-    device: str  # "cpu" hides the GPUs
+    hides_gpus: bool
     patience: float = 1.0  # factor of every job's limit
 
     def run(self, jobs: Sequence[Job], deadline: float, together: int = 1) -> None:
@@ -193,9 +196,11 @@ class Runner:
         environment.pop("TRITON_CACHE_DIR", None)  # by default inside the other
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
         environment["TOKENIZERS_PARALLELISM"] = "false"
-        if self.device == "cpu":
+        # With CUDA graphs, a profiler that was taken down crashes when it starts again (torch/profiler/profiler.py).
+        environment |= {"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"}
+        if self.hides_gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
-        if beside:  # four compilers at once share the cores
+        if beside:  # the compilers of several jobs share the cores
             environment["TORCHINDUCTOR_COMPILE_THREADS"] = str(max(1, (os.cpu_count() or 1) // 4))
         if self.is_quick and not job.compiles_in_a_trial:  # compiling each takes minutes of a busy core
             environment["TORCHDYNAMO_DISABLE"] = "1"

@@ -324,11 +324,14 @@ def _finetune(road: Road) -> None:
                 raise RuntimeError(f"wrote no model: {result}")
             return result.scores
 
+        road.step(f"finetune {task}", tune)
+        if not (output / "model").is_dir():
+            continue  # said above
+
         def ask(task: Any = task, verb: str = verb, examples: Any = examples, output: Path = output) -> object:
             scores, _ = evaluate_task(task, str(output), examples)
             return {"answers": len(list(predict_examples(verb, str(output), examples))), "scores": scores}
 
-        road.step(f"finetune {task}", tune)
         road.step(f"evaluate and predict {task}", ask)
 
 

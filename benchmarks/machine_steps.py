@@ -1,6 +1,7 @@
 """The training step, measured inside the library's own loop; see `machine_check.py`."""
 
 import math
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -45,6 +46,7 @@ class Speed:
     turn_seconds: float = 1.5
     profiled_steps: int = 4
     with_optimizer: bool = False  # the optimizer's step alone, too
+    keeps_trace: bool = False  # beside the output, for a person
 
 
 def configuration_of(task: Task, device: torch.device) -> PretrainConfig:
@@ -95,7 +97,8 @@ class Watch:
             yield from self._calibrate()
             yield from self._take_turns()
             if self.device.type == "cuda" and self.speed.profiled_steps:
-                yield from self._profile()
+                with self.task.guarded(f"{self.task.job.name}, profile"):
+                    yield from self._profile()
             if self.speed.with_optimizer:
                 with self.task.guarded(f"{self.task.job.name}, optimizer alone"):
                     self._measure_optimizer()
@@ -152,7 +155,10 @@ class Watch:
         profiler.start()
         for _ in range(self.speed.profiled_steps):
             yield
-        traced = profiler.stop(self.speed.profiled_steps)
+        output = self.task.record.path
+        name = re.sub(r"[^a-z0-9]+", "-", f"{self.task.job.section} {self.task.job.name}")
+        kept = output.with_name(f"{output.stem}.{name}.trace.json.gz") if self.speed.keeps_trace else None
+        traced = profiler.stop(self.speed.profiled_steps, kept)
         # Kernels take as long under the profiler as without it; the host does not, so that the whole comes from above.
         traced["gpu_busy_fraction"] = round(traced["gpu_milliseconds_per_step"] / (1e3 * self.step_seconds), 4)
         self.facts |= traced
@@ -228,7 +234,7 @@ def measure_training(task: Task) -> None:
         is_compiled = config.training.compile and compile_or_say_why_not(built.run)
         speed = Speed(**arguments.get("speed", {}))
         if task.is_quick:
-            speed = Speed(turns=2, turn_seconds=0.2, profiled_steps=2, with_optimizer=speed.with_optimizer)
+            speed = replace(speed, turns=2, turn_seconds=0.2, profiled_steps=2)
         watch = Watch(task, built, config, speed)
         watch.facts = {
             **_described(config, runtime, is_compiled=is_compiled),

@@ -1,5 +1,6 @@
 """What a GPU did during some steps, from the trace of PyTorch's profiler."""
 
+import gzip
 import json
 import tempfile
 from collections import Counter
@@ -29,13 +30,18 @@ class Profiler:
         torch.cuda.synchronize()
         self.profile.start()
 
-    def stop(self, steps: int) -> dict[str, Any]:
-        """Ends the recording of so many steps, and returns `summary_of` its trace."""
+    def stop(self, steps: int, kept: Path | None = None) -> dict[str, Any]:
+        """Ends the recording of so many steps, and returns `summary_of` its trace.
+
+        Args: kept: a file for the trace itself, compressed.
+        """
         torch.cuda.synchronize()
         self.profile.stop()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "trace.json"
             self.profile.export_chrome_trace(str(path))
+            if kept is not None:
+                kept.write_bytes(gzip.compress(path.read_bytes()))
             return summary_of(json.loads(path.read_text())["traceEvents"], steps)
 
 

@@ -50,7 +50,7 @@ def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runner:
     (tmp_path / "works.py").write_text(WORKS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     record = Record(tmp_path / "lines.jsonl", "now", time.time())
-    return Runner(record, tmp_path, is_quick=True, device="cpu")
+    return Runner(record, tmp_path, is_quick=True, hides_gpus=True)
 
 
 def lines_by_name(runner: Runner) -> dict[str, dict[str, Any]]:
