@@ -101,6 +101,15 @@ def small_jobs(*, is_gpu: bool) -> list[Job]:
         steps_job(
             "small", "compiled, no graphs", "small", COMPILED, arguments={"records": False, **short}, cache="small"
         ),
+        steps_job(
+            "small",
+            "compiled, rows of the CPU",
+            "small",
+            COMPILED,
+            arguments=short,
+            cache="small",
+            tables={"data": {"rows_on_device": "no"}},
+        ),
         steps_job("small", "uncompiled, adamw", "small", eager, arguments=short),
         steps_job("small", "uncompiled, graphs", "small", eager, arguments={"records": True, **short}),
         steps_job("small", "compiled, muon", "small", COMPILED | muon, arguments=full, cache="small"),

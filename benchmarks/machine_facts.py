@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from electrain.data.shards.prepare import prepare
-from electrain.data.shards.rows import DataConfig, RowSource
+from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
-from electrain.foundation.configuration import merge_tables
 from electrain.pretrain.build import micro_batches, vocabulary_of
 from electrain.pretrain.configuration import load_configuration
+from electrain.pretrain.objectives.rows import Rows
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate, synchronize
 from electrain.training.runtime import device_of
 from machine_jobs import Task
@@ -162,35 +162,45 @@ def write_token_files(ids: np.ndarray[Any, np.dtype[np.uint16]], folder: Path, c
 
 
 def measure_rows(task: Task) -> None:
-    """The job: rows per second of the row source in the first and second epoch, and of whole micro-batches."""
-    shards = open_shards(task.work / "shards")
-    rows = RowSource(shards, DataConfig(), 0)
+    """The job: rows per second of the row source in both epochs, and of whole micro-batches, on the CPU and the GPU."""
+    shards, config = open_shards(task.work / "shards"), load_configuration("small")
+    rows, device = RowSource(shards, config.data, 0), device_of()
     seconds = 0.2 if task.is_quick else 1.5
     for epoch in (0, 1):
         with task.guarded(f"rows, epoch {epoch}"):
-            rates = []
-            for turn in range(3):
-                first = epoch * rows.rows_per_epoch + turn * 10 * ROWS_PER_BATCH
-                rates.append(_rows_per_second(rows, first, seconds / 3))
+            first = epoch * rows.rows_per_epoch
+            rates = [_rows_per_second(rows, first + 10 * turn * ROWS_PER_BATCH, seconds / 3) for turn in range(3)]
             rate = spread(rates, 0)
             task.note(f"{rate['median']:,.0f} rows/s", name=f"rows, epoch {epoch}", event="rows", rows_per_second=rate)
-    with task.guarded("micro-batches of small"):
-        config, device = load_configuration("small", merge_tables({}, {})), device_of()
-        of_step = micro_batches(rows, config, vocabulary_of(shards.tokenizer))
-        of_step(0)
-        synchronize(device)
-        started, steps = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds:
-            steps += 1
-            of_step(steps)
-        synchronize(device)
-        per_second = round(steps * config.training.batch_rows / (time.perf_counter() - started))
-        task.note(
-            f"{per_second:,} rows/s, packed, masked and as tensors",
-            name="micro-batches of small",
-            event="rows",
-            rows_per_second={"median": per_second},
-        )
+    vocabulary = vocabulary_of(shards.tokenizer)
+    made = {"CPU": micro_batches(rows, config, vocabulary, device=device)}
+    if device.type != "cpu":
+        made["GPU"] = micro_batches(rows.on(device, with_words=False), config, vocabulary, device=device)
+    for place, of_step in made.items():
+        name = f"micro-batches of small, on the {place}"
+        with task.guarded(name):
+            of_step(0)
+            synchronize(device)
+            started, steps = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
+                steps += 1
+                of_step(steps)
+                synchronize(device)
+            rate = round(steps * config.training.batch_rows / (time.perf_counter() - started))
+            task.note(f"{rate:,} rows/s, packed and masked", name=name, event="rows", rows_per_second={"median": rate})
+    if "GPU" in made:
+        with task.guarded("the same rows on the GPU"):
+            _require_same(*(of_step(step)[0].rows for step in (0, 3000) for of_step in made.values()))
+            task.note("equal bit for bit to the CPU's", name="the same rows on the GPU", ok=True)
+
+
+def _require_same(*rows: Rows) -> None:
+    """Raises ValueError unless every second parcel of rows equals the one before it."""
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
+        for name, here, there in zip(Rows._fields, one, other, strict=True):
+            same = torch.equal(here.cpu(), there.cpu()) if isinstance(here, torch.Tensor) else here == there
+            if not same:
+                raise ValueError(f"{name} differs between the CPU and the GPU")
 
 
 def _rows_per_second(rows: RowSource, first: int, seconds: float) -> float:
