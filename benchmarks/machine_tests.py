@@ -18,27 +18,25 @@ class Reporter:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
-        self.failed: list[str] = []
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0, "left out": 0}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """A part of a test has ended."""
-        if report.when == "call" or report.failed or report.skipped:
-            self.counts[report.outcome] += 1
         if report.failed:
             self._note(report.nodeid, report.longreprtext)
+        elif report.when == "call" or report.skipped:
+            self.counts[report.outcome] += 1
 
     def pytest_collectreport(self, report: Any) -> None:
         """A file was imported."""
         if report.failed:
-            self.counts["failed"] += 1
             self._note(report.nodeid, report.longreprtext)
 
     def _note(self, name: str, text: str) -> None:
         lines = [line[:240] for line in text.splitlines() if line.strip()][-KEPT_LINES:]
         missing = re.search(r"No module named '([^']+)'", text)
         reason = f"{missing.group(1)} is not installed" if missing else (lines[-1] if lines else "")
-        self.failed.append(name)
+        self.counts["left out" if missing else "failed"] += 1
         key = "left_out" if missing else "failed"
         self.task.note(
             f"{'left out' if missing else 'FAILED'}: {reason[:150]}", name=name, **{key: reason, "tail": lines}

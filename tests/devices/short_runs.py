@@ -21,7 +21,12 @@ SHORT = {"steps": 4, "warmup_steps": 1, "log_every_steps": 1, "checkpoint_every_
 def take_device(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     """Makes a device the default of training and of loaded models, whatever the machine has."""
     for found in pkgutil.walk_packages(electrain.__path__, "electrain."):
-        module = importlib.import_module(found.name)  # all of them: one imported later would keep what stands here
+        try:
+            module = importlib.import_module(found.name)  # all of them: one imported later would keep what stands here
+        except ModuleNotFoundError as error:
+            if str(error.name).startswith("electrain"):
+                raise
+            continue  # a borrowed machine may lack what the command line needs
         if hasattr(module, "device_of"):
             monkeypatch.setattr(module, "device_of", lambda local_rank=0: torch.device(device))
 
