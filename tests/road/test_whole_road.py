@@ -5,13 +5,16 @@ import os
 import random
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from command_line import command
+from electrain.cli import demo
 from electrain.cli.demo import run_demo
 from electrain.foundation.configuration import to_toml
+from electrain.pretrain.speed import seconds_per_step
 from tiny_pretraining import invented_text, tiny_configuration
 
 WORDS = ("the", "a", "small", "big", "old", "cat", "dog", "bird", "house", "tree", "sees", "likes", "near", "under")
@@ -122,6 +125,43 @@ def test_demo_walks_the_road(tmp_path, capsys):
     assert "Held-out detection AUC" in said
     assert "by word frequency alone" in said
     assert (tmp_path / "demo" / "run" / "report.html").exists()
+
+
+def test_the_demo_takes_the_steps_that_fit(tmp_path, monkeypatch, capsys):
+    """On a machine that is too slow for any, the fewest; the warm-up goes with them."""
+    monkeypatch.setattr(demo, "seconds_per_step", lambda *_, **__: 1e9)
+    monkeypatch.setattr(demo, "LEAST_STEPS", 12)
+    run_demo(tmp_path / "demo", {"training": {"batch_rows": 4}, "encoder": {"layers": 1}}, characters=400_000)
+    said = capsys.readouterr().err
+    assert "of 4 rows, so 12 steps (the preset has 2,000) take" in said
+    assert "warmup_steps is lowered from 100 to 1 " in said
+    assert tomllib.loads((tmp_path / "demo/run/config.toml").read_text())["training"]["steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("row_seconds", "elapsed", "given", "expected"),
+    [
+        (0.001, 60, {}, {}),
+        (0.005, 60, {}, {"steps": 1537}),
+        (0.008, 60, {}, {"batch_rows": 16, "steps": 1890}),
+        (0.008, 60, {"batch_rows": 8}, {}),
+        (0.02, 60, {"batch_rows": 32}, {"steps": 384}),
+        (0.02, 400, {}, {"batch_rows": 16, "steps": 200}),
+    ],
+)
+def test_the_steps_fill_the_time_that_is_left(monkeypatch, tmp_path, row_seconds, elapsed, given, expected):
+    """Of 340 seconds, less 4 for every timing, less one and a half times what the stages before training took."""
+    monkeypatch.setattr(demo, "seconds_per_step", lambda config, *_, **__: row_seconds * config.training.batch_rows)
+    found = demo.with_fitting_steps({"training": given}, tmp_path, elapsed)["training"]
+    assert found == given | expected
+
+
+def test_real_steps_are_timed(tiny_shards):
+    config = tiny_configuration(training={"steps": 10_000, "compile": True})
+    before = sorted(tiny_shards.parent.rglob("*"))
+    assert 0 < seconds_per_step(config, tiny_shards, seconds=0.1) < 60
+    assert sorted(tiny_shards.parent.rglob("*")) == before
+    assert seconds_per_step(tiny_configuration(training={"steps": 3}), tiny_shards) == 0
 
 
 @pytest.mark.usefixtures("quick_pretraining")

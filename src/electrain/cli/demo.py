@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,36 @@ from typing import Any
 from electrain.data.shards.prepare import prepare
 from electrain.data.text.corpus import CorpusCounts, Document, read_documents
 from electrain.data.tokenizer.training import train_tokenizer
-from electrain.foundation.configuration import Tables
+from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.output_folder import require_empty
-from electrain.foundation.progress import say
+from electrain.foundation.progress import format_seconds, say
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.pretrained import DetectedText, predict_detect
 from electrain.pretrain.configuration import load_configuration
+from electrain.pretrain.plan import plan
 from electrain.pretrain.run import pretrain
+from electrain.pretrain.speed import seconds_per_step
+from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
+from electrain.training.runtime import device_of
 
 CORPUS = "builtin:documentation"
 # More than the preset reads, so that no text is seen twice.
 CORPUS_CHARACTERS = 16_000_000
 VOCABULARY_SIZE = 4096
+# Without a number of steps, the whole demo takes about this long, so that it ends within six minutes.
+SECONDS = 340.0
+# What follows training takes about half as long as what comes before it (86 s together on two cores).
+AFTER_TRAINING_FRACTION = 0.5
+MATRIX_RATE_SECONDS = 0.5
+STEP_TIMING_SECONDS = 4.0
+LEAST_STEPS = 200
+# For the same processor time, half of the preset's rows make the losses fall faster (docs/experiments.md).
+FEW_STEPS = 1200
+FEWER_ROWS = 16
+# No machine trains this small model at more of its matrix rate. It bounds the steps, and so the text that is read.
+BEST_UTILISATION = 0.6
+CHARACTERS_PER_TOKEN = 4.0  # 3.5 were counted, held-out documents included
+LEAST_CHARACTERS = 5_000_000  # enough held-out text for the evaluation
 # Every 25th document is kept from training and used for evaluation.
 HELD_OUT_EVERY = 25
 # Sentences like those of the corpus, each followed by a copy in which one word is wrong.
@@ -39,23 +58,67 @@ def run_demo(output: Path | None, overrides: Tables | None = None, *, characters
 
     Args:
         output: folder to create; None takes the first free name of `runs/demo`, `runs/demo-2`, `runs/demo-3` ...
-        overrides: fields that differ from the preset `demo`.
-        characters: number of characters of documentation to read.
+        overrides: fields that differ from the preset `demo`. Without a number of steps, as many are taken as fit.
+        characters: number of characters of documentation to read, at most.
     """
+    started = time.perf_counter()
+    overrides = overrides or {}
+    is_fitted = "steps" not in overrides.get("training", {})
     folder = output or _free_folder()
     require_empty(folder)
     say(f"1/5  Collecting documentation in {folder}/corpus")
-    _collect(folder / "corpus", characters)
+    _collect(folder / "corpus", _characters_read(overrides, characters) if is_fitted else characters)
     train_text, held_out_text = (str(folder / "corpus" / f"{name}.jsonl.gz") for name in ("train", "held_out"))
     say(f"2/5  Training a tokenizer with {VOCABULARY_SIZE} word pieces")
     train_tokenizer(_documents(train_text), folder / "tokenizer", VOCABULARY_SIZE, False)
     say("3/5  Tokenizing the text into shards")
     prepare([train_text], folder / "tokenizer", folder / "shards")
     say("4/5  Pretraining a generator and a discriminator (preset demo)")
+    if is_fitted:
+        overrides = with_fitting_steps(overrides, folder / "shards", time.perf_counter() - started)
     pretrain(load_configuration("demo", overrides), folder / "shards", folder / "run")
     say("5/5  Evaluating on held-out documents")
     scores = evaluate_detection(str(folder / "run"), [held_out_text])
     _show(folder, scores)
+
+
+def _characters_read(overrides: Tables, most: int) -> int:
+    """Enough text for the steps that this machine can take at best, so that a slow one does not read for a minute."""
+    config = load_configuration("demo", overrides)
+    device = device_of()
+    dtype = choose_arithmetic(config.training.precision, device).dtype
+    rate = measure_matrix_rate(device, dtype, MATRIX_RATE_SECONDS)
+    possible = SECONDS * BEST_UTILISATION * rate / plan(config, vocabulary_size=VOCABULARY_SIZE).flops.per_step
+    tokens = min(possible, config.training.steps) * config.training.batch_rows * config.data.sequence_length
+    return min(most, max(LEAST_CHARACTERS, round(tokens * CHARACTERS_PER_TOKEN)))
+
+
+def with_fitting_steps(overrides: Tables, shards: Path, elapsed_seconds: float) -> Tables:
+    """The overrides with the number of steps that fit into the time that is left, at most the preset's.
+
+    Where few fit, they have fewer rows: a step teaches more than the rows that it costs.
+
+    Args: elapsed_seconds: what the stages before training took.
+    """
+    left = SECONDS - STEP_TIMING_SECONDS - (1 + AFTER_TRAINING_FRACTION) * elapsed_seconds
+    steps, step_seconds, planned = _fitting_steps(overrides, shards, left)
+    if steps < FEW_STEPS and "batch_rows" not in overrides.get("training", {}):
+        overrides = merge_tables(overrides, {"training": {"batch_rows": FEWER_ROWS}})
+        steps, step_seconds, planned = _fitting_steps(overrides, shards, left - STEP_TIMING_SECONDS)
+    rows = load_configuration("demo", overrides).training.batch_rows
+    say(
+        f"this machine takes {1 / step_seconds:,.1f} steps a second of {rows} rows, so {steps:,} steps (the preset has "
+        f"{planned:,}) take about {format_seconds(steps * step_seconds)}; --training.steps sets another number"
+    )
+    return overrides if steps == planned else merge_tables(overrides, {"training": {"steps": steps}})
+
+
+def _fitting_steps(overrides: Tables, shards: Path, left_seconds: float) -> tuple[int, float, int]:
+    """The number of steps that fit, the seconds that one takes, and the number that is planned."""
+    config = load_configuration("demo", overrides)
+    step_seconds = max(1e-6, seconds_per_step(config, shards, seconds=STEP_TIMING_SECONDS))
+    planned = config.training.steps
+    return min(planned, max(LEAST_STEPS, int(left_seconds / step_seconds))), step_seconds, planned
 
 
 def _free_folder() -> Path:
