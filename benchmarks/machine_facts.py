@@ -14,6 +14,7 @@ import torch
 from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
+from electrain.data.text.corpus import CorpusFormat
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
 from electrain.pretrain.build import micro_batches, vocabulary_of
 from electrain.pretrain.configuration import load_configuration
@@ -127,7 +128,8 @@ def make_text(task: Task) -> None:
     documents = np.split(ids, range(DOCUMENT_WORDS, len(ids), DOCUMENT_WORDS))
     text.write_text("\n\n".join(" ".join(vocabulary[one] for one in document.tolist()) for document in documents))
     started = time.perf_counter()
-    manifest = prepare([str(text)], tokenizer, task.work / "prepared")
+    separated = CorpusFormat(document_separator="\\n\\n")
+    manifest = prepare([str(text)], tokenizer, task.work / "prepared", corpus_format=separated)
     seconds = time.perf_counter() - started
     megabytes = text.stat().st_size / 1e6
     task.note(
