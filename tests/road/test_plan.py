@@ -10,7 +10,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.hardware import Hardware, named_hardware
-from electrain.pretrain.plan import plan
+from electrain.pretrain.plan import plan, with_checkpointing
 from electrain.training.settings import TrainingConfig
 
 CONFIG = PretrainConfig(
@@ -30,8 +30,12 @@ def test_a_plan_adds_up_and_is_json() -> None:
     assert parameters.together == parameters.discriminator + parameters.generator - parameters.shared
     assert parameters.shared == (1000 + 512 + 2) * 32 + 2 * 32  # three tables and a layer norm
     memory = made.memory
-    assert memory.weights == 4 * parameters.together
-    assert memory.total == 4 * memory.weights + memory.activations
+    buffers = memory.weights - 4 * parameters.together
+    assert 0 <= buffers < 10_000  # numbers of positions
+    assert memory.gradients == 4 * parameters.together
+    assert memory.optimizer_state == {"exp_avg": memory.gradients, "exp_avg_sq": memory.gradients}
+    state = sum(memory.optimizer_state.values())
+    assert memory.total == memory.weights + memory.gradients + state + memory.activations
     assert made.duration is not None
     assert made.duration.precision == "float32"
     assert made.duration.hours == pytest.approx(made.flops.per_run / 0.5e12 / 3600)
@@ -61,7 +65,7 @@ def test_a_gpu_without_bfloat16_is_planned_in_float16() -> None:
 
 
 def test_the_largest_micro_batch_fits_and_twice_it_does_not() -> None:
-    machine = Hardware("small", 1e12, 0.0, 0.1 * GIGABYTE)
+    machine = Hardware("small", 1e12, 1e12, 0.1 * GIGABYTE)
     largest = plan(CONFIG, machine, vocabulary_size=1000).memory.largest_micro_batch_rows
     assert largest is not None
     for rows, fits in ((largest, True), (2 * largest, False)):
@@ -70,6 +74,38 @@ def test_the_largest_micro_batch_fits_and_twice_it_does_not() -> None:
         assert (total <= 0.085 * GIGABYTE) == fits
     none = plan(CONFIG, replace(machine, memory_bytes=1e6), vocabulary_size=1000)
     assert none.memory.largest_micro_batch_rows == 0
+
+
+def test_checkpointing_fits_more_rows_and_costs_time() -> None:
+    machine = Hardware("small", 1e12, 1e12, 0.1 * GIGABYTE)
+    deep = replace(CONFIG, encoder=replace(CONFIG.encoder, layers=8))
+    kept = plan(deep, machine, vocabulary_size=1000)
+    twice = plan(with_checkpointing(deep, is_on=True), machine, vocabulary_size=1000)
+    assert twice.memory.activations < kept.memory.activations / 2
+    assert not kept.memory.gradient_checkpointing
+    assert twice.memory.gradient_checkpointing
+    plain, checkpointed = kept.memory.largest_micro_batch_rows, kept.memory.largest_micro_batch_rows_with_checkpointing
+    assert plain is not None
+    assert checkpointed is not None
+    assert checkpointed >= 2 * plain
+    assert twice.memory.largest_micro_batch_rows == plain
+    assert 1.25 < twice.flops.per_row / kept.flops.per_row < 4 / 3
+    assert twice.flops.per_run_as_in_paper == kept.flops.per_run_as_in_paper
+
+
+def test_muon_has_one_moment_for_matrices_inside_layers() -> None:
+    config = replace(CONFIG, training=replace(CONFIG.training, optimizer="muon"))
+    memory = plan(config, vocabulary_size=1000).memory
+    state = memory.optimizer_state
+    assert state["exp_avg"] + state["momentum_buffer"] == pytest.approx(memory.gradients, rel=0.01)
+    assert state["momentum_buffer"] > 0
+
+
+def test_a_recurrent_network_is_planned_too() -> None:
+    encoder = EncoderConfig(layers=2, hidden_size=64, feed_forward_size=128, heads=2, backbone="lstm")
+    memory = plan(replace(CONFIG, encoder=encoder), named_hardware("cpu-2"), vocabulary_size=1000).memory
+    assert memory.largest_micro_batch_rows
+    assert memory.largest_micro_batch_rows_with_checkpointing is None
 
 
 def test_the_baseline_has_one_network() -> None:

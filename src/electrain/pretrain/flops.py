@@ -4,8 +4,9 @@ Every operation that a forward pass dispatches is counted, so that no formula ca
 two conventions.
 
 *true*: the operations that the machine performs. Only matrix products count, 2 m n k operations each. The backward
-pass costs twice the forward pass: one product for the gradient of the input, one for that of the weight. Looking up an
-embedding is free. It serves to estimate hours, and the fraction of the machine's rate that a run reaches.
+pass costs twice the forward pass: one product for the gradient of the input, one for that of the weight. A layer under
+gradient checkpointing runs forward twice. Looking up an embedding is free. It serves to estimate hours, and the
+fraction of the machine's rate that a run reaches.
 
 *paper*: the convention behind the published figures (Clark et al. 2020, table 8; `flops_computation.py` of the
 reference implementation states it). Elementwise operations count too. Looking up an embedding is a product with a
@@ -25,6 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from electrain.models.gradient_checkpointing import checkpointed_layers
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretrain.objectives.replaced_token_detection import ReplacedTokenDetection
@@ -138,7 +140,7 @@ def passes_of(
     return passes
 
 
-def _without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
+def without_data(modules: Iterable[nn.Module]) -> list[nn.Module]:
     """Copies of the modules whose tensors have no data, tied to each other as the originals are."""
     modules = list(modules)
     # `deepcopy` takes the copy of an object from its memo if it is there. With every tensor entered beforehand, no data
@@ -160,16 +162,28 @@ def _flops(
     total = 0.0
     # Fake tensors run shapes only, which takes no time or memory, whatever the size of the model.
     with FakeTensorMode(allow_non_fake_inputs=True):
-        for network, module in zip(passes, _without_data(network.module for network in passes), strict=True):
+        for network, module in zip(passes, without_data(network.module for network in passes), strict=True):
             # The counter puts a hook on each parameter that is passed to a module, as DeBERTa's relative positions are.
             # Under `no_grad` that fails for a parameter that requires a gradient.
             module.requires_grad_(False)
             counter = FlopCounterMode(display=False, custom_mapping=dict(costs))
+            repeated = _repeated(module, counter)
             # Fused attention is one operation; in the plain form its softmax is dispatched, and counted.
             with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
                 network.run(module.train(dropout), rows)
             total += counter.get_total_flops() * (1 + backward_per_forward * network.trains)
+            total += sum(repeated) * network.trains * (backward_per_forward == TRUE_BACKWARD_PER_FORWARD)
     return total
+
+
+def _repeated(module: nn.Module, counter: FlopCounterMode) -> list[int]:
+    """A list that gets the operations of each layer that the backward pass runs forward a second time."""
+    starts: list[int] = []
+    found: list[int] = []
+    for layer in checkpointed_layers(module):
+        layer.register_forward_pre_hook(lambda *_: starts.append(counter.get_total_flops()))
+        layer.register_forward_hook(lambda *_: found.append(counter.get_total_flops() - starts[-1]))
+    return found
 
 
 def training_flops_per_row(passes: Sequence[NetworkPass], micro_batch_rows: int = 1) -> float:
@@ -188,29 +202,3 @@ def paper_flops_per_row(passes: Sequence[NetworkPass]) -> float:
     The modules must have dropout, and must predict words at PAPER_MASKED_FRACTION of the positions.
     """
     return _flops(passes, 1, PAPER_COSTS, PAPER_BACKWARD_PER_FORWARD, dropout=True)
-
-
-def activation_bytes(passes: Sequence[NetworkPass], rows: int, dtype: torch.dtype) -> int:
-    """Bytes that autograd keeps between the forward and the backward pass of a micro-batch.
-
-    Weights do not count, but the bfloat16 copies that autocast makes of them do.
-
-    Args:
-        rows: rows of the micro-batch.
-        dtype: dtype of matrix products: float32, or two bytes by autocast, which leaves some tensors in float32.
-    """
-    kept: dict[int, Tensor] = {}
-
-    # Several operations may keep the same tensor, or views of it: each storage counts once.
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
-        return tensor
-
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        modules = _without_data(network.module for network in passes)
-        weights = {p.untyped_storage()._cdata for module in modules for p in module.parameters()}
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-        with hooks, torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
-            results = [n.run(m.train(), rows) for n, m in zip(passes, modules, strict=True) if n.trains]
-        del results  # until here, the graph held what it keeps
-    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in weights)

@@ -31,6 +31,7 @@ class Hardware:
     memory_bytes: float
     utilisation: float = UTILISATION_OF_NOMINAL  # assumed fraction of these rates that training reaches
     float16_flops: float = 0.0  # the same in float16, dense; 0 where training cannot use it
+    device: str = "cuda"  # kind of device: cuda or cpu
 
     @property
     def dtype(self) -> torch.dtype:
@@ -67,7 +68,7 @@ _KNOWN = [
     # NVIDIA GA102 architecture white paper, appendix A: 35.6, and 71 dense with float32 accumulation.
     Hardware("rtx-3090", 35.6e12, 71e12, 24 * GIGABYTE, float16_flops=71e12),
     # Two cores with 256-bit vectors at 3 GHz: two fused multiply-adds of eight numbers a cycle. `this` measures.
-    Hardware("cpu-2", 2 * 3e9 * 32, 0.0, 8 * GIGABYTE),
+    Hardware("cpu-2", 2 * 3e9 * 32, 0.0, 8 * GIGABYTE, device="cpu"),
 ]
 
 
@@ -104,4 +105,6 @@ def _this_machine() -> Hardware:
     if best.precision in rates:
         rates[best.precision] = measure_matrix_rate(device, best.dtype)
     float32 = measure_matrix_rate(device, torch.float32)
-    return Hardware(THIS_MACHINE, float32, rates["bfloat16"], memory, UTILISATION_OF_MEASURED, rates["float16"])
+    return Hardware(
+        THIS_MACHINE, float32, rates["bfloat16"], memory, UTILISATION_OF_MEASURED, rates["float16"], device.type
+    )

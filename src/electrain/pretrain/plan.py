@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.embedding_sharing import count_parameters
 from electrain.pretrain.build import build_objective, most_masked, sized_as_started
@@ -15,20 +14,20 @@ from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.flops import (
     PAPER_MASKED_FRACTION,
     NetworkPass,
-    activation_bytes,
     paper_flops_per_row,
     passes_of,
     training_flops_per_row,
 )
 from electrain.pretrain.hardware import Hardware
+from electrain.pretrain.memory import SPECIAL_IDS, step_memory
 from electrain.training.arithmetic import DTYPES
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
 PAPER_DROPOUT = 0.1
-BYTES_PER_WEIGHT = 4  # weights, gradients and each of Adam's two moments are float32
-# The rest holds the gradients of activations, and what the allocator wastes.
+# The rest holds the process itself, the device's own tables, kernels' temporary memory and what the allocator wastes.
 USABLE_MEMORY_FRACTION = 0.85
-SPECIAL_IDS = SpecialIds(pad=0, cls=1, sep=2, mask=3)  # any ids give the same cost
+# Numbers of rows from which on each further row needs as much more as the last one did.
+FEW_ROWS, MANY_ROWS = 32, 64
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,22 @@ class Flops:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device. `total` is the sum of weights, gradients, Adam's moments and activations."""
+    """Bytes of tensors on one device at the fullest moment of a step, uncompiled. `total` is the sum.
+
+    The process itself needs about 0.5 GB more; and on a CPU, the allocator lets up to about 0.25 GB lie idle.
+    """
 
     weights: int
     gradients: int
-    adam_moments: int
+    optimizer_state: dict[str, int]  # by kind: AdamW has exp_avg and exp_avg_sq, Muon has momentum_buffer only
     micro_batch_rows: int
-    activations: int  # bytes that autograd keeps for a micro-batch of `micro_batch_rows`
+    gradient_checkpointing: bool
+    activations: int  # all other tensors at that moment, for a micro-batch of `micro_batch_rows`
     total: int
-    largest_micro_batch_rows: int | None  # the largest power of two that fits the hardware; 0 if not even one row does
+    # The largest powers of two that fit the hardware, by gradient checkpointing; 0 if not even one row does. None
+    # without hardware.
+    largest_micro_batch_rows: int | None
+    largest_micro_batch_rows_with_checkpointing: int | None
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ def plan(
         tokens,
         _parameters(passes),
         flops,
-        _memory(passes, micro_batch_rows, dtype, hardware),
+        _memory(config, micro_batch_rows, dtype, hardware, vocabulary_size),
         _duration(flops, tokens, hardware, dtype, devices, price_per_hour) if hardware else None,
     )
 
@@ -172,18 +178,54 @@ def _parameters(passes: list[NetworkPass]) -> Parameters:
     return Parameters(own, others, own + others - together, together)
 
 
-def _memory(passes: list[NetworkPass], rows: int, dtype: torch.dtype, hardware: Hardware | None) -> Memory:
-    weights = BYTES_PER_WEIGHT * count_parameters(*(network.module for network in passes))
-    fixed = 4 * weights  # weights, gradients and two moments
-    activations = activation_bytes(passes, rows, dtype)
-    largest = None
+def _memory(
+    config: PretrainConfig, rows: int, dtype: torch.dtype, hardware: Hardware | None, vocabulary_size: int
+) -> Memory:
+    device = torch.device("cuda" if hardware is None else hardware.device)
+    step = step_memory(config, rows, dtype, device, vocabulary_size=vocabulary_size)
+    is_checkpointed = config.training.gradient_checkpointing
+    plain, checkpointed = None, None
     if hardware is not None:
-        # Activations are a constant and a part for each row, which two counts separate.
-        one, two = (activation_bytes(passes, count, dtype) for count in (1, 2))
-        spare = hardware.memory_bytes * USABLE_MEMORY_FRACTION - fixed - (2 * one - two)
-        most = int(spare // (two - one))
-        largest = 2 ** (most.bit_length() - 1) if most >= 1 else 0
-    return Memory(weights, weights, 2 * weights, rows, activations, fixed + activations, largest)
+        plain, checkpointed = (
+            _largest_micro_batch(with_checkpointing(config, is_on=is_on), dtype, hardware, vocabulary_size)
+            for is_on in (False, True)
+        )
+    return Memory(
+        step.weights,
+        step.gradients,
+        step.optimizer_state,
+        rows,
+        is_checkpointed,
+        step.activations,
+        step.total,
+        plain,
+        checkpointed,
+    )
+
+
+def with_checkpointing(config: PretrainConfig, *, is_on: bool) -> PretrainConfig:
+    """The configuration with gradient checkpointing on or off."""
+    return replace(config, training=replace(config.training, gradient_checkpointing=is_on))
+
+
+def _largest_micro_batch(
+    config: PretrainConfig, dtype: torch.dtype, hardware: Hardware, vocabulary_size: int
+) -> int | None:
+    """The largest power of two of rows that fits; 0 if not even one does; None for layers without checkpointing."""
+    # More rows than a micro-batch has, so that gradients are added up.
+    config = replace(config, training=replace(config.training, batch_rows=2 * MANY_ROWS))
+    device = torch.device(hardware.device)
+    try:
+        few, many = (
+            step_memory(config, rows, dtype, device, vocabulary_size=vocabulary_size) for rows in (FEW_ROWS, MANY_ROWS)
+        )
+    except ConfigurationError:
+        return None
+    per_row = (many.total - few.total) / (MANY_ROWS - FEW_ROWS)
+    spare = hardware.memory_bytes * USABLE_MEMORY_FRACTION - few.total
+    most = int(FEW_ROWS + spare // per_row)
+    is_too_large = few.total - few.activations > hardware.memory_bytes * USABLE_MEMORY_FRACTION
+    return 0 if most < 1 or is_too_large else 1 << (most.bit_length() - 1)
 
 
 def _duration(
