@@ -15,7 +15,7 @@ from tokenizers import normalizers
 from transformers import AutoModel, AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, pipeline
 
 from command_line import command
-from electrain.data.tokenizer.windows import batches_by_length, places_in_original, tokenize_texts, windows_of
+from electrain.data.tokenizer.windows import Window, batches_by_length, places_in_original, tokenize_texts, windows_of
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
@@ -69,6 +69,13 @@ def test_batches_keep_to_their_tokens() -> None:
     sizes = [(len(batch), max(window.end for window in batch) + 2) for batch in batches]
     assert all(rows * length <= 24 or rows == 1 for rows, length in sizes)
     assert len(batches) == 3
+
+
+def test_short_texts_are_not_padded_to_the_longest_of_all() -> None:
+    windows = [Window(number, 0, 1 + number % 60, 0, 1 + number % 60) for number in range(256)]
+    lengths = [[window.end + 2 for window in batch] for batch in batches_by_length(windows, 8192)]
+    assert sum(max(own) * len(own) for own in lengths) < 1.2 * sum(map(sum, lengths))
+    assert len(lengths) < 30
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])

@@ -20,6 +20,9 @@ OVERLAP_FRACTION = 0.25
 # Texts that are read before the first of them is answered, so that texts of similar length share a batch.
 TEXTS_PER_CHUNK = 256
 
+# Chosen by counting how much of a batch is padding; docs/experiments.md, "Texts per second".
+ENOUGH_TOKENS = 512
+
 
 @dataclass(frozen=True)
 class TokenizedText:
@@ -106,13 +109,16 @@ def batches_by_length(windows: Sequence[Window], batch_tokens: int) -> Iterator[
 def longest_first(items: Sequence[T], batch_tokens: int, tokens_of: Callable[[T], int]) -> Iterator[list[T]]:
     """The items, longest first, in batches that have at most `batch_tokens` tokens when padded to their longest.
 
-    Longest first, because a batch that does not fit into memory then fails at the start of the work.
+    Longest first, because a batch that does not fit into memory then fails at the start of the work. A batch of
+    `ENOUGH_TOKENS` or more takes no shorter items, which would be padded.
 
     Args: tokens_of: number of tokens of an item, special ones counted.
     """
     batch: list[T] = []
     for item in sorted(items, key=lambda item: -tokens_of(item)):
-        if batch and tokens_of(batch[0]) * (len(batch) + 1) > batch_tokens:
+        longest = tokens_of(batch[0]) if batch else 0
+        is_enough = longest * len(batch) >= ENOUGH_TOKENS and tokens_of(item) < longest
+        if batch and (is_enough or longest * (len(batch) + 1) > batch_tokens):
             yield batch
             batch = []
         batch.append(item)

@@ -58,6 +58,15 @@ class Embedding(TypedDict):
     embedding: list[float]
 
 
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder in evaluation mode and in float32, on its device."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    longest_row: int  # maximum number of tokens, special ones counted
+
+
 def predict_task(verb: str, model: Source, inputs: Iterable[Input]) -> Iterator[Answer]:
     """For each input, in order, the model's answer.
 
@@ -190,23 +199,28 @@ def predict_embed(model: Source, texts: Iterable[str]) -> Iterator[Embedding]:
 
     Raises: CheckpointError: not an encoder.
     """
+    encoder = load_encoder(model)
+    for chunk in chunks_of(texts):
+        for text, vector in zip(chunk, mean_states(encoder, chunk), strict=True):
+            yield {"text": text, "embedding": vector}
+
+
+def load_encoder(model: Source) -> Encoder:
+    """The encoder of any model, without its head. Raises: CheckpointError: not an encoder."""
     run = open_run_folder(model)
     opened = open_pretrained(run)
     network = weights_of(
         opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
     ).eval()
-    network = network.to(device_of())
     # The tokenizers of older runs allow longer rows than the run was trained on.
     longest = min(opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
-    for chunk in chunks_of(texts):
-        for text, vector in zip(chunk, _embeddings(network, opened.tokenizer, chunk, longest), strict=True):
-            yield {"text": text, "embedding": vector}
+    return Encoder(network.to(device_of()), opened.tokenizer, longest)
 
 
 @torch.inference_mode()
-def _embeddings(
-    network: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], longest: int
-) -> list[list[float]]:
+def mean_states(encoder: Encoder, texts: Sequence[str]) -> list[list[float]]:
+    """For each text the mean of the last hidden states over its tokens, as in `predict_embed`."""
+    network, tokenizer, longest = encoder.network, encoder.tokenizer, encoder.longest_row
     encoded = encode_plain(tokenizer, list(map(clean_text, texts)), truncation=True, max_length=longest)
     _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings or []], longest)
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
