@@ -18,9 +18,9 @@ from electrain.foundation.errors import ElectrainError, RunDirectoryError
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
-# They change only memory, speed and, the first one, rounding and the draws of dropout. A run whose memory was full can
+# They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can
 # resume with less.
-MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device")
+MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device", "sharding")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from electrain.data.shards.rows import PackedBatch, RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
@@ -38,6 +38,7 @@ from electrain.pretrain.objectives.replaced_token_detection import ReplacedToken
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import with_detection_head
 from electrain.training.objective import MicroBatch
+from electrain.training.sharding import layers_of
 
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
 # AMOS mixes three generators (Meng et al. 2022, section 3.2).
@@ -105,6 +106,15 @@ def _fresh_objective(
         proposal_settings(config, special_ids),
         own_stage_steps=config.generator.own_stage_steps,
     )
+
+
+def layers_to_divide(objective: PretrainObjective, config: PretrainConfig) -> list[nn.Module]:
+    """The layers whose weights are gathered one after another where `[training] sharding` divides them."""
+    if config.corruption.source == "generated" and isinstance(objective, ReplacedTokenDetection):
+        # A generator writes as many words as its passages need, which differ between processes, so that they would
+        # gather layers at different times. The generator is small, and all of it is gathered with what both share.
+        return list(layers_of(objective.discriminator))
+    return list(layers_of(objective))
 
 
 def generator_sizes(config: PretrainConfig) -> EncoderConfig:

@@ -3,6 +3,7 @@
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from electrain.models.folders import tokenizer_of
 from electrain.pretrain.build import (
     PretrainObjective,
     build_objective,
+    layers_to_divide,
     load_starting_weights,
     micro_batches,
     most_masked,
@@ -40,7 +42,7 @@ from electrain.pretrain.build import (
     sized_as_started,
     vocabulary_of,
 )
-from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretrain.configuration import PretrainConfig, StartConfig
 from electrain.pretrain.export import export_models
 from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
@@ -52,6 +54,7 @@ from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
+from electrain.training.sharding import copy_weights, gathered, is_sharded, shard_parameters
 from electrain.training.sitting import Sitting
 
 KIND = "run"
@@ -80,11 +83,12 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         resume: continue from the newest intact checkpoint of `output`, or begin if there is none.
     Raises: ElectrainError: a mistake that the user can fix.
     """
-    shards = open_shards(shards_directory)
-    _require_tokenizer(shards, config)
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
     with started_runtime(config.training.precision, recorded) as runtime:
         torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
+        # One process hashes the files, for which the others wait.
+        shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
+        runtime.together(lambda: _require_tokenizer(shards, config))
         config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
@@ -154,6 +158,7 @@ class BuiltRun:
     objective: PretrainObjective
     run: TrainingRun[Rows]
     row_flops: float  # operations that training on one row takes, without those that a compiler saves or adds
+    fresh: Callable[[], PretrainObjective]  # builds the objective once more, on the CPU, before its first step
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,7 @@ class _Parts:
     health: HealthMonitor
     examples: Journal
     row_flops: float
+    fresh: Callable[[], PretrainObjective]
 
 
 def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: Runtime) -> BuiltRun:
@@ -175,16 +181,21 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     Args: rows: the rows of the shards.
     Raises: CheckpointError: a frozen generator's folder cannot be used.
     """
-    objective = build_objective(
+    fresh = partial(
+        build_objective,
         config,
         vocabulary_size=shards.vocabulary_size,
         special_ids=shards.special_ids,
         unigram_counts=shards.unigram_counts,
     )
+    objective = fresh()
     length, training = config.data.sequence_length, config.training
     passes = passes_of(objective, sequence_length=length, masked_positions=most_masked(config))
     row_flops = training_flops_per_row(passes, training.micro_batch_rows or training.batch_rows // runtime.processes)
     choose_attention(objective, runtime.device, length)
+    if training.sharding == "parameters" and runtime.processes > 1:
+        # From the CPU, so that the device never holds the whole model.
+        shard_parameters(objective, layers_to_divide(objective, config), runtime.device, runtime.processes)
     objective.to(runtime.device)
     batches = micro_batches(
         rows_near(rows, config, runtime.device),
@@ -203,7 +214,7 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
         parity=config.parity,
         records=training.compile,
     )
-    return BuiltRun(objective, run, row_flops)
+    return BuiltRun(objective, run, row_flops, fresh)
 
 
 def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> _Parts:
@@ -216,6 +227,7 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps),
         Journal(output / "examples.jsonl"),
         built.row_flops,
+        built.fresh,
     )
 
 
@@ -226,11 +238,32 @@ def _restore(parts: _Parts) -> None:
     """
     saved = parts.sitting.restore()
     if saved is None:
-        load_starting_weights(parts.objective, parts.config)
+        _start(parts)
     else:
         parts.health.restore(saved["health"])
     if parts.sitting.is_first:
         parts.examples.cut_back(parts.sitting.run.state.step)
+
+
+def _start(parts: _Parts) -> None:
+    if not is_sharded(parts.objective):
+        load_starting_weights(parts.objective, parts.config)
+    elif parts.config.start != StartConfig():
+        whole = parts.fresh()
+        load_starting_weights(whole, parts.config)
+        copy_weights(dict(whole.named_parameters()), parts.objective)
+
+
+def _whole_objective(parts: _Parts) -> PretrainObjective:
+    """The objective with whole weights, in the first process. All processes call it together."""
+    if not is_sharded(parts.objective):
+        return parts.objective
+    weights = gathered(dict(parts.objective.named_parameters()), is_kept=parts.sitting.is_first)
+    if not parts.sitting.is_first:
+        return parts.objective
+    whole = parts.fresh()
+    copy_weights(weights, whole)
+    return whole
 
 
 def _run(parts: _Parts) -> RunResult:
@@ -241,14 +274,15 @@ def _run(parts: _Parts) -> RunResult:
         _announce(parts, matrix_rate)
         sitting.train(lambda result: _after_step(parts, matrix_rate, result))
     is_finished = not run.has_steps_left
+    whole = _whole_objective(parts)
     if sitting.is_first:
-        _write_results(parts, is_finished=is_finished)
+        _write_results(parts, whole, is_finished=is_finished)
     return RunResult(run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line)
 
 
 def _announce(parts: _Parts, matrix_rate: float) -> None:
     run, training, runtime = parts.sitting.run, parts.config.training, parts.sitting.run.runtime
-    is_compiled = training.compile and compile_or_say_why_not(run)
+    is_compiled = training.compile and not is_sharded(run.objective) and compile_or_say_why_not(run)
     if not runtime.is_first:
         return
     machine = {
@@ -315,11 +349,11 @@ def _log(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> None:
         _warn(parts.sitting, warning)
 
 
-def _write_results(parts: _Parts, *, is_finished: bool) -> None:
+def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: bool) -> None:
     from electrain.pretrain.report import write_report  # draws with matplotlib, which training does not need
 
     output, run = parts.sitting.directory, parts.sitting.run
-    export_models(parts.objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
+    export_models(objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
+from electrain.training.sharding import copy_weights, gathered
 
 # The newest may turn out to be damaged, so the one before it is kept too.
 KEPT_CHECKPOINTS = 2
@@ -34,18 +34,29 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    root: Path, step: int, model: nn.Module, optimizers: list[Optimizer], state: dict[str, Any]
+    root: Path,
+    step: int,
+    model: nn.Module,
+    optimizers: list[Optimizer],
+    state: dict[str, Any],
+    *,
+    is_first: bool = True,
 ) -> Path:
     """Writes `root/step-N` under a temporary name, syncs it, renames it, and removes all but the newest two.
 
+    Args: is_first: False in the processes that only take part in gathering weights that are divided.
     Raises: CheckpointError: the disk is full or not writable. Earlier checkpoints stay.
     """
     directory = root / f"step-{step}"
+    # `named_parameters` lists a shared tensor once. Buffers are left out: they are computed, not learned.
+    weights = gathered(dict(model.named_parameters()), is_kept=is_first)
+    states = gathered(optimizer_tensors(optimizers, model), is_kept=is_first)
+    if not is_first:
+        return directory
     try:
         with replaced_directory(directory) as temporary:
-            # `named_parameters` lists a shared tensor once. Buffers are left out: they are computed, not learned.
-            save_file(_contiguous(dict(model.named_parameters())), temporary / "model.safetensors")
-            save_file(_contiguous(optimizer_tensors(optimizers, model)), temporary / "optimizer.safetensors")
+            save_file(weights, temporary / "model.safetensors")
+            save_file(states, temporary / "optimizer.safetensors")
             hashes = {path.name: file_hash(path) for path in sorted(temporary.glob("*.safetensors"))}
             content = json.dumps({"step": step, "hashes": hashes, "state": state}, indent=2)
             (temporary / STATE_NAME).write_text(content, "utf-8")
@@ -61,10 +72,6 @@ def save_checkpoint(
     for leftover in root.glob(".step-*"):  # also what a killed process left
         shutil.rmtree(leftover, ignore_errors=True)
     return directory
-
-
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _newest_first(root: Path) -> list[Path]:
@@ -101,7 +108,5 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
     parameters = dict(model.named_parameters())
     if saved.keys() != parameters.keys():
         raise CheckpointError(f"{checkpoint.directory}: belongs to another model; resume with the run's configuration")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(saved[name])
+    copy_weights(saved, model)
     restore_optimizers(optimizers, model, load_file(checkpoint.directory / "optimizer.safetensors"))

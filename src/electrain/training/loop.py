@@ -3,14 +3,16 @@
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -21,6 +23,7 @@ from electrain.training.optimizer import Named, clip_gradients, learning_rate, t
 from electrain.training.recording import ForwardAndBackward, RecordedPasses, detached
 from electrain.training.runtime import Runtime
 from electrain.training.settings import ParityConfig, TrainingConfig
+from electrain.training.sharding import is_sharded, local
 
 # A run with this many refused updates in a row does not recover.
 MOST_REFUSED_IN_A_ROW = 10
@@ -206,17 +209,20 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
 
 
 def _parallel(objective: Objective[R], runtime: Runtime) -> nn.Module:
-    if runtime.processes == 1:
+    if runtime.processes == 1 or is_sharded(objective):
         return objective
     devices = [runtime.device] if runtime.device.type == "cuda" else None
-    # DDP waits for every parameter's gradient, unless it is told that a stage leaves some without.
-    return DistributedDataParallel(
-        objective,
-        device_ids=devices,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=objective.has_stages,
-        broadcast_buffers=False,  # buffers are computed alike in every process
-    )
+    with warnings.catch_warnings():
+        # The successor of `broadcast_buffers` does not exist in PyTorch 2.11.
+        warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)
+        return DistributedDataParallel(
+            objective,
+            device_ids=devices,
+            gradient_as_bucket_view=True,
+            # DDP waits for every parameter's gradient, unless it is told that a stage leaves some without.
+            find_unused_parameters=objective.has_stages,
+            broadcast_buffers=False,  # buffers are computed alike in every process
+        )
 
 
 def _take_step(
@@ -236,16 +242,14 @@ def _take_step(
     totals = summed.new_zeros(len(names), dtype=run.runtime.widest_float)
     for number, batch in enumerate(micro_batches):
         is_last = number == len(micro_batches) - 1
-        # Processes exchange gradients once a step, with the last micro-batch.
-        is_held_back = isinstance(forward, DistributedDataParallel) and not is_last
-        with forward.no_sync() if is_held_back else nullcontext():  # type: ignore[operator]
+        with _exchange(forward, is_last=is_last):
             outcome = run_micro_batch(run, pass_, batch, counts, number)
         totals += torch.stack([outcome.terms[name].total for name in names])
     losses = dict(zip(names, run.runtime.added_up(totals) / summed[: len(names)].clamp(min=1), strict=True))
     loss = torch.stack([outcome.terms[name].weight * value for name, value in losses.items()]).sum()
     if run.is_scaled:
         torch._foreach_div_(
-            [p.grad for named in networks for _, p in named if p.grad is not None], run.state.loss_scale
+            [local(p.grad) for named in networks for _, p in named if p.grad is not None], run.state.loss_scale
         )
     norm = clip_gradients(networks)  # after the exchange, so that every process clips the same gradient
     rate = learning_rate(run.state.step, run.training, run.parity)
@@ -257,6 +261,18 @@ def _take_step(
     return StepResult(
         loss, losses, norm, rate, micro_batches[-1], outcome.observations, is_stop_asked=is_stop_asked, is_last=is_last
     )
+
+
+def _exchange(forward: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+    """Lets processes exchange gradients once a step, with the last micro-batch.
+
+    Where weights are divided, the gradients of the micro-batches before are whole in every process.
+    """
+    if isinstance(forward, FSDPModule):
+        forward.set_requires_gradient_sync(is_last)
+    if isinstance(forward, DistributedDataParallel) and not is_last:
+        return forward.no_sync()  # type: ignore[no-any-return, no-untyped-call]
+    return nullcontext()
 
 
 def _update(run: TrainingRun[R], rate: float, tokens: Tensor, *, is_finite: Tensor) -> None:
@@ -306,7 +322,7 @@ def forward_and_backward(run: TrainingRun[R], forward: nn.Module) -> ForwardAndB
         with run.runtime.autocast():
             outcome: Outcome = forward(rows)
         shares = [term.weight * term.total / counts[name] for name, term in outcome.terms.items()]
-        # DDP averages gradients over processes; they must be summed.
+        # DDP and FSDP average gradients over processes; they must be summed.
         loss = torch.stack(shares).sum() * run.runtime.processes
         if run.is_scaled:
             loss = loss * run.state.loss_scale

@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from electrain.training.muon import Muon
 from electrain.training.objective import Objective
 from electrain.training.settings import ParityConfig, TrainingConfig
+from electrain.training.sharded_muon import ShardedMuon
+from electrain.training.sharding import clip_divided_gradients, local, part_of
 
 # Clark et al. 2020, table 6; the epsilon is the reference implementation's.
 BETAS = (0.9, 0.999)
@@ -45,11 +48,12 @@ class AdamWithoutBiasCorrection(Optimizer):
             for parameter in trained:
                 if not self.state[parameter]:
                     self.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            kept = [trained, *([self.state[one][name] for one in trained] for name in ("exp_avg", "exp_avg_sq"))]
+            states = [[self.state[one][name] for one in trained] for name in ("exp_avg", "exp_avg_sq")]
+            kept = [[local(tensor) for tensor in tensors] for tensors in (trained, *states)]
             # All parameters end to end in one vector: a few operations on a device, instead of a few for each.
             old = [_end_to_end(tensors) for tensors in kept]
             weights, first, second = old
-            gradients = _end_to_end([parameter.grad for parameter in trained])
+            gradients = _end_to_end([local(parameter.grad) for parameter in trained])
             first = first.lerp(gradients, 1 - BETAS[0])
             second = (second * BETAS[1]).addcmul_(gradients, gradients, value=1 - BETAS[1])
             weights = weights * (1 - group["lr"] * group["weight_decay"])
@@ -112,7 +116,8 @@ def _optimizers_of(
     else:
         optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True))
     if inner:
-        optimizers.append(Muon(inner, rate, training.weight_decay, muon_dtype))
+        kind = ShardedMuon if isinstance(inner[0], DTensor) else Muon
+        optimizers.append(kind(inner, rate, training.weight_decay, muon_dtype))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["rate_ratio"] = rate / training.peak_learning_rate
@@ -174,11 +179,10 @@ def clip_gradients(networks: list[Named]) -> Tensor:
 
     Returns: () float32; the norm over all networks before clipping.
     """
-    norms = [
-        nn.utils.clip_grad_norm_([parameter for _, parameter in named], GRADIENT_NORM_LIMIT)
-        for named in networks
-        if named
-    ]
+    norms = []
+    for parameters in ([parameter for _, parameter in named] for named in networks if named):
+        clip = clip_divided_gradients if isinstance(parameters[0], DTensor) else nn.utils.clip_grad_norm_
+        norms.append(clip(parameters, GRADIENT_NORM_LIMIT))
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
@@ -230,9 +234,11 @@ def optimizer_tensors(optimizers: list[Optimizer], model: nn.Module) -> dict[str
 
 
 def restore_optimizers(optimizers: list[Optimizer], model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Loads the tensors of `optimizer_tensors` back into the optimizers."""
+    """Loads the tensors of `optimizer_tensors`, as whole ones, back into the optimizers."""
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         number, name, kind = key.split("|")
         parameter = parameters[name]
-        optimizers[int(number)].state[parameter][kind] = value.to(parameter.device)
+        is_divided = value.shape == parameter.shape  # the number of steps is not
+        value = part_of(value, parameter) if is_divided else value.to(parameter.device)
+        optimizers[int(number)].state[parameter][kind] = value

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import functional
 
-from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.errors import ConfigurationError, ElectrainError
 from electrain.training.arithmetic import Arithmetic, choose_arithmetic, require_possible
 from electrain.training.settings import Precision
+
+T = TypeVar("T")
 
 DEVICE_VARIABLE = "ELECTRAIN_DEVICE"
 OUT_OF_MEMORY = (
@@ -94,6 +97,24 @@ class Runtime:
     def gather(self, number: float) -> list[float]:
         """The number of each process, in order."""
         return self.sum([number if rank == self.rank else 0.0 for rank in range(self.processes)])
+
+    def together(self, action: Callable[[], T]) -> T:
+        """The result of an action, which all processes take; if it fails in any, all of them end.
+
+        Raises: ElectrainError in the first process whose action raised one, SystemExit in the others, so that it is
+            printed once.
+        """
+        result, problem = None, None
+        try:
+            result = action()
+        except ElectrainError as error:
+            problem = error
+        failed = [number > 0 for number in self.gather(float(problem is not None))]
+        if problem is not None and failed.index(True) == self.rank:
+            raise problem
+        if any(failed):
+            raise SystemExit(2)
+        return cast(T, result)
 
     def require_same(self, value: str, message: str) -> None:
         """Stops every process unless all hold the same value. The first one reports the message.

@@ -6,6 +6,7 @@ from typing import Literal
 from electrain.foundation.configuration import require_at_least
 
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
+Sharding = Literal["none", "parameters"]
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 
 
@@ -42,6 +43,9 @@ class TrainingConfig:
             (~/.cache, or XDG_CACHE_HOME), or in TORCHINDUCTOR_CACHE_DIR; the folder can be deleted at any time.
         deterministic: Use algorithms that give the same result every time, so that a resumed run equals an
             uninterrupted one bit for bit. false sums in any order, which can be faster on a GPU.
+        sharding: How several processes hold the model. none keeps all of it in each; parameters divides weights,
+            gradients and optimizer states among them, for models that do not fit on one device, and does not compile.
+            A run may go on with the other. One process holds all in any case.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
             masked-language-modelling is the baseline, an encoder that restores masked words itself.
     """
@@ -63,6 +67,7 @@ class TrainingConfig:
     precision: Precision = "auto"
     compile: bool = True
     deterministic: bool = True
+    sharding: Sharding = "none"
     objective: Objective = "replaced-token-detection"
 
     def __post_init__(self) -> None:

@@ -128,8 +128,7 @@ class Sitting(Generic[R]):
 
     def save(self, **more: Any) -> None:
         """Writes a checkpoint, for which all processes wait. Args: more: values that `restore` returns."""
-        if self.is_first:
-            state = {"run": self.run.state.to_dict(), **more}
-            root = self.directory / CHECKPOINTS
-            save_checkpoint(root, self.run.state.step, self.run.objective, self.run.optimizers, state)
+        state, root = {"run": self.run.state.to_dict(), **more}, self.directory / CHECKPOINTS
+        run, step = self.run, self.run.state.step
+        save_checkpoint(root, step, run.objective, run.optimizers, state, is_first=self.is_first)
         self.run.runtime.wait()
