@@ -334,6 +334,23 @@ def test_processes_that_see_different_checkpoints_stop(tiny_shards: Path, tmp_pa
     assert "give --output a folder that all machines share" in lines[0]
 
 
+def test_one_process_hashes_the_shards_and_all_end_with_its_verdict(tiny_shards: Path, tmp_path: Path) -> None:
+    """A byte is changed in the copy of one of the two: only the first process looks, and only one line is printed."""
+    shutil.copytree(tiny_shards, tmp_path / "damaged")
+    file = next((tmp_path / "damaged").glob("*.ds"))
+    content = bytearray(file.read_bytes())
+    content[0] ^= 1
+    file.write_bytes(content)
+    config = write_configuration(tiny_configuration(training={"steps": 3}), tmp_path)
+    damaged, intact = (command(config, shards, tmp_path / "run") for shards in (tmp_path / "damaged", tiny_shards))
+    ended = two_processes(damaged, intact)
+    assert [one.returncode for one in ended] == [2, 2]
+    lines = [line for one in ended for line in one.stderr.splitlines() if line.startswith(("electrain", "Traceback"))]
+    assert len(lines) == 1
+    assert "its SHA-256 differs" in lines[0]
+    assert [one.returncode for one in two_processes(intact, damaged)] == [0, 0]
+
+
 def test_processes_with_different_configurations_stop(tiny_shards: Path, tmp_path: Path) -> None:
     file = write_configuration(tiny_configuration(), tmp_path)
     one = command(file, tiny_shards, tmp_path / "run")

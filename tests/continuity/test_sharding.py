@@ -81,7 +81,7 @@ def tensors_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def require_alike(one: Path, other: Path) -> None:
-    """Both runs logged and learned the same, up to rounding; Adam's second moments are squares of it."""
+    """Both runs logged and learned the same, up to rounding."""
     ours, theirs = losses_of(one), losses_of(other)
     assert len(ours) == len(theirs) > 0
     for line, expected in zip(theirs, ours, strict=True):
@@ -89,7 +89,7 @@ def require_alike(one: Path, other: Path) -> None:
     tensors, expected_tensors = tensors_of(other), tensors_of(one)
     assert tensors.keys() == expected_tensors.keys()
     for name, expected_tensor in expected_tensors.items():
-        torch.testing.assert_close(tensors[name], expected_tensor, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(tensors[name], expected_tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def require_one_equals_two(folder: Path, shards: Path, kinds: dict[str, Tables], shardings: list[str]) -> None:
@@ -106,7 +106,11 @@ def require_one_equals_two(folder: Path, shards: Path, kinds: dict[str, Tables],
 
 
 def test_two_processes_with_divided_weights_equal_one(tiny_shards: Path, tmp_path: Path) -> None:
-    require_one_equals_two(tmp_path, tiny_shards, FEW, ["parameters"])
+    pretrain(tiny_configuration(training={"seed": 5}), tiny_shards, tmp_path / "first")
+    started: Tables = {
+        "start": {"discriminator": str(tmp_path / "first/model"), "generator": str(tmp_path / "first/generator")}
+    }
+    require_one_equals_two(tmp_path, tiny_shards, FEW | {"started from another run": started}, ["parameters"])
 
 
 @pytest.mark.slow
@@ -168,14 +172,3 @@ def held(run: Path, rank: int) -> dict[str, int]:
     """How many numbers a process held of the weights, and of the optimizers' states."""
     numbers: dict[str, int] = json.loads((run / f"held-{rank}.json").read_text())
     return numbers
-
-
-def test_divided_weights_start_from_those_of_another_run(tiny_shards: Path, tmp_path: Path) -> None:
-    pretrain(tiny_configuration(training={"seed": 5}), tiny_shards, tmp_path / "first")
-    starts: Tables = {
-        "start": {"discriminator": str(tmp_path / "first/model"), "generator": str(tmp_path / "first/generator")},
-        "training": {"log_every_steps": 1},
-    }
-    pretrain(tiny_configuration(**starts), tiny_shards, tmp_path / "one")
-    in_two_processes(tmp_path, run_of(tiny_shards, tmp_path / "two", starts, SHARDED))
-    require_alike(tmp_path / "one", tmp_path / "two")

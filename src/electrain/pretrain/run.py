@@ -102,11 +102,14 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             "the processes have different shards or configurations; start each with the same command and data",
         )
         hints = {"[training] steps": _how_to_train_longer(config, output)}
-        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
-            _write_first_files(shards, inputs, output)
-        if runtime.is_first:
-            record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
-        runtime.wait()  # for the folder, which the first process makes
+
+        def begin() -> None:
+            if runtime.is_first:
+                if begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
+                    _write_first_files(shards, inputs, output)
+                record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
+
+        runtime.together(begin)  # the first process makes the folder, for which the others wait
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
                 parts = _build(config, shards, rows, output, runtime)
@@ -285,6 +288,8 @@ def _announce(parts: _Parts, matrix_rate: float) -> None:
     is_compiled = training.compile and not is_sharded(run.objective) and compile_or_say_why_not(run)
     if not runtime.is_first:
         return
+    if training.compile and is_sharded(run.objective):
+        say('[training] sharding = "parameters": the layers are not compiled')
     machine = {
         "device": _device_name(runtime),
         "processes": runtime.processes,
