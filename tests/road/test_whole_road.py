@@ -142,15 +142,15 @@ def test_the_demo_takes_the_steps_that_fit(tmp_path, monkeypatch, capsys):
     ("row_seconds", "elapsed", "given", "expected"),
     [
         (0.001, 60, {}, {}),
-        (0.005, 60, {}, {"steps": 1537}),
-        (0.008, 60, {}, {"batch_rows": 16, "steps": 1890}),
+        (0.005, 60, {}, {"steps": 1443}),
+        (0.008, 60, {}, {"batch_rows": 16, "steps": 1773}),
         (0.008, 60, {"batch_rows": 8}, {}),
-        (0.02, 60, {"batch_rows": 32}, {"steps": 384}),
+        (0.02, 60, {"batch_rows": 32}, {"steps": 360}),
         (0.02, 400, {}, {"batch_rows": 16, "steps": 200}),
     ],
 )
 def test_the_steps_fill_the_time_that_is_left(monkeypatch, tmp_path, row_seconds, elapsed, given, expected):
-    """Of 340 seconds, less 4 for every timing, less one and a half times what the stages before training took."""
+    """Of 325 seconds, less 4 for every timing, less one and a half times what the stages before training took."""
     monkeypatch.setattr(demo, "seconds_per_step", lambda config, *_, **__: row_seconds * config.training.batch_rows)
     found = demo.with_fitting_steps({"training": given}, tmp_path, elapsed)["training"]
     assert found == given | expected
