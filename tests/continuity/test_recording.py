@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_unflatten
 
 from electrain.pretrain.run import pretrain
 from electrain.training.loop import TrainingRun
@@ -32,7 +33,7 @@ def imitate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     Returns: a list that grows by one with each replay.
     """
     replays: list[int] = []
-    record = RecordedPasses._record
+    record = RecordedPasses._recorded
 
     class NoStream:
         def wait_stream(self, other: Any) -> None: ...
@@ -41,12 +42,29 @@ def imitate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def nothing(*_: Any, **__: Any) -> Iterator[None]:
         yield
 
-    def recorded(passes: RecordedPasses, rows: Any, counts: Any, inputs: Any) -> Any:
-        recording = record(passes, rows, counts, inputs)
+    def recorded(passes: RecordedPasses, leaves: list[Any], structure: Any, number: int) -> Any:
+        held = [None if parameter.grad is None else parameter.grad.clone() for parameter in passes._parameters]
+        recording = record(passes, leaves, structure, number)
+        if recording is None:
+            return None
+        if number:  # a real recording computes nothing, and so adds nothing
+            for gradient, before in zip(recording.gradients, held, strict=True):
+                if gradient is not None:
+                    gradient.copy_(before)
+        static = iter(recording.inputs)
+        inputs = [next(static) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        rows, counts = tree_unflatten(inputs, structure)
 
         def replay() -> None:
             replays.append(1)
-            again, outcome = passes._pass(rows, counts), recording.outcome
+            if number == 0:
+                passes._set_gradients([None] * len(passes._parameters))
+            again, outcome = passes._pass(rows, counts, number), recording.outcome
+            if number == 0:
+                for parameter, gradient in zip(passes._parameters, recording.gradients, strict=True):
+                    if gradient is not None:
+                        gradient.copy_(parameter.grad)
+                passes._set_gradients(recording.gradients)
             for name, term in again.terms.items():
                 outcome.terms[name].total.copy_(term.total)
             for name, value in again.observations.items():
@@ -60,7 +78,7 @@ def imitate_graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(torch.cuda, "stream", nothing)
     monkeypatch.setattr(torch.cuda, "graph", nothing)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", SimpleNamespace)
-    monkeypatch.setattr(RecordedPasses, "_record", recorded)
+    monkeypatch.setattr(RecordedPasses, "_recorded", recorded)
     monkeypatch.setattr(TrainingRun, "is_recorded", True)
     return replays
 

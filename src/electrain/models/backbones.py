@@ -3,7 +3,8 @@
 No other file asks for a model type by name. To add a backbone, add one entry to `BACKBONES`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.bert.modeling_bert import BertPooler
+from transformers.utils import import_utils
 
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import require_at_least
@@ -309,12 +311,12 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
 
 
 def repeated_parts(network: nn.Module) -> list[nn.Module]:
-    """The embeddings and the layers inside a network, each of which can be compiled by itself.
+    """The layers inside a network, each of which can be compiled by itself.
 
-    Hugging Face's layers share a class. A recurrent network has none, and its kernels need no compilation.
+    Hugging Face's layers share a class. A recurrent network has none, and its kernels need no compilation. Embeddings
+    are left out: compiled and deterministic, their gradient takes half of a step on a GPU (docs/experiments.md).
     """
-    parts = [part for name, part in network.named_modules() if name.rpartition(".")[2] == "embeddings"]
-    return parts + [part for part in network.modules() if isinstance(part, GradientCheckpointingLayer)]
+    return [part for part in network.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
 def backbone_of(configuration: PretrainedConfig) -> Backbone | None:
@@ -355,6 +357,16 @@ def positions_of(configuration: PretrainedConfig) -> int | None:
     return positions - first_position(configuration)
 
 
+@contextmanager
+def _seen_as_unrecorded() -> Iterator[None]:
+    asked = import_utils.is_cuda_stream_capturing
+    import_utils.is_cuda_stream_capturing = lambda: False
+    try:
+        yield
+    finally:
+        import_utils.is_cuda_stream_capturing = asked
+
+
 def encode(
     body: PreTrainedModel,
     token_ids: Tensor | None,
@@ -383,13 +395,16 @@ def encode(
         extra["use_cache"] = False
         if token_embeddings is None:  # GPT-2 warns if it finds padding among ids
             token_embeddings = body.get_input_embeddings()(token_ids)
-    output = body(
-        input_ids=token_ids if token_embeddings is None else None,
-        inputs_embeds=token_embeddings,
-        attention_mask=None if attention_mask is None else attention_mask.to(torch.int64),
-        output_hidden_states=len(depths) > 1,
-        **extra,
-    )
+    # transformers makes a mask of ones while a CUDA graph is recorded, with which attention takes a slower kernel.
+    is_recorded = attention_mask is None and import_utils.is_cuda_stream_capturing()
+    with _seen_as_unrecorded() if is_recorded else nullcontext():
+        output = body(
+            input_ids=token_ids if token_embeddings is None else None,
+            inputs_embeds=token_embeddings,
+            attention_mask=None if attention_mask is None else attention_mask.to(torch.int64),
+            output_hidden_states=len(depths) > 1,
+            **extra,
+        )
     if len(depths) <= 1:
         return [output[0]]
     # Only the last layer's states have passed the final norm, which the head expects. So the others pass it here.

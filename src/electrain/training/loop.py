@@ -278,7 +278,8 @@ def _exchange(forward: nn.Module, *, is_last: bool) -> AbstractContextManager[No
 def _update(run: TrainingRun[R], rate: float, tokens: Tensor, *, is_finite: Tensor) -> None:
     update_weights(run.optimizers, rate, is_finite)
     for optimizer in run.optimizers:
-        optimizer.zero_grad(set_to_none=not run.is_recorded)
+        if not run.is_recorded:  # recorded passes overwrite the gradients
+            optimizer.zero_grad()
     state, accepted = run.state, is_finite.long()
     state.step += 1
     state.counters[0] += tokens
@@ -309,16 +310,17 @@ def run_micro_batch(
         torch.manual_seed(hash((training.seed, run.state.step, runtime.rank, number)) & 0x7FFFFFFF)
     with runtime.autocast():  # passages are written in the same precision as the losses are computed
         rows = run.objective.prepare(batch.rows, runtime.device)
-    return pass_(rows, counts)
+    return pass_(rows, counts, number)
 
 
 def forward_and_backward(run: TrainingRun[R], forward: nn.Module) -> ForwardAndBackward:
-    """The function from prepared rows and the divisor of each loss to the losses, which adds to the gradients.
+    """The passes of a run, one at a time.
 
     Args: forward: the objective, or its wrapper for several processes.
     """
 
-    def pass_(rows: R, counts: dict[str, Tensor]) -> Outcome:
+    def pass_(rows: R, counts: dict[str, Tensor], number: int) -> Outcome:
+        del number
         with run.runtime.autocast():
             outcome: Outcome = forward(rows)
         shares = [term.weight * term.total / counts[name] for name, term in outcome.terms.items()]

@@ -3,9 +3,9 @@
 A small network has a thousand short kernels in a step, and starting them one by one takes longer than computing them.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,17 @@ MOST_RECORDINGS = 4
 # PyTorch asks for passes before a recording, in which libraries and compilers prepare themselves.
 PASSES_BEFORE_RECORDING = 2
 
-# Takes rows on the device and the divisor of each loss, computes the losses and adds to the gradients.
-ForwardAndBackward = Callable[[Any, dict[str, Tensor]], Outcome]
+
+class ForwardAndBackward(Protocol):
+    """Computes the losses of a micro-batch and adds to the gradients."""
+
+    def __call__(self, rows: Any, counts: dict[str, Tensor], number: int) -> Outcome:
+        """
+        Args:
+            rows: as the objective prepared them.
+            counts: () float32; the divisor of each loss.
+            number: of the micro-batch in its step.
+        """
 
 
 @dataclass(frozen=True)
@@ -28,66 +37,88 @@ class _Recording:
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]  # what the graph reads
     outcome: Outcome  # what it writes
+    gradients: list[Tensor | None]  # what it writes, or adds to, for each parameter
 
 
 class RecordedPasses:
-    """Replays recorded passes for the rows that it is given. Their gradients stay in the same tensors for ever.
+    """Replays recorded passes for the rows that it is given.
 
-    A pass that is recorded must not wait for the device, draw random numbers, or depend on numbers on the host.
+    The first pass of a step overwrites the gradients, and the others add to them, so that nothing sets them to zero in
+    between. They stay in the same tensors as long as the rows keep their form. A pass that is recorded must not wait
+    for the device, draw random numbers, or depend on numbers on the host.
     """
 
     def __init__(self, pass_: ForwardAndBackward, model: nn.Module) -> None:
-        self._pass, self._model = pass_, model
+        self._pass, self._parameters = pass_, list(model.parameters())
         self._recordings: dict[object, _Recording] = {}
+        self._first: _Recording | None = None  # that began the present step
         self._is_given_up = False
 
-    def __call__(self, rows: Any, counts: dict[str, Tensor]) -> Outcome:
+    def __call__(self, rows: Any, counts: dict[str, Tensor], number: int) -> Outcome:
         """A pass, recorded if rows of this form are new. The outcome is overwritten by the next call."""
         leaves, structure = tree_flatten((rows, counts))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        begun = None if number == 0 else id(self._first)
         form = (
             str(structure),
+            begun,
             *((leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves),
         )
-        if form not in self._recordings:
-            if self._is_given_up or len(self._recordings) >= MOST_RECORDINGS:
-                return self._pass(rows, counts)
+        recording = self._recordings.get(form)
+        if recording is None:
             try:
-                copies = iter([tensor.clone() for tensor in tensors])
-                inputs = [next(copies) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-                own_rows, own_counts = tree_unflatten(inputs, structure)
-                self._recordings[form] = self._record(own_rows, own_counts, inputs)
+                recording = self._recorded(leaves, structure, number)
             except RuntimeError as error:
                 self._is_given_up = True
-                say(f"CUDA graphs do not work here ({str(error).strip().splitlines()[0][:150]}); continuing without")
-                return self._pass(rows, counts)
-        recording = self._recordings[form]
-        torch._foreach_copy_(recording.inputs, tensors)
+                say(f"CUDA graphs do not work here ({_reason(error)}); continuing without")
+            if recording is None:
+                if number == 0:
+                    self._set_gradients([None] * len(self._parameters))
+                return self._pass(rows, counts, number)
+            self._recordings[form] = recording
+        if number == 0 and recording is not self._first:
+            self._set_gradients(recording.gradients)
+            self._first = recording
+        torch._foreach_copy_(recording.inputs, [leaf for leaf in leaves if isinstance(leaf, Tensor)])
         recording.graph.replay()
         return recording.outcome
 
-    def _record(self, rows: Any, counts: dict[str, Tensor], inputs: list[Any]) -> _Recording:
-        parameters = list(self._model.parameters())
-        # The passes before the recording add to the gradients, which may already hold those of other micro-batches.
-        kept = [None if parameter.grad is None else parameter.grad.clone() for parameter in parameters]
+    def _recorded(self, leaves: list[Any], structure: Any, number: int) -> _Recording | None:
+        """A recording for rows of this form; None if there shall be no more."""
+        if self._is_given_up or len(self._recordings) >= MOST_RECORDINGS:
+            return None
+        inputs = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        rows, counts = tree_unflatten(inputs, structure)
+        none, before = [None] * len(self._parameters), [parameter.grad for parameter in self._parameters]
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         try:
             with torch.cuda.stream(stream):
                 for _ in range(PASSES_BEFORE_RECORDING):
-                    self._pass(rows, counts)
+                    self._set_gradients(none)
+                    self._pass(rows, counts, number)
             torch.cuda.current_stream().wait_stream(stream)
+            # Without a gradient a pass writes one; to one that is there, it adds.
+            self._set_gradients(none if number == 0 else before)
             graph = torch.cuda.CUDAGraph()
             # Other threads make rows on the device meanwhile, which is no part of the recording.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                outcome = self._pass(rows, counts)
-        finally:
-            for parameter, gradient in zip(parameters, kept, strict=True):
-                if not parameter.requires_grad:
-                    parameter.grad = None  # in a stage that does not train it, an optimizer would still decay it
-                elif parameter.grad is not None:
-                    parameter.grad.zero_() if gradient is None else parameter.grad.copy_(gradient)
-        return _Recording(graph, [leaf for leaf in inputs if isinstance(leaf, Tensor)], outcome)
+                outcome = self._pass(rows, counts, number)
+        except BaseException:
+            self._set_gradients(before)
+            raise
+        tensors = [leaf for leaf in inputs if isinstance(leaf, Tensor)]
+        return _Recording(graph, tensors, outcome, [parameter.grad for parameter in self._parameters])
+
+    def _set_gradients(self, gradients: Sequence[Tensor | None]) -> None:
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first; the end of a recording fails because of that, and says only so."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
 
 
 def detached(outcome: Outcome) -> Outcome:

@@ -23,7 +23,7 @@ class MaskedLanguageModelling(Objective[Rows]):
         return rows.to(device)
 
     def regions(self) -> list[Region]:
-        """The embeddings, the layers, and the head with its loss."""
+        """The layers, and the head with its loss."""
         return [*map(Region, repeated_parts(self.model)), Region(self, "losses")]
 
     def forward(self, rows: Rows) -> Outcome:

@@ -130,7 +130,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         return Outcome(corrupted.outcome.terms | judged.terms, corrupted.outcome.observations | judged.observations)
 
     def regions(self) -> list[Region]:
-        """The embeddings and layers of both networks, and what comes after the layers of each.
+        """The layers of both networks, and what comes after the layers of each.
 
         A mixture of depths is compiled as a whole: Hugging Face collects the states of several layers in a variable
         that a layer compiled by itself does not see.
