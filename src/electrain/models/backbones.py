@@ -396,8 +396,8 @@ def encode(
         if token_embeddings is None:  # GPT-2 warns if it finds padding among ids
             token_embeddings = body.get_input_embeddings()(token_ids)
     # transformers makes a mask of ones while a CUDA graph is recorded, with which attention takes a slower kernel.
-    is_recorded = attention_mask is None and import_utils.is_cuda_stream_capturing()
-    with _seen_as_unrecorded() if is_recorded else nullcontext():
+    is_recorded = not torch.compiler.is_compiling() and import_utils.is_cuda_stream_capturing()
+    with _seen_as_unrecorded() if is_recorded and attention_mask is None else nullcontext():
         output = body(
             input_ids=token_ids if token_embeddings is None else None,
             inputs_embeds=token_embeddings,
