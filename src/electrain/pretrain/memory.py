@@ -163,7 +163,7 @@ def _stage_memory(run: TrainingRun[Rows], config: PretrainConfig, rows: Rows) ->
             optimizer.zero_grad(set_to_none=not keeps_gradients)
         live.most = live.now
         names = ("generator", "discriminator", "correction", "electric", "policy", "baseline", "masked_language_model")
-        outcome = forward_and_backward(run, objective)(rows, dict.fromkeys(names, torch.ones(())))
+        outcome = forward_and_backward(run, objective)(rows, dict.fromkeys(names, torch.ones(())), 0)
         _update(run)
         del outcome  # until here the loop holds it
         for parameter in trained:
