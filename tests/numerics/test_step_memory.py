@@ -53,7 +53,7 @@ def test_a_real_step_takes_as_much(name: str) -> None:
     with live:
         for _ in range(2):  # the first step makes the states
             for _ in range(config.training.batch_rows // ROWS):
-                pass_(rows, counts)
+                pass_(rows, counts, 0)
             update_weights(optimizers, 1e-3, torch.tensor(True))
             for optimizer in optimizers:
                 optimizer.zero_grad()
