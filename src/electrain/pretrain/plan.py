@@ -55,7 +55,8 @@ class Flops:
 class Memory:
     """Bytes of tensors on one device at the fullest moment of a step, uncompiled. `total` is the sum.
 
-    The process itself needs about 0.5 GB more; and on a CPU, the allocator lets up to about 0.25 GB lie idle.
+    A process needs more: about 0.5 GB for itself, and on a CPU what glibc's allocator keeps of freed tensors, which was
+    11% to 27% of the process, and with gradient checkpointing up to 58% (docs/experiments.md, Memory).
     """
 
     weights: int
