@@ -21,7 +21,7 @@ from electrain.training.arithmetic import measure_matrix_rate, synchronize
 from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.loop import StepResult, train
 from electrain.training.optimizer import trained_networks, update_weights
-from electrain.training.runtime import Runtime, started_runtime
+from electrain.training.runtime import Runtime, compute_reproducibly, started_runtime
 from machine_jobs import Task
 from machine_trace import Memory, Profiler, peak_memory, reset_peak_memory
 
@@ -224,7 +224,7 @@ def measure_training(task: Task) -> None:
     imported = round(task.since_spawned, 2)
     with started_runtime(arguments.get("precision", "auto")) as runtime:
         config = configuration_of(task, runtime.device)
-        torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
+        compute_reproducibly(wanted=config.training.deterministic)
         shards = shards_of(task)
         rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
         built = build_run(config, shards, rows, runtime)

@@ -53,7 +53,7 @@ from electrain.training.compilation import compile_for_stage, compile_or_say_why
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
-from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
+from electrain.training.runtime import OUT_OF_MEMORY, Runtime, compute_reproducibly, started_runtime
 from electrain.training.sharding import copy_weights, gathered, is_sharded, shard_parameters
 from electrain.training.sitting import Sitting
 
@@ -85,7 +85,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     """
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
     with started_runtime(config.training.precision, recorded) as runtime:
-        torch.use_deterministic_algorithms(config.training.deterministic, warn_only=True)
+        compute_reproducibly(wanted=config.training.deterministic)
         # One process hashes the files, for which the others wait.
         shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
         runtime.together(lambda: _require_tokenizer(shards, config))

@@ -72,25 +72,25 @@ class Muon(Optimizer):
                 continue
             is_refused = self.found_inf > 0 if self.found_inf is not None and on_device else None
             rate, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
-            updates = [(stack, self._direction(stack, is_refused)) for stack in self._stacks_of(number, trained)]
+            directions = [(stack, self._direction(stack, is_refused)) for stack in self._stacks_of(number, trained)]
             torch._foreach_mul_(trained, decay if is_refused is None else torch.where(is_refused, 1.0, decay))
-            for stack, direction in updates:
-                for same, part in stack.parts(direction):
-                    if on_device:  # in the form of the parameters, so that all can be updated in one launch
-                        part = torch.empty(part.shape, dtype=same[0].dtype, device=part.device).copy_(part)
-                    size = rate * ROOT_MEAN_SQUARE * math.sqrt(max(same[0].shape))
-                    torch._foreach_add_(same, list(part.unbind()), alpha=-size)
+            for same, part in (pair for stack, direction in directions for pair in stack.parts(direction)):
+                if on_device:  # in the form of the parameters, so that all of a shape are updated in one launch
+                    part = torch.empty(part.shape, dtype=same[0].dtype, device=part.device).copy_(part)
+                size = rate * ROOT_MEAN_SQUARE * math.sqrt(max(same[0].shape))
+                torch._foreach_add_(same, list(part.unbind()), alpha=-size)
 
     def _direction(self, stack: _Stack, is_refused: Tensor | None) -> Tensor:
         """The nearly orthogonal matrices of a stack; zeros if the step is refused. Updates the momentum."""
+        zero = None if is_refused is None else stack.gradients.new_zeros(())
         for same, part in stack.parts(stack.gradients):
             of_shape = [parameter.grad for parameter in same if parameter.grad is not None]
-            if is_refused is None:
+            if is_refused is None or zero is None:
                 torch._foreach_copy_(list(part.unbind()), of_shape)
             else:
                 gradients = torch.stack(of_shape)
                 # Gradients that are not finite must not get any further: NaN times zero is NaN again.
-                torch.where(is_refused, torch.zeros_like(gradients[0, 0, 0]), gradients, out=part)
+                torch.where(is_refused, zero, gradients, out=part)
         momentum = stack.momentum
         weight: float | Tensor = 1 - MOMENTUM
         if is_refused is not None:

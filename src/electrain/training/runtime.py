@@ -177,6 +177,17 @@ def sample_gradients(device: torch.device) -> Tensor:
     return torch.cat([one.grad.flatten().cpu() for one in (words, mixing, head) if one.grad is not None])
 
 
+def compute_reproducibly(*, wanted: bool) -> None:
+    """Makes a resumed run equal an uninterrupted one: sums, such as embeddings' gradients, keep their order.
+
+    Args: wanted: False allows any order, which can be faster on a GPU.
+    """
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # The gradient of cuDNN's attention sums in any order, whatever PyTorch is told. The other kernels obey.
+    torch.backends.cuda.enable_cudnn_sdp(not wanted)
+
+
 @contextmanager
 def started_runtime(
     precision: Precision, recorded: Callable[[torch.device], Arithmetic | None] | None = None
@@ -195,9 +206,7 @@ def started_runtime(
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not reproducible
-    # Embedding gradients must be summed in a fixed order for a resumed run to equal an uninterrupted one.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    compute_reproducibly(wanted=True)
     if processes > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
