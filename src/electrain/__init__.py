@@ -16,6 +16,8 @@ import os
 
 __version__ = "0.1.0"
 
-# The OpenMP library reads this when torch loads it. By default a thread that waits for the others spins. Where other
-# work shares the cores, it spins on the core that they need (docs/experiments.md, "Waiting threads").
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The OpenMP library reads this when torch loads it. By default a thread that waits for the others spins for long. Where
+# other work shares the cores, it spins on the core that they need. A thread that sleeps at once wakes too late on a
+# quiet machine. This many rounds are the middle (docs/experiments.md, "Waiting threads").
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")

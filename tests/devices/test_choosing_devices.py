@@ -66,15 +66,13 @@ def test_the_cpu_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         device_of()
 
 
-@pytest.mark.parametrize("own", [None, "active"])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(own: str | None) -> None:
-    """OpenMP reads the variable when torch loads it, so that the package must set it before."""
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    asked = "import electrain, os, sys; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])"
-    found = subprocess.run(
-        [sys.executable, "-c", asked],
-        env=environment | ({} if own is None else {"OMP_WAIT_POLICY": own}),
-        capture_output=True,
-        text=True,
-    )
-    assert found.stdout.split() == ["False", own or "passive"]
+@pytest.mark.parametrize(
+    ("own", "rounds"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")]
+)
+def test_waiting_threads_soon_sleep_unless_the_user_says_otherwise(own: dict[str, str], rounds: str) -> None:
+    """OpenMP reads the variables when torch loads it, so that the package must set its own before."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    asked = "import electrain, os, sys; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    found = subprocess.run([sys.executable, "-c", asked], env=environment | own, capture_output=True, text=True)
+    assert found.stdout.split() == ["False", rounds]
