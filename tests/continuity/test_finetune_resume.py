@@ -63,8 +63,8 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     straight = finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / "straight")
     save = module.save_checkpoint
 
-    def save_and_die(root: Path, step: int, *more: Any) -> Path:
-        path = save(root, step, *more)
+    def save_and_die(root: Path, step: int, *more: Any, **named: Any) -> Path:
+        path = save(root, step, *more, **named)
         if step == killed_at:
             raise Killed
         return path

@@ -392,10 +392,10 @@ def test_gradient_checkpointing_may_begin_in_the_middle(
     pretrain(config, tiny_shards, tmp_path / "straight")
     update = loop._update
 
-    def full_at_seven(optimizers: Any, rate: float, state: Any, **named: Any) -> None:
-        if state.step == 7:
+    def full_at_seven(run: Any, *arguments: Any, **named: Any) -> None:
+        if run.state.step == 7:
             raise torch.OutOfMemoryError
-        update(optimizers, rate, state, **named)
+        update(run, *arguments, **named)
 
     monkeypatch.setattr(loop, "_update", full_at_seven)
     with pytest.raises(ConfigurationError, match=r"set --training\.gradient-checkpointing true"):

@@ -131,7 +131,7 @@ def test_a_sample_equal_to_the_original_is_original(tiny_shards: Path) -> None:
     for is_right in (True, False):
         answers = originals if is_right else (originals + 1) % 106
         logits = torch.full((*originals.shape, 106), -50.0).scatter(-1, answers.unsqueeze(-1), 50.0)
-        objective.generator.propose = lambda *_, logits=logits: (None, [logits])
+        objective.generator.predict = lambda *_, logits=logits: (originals.float(), [logits])
         seen = objective(rows).observations
         assert int(seen["is_replaced"].sum()) == (0 if is_right else int(rows.is_selected.sum()))
         assert int(seen["generator_hits"]) == (int(rows.is_selected.sum()) if is_right else 0)

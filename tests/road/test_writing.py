@@ -113,8 +113,8 @@ def test_writing_resumes_exactly(
 
     save = module.save_checkpoint
 
-    def save_and_die(root: Path, step: int, *more: Any) -> Path:
-        path = save(root, step, *more)
+    def save_and_die(root: Path, step: int, *more: Any, **named: Any) -> Path:
+        path = save(root, step, *more, **named)
         if step == 6:
             raise KilledError
         return path

@@ -1,7 +1,10 @@
-"""Builds the generator so that it shares its embeddings with the discriminator."""
+"""Builds the generator so that it shares its embeddings with the discriminator, and finds what shares nothing."""
+
+from collections.abc import Iterator
 
 from torch import nn
 from transformers import PretrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from electrain.models.backbones import known_backbone
 from electrain.models.discriminator import Discriminator, DisentangledEmbedding
@@ -44,3 +47,17 @@ def count_parameters(*modules: nn.Module) -> int:
     """The number of parameters in all modules together; a shared tensor counts once."""
     seen = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}
     return sum(seen.values())
+
+
+def layers_of(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers of a module's Hugging Face networks that share no weight with what lies outside of them."""
+    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    inside = {id(part) for layer in layers for part in layer.modules()}
+    outside = [part for part in module.modules() if id(part) not in inside]
+    # Weights that several units share would be gathered and given back by each, so they belong to the root.
+    shared = {id(weight) for part in outside for weight in part.parameters(recurse=False)}
+    for layer in layers:
+        own = {id(weight) for weight in layer.parameters()}
+        if own and not own & shared:
+            shared |= own
+            yield layer

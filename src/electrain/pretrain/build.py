@@ -18,7 +18,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 from electrain.models.backbones import EncoderConfig, backbone_of, encoder_configuration, generator_encoder, sizes_of
 from electrain.models.discriminator import Discriminator
-from electrain.models.embedding_sharing import build_generator
+from electrain.models.embedding_sharing import build_generator, layers_of
 from electrain.models.folders import configuration_of
 from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
@@ -38,7 +38,6 @@ from electrain.pretrain.objectives.replaced_token_detection import ReplacedToken
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.run_folder import with_detection_head
 from electrain.training.objective import MicroBatch
-from electrain.training.sharding import layers_of
 
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
 # AMOS mixes three generators (Meng et al. 2022, section 3.2).

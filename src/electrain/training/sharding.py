@@ -7,31 +7,16 @@ too, the root, which stays gathered during a step. Files hold whole weights, und
 Source: Rajbhandari et al. 2020, "ZeRO", section 5.3 (parameters divided); Zhao et al. 2023, "PyTorch FSDP".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 # As `torch.nn.utils.clip_grad_norm_`, where it keeps a norm of zero from dividing.
 SMALLEST_NORM = 1e-6
-
-
-def layers_of(module: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a module's Hugging Face networks that share no weight with what lies outside of them."""
-    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    inside = {id(part) for layer in layers for part in layer.modules()}
-    outside = [part for part in module.modules() if id(part) not in inside]
-    # Weights that several units share would be gathered and given back by each, so they belong to the root.
-    shared = {id(weight) for part in outside for weight in part.parameters(recurse=False)}
-    for layer in layers:
-        own = {id(weight) for weight in layer.parameters()}
-        if own and not own & shared:
-            shared |= own
-            yield layer
 
 
 def shard_parameters(module: nn.Module, units: Iterable[nn.Module], device: torch.device, processes: int) -> None:
