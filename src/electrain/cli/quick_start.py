@@ -4,7 +4,7 @@ transformers imports much that an answer never uses: the compiler, sharded tenso
 of SciPy, scores of scikit-learn, and a second scan of all its own models. That was half of the time that `electrain
 predict` took for one sentence; see docs/experiments.md, "The first answer". Here those modules are entered without
 running them. They run when something asks them for more than the few names that the libraries take on the way to an
-answer. So a version of a library that needs more starts as slowly as before, and nothing else changes.
+answer. So a version of a library that needs more starts as slowly as before. Nothing can be compiled in such a process.
 """
 
 import operator
@@ -45,8 +45,8 @@ def _absent(*names: str) -> dict[str, object]:
 
 _SHARDED = _absent("DTensor", "Partial", "Replicate", "Shard", "_StridedShard", "distribute_tensor")
 _SHARDING = _absent("CPUOffloadPolicy", "FullyShardedDataParallel", "MixedPrecisionPolicy", "fully_shard")
-# The modules that are entered without running them, and what stands for the names that transformers 5.17 to 5.23 and
-# PyTorch 2.11 to 2.13 take from each.
+# The modules that are entered without running them, and what stands for the names that transformers 5.23 and PyTorch
+# 2.13 take from each; transformers 5.17 takes no others.
 _NAMES: dict[str, dict[str, object]] = {
     "scipy.optimize": _absent("linear_sum_assignment"),
     "sklearn.metrics": _absent("roc_curve"),
