@@ -38,9 +38,10 @@ class TrainingConfig:
         log_every_steps: Number of steps between lines in metrics.jsonl, at least 1.
         precision: Number format of the matrix products. auto measures which is fastest when the run begins: bfloat16
             autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
-        compile: Compile the step with torch.compile. Where that fails, a message says so and the run continues
-            uncompiled. Compiled code is kept for later runs in electrain/inductor below the user's cache folder
-            (~/.cache, or XDG_CACHE_HOME), or in TORCHINDUCTOR_CACHE_DIR; the folder can be deleted at any time.
+        compile: Compile the step with torch.compile; on a single GPU without dropout, also replay it as one CUDA graph.
+            Where that fails, a message says so and the run continues without. Compiled code is kept for later runs in
+            electrain/inductor below the user's cache folder (~/.cache, or XDG_CACHE_HOME), or in
+            TORCHINDUCTOR_CACHE_DIR; the folder can be deleted at any time.
         deterministic: Use algorithms that give the same result every time, so that a resumed run equals an
             uninterrupted one bit for bit. false sums in any order, which can be faster on a GPU.
         sharding: How several processes hold the model. none keeps all of it in each; parameters divides weights,
