@@ -166,11 +166,11 @@ def test_a_frozen_generator_is_the_network_it_was(tiny_shards: Path, tmp_path: P
     export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path, 24)
     frozen = load_frozen_generator(str(tmp_path / "generator"), 106, 24)
     rows = batches_of(config, tiny_shards)(0)[0].rows
-    given = (rows.token_type_ids, rows.attention_mask, rows.positions)
+    around = (rows.token_type_ids, rows.attention_mask)
     ids = rows.masked_ids if kind == "masked" else rows.token_ids
     with torch.no_grad():
-        (logits,) = frozen.propose(ids, *given)[1]
-        torch.testing.assert_close(logits, objective.generator(ids, *given), rtol=1e-4, atol=1e-5)
+        (logits,) = frozen.predict(frozen.read(ids, *around), rows.positions)[1]
+        torch.testing.assert_close(logits, objective.generator(ids, *around, rows.positions), rtol=1e-4, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
     assert not frozen.train().training
     with pytest.raises(CheckpointError, match="knows 106 words, the shards have 200"):

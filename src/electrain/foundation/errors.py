@@ -23,3 +23,8 @@ class RunDirectoryError(ElectrainError):
 
 class CheckpointError(ElectrainError):
     """A checkpoint or a model folder is damaged, or does not fit the configuration."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message; empty if it has none."""
+    return next(iter(str(error).strip().splitlines()), "")

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from electrain.foundation.errors import CheckpointError, ElectrainError
+from electrain.foundation.errors import CheckpointError, ElectrainError, first_line
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TIMEOUT_SECONDS = 5.0
@@ -39,7 +39,7 @@ def reason_of(error: Exception) -> str:
     """The reason why transformers cannot read a folder, in one line."""
     if "trust_remote_code" in str(error):
         return "it needs Python code of the model's own, which electrain never runs"
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+    return (first_line(error) or type(error).__name__).rstrip(".")[:200]
 
 
 def _is_read_locally(source: str, kind: type[ElectrainError]) -> bool:

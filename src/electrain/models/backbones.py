@@ -310,12 +310,8 @@ def choose_attention(module: nn.Module, device: torch.device, sequence_length: i
             network.set_attn_implementation("eager" if is_plain else "sdpa")
 
 
-def repeated_parts(network: nn.Module) -> list[nn.Module]:
-    """The layers inside a network, each of which can be compiled by itself.
-
-    Hugging Face's layers share a class. A recurrent network has none, and its kernels need no compilation. Embeddings
-    are left out: compiled and deterministic, their gradient takes half of a step on a GPU (docs/experiments.md).
-    """
+def repeated_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers of the Hugging Face networks inside a module, which share a class. A recurrent network has none."""
     return [part for part in network.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 

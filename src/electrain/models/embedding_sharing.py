@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from torch import nn
 from transformers import PretrainedConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
 
-from electrain.models.backbones import known_backbone
+from electrain.models.backbones import known_backbone, repeated_layers
 from electrain.models.discriminator import Discriminator, DisentangledEmbedding
 from electrain.models.generators import CausalGenerator, EmbeddingSharing, MaskedGenerator, ProjectedTable
 from electrain.models.heads import output_layer
@@ -51,7 +50,7 @@ def count_parameters(*modules: nn.Module) -> int:
 
 def layers_of(module: nn.Module) -> Iterator[nn.Module]:
     """The layers of a module's Hugging Face networks that share no weight with what lies outside of them."""
-    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    layers = repeated_layers(module)
     inside = {id(part) for layer in layers for part in layer.modules()}
     outside = [part for part in module.modules() if id(part) not in inside]
     # Weights that several units share would be gathered and given back by each, so they belong to the root.

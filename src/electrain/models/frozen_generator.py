@@ -30,18 +30,6 @@ class FrozenGenerator(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def propose(
-        self,
-        token_ids: Tensor,
-        token_type_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        positions: Tensor,
-        depths: tuple[int, ...] = (),
-    ) -> tuple[Tensor, list[Tensor]]:
-        """As `MaskedGenerator.propose`, but after the last layer only."""
-        return self.predict(self.read(token_ids, token_type_ids, attention_mask, depths), positions)
-
-    @torch.no_grad()
     def read(
         self,
         token_ids: Tensor,

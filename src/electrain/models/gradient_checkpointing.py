@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from electrain.foundation.errors import ConfigurationError
+from electrain.models.backbones import repeated_layers
 
 
 def checkpoint_layers(module: nn.Module, *, has_dropout: bool) -> None:
@@ -33,7 +33,7 @@ def checkpoint_layers(module: nn.Module, *, has_dropout: bool) -> None:
             continue
         if not any(parameter.requires_grad for parameter in network.parameters()):
             continue  # of a frozen generator nothing is kept
-        layers = [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
+        layers = repeated_layers(network)
         if not layers:
             raise ConfigurationError(
                 f"[training] gradient_checkpointing: the layers of {network.config.model_type} cannot be computed "

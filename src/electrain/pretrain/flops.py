@@ -114,7 +114,7 @@ def passes_of(
     def predict(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
         depths = () if isinstance(objective, MaskedLanguageModelling) else objective.proposals.depths
-        logits = module.propose(ids, ids, None, ids[:, :selected], depths)[1]
+        logits = module.predict(module.read(ids, ids, None, depths), ids[:, :selected])[1]
         return torch.stack([torch.log_softmax(one.float(), dim=-1) for one in logits])
 
     def correct(module: Any, rows: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from electrain.foundation.errors import first_line
 from electrain.foundation.progress import Progress, format_seconds, say
 from electrain.training.loop import TrainingRun, forward_and_backward, run_micro_batch
 from electrain.training.objective import MicroBatch, R, Region
@@ -79,8 +80,7 @@ def _try(run: TrainingRun[R], batch: MicroBatch[R]) -> str:
     try:
         run_micro_batch(run, forward_and_backward(run, run.objective), batch, counts, 0)
     except Exception as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        return f"{type(error).__name__}: {first_line[:150]}"
+        return f"{type(error).__name__}: {first_line(error)[:150]}"
     finally:
         for parameter, had_one in zip(parameters, has_gradient, strict=True):
             if not had_one:

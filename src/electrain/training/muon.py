@@ -82,10 +82,10 @@ class Muon(Optimizer):
 
     def _direction(self, stack: _Stack, is_refused: Tensor | None) -> Tensor:
         """The nearly orthogonal matrices of a stack; zeros if the step is refused. Updates the momentum."""
-        zero = None if is_refused is None else stack.gradients.new_zeros(())
+        zero = stack.gradients.new_zeros(())
         for same, part in stack.parts(stack.gradients):
             of_shape = [parameter.grad for parameter in same if parameter.grad is not None]
-            if is_refused is None or zero is None:
+            if is_refused is None:
                 torch._foreach_copy_(list(part.unbind()), of_shape)
             else:
                 gradients = torch.stack(of_shape)

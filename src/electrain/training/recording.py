@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from electrain.foundation.errors import first_line
 from electrain.foundation.progress import say
 from electrain.training.objective import LossTerm, Outcome
 
@@ -118,7 +119,7 @@ def _reason(error: BaseException) -> str:
     """The first line of what went wrong first; the end of a recording fails because of that, and says only so."""
     while error.__context__ is not None:
         error = error.__context__
-    return str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
+    return (first_line(error) or type(error).__name__)[:150]
 
 
 def detached(outcome: Outcome) -> Outcome:

@@ -3,7 +3,7 @@
 import torch
 from transformers import PretrainedConfig
 
-from electrain.models.backbones import repeated_parts
+from electrain.models.backbones import repeated_layers
 from electrain.models.generators import MaskedGenerator, Reading
 from electrain.pretrain.objectives.head_losses import word_loss
 from electrain.pretrain.objectives.masking import MaskedBatch
@@ -24,7 +24,7 @@ class MaskedLanguageModelling(Objective[Rows]):
 
     def regions(self) -> list[Region]:
         """The layers, and the head with its loss."""
-        return [*map(Region, repeated_parts(self.model)), Region(self, "losses")]
+        return [*map(Region, repeated_layers(self.model)), Region(self, "losses")]
 
     def forward(self, rows: Rows) -> Outcome:
         """The loss `masked_language_model` of the rows."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from electrain.models.backbones import repeated_parts
+from electrain.models.backbones import repeated_layers
 from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.generators import MaskedGenerator, Reading, take_positions
 from electrain.models.unigram_generator import UnigramGenerator
@@ -133,12 +133,13 @@ class ReplacedTokenDetection(Objective[Rows]):
         """The layers of both networks, and what comes after the layers of each.
 
         A mixture of depths is compiled as a whole: Hugging Face collects the states of several layers in a variable
-        that a layer compiled by itself does not see.
+        that a layer compiled by itself does not see. Embeddings are no region: compiled and deterministic, their
+        gradient takes half of a step on a GPU (docs/experiments.md). A recurrent network's kernels need no compilation.
         """
         if len(self.proposals.depths) > 1:
             return super().regions()
-        parts = repeated_parts(self.generator) + repeated_parts(self.discriminator)
-        return [*map(Region, parts), Region(self, "corrupt"), Region(self, "judged")]
+        layers = repeated_layers(self.generator) + repeated_layers(self.discriminator)
+        return [*map(Region, layers), Region(self, "corrupt"), Region(self, "judged")]
 
     def corrupt(self, rows: Rows, reading: Reading | None) -> Corrupted:
         """The rows with words in their places, and the generator's losses, from its states of the rows."""
