@@ -32,6 +32,7 @@ from electrain.models.backbones import choose_attention
 from electrain.pretrain.build import Vocabulary, build_objective, corrupted_micro_batch
 from electrain.pretrain.configuration import PretrainConfig, load_configuration
 from electrain.pretrain.memory import SPECIAL_IDS, step_memory
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import TrainingRun, train
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime
@@ -72,7 +73,7 @@ def configuration_of(case: dict[str, Any]) -> PretrainConfig:
     return load_configuration(case["preset"], {"training": training})
 
 
-def take_a_step(config: PretrainConfig, vocabulary_size: int, dtype: torch.dtype) -> None:
+def take_a_step(config: PretrainConfig, vocabulary_size: int, arithmetic: Arithmetic) -> None:
     """A step of the real loop, on random words. The optimizers' states exist before, as in any step but the first."""
     device, length = torch.device("cpu"), config.data.sequence_length
     random = torch.Generator().manual_seed(0)
@@ -98,7 +99,7 @@ def take_a_step(config: PretrainConfig, vocabulary_size: int, dtype: torch.dtype
         optimizer.step()
         optimizer.zero_grad()
     run = TrainingRun(
-        objective, optimizers, batches, config.training, Runtime(device, 0, 1, dtype), parity=config.parity
+        objective, optimizers, batches, config.training, Runtime(device, 0, 1, arithmetic), parity=config.parity
     )
     train(run, lambda _: False)
 
@@ -112,14 +113,14 @@ def resident(name: str) -> int:
 def measured(case: dict[str, Any]) -> dict[str, Any]:
     """The case with its measured and its expected bytes."""
     config = configuration_of(case)
-    dtype = torch.bfloat16 if case["precision"] == "bfloat16" else torch.float32
-    expected = step_memory(config, case["rows"], dtype, torch.device("cpu"), vocabulary_size=VOCABULARY_SIZE)
+    arithmetic = Arithmetic(case["precision"])
+    expected = step_memory(config, case["rows"], arithmetic.dtype, torch.device("cpu"), vocabulary_size=VOCABULARY_SIZE)
     encoder = replace(config.encoder, layers=1, hidden_size=16, feed_forward_size=16, heads=2, embedding_size=16)
-    take_a_step(replace(config, encoder=encoder), 50, dtype)
+    take_a_step(replace(config, encoder=encoder), 50, arithmetic)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    take_a_step(config, VOCABULARY_SIZE, dtype)
+    take_a_step(config, VOCABULARY_SIZE, arithmetic)
     return {**case, "measured": resident("VmHWM") - before, "expected": expected.total}
 
 

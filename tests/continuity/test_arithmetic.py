@@ -12,6 +12,7 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.pretrain.run import pretrain
 from electrain.training import arithmetic, runtime
 from electrain.training.arithmetic import (
+    DTYPES,
     Arithmetic,
     choose_arithmetic,
     half_precision_of,
@@ -76,8 +77,8 @@ def test_what_a_device_cannot_do_is_refused(tiny_shards: Path, tmp_path: Path) -
 
 
 def test_autocast_has_the_format_of_the_run() -> None:
-    for dtype in (torch.bfloat16, torch.float16, torch.float32):
-        with Runtime(CPU, 0, 1, dtype).autocast():
+    for precision, dtype in DTYPES.items():
+        with Runtime(CPU, 0, 1, Arithmetic(precision)).autocast():
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
@@ -184,5 +185,5 @@ def test_all_processes_follow_the_first(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(torch.tensor(heard)))
     with runtime.started_runtime("auto") as second:
-        assert (second.dtype, second.has_fast_bfloat16) == (torch.bfloat16, True)
+        assert (second.dtype, second.arithmetic.has_fast_bfloat16) == (torch.bfloat16, True)
     assert asked == []

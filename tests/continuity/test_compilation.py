@@ -9,6 +9,7 @@ import torch
 
 from electrain.models.backbones import choose_attention
 from electrain.training import compilation
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.compilation import compile_or_say_why_not, keep_compiled_code
 from electrain.training.loop import TrainingRun, forward_and_backward, run_micro_batch
 from electrain.training.runtime import Runtime
@@ -26,12 +27,12 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(compilation.CACHE_VARIABLE, str(tmp_path / "code"))
 
 
-def run_of(shards: Path, dtype: torch.dtype = torch.float32, **sections: dict[str, Any]) -> TrainingRun[Any]:
+def run_of(shards: Path, precision: str = "float32", **sections: dict[str, Any]) -> TrainingRun[Any]:
     config = tiny_configuration(**sections)
     torch.manual_seed(0)
     objective = objective_of(config, shards, spread=0.05)
     choose_attention(objective, torch.device("cpu"), config.data.sequence_length)
-    runtime = Runtime(torch.device("cpu"), 0, 1, dtype)
+    runtime = Runtime(torch.device("cpu"), 0, 1, Arithmetic(precision))
     return TrainingRun(objective, [], batches_of(config, shards), config.training, runtime)
 
 
@@ -87,7 +88,7 @@ def test_equal_layers_are_compiled_once(tiny_shards: Path, backbone: str) -> Non
     counted = []
     for layers in (2, 5):
         torch.compiler.reset()
-        run = run_of(tiny_shards, torch.bfloat16, encoder={"backbone": backbone, "layers": layers})
+        run = run_of(tiny_shards, "bfloat16", encoder={"backbone": backbone, "layers": layers})
         before = graphs()
         assert compile_or_say_why_not(run)
         counted.append(graphs() - before)

@@ -12,13 +12,14 @@ from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.objectives.head_losses import replaced_token_loss, word_loss
 from electrain.pretrain.objectives.rows import Rows
 from electrain.training import loop, optimizer
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import StepResult, TrainingRun, train
 from electrain.training.objective import MicroBatch, Outcome
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import Runtime
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
-CPU = Runtime(torch.device("cpu"), 0, 1, torch.float32)
+CPU = Runtime(torch.device("cpu"), 0, 1)
 PADDED = {"reference_packing": True}
 
 
@@ -226,7 +227,7 @@ def test_rows_are_prepared_in_the_precision_of_the_run(tiny_shards: Path, monkey
 
     monkeypatch.setattr(objective, "prepare", remember)
     optimizers = build_optimizers(objective, config.training, config.parity)
-    runtime = Runtime(torch.device("cpu"), 0, 1, torch.bfloat16)
+    runtime = Runtime(torch.device("cpu"), 0, 1, Arithmetic("bfloat16"))
     train(
         TrainingRun(objective, optimizers, batches_of(config, tiny_shards), config.training, runtime), lambda _: False
     )

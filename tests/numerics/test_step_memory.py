@@ -11,6 +11,7 @@ from electrain.foundation.configuration import merge_tables
 from electrain.models.backbones import choose_attention
 from electrain.pretrain.build import build_objective
 from electrain.pretrain.memory import LiveBytes, repeated, row_of, step_memory
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import TrainingRun, forward_and_backward
 from electrain.training.optimizer import build_optimizers, update_weights
 from electrain.training.runtime import Runtime
@@ -32,8 +33,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_real_step_takes_as_much(name: str) -> None:
     config = tiny_configuration(**merge_tables({"training": {"batch_rows": 2 * ROWS}}, CASES[name]))
-    dtype = torch.bfloat16 if config.training.precision == "bfloat16" else torch.float32
-    expected = step_memory(config, ROWS, dtype, CPU, vocabulary_size=VOCABULARY)
+    arithmetic = Arithmetic("bfloat16" if config.training.precision == "bfloat16" else "float32")
+    expected = step_memory(config, ROWS, arithmetic.dtype, CPU, vocabulary_size=VOCABULARY)
     objective: Any = build_objective(
         config, vocabulary_size=VOCABULARY, special_ids=SpecialIds(pad=0, cls=1, sep=2, mask=3)
     )
@@ -43,7 +44,7 @@ def test_a_real_step_takes_as_much(name: str) -> None:
     for tensor in (*objective.parameters(), *objective.buffers()):
         live.count(tensor)
     optimizers = build_optimizers(objective, config.training, config.parity)
-    run = TrainingRun(objective, optimizers, lambda _: [], config.training, Runtime(CPU, 0, 1, dtype))
+    run = TrainingRun(objective, optimizers, lambda _: [], config.training, Runtime(CPU, 0, 1, arithmetic))
     pass_, counts = (
         forward_and_backward(run, objective.train()),
         dict.fromkeys(

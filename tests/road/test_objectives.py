@@ -2,6 +2,7 @@
 refused in one line where choices contradict each other."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from transformers import (
 from electrain.cli.app import main
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import load_tokenizer
+from electrain.foundation.configuration import merge_tables
 from electrain.foundation.errors import ConfigurationError, ElectrainError
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
@@ -119,6 +121,22 @@ def test_figures_of_detection_leave_out_what_it_is_not_asked(tiny_shards: Path) 
     numbers = metrics_of(result, open_shards(tiny_shards).unigram_counts)
     assert numbers["discriminator_recall"] == numbers["discriminator_auc"] == 1.0
     assert numbers["game_value"] > -0.01
+
+
+def test_no_reward_is_reported_where_no_word_was_written(tiny_shards: Path) -> None:
+    """One of several processes may hold rows without a written word; a mean of nothing would be NaN."""
+    sections = merge_tables(
+        ARTICLE, {"generator": {"training": "policy-gradient"}, "corruption": {"missing_fraction": 0.5}}
+    )
+    config = tiny_configuration(**sections)
+    batch = batches_of(config, tiny_shards)(0)[0]
+    objective = objective_of(config, tiny_shards)
+    seen = objective(objective.prepare(batch.rows, torch.device("cpu"))).observations
+    result = StepResult(torch.zeros(()), {}, torch.zeros(()), 0.0, batch, seen, False, False)
+    counts = open_shards(tiny_shards).unigram_counts
+    assert math.isfinite(metrics_of(result, counts)["generator_reward"])
+    seen["is_asked"] = torch.zeros_like(seen["is_asked"])
+    assert "generator_reward" not in metrics_of(result, counts)
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -30,6 +30,7 @@ from electrain.pretrain.build import Vocabulary, build_objective, corrupted_micr
 from electrain.pretrain.configuration import PretrainConfig
 from electrain.pretrain.flops import without_data
 from electrain.pretrain.objectives.rows import Rows
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import TrainingRun, forward_and_backward
 from electrain.training.optimizer import build_optimizers, clip_gradients, trained_networks
 from electrain.training.runtime import Runtime
@@ -104,9 +105,9 @@ def step_memory(
     # Fake tensors run shapes only, which takes no memory, whatever the size of the model.
     with FakeTensorMode(allow_non_fake_inputs=True):
         objective: Any = without_data([built])[0]
-        muon_dtype = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-        optimizers = build_optimizers(objective, config.training, config.parity, muon_dtype)
-        runtime = _Planned(device, 0, 1, dtype)
+        arithmetic = Arithmetic(str(dtype).removeprefix("torch."), has_fast_bfloat16=dtype == torch.bfloat16)
+        runtime = _Planned(device, 0, 1, arithmetic)
+        optimizers = build_optimizers(objective, config.training, config.parity, runtime.muon_dtype)
         run = TrainingRun(objective, optimizers, lambda _: [], config.training, runtime, parity=config.parity)
         found = [_stage_memory(run, config, repeated(_without_values(row), rows)) for row in each]
     return max(found, key=lambda memory: memory.total)

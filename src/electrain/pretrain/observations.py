@@ -72,7 +72,8 @@ def _detection_numbers(result: StepResult[Rows], unigram_counts: NDArray[np.int6
         numbers["game_value"] = -float(surprise[~is_replaced].mean() + surprise[is_replaced].mean())
     if "generator_rewards" in seen:
         is_asked = seen["is_asked"].cpu().numpy()
-        numbers["generator_reward"] = float(seen["generator_rewards"].cpu().numpy()[is_asked].mean())
+        if is_asked.any():  # of several processes, one may have written no word
+            numbers["generator_reward"] = float(seen["generator_rewards"].cpu().numpy()[is_asked].mean())
     return numbers
 
 

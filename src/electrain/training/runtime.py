@@ -34,15 +34,17 @@ class Runtime:
     device: torch.device
     rank: int  # from 0
     processes: int  # as `torchrun` started them
-    dtype: torch.dtype  # of matrix products: float32, or by autocast bfloat16 or float16
-    # True where bfloat16 products are fast, whatever `dtype` is. An optimizer may compute in bfloat16 there.
-    has_fast_bfloat16: bool = False
-    arithmetic: Arithmetic = field(default_factory=Arithmetic)  # as chosen or recorded; says the same, and more
+    arithmetic: Arithmetic = field(default_factory=Arithmetic)  # as chosen or recorded
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of matrix products: float32, or by autocast bfloat16 or float16."""
+        return self.arithmetic.dtype
 
     @property
     def muon_dtype(self) -> torch.dtype:
         """The dtype of Muon's products, which bear bfloat16 in runs of any precision."""
-        return torch.bfloat16 if self.has_fast_bfloat16 else torch.float32
+        return torch.bfloat16 if self.arithmetic.has_fast_bfloat16 else torch.float32
 
     @property
     def is_first(self) -> bool:
@@ -210,13 +212,12 @@ def started_runtime(
     if processes > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        runtime = Runtime(device, rank, processes, torch.float32)
+        runtime = Runtime(device, rank, processes)
         # A measurement is noisy, so one process makes it, once in a run.
         own = Arithmetic()
         if runtime.is_first:
             own = (recorded(device) if recorded else None) or choose_arithmetic(precision, device)
-        chosen = Arithmetic.from_numbers(runtime.of_first(own.to_numbers()))
-        yield replace(runtime, dtype=chosen.dtype, has_fast_bfloat16=chosen.has_fast_bfloat16, arithmetic=chosen)
+        yield replace(runtime, arithmetic=Arithmetic.from_numbers(runtime.of_first(own.to_numbers())))
     finally:
         if processes > 1:
             distributed.destroy_process_group()
