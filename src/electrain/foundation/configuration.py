@@ -9,7 +9,6 @@ import inspect
 import json
 import math
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.json_reading import MOST_TOML_BYTES, parse_toml, read_bytes
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
@@ -55,10 +55,7 @@ def read_toml(path: Path) -> Tables:
     """
     if not path.is_file():
         raise ConfigurationError(f"{path}: no such configuration file; give a .toml file")
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigurationError(f"{path}: not a readable TOML file ({error}); correct it") from error
+    content = parse_toml(read_bytes(path, ConfigurationError, most_bytes=MOST_TOML_BYTES), str(path))
     for section, table in content.items():
         if not isinstance(table, dict):
             raise ConfigurationError(f"{path}: '{section}' is outside a section; move it below one, such as [training]")
@@ -94,9 +91,11 @@ def parse_overrides(arguments: Sequence[str]) -> Tables:
 
 def _parse_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # not TOML, or an integer of too many digits for Python
+        tables = parse_toml(f"value = {text}".encode("utf-8", "surrogatepass"), "")
+    except ConfigurationError:
         return text
+    # `text` may go on with a line break and further keys: no value, but a text that happens to look like them.
+    return tables["value"] if tables.keys() == {"value"} else text
 
 
 def merge_tables(below: Tables, above: Tables) -> Tables:

@@ -1,13 +1,12 @@
 """Labelled data as records: rows of tables, sentences in columns of words and tags, questions about texts."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import dropwhile, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
@@ -15,6 +14,7 @@ from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import hub_rows, table_batches
 from electrain.data.text.text_files import csv_rows, filled_lines, open_text, parse_object
 from electrain.foundation.errors import DataError
+from electrain.foundation.json_reading import parse_json
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -150,13 +150,12 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
     if has_invalid_bytes(text):
         number = next(number for number, line in enumerate(text.split("\n"), 1) if has_invalid_bytes(line))
         raise _not_utf8(f"{path}:{number}")
+    content: Any = parse_json(text, str(path), way_out="fix the file")
     try:
-        articles = json.loads(text)["data"]
+        articles = content["data"]
         paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
         questions = [(paragraph["context"], question) for paragraph in paragraphs for question in paragraph["qas"]]
         found = [(context, question["id"], question["question"], question) for context, question in questions]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON ({error.msg}); fix the file") from error
     except (KeyError, TypeError) as error:
         shape = "{data: [{paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
         raise DataError(f"{path}: not in SQuAD's form ({error}); it must look like {shape}, or be .jsonl") from error

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from electrain.data.text.compression import open_stream
 from electrain.foundation.errors import DataError
+from electrain.foundation.json_reading import parse_json
 
 PIECE_CHARACTERS = 1 << 16  # a longer text is passed on in pieces; docs/experiments.md has the measurement
 _BLOCK_CHARACTERS = 1 << 20
@@ -67,10 +67,7 @@ def filled_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def parse_object(line: str, source: str, field: str) -> dict[str, object]:
     """The JSON object on a line. Raises: DataError: it is none; the message shows one with the field `field`."""
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{source}: not valid JSON ({error}); fix or remove this line") from error
+    record: object = parse_json(line, source, way_out="fix or remove this line")
     if not isinstance(record, dict):
         raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
     return record

@@ -1,6 +1,5 @@
 """Scores grammar without fine-tuning: which of two sentences does the model find more acceptable? (BLiMP)"""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from electrain.data.text.compression import open_stream
 from electrain.foundation.errors import DataError
+from electrain.foundation.json_reading import parse_json
 from electrain.inference.evaluate.sentence_scores import (
     BATCH_TOKENS,
     Scores,
@@ -176,10 +176,7 @@ def _pairs_of_file(path: Path) -> Iterator[MinimalPair]:
             if not line.strip():
                 continue
             where = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{where}: not valid JSON ({error}); fix or remove this line") from error
+            record: Any = parse_json(line, where, way_out="fix or remove this line")
             if not isinstance(record, dict) or not all(isinstance(record.get(field), str) for field in fields):
                 raise DataError(f"{where}: a minimal pair must have the text fields {', '.join(fields)}; fix this line")
             yield MinimalPair(*(record[field] for field in fields))
