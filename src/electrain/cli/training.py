@@ -29,6 +29,7 @@ FINETUNE_READERS: dict[str, tuple[str, ...]] = {
     "data.window_overlap_tokens": ("question-answering",),
     "data.longest_answer_tokens": ("question-answering",),
     "training.label_smoothing": WRITING_TASKS,
+    "training.class_weights": ("classification", "tagging"),
     "head.pooling": ("classification", "regression"),
 }
 

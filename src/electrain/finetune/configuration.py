@@ -100,7 +100,13 @@ class FinetuneTrainingConfig:
         dropout: Dropout probability in all layers, at least 0 and below 1. 0.1 in the paper.
         label_smoothing: Summarization and translation: label smoothing of the written words, at least 0 and below 1.
         seed: Seed of the new head, the order of examples and dropout, at least 0.
+        class_weights: Classification with one label each, and tagging: weight of each label in the loss. none weighs
+            all examples alike; balanced weighs a label by the number of examples, divided by the number of labels and
+            by how often the label occurs, as scikit-learn does.
         evaluations_per_epoch: Number of validations per epoch, at least 1; the model with the best score is kept.
+        choose_by: Validation score by which the best model is chosen, one of those that the task reports, for example
+            accuracy, macro-f1 or mcc; empty uses the task's main score. A model that gives every example one answer is
+            kept only if there is no other.
         patience_evaluations: Number of validations without a better score after which the run stops; 0 never stops
             early.
         weights: Weights to start from. pretrained uses those of --model; fresh starts the same network from random
@@ -121,7 +127,9 @@ class FinetuneTrainingConfig:
     dropout: float = 0.1
     label_smoothing: float = 0.1
     seed: int = 0
+    class_weights: Literal["none", "balanced"] = "none"
     evaluations_per_epoch: int = 1
+    choose_by: str = ""
     patience_evaluations: int = 0
     weights: Literal["pretrained", "fresh"] = "pretrained"
     precision: Precision = "auto"

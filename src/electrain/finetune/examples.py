@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -104,4 +105,25 @@ def settings_for(task: TaskName, config: FinetuneConfig, examples: Examples, lon
         window_overlap_tokens=min(config.data.window_overlap_tokens, longest // 3),
         generation=dataclasses.asdict(config.generation) if writes else {},
         label_smoothing=config.training.label_smoothing if writes else 0.0,
+        class_weights=_class_weights(task, config, examples),
     )
+
+
+def _class_weights(task: TaskName, config: FinetuneConfig, examples: Examples) -> tuple[float, ...]:
+    """The weight of each label in the loss; () where all weigh 1, and for tasks without labels.
+
+    Balanced weights have the mean 1 over the training examples, so that the learning rate keeps its meaning. A label
+    that none of the drawn examples has weighs 0.
+
+    Raises: ConfigurationError: a text may have several labels.
+    Source: King and Zeng 2001, as scikit-learn's compute_class_weight has it.
+    """
+    if config.training.class_weights == "none" or task not in ("classification", "tagging"):
+        return ()
+    if examples.has_many:
+        raise ConfigurationError(
+            '[training] class_weights = "balanced": is for one label each, and these texts have several or none; '
+            "leave it out"
+        )
+    counts = Counter(label for example in examples.train for label in checks.labels_of(example))
+    return tuple(counts.total() / (len(counts) * counts[label]) if counts[label] else 0.0 for label in examples.labels)

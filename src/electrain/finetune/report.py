@@ -24,7 +24,7 @@ from electrain.foundation.report_page import (
 SHOWN_ERRORS = 20
 # A larger matrix cannot be read; the table of labels has them all.
 MOST_MATRIX_LABELS = 15
-# The score that decides is the first of these that the task reports.
+# Manifests of older runs do not name the score that decides: it is the first of these that there is.
 _MAIN_SCORES = ("f1_micro", "bleu", "rougeL", "spearman", "f1", "accuracy")
 _ERROR_MEASURES = {
     "classification": "the largest error of a label's probability",
@@ -66,7 +66,8 @@ def write_report(run_directory: Path) -> Path:
     figures += [("training examples", whole(number(facts, "train_examples")))] if facts else []
     figures += [("validation examples", whole(len(judged)))] if judged else []
     figures += [("refused updates", whole(last(lines, "refused_updates") or 0))] if lines else []
-    scores, wrong = _scores(evaluations), sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
+    scores = _scores(evaluations, str(facts.get("chosen_by") or ""))
+    wrong = sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
     values = {
         "task": task,
         "model": facts.get("model"),
@@ -83,12 +84,16 @@ def write_report(run_directory: Path) -> Path:
     return write_page(run_directory, "finetune/report.html", values)
 
 
-def _scores(evaluations: Sequence[Record]) -> Record:
-    """The scores of each evaluation as a table, and those of the best one as figures."""
-    names = [name for name in (evaluations[-1] if evaluations else {}) if name not in ("event", "step")]
-    main = next((name for name in _MAIN_SCORES if name in names), "")
+def _scores(evaluations: Sequence[Record], chosen_by: str) -> Record:
+    """The scores of each evaluation as a table, and those of the best one as figures.
+
+    Args: chosen_by: the score that decides; "" where an older run does not say it.
+    """
+    names = [name for name in (evaluations[-1] if evaluations else {}) if name not in ("event", "step", "is_best")]
+    main = chosen_by or next((name for name in _MAIN_SCORES if name in names), "")
+    kept = [one for one in evaluations if one.get("is_best") is True]
     # The first of equal ones, as the run itself keeps the first.
-    best = max(evaluations, key=lambda one: number(one, main) or 0.0, default={})
+    best = kept[-1] if kept else max(evaluations, key=lambda one: number(one, main) or 0.0, default={})
 
     def shown(evaluation: Record) -> list[str]:
         values = [number(evaluation, name) for name in names]

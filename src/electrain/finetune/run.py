@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetune.batches import training_batches
+from electrain.finetune.choosing import Best, deciding_score, says_the_same
 from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetune.examples import Examples, read_all, settings_for
 from electrain.finetune.model import (
@@ -27,7 +27,7 @@ from electrain.finetune.model import (
 )
 from electrain.finetune.predictions import write_predictions
 from electrain.finetune.tasks.metrics import require_scorer
-from electrain.finetune.tasks.task import Answer, Row, Tensors
+from electrain.finetune.tasks.task import Row, Tensors
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
@@ -59,12 +59,8 @@ FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
-# Predicted numbers whose spread is below this fraction of the true numbers' spread count as constant.
-CONSTANT_SPREAD = 1e-3
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
-# The key of what an answer says, by task. A model that gives every example one answer has learned nothing.
-_SAID = {"classification": ("label", "labels"), "regression": ("value",), "tagging": ("tags",)}
 
 
 @dataclass(frozen=True)
@@ -74,10 +70,11 @@ class FinetuneResult:
     Attributes:
         directory: the run folder.
         is_finished: False when the run was stopped before its end.
-        is_diverged: True when updates were not finite, or the best model gives every validation example one answer.
+        is_diverged: True when updates were not finite, or `is_constant`.
         is_first: True in the one process that writes files and messages.
         best_step: the step after which the model that was kept was scored.
         scores: of that model, on the validation examples.
+        is_constant: every model that was scored gave all validation examples one answer.
     """
 
     directory: Path
@@ -86,23 +83,7 @@ class FinetuneResult:
     is_first: bool
     best_step: int
     scores: dict[str, float]
-
-
-@dataclass
-class Best:
-    """The best model so far; what a checkpoint keeps beside the tensors.
-
-    Attributes:
-        best_step: the step after which it was scored; -1 before the first evaluation.
-        scores: its validation scores.
-        evaluations_since_best: number of evaluations since then, none of them better.
-        is_constant: it says the same of every validation example.
-    """
-
-    best_step: int = -1
-    scores: dict[str, float] = dataclasses.field(default_factory=dict)
-    evaluations_since_best: int = 0
-    is_constant: bool = False
+    is_constant: bool
 
 
 def finetune(
@@ -128,6 +109,7 @@ def finetune(
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
     settings = settings_for(task, config, examples, pretrained.longest_row)
     require_scorer(task, settings.labels)
+    chosen_by = deciding_score(config.training.choose_by, build_task(settings, pretrained.tokenizer), task)
     inputs = {
         "task": task,
         "train": _examples_hash(examples.train),
@@ -148,7 +130,7 @@ def finetune(
         hints = {"[training] epochs": longer}
         if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
-            write_manifest(output, Manifest(KIND, False, inputs, facts))
+            write_manifest(output, Manifest(KIND, False, inputs, facts | {"chosen_by": chosen_by}))
         if runtime.is_first:
             record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
         runtime.wait()  # for the folder, which the first process makes
@@ -182,6 +164,7 @@ class _Parts:
     module: FineTuning
     sitting: Sitting[Tensors]
     evaluation_steps: frozenset[int]
+    chosen_by: str  # the score that decides which model is the best
     best: Best
 
 
@@ -228,6 +211,7 @@ def _build(
         module,
         Sitting(TrainingRun(module, [optimizer], batches, training, runtime), output),
         frozenset(round(training.steps * (number + 1) / evaluations) for number in range(evaluations)),
+        deciding_score(config.training.choose_by, task, settings.task),
         Best(),
     )
 
@@ -290,6 +274,7 @@ def _run(parts: _Parts) -> FinetuneResult:
         sitting.is_first,
         best.best_step,
         best.scores,
+        best.is_constant,
     )
 
 
@@ -316,26 +301,25 @@ def _evaluate(parts: _Parts) -> None:
     Every process answers, but all go by the scores of the first: rounding can differ between machines, and processes
     that disagree about the best model would end at different steps and wait for each other for ever.
     """
-    module, sitting, best = parts.module, parts.sitting, parts.best
-    step, main = sitting.run.state.step, module.task.main_score
+    module, sitting, chosen_by = parts.module, parts.sitting, parts.chosen_by
+    step, known = sitting.run.state.step, parts.examples.validation
     module.eval()
     with sitting.run.runtime.autocast():
-        answers = module.task.answer(module.model, parts.examples.validation)
+        answers = module.task.answer(module.model, known)
     module.train()
-    own = module.task.score(parts.examples.validation, answers)
-    scores = dict(zip(own, sitting.run.runtime.of_first(list(own.values())), strict=True))
-    is_better = best.best_step < 0 or scores[main] > best.scores[main]
-    if is_better:
-        best.best_step, best.scores, best.evaluations_since_best = step, scores, 0
-        best.is_constant = says_the_same(parts.settings.task, parts.examples.validation, answers)
-    else:
-        best.evaluations_since_best += 1
+    own = module.task.score(known, answers)
+    told = [*own.values(), float(says_the_same(parts.settings.task, known, answers))]
+    *values, is_constant = sitting.run.runtime.of_first(told)
+    scores = dict(zip(own, values, strict=True))
+    is_better = parts.best.offer(step, scores, chosen_by, is_constant=bool(is_constant))
     if not sitting.is_first:
         return
-    say(f"step {step}: validation {main} {scores[main]:.2f}{' (best so far)' if is_better else ''}")
-    sitting.journal.write({"event": "validation", "step": step, **scores})
+    notes = ["best so far"] * is_better + ["one and the same answer to every example"] * bool(is_constant)
+    note = f" ({'; '.join(notes)})" if notes else ""
+    say(f"step {step}: validation {chosen_by} {scores.get(chosen_by, 0.0):.2f}{note}")
+    sitting.journal.write({"event": "validation", "step": step, **scores, "is_best": is_better})
     if is_better:
-        write_predictions(sitting.directory, parts.examples.validation, answers)
+        write_predictions(sitting.directory, known, answers)
         with replaced_directory(sitting.directory / "model") as temporary:
             save_task_model(module.model, parts.settings, parts.pretrained.tokenizer, parts.target_tokenizer, temporary)
 
@@ -356,6 +340,8 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
         "validation_examples": len(parts.examples.validation),
         "best_step": best.best_step,
         "main_score": task.main_score,
+        "chosen_by": parts.chosen_by,
+        "is_constant": best.is_constant,
         "scores": best.scores,
     }
     write_text_durably(sitting.directory / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
@@ -363,28 +349,16 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(sitting.directory)
     if is_finished:
-        score = f"{task.main_score} {best.scores[task.main_score]:.2f} after step {best.best_step}"
+        score = f"{parts.chosen_by} {best.scores.get(parts.chosen_by, 0.0):.2f} after step {best.best_step}"
         say(f"finished in {format_seconds(run.state.seconds)}: validation {score}; report: {report}")
     elif run.is_failed:
         say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
     else:
         say(f"stopped at step {run.state.step} of {run.training.steps}; go on with --resume")
     if best.is_constant:
+        may_be_balanced = parts.settings.labels and not (parts.settings.has_many or parts.settings.class_weights)
+        balance = ", or --training.class-weights balanced" if may_be_balanced else ""
         say(
             "warning: the model says the same of every validation example: it has learned nothing; "
-            "try another seed, a lower learning rate, or more epochs"
+            f"try another seed, a lower learning rate, or more epochs{balance}"
         )
-
-
-def says_the_same(task: TaskName, examples: Sequence[Any], answers: Sequence[Answer]) -> bool:
-    """True where all examples got one and the same answer, though that is not what is true of them."""
-    names = _SAID.get(task)
-    if names is None:
-        return False
-    said = [next(answer[name] for name in names if name in answer) for answer in answers]
-    if task == "regression":
-        true_spread = statistics.pstdev(example.value for example in examples)
-        return bool(statistics.pstdev(said) < CONSTANT_SPREAD * true_spread)
-    if task == "tagging":
-        return len({tag for tags in said for tag in tags}) == 1 < len({tag for one in examples for tag in one.tags})
-    return len({str(one) for one in said}) == 1 < len({frozenset(example.labels) for example in examples})

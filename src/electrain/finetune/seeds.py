@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from electrain.finetune.choosing import rank
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.run import SCORES_NAME, FinetuneResult
 from electrain.foundation.errors import ConfigurationError
@@ -44,6 +45,7 @@ def finetune_seeds(
     runs: list[FinetuneResult] = []
     restarts: list[int] = []
     for number in range(seeds):
+        attempts: list[FinetuneResult] = []
         for attempt in range(MOST_RESTARTS + 1):
             seed = config.training.seed + number + attempt * RESTARTED_SEED_OFFSET
             own = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
@@ -51,12 +53,15 @@ def finetune_seeds(
             result = fine_tune(own, output / f"seed-{seed}")
             if not result.is_finished and not result.is_diverged:
                 return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
+            attempts.append(result)
             if not result.is_diverged:
                 break
             if attempt < MOST_RESTARTS:
                 restarts.append(seed)
                 say(f"seed {seed} diverged; seed {seed + RESTARTED_SEED_OFFSET} replaces it")
-        runs.append(result)
+        # A run that ended early may have kept a good model before.
+        varied = [one for one in attempts if one.scores and not one.is_constant]
+        runs.append(varied[-1] if varied else result)
     return _summary(runs, restarts, output)
 
 
@@ -64,8 +69,9 @@ def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> d
     scored = [run for run in runs if run.scores]
     if not scored:
         raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")
-    main = json.loads((scored[0].directory / SCORES_NAME).read_text("utf-8"))["main_score"]
-    best = max(scored, key=lambda run: run.scores[main])
+    written = json.loads((scored[0].directory / SCORES_NAME).read_text("utf-8"))
+    main, chosen_by = written["main_score"], written["chosen_by"]
+    best = max(scored, key=lambda run: rank(run.scores, chosen_by, is_constant=run.is_constant))
     summary = {
         "output": str(output),
         "finished": True,
@@ -73,6 +79,7 @@ def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> d
         "restarted_seeds": restarts,
         "diverged": sum(run.is_diverged for run in runs),
         "main_score": main,
+        "chosen_by": chosen_by,
         "best": best.directory.name,
         "scores": {
             name: {"median": statistics.median(values), "least": min(values), "greatest": max(values)}

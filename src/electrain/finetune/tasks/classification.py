@@ -78,10 +78,15 @@ class Classification(TextTask):
 
     labels: tuple[str, ...] = ()  # the labels, in the order of the logits
     has_many: bool = False  # True where a text may have several labels or none
+    class_weights: tuple[float, ...] = ()  # of each label in the loss; empty: all weigh 1
 
     @property
     def main_score(self) -> str:
         return "f1_micro" if self.has_many else "accuracy"
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("exact_match", "f1_micro", "f1_macro") if self.has_many else ("accuracy", "f1_macro", "matthews")
 
     def target_of(self, example: TextExample) -> int | list[float] | None:
         """Number of the label; where there may be several, 0.0 or 1.0 for each label; None where unknown."""
@@ -94,7 +99,8 @@ class Classification(TextTask):
         logits, targets = logits_and_targets(model, tensors)
         if self.has_many:
             return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-        return functional.cross_entropy(logits, targets, reduction="sum")
+        weights = logits.new_tensor(self.class_weights) if self.class_weights else None
+        return functional.cross_entropy(logits, targets, weights, reduction="sum")
 
     def answer_of(self, logits: Tensor) -> Answer:
         """{"label", "probability", "probabilities"}, or {"labels", "probabilities"} where there may be several."""

@@ -65,6 +65,7 @@ class QuestionAnswering(Task[QuestionExample]):
     """
 
     main_score = "f1"
+    score_names = ("exact_match", "f1")
     longest_tokens: int = 384
     window_overlap_tokens: int = 128  # number of tokens that a window shares with the next one
     longest_answer_tokens: int = 30  # maximum length of a predicted answer; answers in training may be longer

@@ -21,6 +21,7 @@ class Regression(TextTask):
     """
 
     main_score = "spearman"
+    score_names = ("pearson", "spearman", "mean_squared_error")
 
     def target_of(self, example: TextExample) -> float | None:
         return example.value

@@ -48,6 +48,10 @@ class SequenceToSequence(Task[PairedExample]):
     def main_score(self) -> str:
         return "bleu" if self.name == "translation" else "rougeL"
 
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("bleu", "chrf") if self.name == "translation" else ("rouge1", "rouge2", "rougeL")
+
     def rows(self, examples: Sequence[PairedExample]) -> list[Row]:
         """The source is [CLS] ... [SEP], the target ... and the end token; None if an example has none."""
         targets = plain_ids(self.target_tokenizer, [example.target for example in examples])

@@ -37,6 +37,7 @@ class Tagging(Task[TaggedExample]):
     """
 
     labels: tuple[str, ...] = ()  # the tags, in the order of the logits
+    class_weights: tuple[float, ...] = ()  # of each tag in the loss; empty: all weigh 1
 
     @property
     def has_entities(self) -> bool:
@@ -46,6 +47,13 @@ class Tagging(Task[TaggedExample]):
     @property
     def main_score(self) -> str:
         return "f1" if self.has_entities else "accuracy"
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        if not self.has_entities:
+            return ("accuracy",)
+        types = sorted({tag.partition("-")[2] for tag in self.labels} - {""})
+        return ("accuracy", "precision", "recall", "f1", *(f"f1_{kind}" for kind in types))
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
         """One row for each window; `places` has for each token the word whose tag it predicts, or None."""
@@ -82,7 +90,10 @@ class Tagging(Task[TaggedExample]):
     def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
         """() float32: summed cross-entropy of the words' tags, in nats."""
         logits, targets = logits_and_targets(model, tensors)
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        weights = logits.new_tensor(self.class_weights) if self.class_weights else None
+        return functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), weights, ignore_index=IGNORED, reduction="sum"
+        )
 
     @torch.inference_mode()
     def answer(self, model: PreTrainedModel, examples: Sequence[TaggedExample]) -> list[Answer]:

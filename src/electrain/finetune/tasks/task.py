@@ -57,7 +57,12 @@ class Task(ABC, Generic[E]):
     @property
     @abstractmethod
     def main_score(self) -> str:
-        """The key of `score` by which the best model is chosen; higher is better."""
+        """The key of `score` by which the best model is chosen unless another is asked for; higher is better."""
+
+    @property
+    @abstractmethod
+    def score_names(self) -> tuple[str, ...]:
+        """The keys that `score` may have."""
 
     @abstractmethod
     def rows(self, examples: Sequence[E]) -> list[Row]:

@@ -50,6 +50,7 @@ class TaskSettings:
     longest_answer_tokens: int = 30
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)  # the section [generation]
     label_smoothing: float = 0.0  # of tasks that write, as is the line above
+    class_weights: tuple[float, ...] = ()  # of each label in the training loss; empty: all weigh 1
 
 
 def build_task(
@@ -62,11 +63,11 @@ def build_task(
     """The task with these settings, for a model's tokenizer and, where it writes, that of its decoder."""
     longest, more = settings.longest_tokens, {"with_token_types": with_token_types}
     if settings.task == "classification":
-        return Classification(tokenizer, longest, settings.labels, settings.has_many, **more)
+        return Classification(tokenizer, longest, settings.labels, settings.has_many, settings.class_weights, **more)
     if settings.task == "regression":
         return Regression(tokenizer, longest, **more)
     if settings.task == "tagging":
-        return Tagging(tokenizer, longest, settings.labels, **more)
+        return Tagging(tokenizer, longest, settings.labels, settings.class_weights, **more)
     if settings.task == "question-answering":
         overlap, longest_answer = settings.window_overlap_tokens, settings.longest_answer_tokens
         return QuestionAnswering(tokenizer, longest, overlap, longest_answer, **more)
@@ -115,6 +116,7 @@ def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSett
             content = json.loads(path.read_text("utf-8"))
             content.pop("format_version")
             content["labels"] = tuple(content["labels"])
+            content["class_weights"] = tuple(content.get("class_weights", ()))
             settings = TaskSettings(**content)
             if settings.task not in get_args(TaskName):
                 raise ValueError(f"unknown task {settings.task}")
