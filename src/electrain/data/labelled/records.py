@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.encodings import conversion
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import hub_rows, table_batches
 from electrain.data.text.text_files import csv_rows, filled_lines, open_text, parse_object
@@ -76,7 +77,7 @@ def jsonl_rows(path: Path, broken: Broken) -> Iterator[Record]:
     """One row per line that is not blank."""
     for line, source in filled_lines(path):
         try:
-            yield Record(parse_object(_valid(line, source), source, "text"), source)
+            yield Record(parse_object(_valid(line, source, path), source, "text"), source)
         except DataError as error:
             broken(error)
 
@@ -86,14 +87,14 @@ def delimited_rows(path: Path, broken: Broken) -> Iterator[Record]:
     rows = csv_rows(path, "\t" if uncompressed_suffix(path) == ".tsv" else ",")
     filled = ((number, row) for number, row in rows if len(row) > 1 or "".join(row).strip())
     number, header = next(filled, (1, []))
-    header = [_valid(name, f"{path}:{number}").strip() for name in header]
+    header = [_valid(name, f"{path}:{number}", path).strip() for name in header]
     _require_distinct(header, f"{path}:{number}")
     for number, row in filled:
         source = f"{path}:{number}"
         if len(row) != len(header):
             broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row"))
         elif any(map(has_invalid_bytes, row)):
-            broken(_not_utf8(source))
+            broken(_not_utf8(source, path))
         else:
             yield Record(dict(zip(header, row, strict=True)), source)
 
@@ -149,7 +150,7 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
         text = file.read()
     if has_invalid_bytes(text):
         number = next(number for number, line in enumerate(text.split("\n"), 1) if has_invalid_bytes(line))
-        raise _not_utf8(f"{path}:{number}")
+        raise _not_utf8(f"{path}:{number}", path)
     content: Any = parse_json(text, str(path), way_out="fix the file")
     try:
         articles = content["data"]
@@ -178,7 +179,7 @@ def table_rows(path: Path, broken: Broken) -> Iterator[Record]:
         try:
             rows = batch.to_pylist()
         except UnicodeDecodeError as error:
-            raise _not_utf8(f"{path}: rows from {number}") from error
+            raise DataError(f"{path}: rows from {number}: bytes that are not UTF-8; write the file anew") from error
         for row in rows:
             yield Record(_named(row, names), f"{path}: row {number}")
             number += 1
@@ -238,7 +239,7 @@ class _Form(NamedTuple):
         """The columns of a line. Raises: DataError: no word, or another number of columns than the first row."""
         number, text = line
         source = f"{path}:{number}"
-        columns = self.separator.split(_valid(text, source))
+        columns = self.separator.split(_valid(text, source, path))
         if not columns[0]:
             raise DataError(f"{source}: begins with white space, so that there is no word; fix this line")
         if len(columns) != self.width:
@@ -248,14 +249,14 @@ class _Form(NamedTuple):
         return columns
 
 
-def _valid(text: str, source: str) -> str:
+def _valid(text: str, source: str, path: Path) -> str:
     if has_invalid_bytes(text):
-        raise _not_utf8(source)
+        raise _not_utf8(source, path)
     return text
 
 
-def _not_utf8(source: str) -> DataError:
-    return DataError(f"{source}: bytes that are not UTF-8; convert the file with `iconv -t utf-8`, or fix this line")
+def _not_utf8(source: str, path: Path) -> DataError:
+    return DataError(f"{source}: bytes that are not UTF-8; {conversion(path)}")
 
 
 def _require_distinct(names: list[str], source: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from electrain.data.text.compression import open_stream
+from electrain.data.text.encodings import conversion
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 
@@ -162,6 +163,4 @@ def _refuse_binary(path: Path, probe: bytes) -> None:
     text = probe.decode("utf-8", "surrogateescape")[:-3]  # the probe may end within a character of up to 4 bytes
     odd = len(re.findall("[\x00-\x08\x0e-\x1a\x1c-\x1f\udc80-\udcff]", text))
     if odd > _BINARY_FRACTION * len(text) and odd > 3:
-        raise DataError(
-            f"{path}: not UTF-8 text (binary, or another encoding); convert it with `iconv -t utf-8`, or remove it"
-        )
+        raise DataError(f"{path}: not UTF-8 text (binary, or another encoding); {conversion(path)}, or remove it")

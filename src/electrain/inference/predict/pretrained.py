@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from electrain.data.text.compression import open_stream, uncompressed_suffix
+from electrain.data.text.encodings import conversion
 from electrain.data.text.text_files import parse_object
 from electrain.data.tokenizer.windows import (
     TokenizedText,
@@ -224,19 +225,21 @@ def read_texts(
     elif input_path is None or str(input_path) == STANDARD_INPUT:
         if input_path is None and sys.stdin.isatty():
             raise DataError("no text; give it as an argument, as a file by --input, or through a pipe")
-        yield from _read_lines(sys.stdin.buffer, "standard input", is_jsonl=False)
+        yield from _read_lines(sys.stdin.buffer, None, is_jsonl=False)
     else:
         path = Path(input_path)
         with open_stream(path) as file:
-            yield from _read_lines(file, str(path), is_jsonl=not keeps_json and uncompressed_suffix(path) == ".jsonl")
+            yield from _read_lines(file, path, is_jsonl=not keeps_json and uncompressed_suffix(path) == ".jsonl")
 
 
-def _read_lines(file: IO[bytes], name: str, *, is_jsonl: bool) -> Iterator[str]:
+def _read_lines(file: IO[bytes], path: Path | None, *, is_jsonl: bool) -> Iterator[str]:
+    name = "standard input" if path is None else str(path)
     for number, content in enumerate(file, start=1):
         try:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: not UTF-8 ({error.reason}); convert the file") from error
+            hint = conversion(path) if path else "convert it with `iconv -f ENCODING -t UTF-8`"
+            raise DataError(f"{name}:{number}: not UTF-8 ({error.reason}); {hint}") from error
         if is_jsonl and line.strip():
             text = parse_object(line, f"{name}:{number}", "text").get("text")
             if not isinstance(text, str):
