@@ -56,6 +56,7 @@ def prepare(
     strict: bool = False,
     processes: Whole | None = None,
     chinese_words: bool = False,
+    allow_unknown: bool = False,
 ) -> None:
     """Tokenize a corpus and store it as token shards.
 
@@ -70,6 +71,7 @@ def prepare(
         processes: Number of processes that tokenize. By default, one for each core.
         chinese_words: Also store where Chinese words begin, so that masking can select whole words. Needs rjieba (pip
             install 'electrain[chinese]').
+        allow_unknown: Go on where more than a fifth of the tokens are [UNK], from which a model learns nothing.
     """
     from electrain.data.shards.prepare import prepare as prepare_shards
     from electrain.data.text.corpus import CorpusFormat
@@ -81,5 +83,6 @@ def prepare(
         corpus_format=CorpusFormat(text_column, document_separator, strict),
         processes=processes,
         chinese_words=chinese_words,
+        allow_unknown=allow_unknown,
     )
     print_json({"output": str(output), **{name: fact for name, fact in manifest.facts.items() if name != "files"}})

@@ -131,6 +131,7 @@ def finetune(
     config: str | None = None,
     decoder: str | None = None,
     seeds: Whole | None = None,
+    allow_unknown: bool = False,
     resume: bool = False,
 ) -> None:
     """Fine-tune a pretrained encoder on labelled examples.
@@ -150,6 +151,7 @@ def finetune(
             model. By default, what the configuration says, else fresh.
         seeds: Number of runs with different seeds, each in OUTPUT/seed-N; the median and the spread of the scores are
             reported. By default, one run.
+        allow_unknown: Go on where more than a fifth of the tokens of the training texts are [UNK].
         resume: Continue from the newest intact checkpoint in the output folder.
     """
     from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
@@ -164,6 +166,8 @@ def finetune(
         is_kind = decoder in ("generator", "encoder", "fresh")
         chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
         tables["decoder"] = chosen | tables.get("decoder", {})
+    if allow_unknown:
+        tables["data"] = tables.get("data", {}) | {"allow_unknown": True}
     configuration = load_finetune_configuration(config, tables)
 
     def fine_tune(own: FinetuneConfig, folder: Path) -> FinetuneResult:

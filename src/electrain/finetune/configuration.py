@@ -51,6 +51,8 @@ class ExamplesConfig:
         train_examples: Number of training examples, drawn at random with training.seed; 0 uses all.
         validation_examples: Number of validation examples, the same ones for every seed; 0 uses all.
         skip_broken: Leave invalid rows out and count them, instead of refusing the file.
+        allow_unknown: Go on where more than a fifth of the tokens of the training texts are [UNK]; also set by
+            --allow-unknown.
     """
 
     text_column: str = ""
@@ -63,6 +65,7 @@ class ExamplesConfig:
     train_examples: int = 0
     validation_examples: int = 0
     skip_broken: bool = False
+    allow_unknown: bool = False
 
     def __post_init__(self) -> None:
         for name in ("longest_tokens", "window_overlap_tokens", "train_examples", "validation_examples"):

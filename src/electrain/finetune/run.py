@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
+from electrain.data.tokenizer.unknown import say_unreachable, unknown_share
 from electrain.finetune.batches import training_batches
 from electrain.finetune.choosing import Best, deciding_score, says_the_same
 from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig, resolved
@@ -59,6 +60,7 @@ FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
+_TEXTS = "the training texts"
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
 
@@ -128,6 +130,8 @@ def finetune(
             f"{output / 'model'} in a new run"
         )
         hints = {"[training] epochs": longer}
+        if runtime.is_first:
+            say_unreachable(pretrained.tokenizer, pretrained.source)
         if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
             facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
             write_manifest(output, Manifest(KIND, False, inputs, facts | {"chosen_by": chosen_by}))
@@ -189,7 +193,11 @@ def _build(
         checkpoint_layers(model, has_dropout=config.training.dropout > 0)
     module = FineTuning(model.to(runtime.device), task)
     rows = task.rows(examples.train)
+    unknown = unknown_share((row.input_ids for row in rows), pretrained.tokenizer)
+    if not config.data.allow_unknown:
+        unknown.require_few(_TEXTS)
     if runtime.is_first:
+        unknown.say(_TEXTS)
         _say_what_is_cut(rows, settings, config)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
     training = _training(config, per_epoch)

@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
 # They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can
-# resume with less.
-MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device", "sharding")
+# resume with less. The last one only lets a run begin.
+MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device", "sharding", "allow_unknown")
 
 
 @dataclass(frozen=True)

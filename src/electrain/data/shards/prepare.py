@@ -18,7 +18,8 @@ from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusForma
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
-from electrain.foundation.errors import ConfigurationError, ElectrainError, RunDirectoryError
+from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
+from electrain.foundation.errors import ConfigurationError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import (
     MANIFEST_NAME,
     Manifest,
@@ -34,6 +35,7 @@ _TOKENS_PER_FILE = 1 << 28  # half a gigabyte at two bytes a token: few files, e
 _BATCH_CHARACTERS = 1 << 18  # what a process encodes at once; see benchmarks/preparation.py
 _MANY_LINES = 1000
 _FILES_NAMED = 3
+_WHAT = "the corpus"
 
 
 def prepare(
@@ -44,6 +46,7 @@ def prepare(
     corpus_format: CorpusFormat = DEFAULT_FORMAT,
     processes: int | None = None,
     chinese_words: bool = False,
+    allow_unknown: bool = False,
 ) -> Manifest:
     """Tokenises `sources` into the folder `output`; the result does not depend on the number of processes.
 
@@ -54,6 +57,7 @@ def prepare(
         corpus_format: how documents are found in the files.
         processes: number of tokenising processes; None: one for each core.
         chinese_words: store where words begin, with rjieba's boundaries for Chinese, for whole-word noise.
+        allow_unknown: go on where more than a fifth of the tokens are [UNK].
     Returns: the manifest written.
     Raises: DataError, TokenizerError, RunDirectoryError: one line each.
     """
@@ -62,6 +66,7 @@ def prepare(
         require_segmenter()
         if is_tokenised(sources):
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
+    say_unreachable(loaded, f"prepare: {tokenizer}")
     existed = output.is_dir()
     # The unfinished manifest comes first and the finished one last, so whatever interrupts the preparation, the folder
     # is recognised: `prepare` starts over in it, and no later stage takes it for complete.
@@ -74,10 +79,14 @@ def prepare(
                 hashes = adopt_files(Path(sources[0]), writer, loaded)
             else:
                 corpus = _HashedCorpus(sources, corpus_format, writer.counts)
-                _encode(corpus, writer, plain_backend(loaded).to_str(), processes or available_cores())
+                backend, processes = plain_backend(loaded).to_str(), processes or available_cores()
+                _encode(corpus, writer, backend, processes, allow_unknown=allow_unknown)
                 hashes = corpus.hashes
-        except ElectrainError:
-            if not writer.tokens:  # nothing was prepared: leave nothing that looks like an interrupted preparation
+            if not allow_unknown:
+                writer.unknown_share.require_few(_WHAT)
+        except ElectrainError as error:
+            # Nothing was prepared, or nothing of use: leave nothing that looks like an interrupted preparation.
+            if not writer.tokens or isinstance(error, TokenizerError):
                 _remove_ours(output)
                 (output / MANIFEST_NAME).unlink()
                 if not existed:
@@ -86,7 +95,9 @@ def prepare(
         return _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
 
 
-def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int) -> None:
+def _encode(
+    corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int, *, allow_unknown: bool
+) -> None:
     counts, started = writer.counts, time.monotonic()
     # This process only reads, hashes and writes; cleaning and tokenizing, which take most of the time, run in the pool.
     # Results come back in the order of the batches, so the number of processes does not show in the files.
@@ -98,6 +109,8 @@ def _encode(corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, p
             for encoded, continues in pool.encode(_batches(corpus)):
                 writer.add(encoded, continues)
                 progress.update(counts.documents, _speed(writer, time.monotonic() - started))
+                if writer.tokens >= ENOUGH_TOKENS and not allow_unknown:
+                    writer.unknown_share.require_few(_WHAT)
         say(f"prepare: {counts.documents:,} documents, {_speed(writer, time.monotonic() - started)}")
     finally:
         writer.close()
@@ -196,6 +209,7 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
     np.save(output / COUNTS_NAME, writer.unigram_counts)
     facts = {
         "tokens": writer.tokens,
+        "unknown_tokens": writer.unknown_share.unknown,
         "documents": writer.counts.documents,
         "longest_document_tokens": writer.longest_document_tokens,
         "vocabulary_size": len(writer.unigram_counts),
@@ -206,4 +220,5 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
     manifest = Manifest("shards", True, inputs, facts)
     write_manifest(output, manifest)
     say(f"prepare: {writer.counts.describe()}")
+    writer.unknown_share.say(f"prepare: {_WHAT}")
     return manifest

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from electrain.data.shards.encoding import EncodedBatch
 from electrain.data.text.corpus import CorpusCounts
+from electrain.data.tokenizer.unknown import UnknownShare, unknown_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -108,10 +109,17 @@ class ShardWriter:
         self.tokens = 0
         self.longest_document_tokens = 0
         self._directory, self._tokens_per_file = directory, tokens_per_file
+        self._unknown = unknown_id(tokenizer)
         self._sep = np.array([tokenizer.sep_token_id], self.dtype)
         self._open_tokens = 0  # tokens of the document whose end has not come yet; it may span batches
         self._finished: list[TokenFile] = []
         self._file: TokenFileWriter | None = None
+
+    @property
+    def unknown_share(self) -> UnknownShare:
+        """How much of the text so far became [UNK]."""
+        unknown = 0 if self._unknown is None else int(self.unigram_counts[self._unknown])
+        return UnknownShare(unknown, self.tokens - self.counts.documents)  # the [SEP] of each document is no text
 
     def add(self, encoded: EncodedBatch, continues: Sequence[bool]) -> None:
         """Appends a batch.

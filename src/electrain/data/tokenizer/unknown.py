@@ -1,0 +1,119 @@
+"""What a tokenizer loses: the share of [UNK] in a text, and the vocabulary that no text can reach.
+
+A model learns nothing from [UNK]. A run on text that is nothing else ends "successfully" with a loss of 0.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from tokenizers import Tokenizer, models
+
+from electrain.data.tokenizer.tokenizer import FRAME
+from electrain.foundation.errors import TokenizerError
+from electrain.foundation.progress import say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Shares of [UNK]. A vocabulary that fits its text has less than one in a thousand tokens, because only the rarest
+# characters are left out; at one in a hundred something is wrong, and at one in five nearly every sentence has a hole.
+WORTH_SAYING = 0.001
+MANY = 0.01
+TOO_MANY = 0.2
+# So many tokens tell the share of a corpus, so that one of several days need not be prepared to its end to be refused.
+ENOUGH_TOKENS = 1 << 23
+UNREACHABLE_FRACTION = 0.1
+_RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused1] and special tokens, which no text is meant to reach
+_HELP = (
+    "their characters are not in the vocabulary, or their words have more than 100 characters; train a tokenizer on "
+    "this text, for sequences without spaces with `electrain tokenizer --kind characters`"
+)
+
+
+def unknown_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
+    """The id of [UNK]; None without one, or where it means something else too, such as GPT-2's end of text."""
+    own: int | None = tokenizer.unk_token_id
+    return None if own in {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME} else own
+
+
+class UnknownShare(NamedTuple):
+    """How many of the tokens of a text are [UNK]; special tokens do not count."""
+
+    unknown: int
+    tokens: int
+
+    def require_few(self, what: str) -> None:
+        """Raises: TokenizerError: more than `TOO_MANY` are; `what` was read, such as "the corpus"."""
+        if self.unknown > TOO_MANY * self.tokens:
+            raise TokenizerError(f"{what}: {self._described()}: {_HELP}; to go on all the same, give --allow-unknown")
+
+    def say(self, what: str) -> None:
+        """Says the share on stderr if it is worth saying, and warns if it is large."""
+        if self.unknown > MANY * self.tokens:
+            say(f"{what}: warning: {self._described()}: {_HELP}")
+        elif self.unknown > WORTH_SAYING * self.tokens:
+            say(f"{what}: {self._described()}")
+
+    def _described(self) -> str:
+        return f"{self.unknown / self.tokens:.1%} of the tokens are [UNK], from which a model learns nothing"
+
+
+def unknown_share(rows: Iterable[Sequence[int]], tokenizer: "PreTrainedTokenizerFast") -> UnknownShare:
+    """The share of [UNK] in rows of token ids, which may hold special tokens."""
+    own = unknown_id(tokenizer)
+    frame = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}
+    counts: Counter[int] = Counter()
+    for row in rows:
+        counts.update(row)
+    tokens = counts.total() - sum(counts[token] for token in frame)
+    return UnknownShare(0 if own is None else counts[own], tokens)
+
+
+def unreachable(backend: Tokenizer) -> tuple[dict[str, str], int]:
+    """The entries that a WordPiece tokenizer's own normaliser changes, with what it makes of them; and all that count.
+
+    No text is ever cut into such an entry, however large it is. Entries that a text merely lacks do not count, nor do
+    reserved ones, nor spaces that the normaliser puts around Chinese characters.
+    """
+    model, normalizer = backend.model, backend.normalizer
+    if not isinstance(model, models.WordPiece) or normalizer is None:
+        return {}, 0
+    changed, count = {}, 0
+    vocabulary = backend.get_vocab()
+    for token in sorted(vocabulary, key=vocabulary.__getitem__):
+        text = token.removeprefix("##")
+        if _RESERVED.fullmatch(text) or not text.strip():
+            continue
+        count += 1
+        # Plain lower-case text, most of every vocabulary, stays as it is.
+        if not (text.isascii() and text.islower()):
+            made = "".join(normalizer.normalize_str(text).split())
+            if made != "".join(text.split()):
+                changed[token] = made
+    return changed, count
+
+
+def say_unreachable(tokenizer: "PreTrainedTokenizerFast", what: str) -> None:
+    """Says on stderr if a tenth of the vocabulary or more can never be reached, with an example and the remedy.
+
+    Args: what: the tokenizer, for the message.
+    """
+    backend = tokenizer.backend_tokenizer
+    changed, count = unreachable(backend)
+    if len(changed) < UNREACHABLE_FRACTION * max(count, 1):
+        return
+    whole_words = [token for token in changed if token.isalpha() and len(token) > 2]
+    example = whole_words[0] if whole_words else next(iter(changed))
+    pieces = " ".join(backend.encode(example, add_special_tokens=False).tokens)
+    lowered = sum(made == token.removeprefix("##").lower() for token, made in changed.items())
+    if lowered > len(changed) / 2:
+        why, remedy = "text is lower-cased", '"do_lower_case": false'
+    else:
+        why, remedy = "accents are stripped", '"do_lower_case": true, "strip_accents": false'
+    say(
+        f"{what}: warning: {len(changed):,} of {count:,} entries of the vocabulary are never reached, because {why}: "
+        f'"{example}" becomes "{pieces}"; if that is not meant, give a folder with vocab.txt, without tokenizer.json, '
+        f'and with tokenizer_config.json: {{"tokenizer_class": "BertTokenizer", {remedy}}}'
+    )
