@@ -287,7 +287,7 @@ def test_blimp_counts_pairs_and_ties(tiny_run: Runs, tmp_path: Path, backbone: s
     assert groups["by_set"]["agreement_1"]["accuracy"] == pytest.approx(np.mean(is_right[:2]))
     assert groups["by_phenomenon"]["agreement"]["accuracy"] == pytest.approx(np.mean(is_right[:3]))
     assert groups["by_field"]["syntax"] == groups["by_set"]["islands"]
-    table = blimp_table(result).splitlines()
+    table = blimp_table(result)
     assert [line.split()[0] for line in table] == ["phenomenon", "agreement", "island_effects", "overall"]
     assert f"{100 * np.mean(is_right):.1f} ±" in table[-1]
 

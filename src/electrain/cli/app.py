@@ -1,9 +1,12 @@
 """The command line. Each verb is one stage; results go to stdout as JSON lines, everything else goes to stderr."""
 
 import difflib
-import errno
+import itertools
+import re
+import signal
 import sys
 import typing
+from collections.abc import Sequence
 from typing import Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -20,13 +23,23 @@ from electrain import __version__
 from electrain.cli import asking, preparing, training
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
 from electrain.cli.quick_start import start_sooner
-from electrain.foundation.errors import ElectrainError
+from electrain.foundation.errors import DataError, ElectrainError
+from electrain.foundation.output_folder import is_disk_full
+from electrain.foundation.process import (
+    SIGNAL_OFFSET,
+    end_cleanly_on_signals,
+    fill_closed_streams,
+    require_standard_output,
+    write_utf8,
+)
+from electrain.foundation.progress import say
 
 app = App(
     name="electrain",
     help="Pretrain your own ELECTRA on text in your own language or field, and use it.",
     version=__version__,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # `main` says it
     # Every flag is off by default, so that a negative form is never needed.
     default_parameter=Parameter(negative=()),
 )
@@ -38,39 +51,64 @@ for _verb_with_fields in _WITH_FIELDS:
     app.command(_verb_with_fields, validator=refuse_unknown_options(_verb_with_fields))
 app.command(asking.evaluate, validator=refuse_unread_options(asking.EVALUATE_READERS))
 app.command(asking.predict, validator=refuse_unread_options(asking.PREDICT_READERS))
+_SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of the command line that is not UTF-8
 VERBS = tuple(name for name in app if not name.startswith("-"))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command. A user's mistake prints one line on stderr and exits with code 2, other failures with 1."""
+    """Runs one command.
+
+    A user's mistake prints one line on stderr and exits with code 2, other failures with 1. What a signal stopped exits
+    with 128 and the signal's number.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     verb = f"electrain {given[0]}" if given and given[0] in VERBS else "electrain"
-    if arguments is None and given[:1] == ["predict"]:  # a process of our own, which trains nothing
-        start_sooner()
+    if arguments is None:  # a process of our own
+        fill_closed_streams()
+        end_cleanly_on_signals()
+        write_utf8()
+        if given[:1] == ["predict"]:  # which trains nothing
+            start_sooner()
     try:
+        _require_readable(given)
+        if given[:1] != ["predict"]:  # which may have an --output
+            require_standard_output()
         app(given, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except ElectrainError as error:
         _refuse(f"{verb}: {error}")
     except CycloptsError as error:
         line = _in_one_line(error)
         _refuse(f"{verb}: {line}{' See' if line.endswith('?') else '; see'} {verb} --help")
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
-        sys.stderr.close()
+        sys.stderr = None  # type: ignore[assignment]  # Python would complain once more when it ends
         raise SystemExit(1) from None
-    except OSError as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
-            _refuse(f"{verb}: {error.filename}: {error.strerror}; give another path")
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _refuse(f"{verb}: {where}the disk is full; free some space, then run the command again")
+    except KeyboardInterrupt:
+        say(f"{verb}: interrupted")
+        raise SystemExit(SIGNAL_OFFSET + signal.SIGINT) from None
     except MemoryError as error:
-        remedy = "lower --training.micro-batch-rows, or set --training.gradient-checkpointing true"
+        trains = "lower --training.micro-batch-rows, or set --training.gradient-checkpointing true"
+        remedy = trains if given[:1] in (["pretrain"], ["finetune"], ["demo"]) else "close other programs"
         _refuse(f"{verb}: out of memory ({error}); {remedy}")
+    except Exception as error:
+        where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+        if is_disk_full(error):
+            _refuse(f"{verb}: {where}the disk is full; free some space, then run the command again")
+        if isinstance(error, OSError) and error.errno is not None:
+            _refuse(f"{verb}: {where}{error.strerror}; give another path")
+        raise
+
+
+def _require_readable(given: Sequence[str]) -> None:
+    """Raises DataError at an option that is not UTF-8: manifests and reports, written last, could not hold the name."""
+    for before, word in itertools.pairwise(["", *given]):
+        is_text = given[:1] == ["predict"] and not before.startswith("--") and not word.startswith("--")
+        if _SURROGATE.search(word) and not is_text:
+            raise DataError(f"{word}: is not UTF-8; rename the file or folder")
 
 
 def _refuse(line: str) -> NoReturn:
-    print(line, file=sys.stderr)
+    say(line)
     raise SystemExit(2) from None
 
 

@@ -1,8 +1,7 @@
 """The verbs that use a trained model, `evaluate` and `predict`, and the options that each task reads."""
 
-import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -80,13 +79,15 @@ def evaluate(
         seed: detection: seed of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
     """
-    from electrain.foundation.output_folder import write_text_durably
+    from electrain.foundation.json_output import to_json
+    from electrain.foundation.output_file import require_writable, written_output
     from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
-    from electrain.inference.predict.pretrained import require_writable, write_json_lines
+    from electrain.inference.predict.pretrained import write_json_lines
 
-    require_writable(output)
-    require_writable(predictions)
+    for path in filter(None, (output, predictions)):
+        require_writable(path)
+    answers: Sequence[Mapping[str, object]] = []
     if task == "detection":
         column = text_column or "text"
         result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
@@ -94,18 +95,20 @@ def evaluate(
         if len(data) != 1:
             raise ConfigurationError(f"--data: blimp reads one file or folder, not {len(data)}; give one")
         result = evaluate_blimp(model, data[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
-        say(blimp_table(result))
+        for line in blimp_table(result):
+            say(line)
     else:
         from electrain.inference.evaluate.tasks import evaluate_task
 
         columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
         given = {role: column for role, column in columns.items() if column is not None}
         result, answers = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
-        if predictions is not None:
-            write_json_lines(answers, predictions)
+    print_json(result)  # before the files, which may fail
+    if predictions is not None:
+        write_json_lines(answers, predictions)
     if output is not None:
-        write_text_durably(output, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print_json(result)
+        with written_output(output) as file:
+            file.write(to_json(result, indent=2) + "\n")
 
 
 def predict(
@@ -155,6 +158,7 @@ def predict(
         top_p: generate: sample from the likeliest tokens whose probabilities sum to this value, above 0 and at most 1.
         seed: generate, corrupt: seed of the random draws.
     """
+    from electrain.foundation.output_file import require_writable
     from electrain.inference.predict import tasks as predict_tasks
     from electrain.inference.predict.corrupt import predict_corrupt
     from electrain.inference.predict.generator import predict_generate
@@ -162,7 +166,6 @@ def predict(
         predict_detect,
         predict_fill,
         read_texts,
-        require_writable,
         write_json_lines,
     )
 

@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.json_output import to_json
 
 
 def _number(kind: type[int] | type[float]) -> Callable[[Any, Sequence[Token]], float]:
@@ -40,7 +40,7 @@ WRITING_TASKS = ("summarization", "translation")
 
 def print_json(result: Any) -> None:
     """Prints one line of JSON to standard output."""
-    print(json.dumps(result, ensure_ascii=False), flush=True)
+    print(to_json(result), flush=True)
 
 
 def options_of(verb: Callable[..., None]) -> list[str]:

@@ -59,8 +59,8 @@ def pretrain(
     result = run(configuration, shards, output, resume=resume)
     if result.is_first:
         print_json({"output": str(output), "finished": result.is_finished, **result.metrics})
-    if result.is_failed:
-        raise SystemExit(1)
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
 
 
 def plan(
@@ -170,18 +170,25 @@ def finetune(
         tables["data"] = tables.get("data", {}) | {"allow_unknown": True}
     configuration = load_finetune_configuration(config, tables)
 
+    result: FinetuneResult
+
     def fine_tune(own: FinetuneConfig, folder: Path) -> FinetuneResult:
-        return run(task, own, model, train, validation, folder, resume=resume)
+        nonlocal result
+        result = run(task, own, model, train, validation, folder, resume=resume)
+        return result
 
     if seeds is not None:
-        print_json(finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume))
+        summary = finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume)
+        print_json(summary)
+        if not summary["finished"]:
+            raise SystemExit(result.exit_code)
         return
-    result = fine_tune(configuration, output)
+    fine_tune(configuration, output)
     if result.is_first:
         facts = {"output": str(output), "task": task, "finished": result.is_finished, "best_step": result.best_step}
         print_json({**facts, "scores": result.scores})
-    if not result.is_finished and result.is_diverged:
-        raise SystemExit(1)
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
 
 
 def _require_read(task: str, tables: Tables) -> None:

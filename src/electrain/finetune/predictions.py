@@ -1,7 +1,6 @@
 """`predictions.jsonl`: the best model's answer to each validation example, kept so that a report can show errors."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
 from electrain.finetune.tasks.task import Answer
+from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import write_text_durably
 from electrain.foundation.report_page import Record, json_lines
 
@@ -39,7 +39,7 @@ def write_predictions(output: Path, examples: Sequence[Any], answers: Sequence[A
     """Writes the validation examples and the answers of the model that is kept: one JSON object per line."""
     pairs = zip(examples, answers, strict=True)
     records = [{"example": dataclasses.asdict(example), "answer": answer} for example, answer in pairs]
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    lines = [to_json(record) + "\n" for record in records]
     write_text_durably(output / PREDICTIONS_NAME, "".join(lines))
 
 

@@ -1,7 +1,6 @@
 """Fine-tuning: a pretrained folder and labelled examples in, a run folder with the best model out. Wiring only."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,19 +31,23 @@ from electrain.finetune.tasks.task import Row, Tensors
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
+    GO_ON,
     MANIFEST_NAME,
     Manifest,
     begins,
     emptied_on_error,
     file_hash,
+    one_line_when_full,
     read_manifest,
     replaced_directory,
     text_hash,
     write_manifest,
     write_text_durably,
 )
+from electrain.foundation.process import exit_code
 from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
@@ -77,6 +80,7 @@ class FinetuneResult:
         best_step: the step after which the model that was kept was scored.
         scores: of that model, on the validation examples.
         is_constant: every model that was scored gave all validation examples one answer.
+        stopped_by: number of the signal that stopped it; 0 if none did.
     """
 
     directory: Path
@@ -86,6 +90,12 @@ class FinetuneResult:
     best_step: int
     scores: dict[str, float]
     is_constant: bool
+    stopped_by: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 if it finished, 1 if it diverged before its end, 128 and the signal's number if a signal stopped it."""
+        return exit_code(is_finished=self.is_finished, is_failed=self.is_diverged, stopped_by=self.stopped_by)
 
 
 def finetune(
@@ -119,7 +129,7 @@ def finetune(
         "model": _model_hash(pretrained.source),
     }
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
-    with started_runtime(config.training.precision, recorded) as runtime:
+    with started_runtime(config.training.precision, recorded) as runtime, one_line_when_full(output, GO_ON):
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
             "the processes were given different examples, models or configurations; start each with the same command "
@@ -283,6 +293,7 @@ def _run(parts: _Parts) -> FinetuneResult:
         best.best_step,
         best.scores,
         best.is_constant,
+        run.state.stopped_by,
     )
 
 
@@ -352,7 +363,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
         "is_constant": best.is_constant,
         "scores": best.scores,
     }
-    write_text_durably(sitting.directory / SCORES_NAME, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_text_durably(sitting.directory / SCORES_NAME, to_json(result, indent=2) + "\n")
     facts = {**manifest.facts, "step": run.state.step, "seconds": run.state.seconds, "scores": best.scores}
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(sitting.directory)

@@ -12,6 +12,7 @@ from electrain.finetune.choosing import rank
 from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.run import SCORES_NAME, FinetuneResult
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
 from electrain.foundation.progress import say
 
@@ -90,5 +91,5 @@ def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> d
     if runs[0].is_first:
         with replaced_directory(output / "model") as temporary:
             shutil.copytree(best.directory / "model", temporary, dirs_exist_ok=True)
-        write_text_durably(output / SCORES_NAME, json.dumps(summary, indent=2) + "\n")
+        write_text_durably(output / SCORES_NAME, to_json(summary, indent=2) + "\n")
     return summary

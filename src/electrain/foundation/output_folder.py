@@ -1,19 +1,23 @@
 """Output folders: their manifests, replacing files and folders safely, and beginning or resuming a run in one."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from electrain import __version__
 from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
-from electrain.foundation.errors import ElectrainError, RunDirectoryError
+from electrain.foundation.errors import ElectrainError, RunDirectoryError, first_line
+from electrain.foundation.json_output import to_json
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -35,19 +39,42 @@ class Manifest:
 
 def write_text_durably(path: Path, text: str) -> None:
     """Replaces the content of a file by `text`. A crash leaves either the old content or the new one."""
-    write_bytes_durably(path, text.encode("utf-8"))
+    write_bytes_durably(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes_durably(path: Path, content: bytes) -> None:
     """As `write_text_durably`, for bytes. Raises: OSError: the disk is full; the old file stays."""
-    temporary = path.with_name(f".{path.name}.writing")
-    # A rename is atomic, but without the sync the new name could reach the disk before the content does.
-    with open(temporary, "wb") as file:
+    with replaced_file(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     sync_directory(path.parent)
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yields an empty temporary file, which takes the place of `path` if the block ends without an exception.
+
+    Its name cannot be guessed, and it is opened only if it is new: a link that somebody laid there is never followed.
+    """
+    with open(temporary_beside(path), "xb") as file:
+        try:
+            yield file
+            file.flush()
+            # A rename is atomic, but without the sync the new name could reach the disk before the content does.
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """A hidden name beside `path` that cannot be guessed. What it names must be made new: "x", or `mkdir`."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.writing")
+
+
+def is_temporary(path: Path) -> bool:
+    """True for what an interrupted writer left, of this version or an older one."""
+    return path.name.startswith(".") and path.name.endswith(".writing")
 
 
 def sync_directory(directory: Path) -> None:
@@ -65,33 +92,41 @@ def replaced_directory(directory: Path) -> Iterator[Path]:
 
     At any moment `directory` is complete, new or old, or it is absent. Every file gets the umask's permissions.
     """
-    temporary = directory.with_name(f".{directory.name}.writing")
-    if temporary.exists():
-        shutil.rmtree(temporary)
+    for left in directory.parent.glob(f".{glob.escape(directory.name)}.*writing"):  # by a process that was killed
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = temporary_beside(directory)
     temporary.mkdir(parents=True)
-    # safetensors makes files that only their owner can read, so that the user of a service could not read a model. The
-    # new folder shows what the umask grants. Reading the umask itself means changing it, also for other threads.
-    granted = temporary.stat().st_mode & 0o666
-    yield temporary
-    for path in temporary.rglob("*"):
-        if path.is_file():
-            path.chmod(granted)
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_directory(path)
-    sync_directory(temporary)
-    # A rename cannot replace a folder that is not empty, so the old one is moved aside and removed last.
-    if directory.exists():
-        old = directory.with_name(f".{directory.name}.old")
-        if old.exists():
-            shutil.rmtree(old)
-        os.replace(directory, old)
-        os.replace(temporary, directory)
-        shutil.rmtree(old)
-    else:
-        os.replace(temporary, directory)
+    try:
+        # safetensors makes files that only their owner can read, so that the user of a service could not read a model.
+        # The new folder shows what the umask grants. Reading the umask means changing it, also for other threads.
+        granted = temporary.stat().st_mode & 0o666
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                path.chmod(granted)
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+            else:
+                sync_directory(path)
+        sync_directory(temporary)
+        _take_place(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     sync_directory(directory.parent)
+
+
+def _take_place(temporary: Path, directory: Path) -> None:
+    """Renames a folder to the name of another one, which is removed."""
+    # A rename cannot replace a folder that is not empty, so the old one is moved aside and removed last.
+    if not directory.exists():
+        os.replace(temporary, directory)
+        return
+    old = temporary_beside(directory)
+    os.replace(directory, old)
+    os.replace(temporary, directory)
+    shutil.rmtree(old)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -104,7 +139,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         "inputs": manifest.inputs,
         "facts": manifest.facts,
     }
-    write_text_durably(directory / MANIFEST_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text_durably(directory / MANIFEST_NAME, to_json(content, indent=2) + "\n")
 
 
 def read_manifest(directory: Path, kind: str) -> Manifest:
@@ -192,7 +227,7 @@ def begins(
 def _is_as_written(path: Path, kind: type[Any]) -> bool:
     """True if a run wrote the configuration. Beside one that somebody wrote by hand, other files may be theirs too."""
     if not path.exists():
-        return path.with_name(f".{path.name}.writing").exists()
+        return any(map(is_temporary, path.parent.iterdir())) if path.parent.is_dir() else False
     try:
         return path.read_text("utf-8") == to_toml(build_configuration(kind, read_toml(path), str(path)))
     except (ElectrainError, ValueError):
@@ -212,9 +247,8 @@ def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) 
 
 def _remove_first_files(directory: Path, names: set[str]) -> None:
     """Empties a folder that holds only the files of these names, complete or partly written."""
-    ours = names | {f".{name}.writing" for name in names}
     found = list(directory.iterdir()) if directory.is_dir() else []
-    if any(path.name not in ours for path in found):
+    if any(path.name not in names and not is_temporary(path) for path in found):
         return
     for path in found:
         if path.is_dir():
@@ -235,17 +269,25 @@ def text_hash(text: str) -> str:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# numpy counts what was not written, and libraries in Rust end their message with the system's number.
+_FULL_MESSAGE = re.compile(rf"\d requested and \d+ written|\(os error ({'|'.join(map(str, _FULL))})\)")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True where the disk, the quota or the file size limit was reached, whichever library says so."""
+    return (isinstance(error, OSError) and error.errno in _FULL) or bool(_FULL_MESSAGE.search(str(error)))
+
+
+GO_ON = "give the same command with --resume"
 
 
 @contextmanager
-def one_line_when_full(output: Path) -> Iterator[None]:
+def one_line_when_full(output: Path, remedy: str = "run the same command again") -> Iterator[None]:
     """Raises: RunDirectoryError: the disk, the quota or the file size limit was reached while writing `output`."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in _FULL:
+    except Exception as error:
+        if isinstance(error, ElectrainError) or not is_disk_full(error):
             raise
-        raise RunDirectoryError(
-            f"{output}: cannot be written ({error.strerror}); free some space, or give another folder, and run the "
-            "same command again"
-        ) from error
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise RunDirectoryError(f"{output}: cannot be written ({reason}); free some space, then {remedy}") from error

@@ -1,7 +1,9 @@
 """Messages on stderr while a command runs: single lines, and the progress of long work."""
 
+import re
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -12,11 +14,27 @@ from rich.progress import Progress as Bar
 # The first plain line comes early, to show that the command works.
 SECONDS_BEFORE_FIRST_LINE = 5.0
 SECONDS_BETWEEN_LINES = 30.0
+# Control characters, line and paragraph separators, marks that reverse the direction of writing, lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def say(message: str) -> None:
-    """Prints one line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """Prints one line on stderr. All messages of the package pass here.
+
+    Names of files and columns, labels and ids come from whoever made the data. Their line breaks could forge a second
+    message, and their escape sequences could command the terminal, so they are shown as backslash escapes.
+    """
+    if sys.stderr is None:  # closed; `print` would write to standard output, among the results
+        return
+    with suppress(OSError, ValueError):  # where nobody reads any more, the results still count
+        print(_UNPRINTABLE.sub(_escaped, message), file=sys.stderr, flush=True)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Progress:

@@ -20,14 +20,17 @@ from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
+    GO_ON,
     MANIFEST_NAME,
     Manifest,
     begins,
     emptied_on_error,
     file_hash,
+    one_line_when_full,
     read_manifest,
     write_manifest,
 )
+from electrain.foundation.process import exit_code
 from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import tokenizer_of
@@ -74,6 +77,13 @@ class RunResult:
     is_failed: bool  # True if it stopped by itself, because too many updates were refused
     is_first: bool  # True in the process that prints
     metrics: dict[str, Any]  # the last line of the journal
+    stopped_by: int = 0  # number of the signal that stopped it; 0 if none did
+
+    @property
+    def exit_code(self) -> int:
+        """0 if it finished, 1 if it failed, 128 and the signal's number if a signal stopped it."""
+        is_finished = self.is_finished and not self.is_failed
+        return exit_code(is_finished=is_finished, is_failed=self.is_failed, stopped_by=self.stopped_by)
 
 
 def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, resume: bool = False) -> RunResult:
@@ -84,7 +94,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     Raises: ElectrainError: a mistake that the user can fix.
     """
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
-    with started_runtime(config.training.precision, recorded) as runtime:
+    with started_runtime(config.training.precision, recorded) as runtime, one_line_when_full(output, GO_ON):
         compute_reproducibly(wanted=config.training.deterministic)
         # One process hashes the files, for which the others wait.
         shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
@@ -280,7 +290,9 @@ def _run(parts: _Parts) -> RunResult:
     whole = _whole_objective(parts)
     if sitting.is_first:
         _write_results(parts, whole, is_finished=is_finished)
-    return RunResult(run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line)
+    return RunResult(
+        run.state.step, is_finished, run.is_failed, sitting.is_first, sitting.last_line, run.state.stopped_by
+    )
 
 
 def _announce(parts: _Parts, matrix_rate: float) -> None:

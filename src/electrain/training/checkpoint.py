@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from electrain.foundation.errors import CheckpointError
+from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 from electrain.training.sharding import copy_weights, gathered
@@ -58,10 +59,9 @@ def save_checkpoint(
             save_file(weights, temporary / "model.safetensors")
             save_file(states, temporary / "optimizer.safetensors")
             hashes = {path.name: file_hash(path) for path in sorted(temporary.glob("*.safetensors"))}
-            content = json.dumps({"step": step, "hashes": hashes, "state": state}, indent=2)
+            content = to_json({"step": step, "hashes": hashes, "state": state}, indent=2)
             (temporary / STATE_NAME).write_text(content, "utf-8")
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(directory.with_name(f".{directory.name}.writing"), ignore_errors=True)
         raise CheckpointError(
             f"{directory}: cannot be written ({error}); free some space or correct the permissions, then "
             "continue from the checkpoint before it with --resume"

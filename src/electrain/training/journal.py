@@ -1,9 +1,11 @@
 """Files of JSON lines that a run writes: its metrics and its examples."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from electrain.foundation.json_output import to_json
+from electrain.foundation.output_folder import write_text_durably
 
 
 class Journal:
@@ -24,15 +26,9 @@ class Journal:
                 continue
             if record.get("step", 0) <= step:
                 kept.append(line)
-        temporary = self.path.with_name(f".{self.path.name}.writing")
-        temporary.write_text("".join(line + "\n" for line in kept), "utf-8")
-        os.replace(temporary, self.path)
+        write_text_durably(self.path, "".join(line + "\n" for line in kept))
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line. Numbers that are not finite become null, since JSON has no others."""
-        clean = {
-            key: None if isinstance(value, float) and not abs(value) < float("inf") else value
-            for key, value in record.items()
-        }
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(clean, ensure_ascii=False) + "\n")
+            file.write(to_json(record) + "\n")

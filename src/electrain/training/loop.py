@@ -47,10 +47,11 @@ class RunState:
             finite, so that nothing was updated; refused updates since the last accepted one; accepted ones since the
             loss scale changed or an update was refused.
         loss_scale: () float32; factor of the loss in float16, whose range is small.
+        stopped_by: number of the signal that ended this sitting; 0 if none did. Checkpoints do not hold it.
     """
 
     def __init__(self) -> None:
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.stopped_by = 0, 0.0, 0
         self.counters = torch.zeros(4, dtype=torch.int64)
         self.loss_scale = torch.tensor(FIRST_LOSS_SCALE)
 
@@ -104,7 +105,12 @@ class StepResult(Generic[R]):
 class StopRequest:
     """Set by Ctrl-C or SIGTERM. The loop ends after the current step."""
 
-    is_asked: bool = False
+    signal: int = 0  # the number of the signal; 0 before one came
+
+    @property
+    def is_asked(self) -> bool:
+        """True once a signal came."""
+        return self.signal != 0
 
     @contextmanager
     def listening(self) -> Iterator["StopRequest"]:
@@ -121,7 +127,7 @@ class StopRequest:
     def _ask(self, number: int, frame: object) -> None:
         if self.is_asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.is_asked = True
+        self.signal = number
         say("stopping after this step, with a checkpoint; press Ctrl-C again to stop at once")
 
 
@@ -201,6 +207,8 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
             if run.is_read:
                 synchronize(run.runtime.device)  # so that the time is that of the computation, not of its preparation
             state.seconds += time.perf_counter() - started
+            if result.is_stop_asked:  # perhaps in another process
+                state.stopped_by = stop.signal or signal.SIGTERM
             is_over = after_step(result)
             if is_over or (result.is_last and run.has_steps_left):
                 ahead.cancel()

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from electrain.data.labelled.examples import QuestionExample, TaggedExample, Tex
 from electrain.data.labelled.records import COLUMN_FORMATS
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
 
 Labelled = Sequence[TextExample] | Sequence[TaggedExample]
 OUTSIDE = "O"
@@ -95,11 +95,11 @@ def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = 
         return list(examples)
     is_iob1 = (tag[0] != "B" or _goes_on(before, tag) for one in examples for before, tag in _before(one.tags))
     if all(tag[0] in "BI" for tag in tags) and all(is_iob1):
-        print(f"{examples[0].source}: the tags are IOB1 and are read as BIO", file=sys.stderr)
+        say(f"{examples[0].source}: the tags are IOB1 and are read as BIO")
         return [replace(example, tags=_from_iob1(example.tags)) for example in examples]
     if not skip_broken:
         raise errors[0][1]
-    print(f"left out for broken tags: {len(errors):,} sentences (the first: {errors[0][1]})", file=sys.stderr)
+    say(f"left out for broken tags: {len(errors):,} sentences (the first: {errors[0][1]})")
     dropped = {number for number, _ in errors}
     return [example for number, example in enumerate(examples) if number not in dropped]
 

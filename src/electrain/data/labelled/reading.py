@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from electrain.data.labelled.examples import PairedExample, QuestionExample, Tag
 from electrain.data.labelled.records import Record, RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
 
 # Lone surrogates, which JSON can hold and tokenizers refuse. One for one, so that the places of answers stay right.
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,7 +45,7 @@ class _Counted:
 
     def say(self) -> None:
         if self.count:
-            print(f"left out as broken: {self.count:,} (the first: {self.first})", file=sys.stderr)
+            say(f"left out as broken: {self.count:,} (the first: {self.first})")
 
 
 def read_examples(
@@ -88,7 +88,7 @@ def read_examples(
         kept = [example for example in examples if example.answers or not with_targets]
         if len(kept) < len(examples):
             dropped = f"{len(examples) - len(kept):,} questions without an answer are left out"
-            print(f"{where}: {dropped}", file=sys.stderr)
+            say(f"{where}: {dropped}")
         examples = require_distinct_identifiers(kept, broken)
     broken.say()
     if not examples:

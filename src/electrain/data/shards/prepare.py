@@ -23,6 +23,7 @@ from electrain.foundation.errors import ConfigurationError, ElectrainError, RunD
 from electrain.foundation.output_folder import (
     MANIFEST_NAME,
     Manifest,
+    is_temporary,
     one_line_when_full,
     read_manifest,
     require_empty,
@@ -140,8 +141,8 @@ def begin_output(output: Path) -> None:
             )
         (output / MANIFEST_NAME).unlink()
         say(f"prepare: {output} holds an interrupted preparation; starting over")
-    elif output.is_dir() and [path.name for path in output.iterdir()] == [f".{MANIFEST_NAME}.writing"]:
-        (output / f".{MANIFEST_NAME}.writing").unlink()
+    elif output.is_dir() and all(map(is_temporary, output.iterdir())):
+        _remove_ours(output)
     require_empty(output)
     write_manifest(output, Manifest("shards", False, {}, {}))
 

@@ -1,6 +1,5 @@
 """Training a WordPiece vocabulary on documents."""
 
-import sys
 import tempfile
 import unicodedata
 from collections import Counter
@@ -21,6 +20,7 @@ from electrain.data.tokenizer.tokenizer import (
 )
 from electrain.foundation.errors import TokenizerError
 from electrain.foundation.output_folder import Manifest, one_line_when_full, require_empty, write_manifest
+from electrain.foundation.progress import say
 
 DEFAULT_CHARACTER_COVERAGE = 0.9999
 MAXIMUM_BYTES = 500_000_000  # more text would hardly change a vocabulary, and word counts are kept in memory
@@ -123,10 +123,9 @@ class _AccentSample:
         # Best a word that becomes another word of the corpus, and of those the one whose rarer half is most frequent.
         word = max(changed, key=lambda word: (min(self._words[word], self._words[changed[word]]), self._words[word]))
         other = f', like the word "{changed[word]}" of the corpus' if changed[word] in self._words else ""
-        print(
+        say(
             f"tokenizer: accents are stripped with lower-casing, which changes {fraction:.1%} of the words: "
-            f'"{word}" becomes "{changed[word]}"{other}; --cased keeps accents and capital letters',
-            file=sys.stderr,
+            f'"{word}" becomes "{changed[word]}"{other}; --cased keeps accents and capital letters'
         )
 
 
@@ -144,7 +143,7 @@ def _collect(
         size += len(line.encode())
         text.write(line + "\n")
         if size >= MAXIMUM_BYTES:
-            print(f"tokenizer: only the first {size / 1e6:,.0f} MB of text are used", file=sys.stderr)
+            say(f"tokenizer: only the first {size / 1e6:,.0f} MB of text are used")
             break
     text.flush()
     if accents is not None:

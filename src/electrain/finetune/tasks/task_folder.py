@@ -17,6 +17,7 @@ from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.tagging import Tagging
 from electrain.finetune.tasks.task import AnyTask
 from electrain.foundation.errors import CheckpointError
+from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import is_encoder_decoder, load_encoder_decoder
@@ -101,7 +102,7 @@ def score_settings(task: AnyTask, settings: TaskSettings, examples: list[Any]) -
 def save_task_settings(settings: TaskSettings, directory: Path) -> None:
     """Writes `task.json`."""
     content = {"format_version": 1, **dataclasses.asdict(settings)}
-    write_text_durably(directory / TASK_FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text_durably(directory / TASK_FILE_NAME, to_json(content, indent=2) + "\n")
 
 
 def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSettings:

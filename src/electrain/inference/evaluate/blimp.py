@@ -136,8 +136,8 @@ def _accuracy(is_right: NDArray[np.float64]) -> dict[str, float | int]:
     }
 
 
-def blimp_table(result: Results) -> str:
-    """A text table of the accuracies in per cent: a row for each phenomenon, a column for each scorer."""
+def blimp_table(result: Results) -> list[str]:
+    """The lines of a table of the accuracies in per cent: a row for each phenomenon, a column for each scorer."""
     scorers = result["scorers"]
     phenomena = list(next(iter(scorers.values()))["by_phenomenon"])
     width = max(len(name) for name in [*phenomena, "phenomenon"])
@@ -149,7 +149,7 @@ def blimp_table(result: Results) -> str:
             text = f"{100 * cell['accuracy']:.1f} ± {100 * cell['standard_error']:.1f}"
             cells.append(f"{text:>{len(name)}}")
         lines.append("  ".join([f"{phenomenon:{width}}", f"{cell['pairs']:5}", *cells]))
-    return "\n".join(lines)
+    return lines
 
 
 def read_minimal_pairs(path: Path, limit_pairs_per_set: int | None = None) -> list[MinimalPair]:

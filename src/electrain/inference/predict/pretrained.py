@@ -1,7 +1,6 @@
 """Finds replaced words and fills gaps with a pretrained model; reads the texts and writes the answers of `predict`."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from electrain.data.tokenizer.windows import (
     windows_of,
 )
 from electrain.foundation.errors import CheckpointError, DataError
+from electrain.foundation.json_output import to_json
+from electrain.foundation.output_file import written_output
 from electrain.inference.model import (
     LoadedModel,
     Source,
@@ -223,6 +224,8 @@ def read_texts(
     if texts:
         yield from texts
     elif input_path is None or str(input_path) == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise DataError("standard input is closed; give texts, or a file by --input")
         if input_path is None and sys.stdin.isatty():
             raise DataError("no text; give it as an argument, as a file by --input, or through a pipe")
         yield from _read_lines(sys.stdin.buffer, None, is_jsonl=False)
@@ -248,36 +251,12 @@ def _read_lines(file: IO[bytes], path: Path | None, *, is_jsonl: bool) -> Iterat
         yield line
 
 
-def require_writable(output: Path | None) -> None:
-    """Raises DataError if no file can be written there. Call it before the work whose result the file will hold."""
-    if output is None:
-        return
-    if output.is_dir() or not output.parent.is_dir():
-        reason = "is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        raise DataError(f"{output}: {reason}; give the path of a file in a folder that exists")
-
-
 def write_json_lines(records: Iterable[Mapping[str, object]], output: Path | None = None) -> None:
     """Writes each record as a line of JSON, as soon as it is made, to standard output or into a file.
 
-    The lines go into a temporary file that replaces `output` at the end. So a failure keeps the old file, and `output`
-    may be the file that the records are made from. Raises: DataError: the file cannot be written.
+    A file appears when it is complete; see `written_output`. Raises: DataError: it cannot be written.
     """
-    require_writable(output)
-    partial = None if output is None else output.with_name(f".{output.name}.writing")
-    try:
-        with contextlib.nullcontext(sys.stdout) if partial is None else open(partial, "w", encoding="utf-8") as file:
-            for record in records:
-                line = json.dumps(record, ensure_ascii=False)
-                # UTF-8 has no form for half of a surrogate pair. Its backslash escape is the one that JSON has for it.
-                file.write(line.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
-                file.flush()
-        if partial is not None and output is not None:
-            partial.replace(output)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise DataError(f"{output or 'standard output'}: cannot be written ({error.strerror}); give another") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+    with contextlib.nullcontext(sys.stdout) if output is None else written_output(output) as file:
+        for record in records:
+            file.write(to_json(record) + "\n")
+            file.flush()
