@@ -42,7 +42,7 @@ def main() -> None:
     run.measure_matrix_rate = lambda *_: 1e9  # type: ignore[assignment]
     report.write_report = lambda folder: folder / "report.html"  # type: ignore[assignment]
     arithmetic.measure_speedup = lambda *_: 0.0
-    start, train = distributed.init_process_group, Sitting.train
+    start, end, train = distributed.init_process_group, distributed.destroy_process_group, Sitting.train
     # One group of processes serves all runs, since another cannot meet at the same port.
     distributed.init_process_group = lambda *given: None if distributed.is_initialized() else start(*given)  # type: ignore[assignment]
     distributed.destroy_process_group = lambda *_: None  # type: ignore[assignment]
@@ -50,6 +50,8 @@ def main() -> None:
         Sitting.train = save_again if one.get("saves_again") else train  # type: ignore[assignment]
         config = tiny_configuration(**one["tables"])
         run.pretrain(config, Path(one["shards"]), Path(one["output"]), resume=one.get("resume", False))
+    # A process that leaves while the group lives is aborted in two runs of three, and takes the other one with it.
+    end()
 
 
 if __name__ == "__main__":

@@ -56,8 +56,6 @@ def in_two_processes(folder: Path, *runs: dict[str, Any]) -> None:
         capture_output=True,
         text=True,
     )
-    if "exitcode: -6" in done.stderr and "gloo/transport" in done.stderr:
-        pytest.skip("gloo aborted a process, seen once in several runs: that says nothing about the weights")
     assert done.returncode == 0, done.stderr
 
 
