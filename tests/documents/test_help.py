@@ -202,6 +202,6 @@ def test_every_option_of_a_task_is_in_the_table() -> None:
     for verb, readers in (("evaluate", asking.EVALUATE_READERS), ("predict", asking.PREDICT_READERS)):
         by_all = {
             "evaluate": {"task", "model", "data", "output"},
-            "predict": {"task", "texts", "model", "input", "output"},
+            "predict": {"task", "texts", "model", "input", "output", "text_column"},
         }
         assert set(inspect.signature(function(verb)).parameters) == by_all[verb] | set(readers)

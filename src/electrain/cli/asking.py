@@ -25,6 +25,7 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "limit_pairs_per_set": ("blimp",),
 }
 PREDICT_READERS: dict[str, tuple[str, ...]] = {
+    "pair_column": ("classify", "regress", "answer"),
     "candidates": ("fill",),
     "by": ("fill",),
     "tokens": ("generate",),
@@ -130,6 +131,8 @@ def predict(
     model: str,
     input: Path | None = None,
     output: Path | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
     candidates: Whole = 5,
     by: Literal["generator", "correction"] | None = None,
     tokens: Whole = 40,
@@ -148,9 +151,13 @@ def predict(
         texts: Texts to read. By default, they are the lines of --input or of standard input. A tab separates the two
             texts of a pair, and a question from its context.
         model: Run folder, model folder or hub id.
-        input: File with one text per line, JSON lines, or labelled examples in the formats that `electrain finetune`
-            reads. By default, standard input when no texts are given.
+        input: File with one text per line, JSON lines, a table, or labelled examples in the formats that `electrain
+            finetune` reads. By default, standard input when no texts are given.
         output: File for the answers, one JSON line per text. By default, they are printed.
+        text_column: Column of the text in a table or in JSON lines. By default, the column used in training, or else
+            one with a usual name.
+        pair_column: classify, regress, answer: column of the second text, or of the context. By default, the column
+            used in training.
         candidates: fill: number of words to suggest for each [MASK].
         by: fill: network that fills. By default the generator where the run has one, else the correction head.
         tokens: generate: number of tokens to write.
@@ -158,7 +165,9 @@ def predict(
         top_p: generate: sample from the likeliest tokens whose probabilities sum to this value, above 0 and at most 1.
         seed: generate, corrupt: seed of the random draws.
     """
+    from electrain.data.labelled.columns import Columns
     from electrain.foundation.output_file import require_writable
+    from electrain.inference.predict import inputs
     from electrain.inference.predict import tasks as predict_tasks
     from electrain.inference.predict.corrupt import predict_corrupt
     from electrain.inference.predict.generator import predict_generate
@@ -172,14 +181,16 @@ def predict(
     require_writable(output)
     results: Iterator[Mapping[str, object]]
     if task in predict_tasks.TASK_OF_VERB:
-        if not texts and predict_tasks.holds_examples(input):
-            results = predict_tasks.predict_examples(task, model, [str(input)])
+        columns = Columns(text_column or "", pair_column or "")
+        if not texts and inputs.holds_examples(input, task):
+            results = predict_tasks.predict_examples(task, model, [str(input)], columns)
         else:
+            inputs.require_columns(texts, input, text_column, pair_column)
             lines = read_texts(texts, input, keeps_json=True)
-            results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input))
+            results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input), columns)
         write_json_lines(results, output)
         return
-    given = read_texts(texts, input)
+    given = inputs.texts_of(texts, input, text_column)
     if task == "detect":
         results = predict_detect(model, given)
     elif task == "fill":

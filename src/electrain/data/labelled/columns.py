@@ -13,6 +13,10 @@ from electrain.foundation.errors import DataError
 Role = Literal["text", "pair", "label", "references"]
 
 
+class MissingColumnError(DataError):
+    """A column that was named does not exist."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """The names of the columns with the parts of an example. "" means: guess it, or, once guessed: there is none."""
@@ -68,7 +72,7 @@ def choose_columns(
     Args:
         where: the sources, for messages.
         with_targets: False leaves label and references out ("").
-    Raises: DataError: a named column does not exist, or one cannot be guessed; the message lists the columns.
+    Raises: MissingColumnError: a named column does not exist. DataError: one cannot be guessed. Both list the columns.
     """
     if not with_targets:
         columns = replace(columns, label="", references="")
@@ -108,7 +112,7 @@ class _Chooser:
             if name and name not in self.names:
                 nearest = difflib.get_close_matches(name, self.names, n=1)
                 hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
-                raise DataError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
+                raise MissingColumnError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
 
     def usual(self, names: str) -> list[str]:
         """The columns that have one of these names."""

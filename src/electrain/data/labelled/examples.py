@@ -45,3 +45,14 @@ class PairedExample:
     target: str = ""  # the summary or translation to learn; empty when unknown (prediction)
     references: tuple[str, ...] = ()  # further good outputs, for scoring
     source: str = ""
+
+
+def is_blank(example: TextExample | TaggedExample | QuestionExample | PairedExample) -> bool:
+    """True if the example lacks a text that a model would read, as an empty cell does in prediction."""
+    if isinstance(example, TextExample):
+        return not example.first or example.second == ""
+    if isinstance(example, TaggedExample):
+        return not example.words
+    if isinstance(example, QuestionExample):
+        return not (example.question and example.context.strip())
+    return not example.text

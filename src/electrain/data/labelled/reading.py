@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,14 +32,15 @@ class ReadExamples:
 class _Counted:
     """Takes the error of a broken record: raises it, or counts it."""
 
-    def __init__(self, skip: bool) -> None:
+    def __init__(self, skip: bool, way_out: str) -> None:
         self.skip = skip
+        self.way_out = way_out
         self.count = 0
         self.first = ""
 
     def __call__(self, error: DataError) -> None:
         if not self.skip:
-            raise DataError(f"{error} (skip_broken leaves such rows out)")
+            raise DataError(f"{error}{self.way_out}")
         self.first = self.first or str(error)
         self.count += 1
 
@@ -64,12 +65,13 @@ def read_examples(
     Args:
         sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`, as in `read_records`.
         columns: the columns that the user named; the others are guessed from their names.
-        with_targets: False for prediction: labels need not exist and are not looked at.
+        with_targets: False for prediction: labels need not exist and are not looked at, and texts may be empty
+            (`is_blank`), so that each row has its example.
         skip_broken: leave out rows that cannot be read or used, and count them on stderr, instead of stopping.
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
     where = ", ".join(sources)
-    broken = _Counted(skip_broken)
+    broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if with_targets else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
     records = list(map(_flat, read_records(sources, kind=kinds.get(task, "table"), broken=broken)))
     if not records:
@@ -115,17 +117,17 @@ def _maker(task: TaskName, broken: _Counted) -> Callable[[Record, Columns, bool]
 
 
 def _labelled_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
-    text, pair = _text(record, columns.text, "text"), _text(record, columns.pair, "pair") if columns.pair else None
-    return TextExample(text, pair, _labels(record, columns.label) if with_targets else (), source=record.source)
+    labels = _labels(record, columns.label) if with_targets else ()
+    return TextExample(*_texts(record, columns, with_targets), labels, source=record.source)
 
 
 def _number_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
     value = _number(record, columns.label) if with_targets else None
-    return replace(_labelled_example(record, columns, False), value=value)
+    return TextExample(*_texts(record, columns, with_targets), value=value, source=record.source)
 
 
 def _paired_example(record: Record, columns: Columns, with_targets: bool) -> PairedExample:
-    text = _text(record, columns.text, "text")
+    text = _text(record, columns.text, "text", may_be_empty=not with_targets)
     if not with_targets:
         return PairedExample(text, source=record.source)
     references = record.values.get(columns.references) or []
@@ -138,7 +140,8 @@ def _paired_example(record: Record, columns: Columns, with_targets: bool) -> Pai
 
 
 def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> TaggedExample:
-    words = _strings(record, columns.text, "text")
+    is_blank = not with_targets and record.values.get(columns.text) in (None, [])
+    words = () if is_blank else _strings(record, columns.text, "text")
     tags = _strings(record, columns.label, "label") if with_targets else ()
     example = TaggedExample(words, tags, record.source)
     if with_targets and len(words) != len(tags):
@@ -149,13 +152,18 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     return example
 
 
-def _text(record: Record, column: str, role: Role) -> str:
+def _texts(record: Record, columns: Columns, with_targets: bool) -> tuple[str, str | None]:
+    text = _text(record, columns.text, "text", may_be_empty=not with_targets)
+    return text, _text(record, columns.pair, "pair", may_be_empty=not with_targets) if columns.pair else None
+
+
+def _text(record: Record, column: str, role: Role, *, may_be_empty: bool = False) -> str:
     value = record.values.get(column)
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
         raise DataError(f'{record.source}: "{column}" holds {kind}, not text; fix this row, or set {flag(role)}')
     text = clean_text(value or "")
-    if not text:
+    if not text and not may_be_empty:
         raise DataError(f'{record.source}: no text in "{column}"; fix or remove this row, or set {flag(role)}')
     return text
 
@@ -213,13 +221,14 @@ def _question_example(record: Record, columns: Columns, with_targets: bool, skip
     """
     question, context = record.values.get(columns.text), record.values.get(columns.pair)
     for column, value in ((columns.text, question), (columns.pair, context)):
-        if not isinstance(value, str) or not clean_text(value):
+        is_blank = value is None or (isinstance(value, str) and not clean_text(value))
+        if not isinstance(value, str | None) or (is_blank and with_targets):
             raise DataError(f'{record.source}: no text in "{column}"; fix or remove this question')
-    context = _SURROGATE.sub("\ufffd", str(context))
+    context = _SURROGATE.sub("\ufffd", str(context or ""))
     identifier = record.values.get("id")
     return QuestionExample(
         identifier=record.source if identifier in (None, "") else str(identifier),
-        question=clean_text(str(question)),
+        question=clean_text(str(question or "")),
         context=context,
         answers=_answers(record, columns.label, context, skip_broken) if with_targets else (),
         source=record.source,

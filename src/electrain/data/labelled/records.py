@@ -13,7 +13,7 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.encodings import conversion
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import hub_rows, table_batches
-from electrain.data.text.text_files import csv_rows, filled_lines, open_text, parse_object
+from electrain.data.text.text_files import JSON_LINES, csv_rows, filled_lines, open_text, parse_object
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 RecordKind = Literal["table", "tagging", "question-answering"]
 COLUMN_FORMATS = (".conll", ".txt", ".bio", ".iob")  # a word and its tag on each line, an empty line after a sentence
 FORMATS: dict[RecordKind, tuple[str, ...]] = {
-    "table": (".tsv", ".csv", ".jsonl", ".parquet", ".arrow"),
-    "tagging": (*COLUMN_FORMATS, ".jsonl", ".parquet", ".arrow"),
-    "question-answering": (".json", ".jsonl", ".parquet", ".arrow"),
+    "table": (".tsv", ".csv", *JSON_LINES, ".parquet", ".arrow"),
+    "tagging": (*COLUMN_FORMATS, *JSON_LINES, ".parquet", ".arrow"),
+    "question-answering": (".json", *JSON_LINES, ".parquet", ".arrow"),
 }
 
 
@@ -269,6 +269,6 @@ _READERS: dict[str, Callable[[Path, Broken], Iterator[Record]]] = {
     **dict.fromkeys(COLUMN_FORMATS, conll_sentences),
     **dict.fromkeys((".tsv", ".csv"), delimited_rows),
     **dict.fromkeys((".parquet", ".arrow"), table_rows),
-    ".jsonl": jsonl_rows,
+    **dict.fromkeys(JSON_LINES, jsonl_rows),
     ".json": squad_questions,
 }

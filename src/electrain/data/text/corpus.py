@@ -8,11 +8,11 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.documentation import read_documentation
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_hub, read_table
-from electrain.data.text.text_files import RawText, read_csv, read_jsonl, read_txt
+from electrain.data.text.text_files import JSON_LINES, RawText, read_csv, read_jsonl, read_txt
 from electrain.foundation.errors import DataError
 
 BUILTIN_DOCUMENTATION = "builtin:documentation"
-FORMATS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow")
+FORMATS = (".txt", *JSON_LINES, ".csv", ".tsv", ".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,4 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
             elif suffix in (".csv", ".tsv"):
                 yield from read_csv(path, column, "," if suffix == ".csv" else "\t")
             else:
-                yield from read_jsonl(path, column) if suffix == ".jsonl" else read_table(path, column)
+                yield from read_jsonl(path, column) if suffix in JSON_LINES else read_table(path, column)

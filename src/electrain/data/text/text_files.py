@@ -13,9 +13,10 @@ from electrain.data.text.encodings import conversion
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 
+JSON_LINES = (".jsonl", ".ndjson")  # one JSON object on each line
 PIECE_CHARACTERS = 1 << 16  # a longer text is passed on in pieces; docs/experiments.md has the measurement
 _BLOCK_CHARACTERS = 1 << 20
-_PROBE_BYTES = 1 << 16
+PROBE_BYTES = 1 << 16
 _BINARY_FRACTION = 0.1  # of control and undecodable bytes; UTF-8 text with a few faults has fewer
 _CUT_AFTER = re.compile(r"[\s\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]")
 
@@ -151,15 +152,18 @@ def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
     """
     # Opened twice, because a stream that decompresses cannot be rewound cheaply.
     with open_stream(path) as stream:
-        probe = stream.read(_PROBE_BYTES)
+        probe = stream.read(PROBE_BYTES)
         if not probe:
             raise DataError(f"{path}: is empty; remove it, or give another")
-        _refuse_binary(path, probe)
+        refuse_binary(path, probe)
     with open_stream(path) as stream:
         yield io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
 
 
-def _refuse_binary(path: Path, probe: bytes) -> None:
+def refuse_binary(path: Path, probe: bytes) -> None:
+    """Raises DataError if the first bytes of the file are binary, or text in another encoding."""
+    if probe.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path}: is a spreadsheet, a document or an archive; save it as .csv, .tsv or plain text")
     text = probe.decode("utf-8", "surrogateescape")[:-3]  # the probe may end within a character of up to 4 bytes
     odd = len(re.findall("[\x00-\x08\x0e-\x1a\x1c-\x1f\udc80-\udcff]", text))
     if odd > _BINARY_FRACTION * len(text) and odd > 3:

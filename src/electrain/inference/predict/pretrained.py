@@ -11,7 +11,7 @@ from torch import Tensor
 
 from electrain.data.text.compression import open_stream, uncompressed_suffix
 from electrain.data.text.encodings import conversion
-from electrain.data.text.text_files import parse_object
+from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, parse_object, refuse_binary
 from electrain.data.tokenizer.windows import (
     TokenizedText,
     Window,
@@ -209,14 +209,14 @@ def _all_windows(model: LoadedModel, texts: Sequence[TokenizedText]) -> list[Win
 
 
 def read_texts(
-    texts: Sequence[str], input_path: Path | str | None = None, *, keeps_json: bool = False
+    texts: Sequence[str], input_path: Path | str | None = None, *, field: str = "text", keeps_json: bool = False
 ) -> Iterator[str]:
     """The texts given, or one text per line of a file or of standard input; blank lines are kept.
 
     Args:
-        input_path: a file, which may be compressed; of a .jsonl file the field "text" is read. "-" is standard input,
-            and so is None if no texts are given.
-        keeps_json: yield the lines of a .jsonl file unchanged.
+        input_path: a file, which may be compressed. "-" is standard input, and so is None if no texts are given.
+        field: of JSON lines (.jsonl, .ndjson) this one is read.
+        keeps_json: yield JSON lines unchanged.
     Raises: DataError: texts and a file, or neither; an unreadable file; a line that is not UTF-8 or not such JSON.
     """
     if texts and input_path is not None:
@@ -228,14 +228,19 @@ def read_texts(
             raise DataError("standard input is closed; give texts, or a file by --input")
         if input_path is None and sys.stdin.isatty():
             raise DataError("no text; give it as an argument, as a file by --input, or through a pipe")
-        yield from _read_lines(sys.stdin.buffer, None, is_jsonl=False)
+        yield from _read_lines(sys.stdin.buffer, None)
     else:
         path = Path(input_path)
+        if path.is_file():  # a pipe can be read only once
+            with open_stream(path) as file:
+                refuse_binary(path, file.read(PROBE_BYTES))
+        is_json = not keeps_json and uncompressed_suffix(path) in JSON_LINES
         with open_stream(path) as file:
-            yield from _read_lines(file, path, is_jsonl=not keeps_json and uncompressed_suffix(path) == ".jsonl")
+            yield from _read_lines(file, path, field if is_json else None)
 
 
-def _read_lines(file: IO[bytes], path: Path | None, *, is_jsonl: bool) -> Iterator[str]:
+def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) -> Iterator[str]:
+    """The lines, or a field of each where they are JSON objects."""
     name = "standard input" if path is None else str(path)
     for number, content in enumerate(file, start=1):
         try:
@@ -243,11 +248,13 @@ def _read_lines(file: IO[bytes], path: Path | None, *, is_jsonl: bool) -> Iterat
         except UnicodeDecodeError as error:
             hint = conversion(path) if path else "convert it with `iconv -f ENCODING -t UTF-8`"
             raise DataError(f"{name}:{number}: not UTF-8 ({error.reason}); {hint}") from error
-        if is_jsonl and line.strip():
-            text = parse_object(line, f"{name}:{number}", "text").get("text")
-            if not isinstance(text, str):
-                raise DataError(f'{name}:{number}: has no field "text" with a text; fix or remove this line')
-            line = text
+        if field is not None and line.strip():
+            record = parse_object(line, f"{name}:{number}", field)
+            text = record.get(field)
+            if not isinstance(text, str | None) or field not in record:
+                hint = "fix or remove this line, or choose another field with --text-column"
+                raise DataError(f'{name}:{number}: has no field "{field}" with a text; {hint}')
+            line = text or ""
         yield line
 
 

@@ -10,12 +10,20 @@ from typing import TypedDict
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
-from electrain.data.labelled.columns import Columns
-from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.reading import Example, read_examples
+from electrain.data.labelled.columns import Columns, MissingColumnError
+from electrain.data.labelled.examples import (
+    PairedExample,
+    QuestionExample,
+    TaggedExample,
+    TaskName,
+    TextExample,
+    is_blank,
+)
+from electrain.data.labelled.reading import Example, ReadExamples, read_examples
+from electrain.data.labelled.records import COLUMN_FORMATS
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.text_files import parse_object
+from electrain.data.text.text_files import JSON_LINES, parse_object
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
@@ -36,10 +44,9 @@ TASK_OF_VERB: dict[str, TaskName] = {
     "summarize": "summarization",
     "translate": "translation",
 }
-# Files that hold labelled examples instead of one text per line.
-_TABLES = (".tsv", ".csv", ".parquet", ".arrow", ".conll", ".bio", ".iob", ".json")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|\S")
 _BATCH_TOKENS = 8192
+NO_COLUMNS = Columns()
 
 
 @dataclass(frozen=True)
@@ -67,45 +74,81 @@ class Encoder:
     longest_row: int  # maximum number of tokens, special ones counted
 
 
-def predict_task(verb: str, model: Source, inputs: Iterable[Input]) -> Iterator[Answer]:
+def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
     """For each input, in order, the model's answer.
 
     Args:
         verb: a key of `TASK_OF_VERB`.
         inputs: texts, in which a tab separates the two texts of a pair and a question from its context; or JSON
             objects with the columns of the training examples, or with text and pair, question and context, or words.
-    Yields: what the task's `answer` method returns; {"text": ""} for a blank line.
+        given: the columns of JSON objects that the user named.
+    Yields: what the task's `answer` method returns; {"text": ""} for a blank line or an empty text.
     Raises: DataError: an input lacks what the task reads. CheckpointError: see `load_fine_tuned`.
     """
     task = TASK_OF_VERB[verb]
     tuned = load_fine_tuned(model, (task,))
     for chunk in chunks_of(inputs):
-        is_blank = [isinstance(one.given, str) and not one.given.strip() for one in chunk]
-        examples = [_example(task, one, tuned) for one, blank in zip(chunk, is_blank, strict=True) if not blank]
-        answers = _answers(tuned, examples)
-        for blank in is_blank:
-            yield {"text": ""} if blank else next(answers)
+        yield from _answers(tuned, [_example(task, one, tuned, given) for one in chunk])
 
 
-def predict_examples(verb: str, model: Source, sources: Sequence[str]) -> Iterator[Answer]:
+def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
     """For each example of files of labelled examples, in order, the model's answer; labels are not read.
 
-    If the files lack the columns of the training examples, the columns with the usual names are read.
+    Args: given: the columns that the user named. Without them, those of the training examples are read; only where
+        these do not exist, the columns with the usual names, and stderr says so.
+    Yields: what the task's `answer` method returns; {"text": ""} where a cell that the model reads is empty.
+    Raises: DataError: a file cannot be read; it has one text where the model reads pairs, or two where it reads one.
     """
     task = TASK_OF_VERB[verb]
     tuned = load_fine_tuned(model, (task,))
-    own = Columns(tuned.settings.columns.get("text", ""), tuned.settings.columns.get("pair", ""))
     try:
-        read = read_examples(task, sources, own, with_targets=False)
-    except DataError:
-        if own == Columns():
-            raise
-        read = read_examples(task, sources, Columns(), with_targets=False)
+        read = _read(task, sources, tuned, given)
+    except DataError as error:
+        # `electrain finetune` has the same options under --data.
+        raise DataError(str(error).replace("--data.", "--")) from error
     for examples in chunks_of(read.examples):
         yield from _answers(tuned, examples)
 
 
+def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
+    own, where, are_own = _columns_of(tuned), ", ".join(sources), True
+    try:
+        wanted = Columns(given.text or own.text, given.pair or own.pair)
+        read = read_examples(task, sources, wanted, with_targets=False)
+    except MissingColumnError:
+        if given != NO_COLUMNS:
+            raise
+        read, are_own = read_examples(task, sources, NO_COLUMNS, with_targets=False), False
+    if isinstance(read.examples[0], TextExample) and own != NO_COLUMNS:
+        if own.pair and not read.columns.pair:
+            raise DataError(
+                f"{where}: the model reads pairs ({own.text} and {own.pair}), and only the texts in "
+                f"{read.columns.text} are given; name both with --text-column and --pair-column"
+            )
+        if read.columns.pair and not own.pair:
+            found = f"{read.columns.text} or {read.columns.pair}"
+            raise DataError(f"{where}: the model reads one text; choose {found} with --text-column")
+    # Columns of words and SQuAD's JSON have no names of their own to be surprised by.
+    has_names = any(uncompressed_suffix(Path(source)) not in (*COLUMN_FORMATS, ".json") for source in sources)
+    if has_names and not are_own:
+        trained, found = (" and ".join(filter(None, (one.text, one.pair))) for one in (own, read.columns))
+        say(f"{where}: there is no {trained}, which the model was trained on; {found} is read instead")
+    return read
+
+
+def _columns_of(tuned: FineTuned) -> Columns:
+    """The columns of the texts that the model was trained on; none where its folder does not say."""
+    return Columns(tuned.settings.columns.get("text", ""), tuned.settings.columns.get("pair", ""))
+
+
 def _answers(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
+    """The answers to some examples, {"text": ""} to a blank one."""
+    answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)])
+    for example in examples:
+        yield {"text": ""} if is_blank(example) else next(answers)
+
+
+def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
     """The answers to some examples, after saying on stderr how many texts are too long to be read whole."""
     # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
     if examples and tuned.settings.task not in ("tagging", "question-answering"):
@@ -113,22 +156,20 @@ def _answers(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
     yield from tuned.task.answer(tuned.model, examples) if examples else []
 
 
-def holds_examples(path: Path | None) -> bool:
-    """True for an input file of labelled examples, False for one text or JSON object per line."""
-    return path is not None and uncompressed_suffix(path) in _TABLES
-
-
-def _example(task: TaskName, one: Input, tuned: FineTuned) -> Example:
-    own = tuned.settings.columns
+def _example(task: TaskName, one: Input, tuned: FineTuned, given: Columns) -> Example:
+    own = _columns_of(tuned)
+    if isinstance(one.given, str) and not one.given.strip():
+        return TextExample("", source=one.where)
     if task == "tagging":
-        return TaggedExample(tuple(_words(one, own.get("text") or "words")), source=one.where)
+        return TaggedExample(tuple(_words(one, given.text or own.text or "words")), source=one.where)
+    named = [(given.text or own.text, given.pair or own.pair)]
     if task == "question-answering":
-        question, context = _two(one, [(own.get("text"), own.get("pair")), ("question", "context")], needs_both=True)
+        question, context = _two(one, named if given.text else [*named, ("question", "context")], needs_both=True)
         identifier = None if isinstance(one.given, str) else one.given.get("id")
         return QuestionExample(str(identifier or one.number), clean_text(question), context, source=one.where)
     # A folder that electrain did not write does not say whether the model was trained on pairs.
-    takes_pair, may_take_pair = bool(own.get("pair")), not own
-    first, second = _two(one, [(own.get("text"), own.get("pair")), ("text", "pair")], needs_both=takes_pair)
+    takes_pair, may_take_pair = bool(own.pair), own == NO_COLUMNS
+    first, second = _two(one, named if given.text else [*named, ("text", "pair")], needs_both=takes_pair)
     if task in ("summarization", "translation"):
         return PairedExample(clean_text(first), source=one.where)
     has_pair = takes_pair or (may_take_pair and bool(second))
@@ -139,7 +180,7 @@ def _words(one: Input, column: str) -> list[str]:
     if isinstance(one.given, str):
         return split_words(one.given)
     words = one.given.get(column, one.given.get("words"))
-    if isinstance(words, list) and words:
+    if isinstance(words, list) and (words or "text" not in one.given):
         return [str(word) for word in words]
     text = one.given.get("text")
     if isinstance(text, str):
@@ -147,8 +188,8 @@ def _words(one: Input, column: str) -> list[str]:
     raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
 
 
-def _two(one: Input, names: Sequence[tuple[str | None, str | None]], *, needs_both: bool) -> tuple[str, str]:
-    """The two texts of an input; the second may be empty unless both are needed.
+def _two(one: Input, names: Sequence[tuple[str, str]], *, needs_both: bool) -> tuple[str, str]:
+    """The two texts of an input; the second is empty where only one is needed.
 
     Args: names: pairs of fields. The first pair whose first field the input has is read.
     """
@@ -156,15 +197,16 @@ def _two(one: Input, names: Sequence[tuple[str | None, str | None]], *, needs_bo
     if isinstance(given, str):
         first, tab, second = given.partition("\t")
         if needs_both and not tab:
-            shown = " and ".join(str(name) for name in next(pair for pair in names if pair[0]))
-            raise DataError(f"{one.where} ('{given[:40]}'): needs {shown}; write a tab between them")
+            shown = " and ".join(next(pair for pair in names if pair[0]))
+            raise DataError(f"{one.where} ('{given[:40]}'): the model reads pairs ({shown}); write a tab between them")
         return (first, second) if needs_both else (given, "")
     text_name, pair_name = next((pair for pair in names if pair[0] in given), names[-1])
-    text, pair = given.get(str(text_name)), given.get(str(pair_name))
+    text, pair = given.get(text_name), given.get(pair_name)
     for name, value in ((text_name, text), (pair_name, pair)) if needs_both else ((text_name, text),):
-        if not isinstance(value, str):
-            raise DataError(f'{one.where}: has no field "{name}" with a text; it has {", ".join(given) or "nothing"}')
-    return str(text), pair if isinstance(pair, str) else ""
+        if name not in given or not isinstance(value, str | None):
+            reads = f'the model reads pairs, but there is no field "{name}"' if needs_both else f'has no field "{name}"'
+            raise DataError(f"{one.where}: {reads} with a text; it has {', '.join(given) or 'nothing'}")
+    return str(text or ""), pair if isinstance(pair, str) else ""
 
 
 def split_words(text: str) -> list[str]:
@@ -185,7 +227,7 @@ def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
 
 def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
     """The lines as inputs; those of a .jsonl file are parsed. Raises: DataError: a line is no JSON object."""
-    is_jsonl = path is not None and uncompressed_suffix(path) == ".jsonl"
+    is_jsonl = path is not None and uncompressed_suffix(path) in JSON_LINES
     for number, line in enumerate(lines, start=1):
         where = f"input {number}" if path is None else f"{path}:{number}"
         yield Input(parse_object(line, where, "text") if is_jsonl and line.strip() else line, number, where)

@@ -1,0 +1,112 @@
+"""What `predict` reads from files other than one text per line: tables, JSON lines, sentences in columns of words."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+from electrain.data.labelled.columns import Columns, choose_columns
+from electrain.data.labelled.records import COLUMN_FORMATS, FORMATS, Record, read_records
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.text_files import JSON_LINES, open_text
+from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
+from electrain.inference.predict.pretrained import read_texts
+
+# Rows from which the column of the text is chosen, so that a file larger than memory can be read.
+_LOOKED_AT_ROWS = 1000
+_LOOKED_AT_LINES = 200
+_LEAST_LINES = 3  # fewer lines are too few to call a text file a table of words and tags
+_ENTITY_TAG = re.compile(r"O|[BIESLUM]-\S+")
+_TAG = re.compile(r"[A-Z][A-Z0-9$:_|=+-]*|[^\w\s]+")  # NOUN, VBZ, NN$, and the punctuation that is its own tag
+_COLUMNS = re.compile(r"[ \t]+")
+
+
+def holds_examples(path: Path | None, verb: str = "") -> bool:
+    """True for an input file of labelled examples, False for one text or JSON object per line.
+
+    A text file that looks like CoNLL holds examples of `tag`, which is said on stderr.
+    Raises: DataError: such a file for another verb.
+    """
+    suffix = "" if path is None else uncompressed_suffix(path)
+    if path is not None and suffix == ".txt" and holds_words_and_tags(path):
+        if verb != "tag":
+            raise _words_not_texts(path)
+        say(f"{path}: read as words and tags in columns (CoNLL), of which the words are tagged")
+        return True
+    return suffix in {name for names in FORMATS.values() for name in names} - {".txt", *JSON_LINES}
+
+
+def texts_of(texts: Sequence[str], path: Path | None, column: str | None = None) -> Iterator[str]:
+    """The texts that a pretrained model is asked about: as `read_texts` reads them, or one column of a table.
+
+    Args: column: of a table or of JSON lines; None takes one by its usual names, and "text" in JSON lines.
+    Raises: DataError: see `read_texts`; a file of words and tags, or of JSON that is not lines; no such column.
+    """
+    if texts or path is None or not holds_examples(path):
+        require_columns(texts, path, column)
+        return read_texts(texts, path, field=column or "text")
+    suffix = uncompressed_suffix(path)
+    if suffix == ".json":
+        raise DataError(f"{path}: is JSON, but not one object per line; write such lines into a .jsonl file")
+    if suffix in COLUMN_FORMATS:
+        raise _words_not_texts(path)
+    return _column_of(path, column)
+
+
+def require_columns(texts: Sequence[str], path: Path | None, *columns: str | None) -> None:
+    """Raises DataError if a column is named for input that has none: texts, and files that are no JSON lines."""
+    if any(columns) and (texts or path is None or uncompressed_suffix(path) not in JSON_LINES):
+        raise DataError("--text-column and --pair-column name columns of a table or of JSON lines; give one by --input")
+
+
+def _column_of(path: Path, column: str | None) -> Iterator[str]:
+    """The texts in a column of a table; "" where a cell is empty."""
+    records = read_records([str(path)], kind="table")
+    first = list(islice(records, _LOOKED_AT_ROWS))
+    if not first:
+        raise DataError(f"{path}: no row in it; give a file that holds some")
+    try:
+        found = choose_columns("classification", first, Columns(text=column or ""), str(path), with_targets=False)
+    except DataError as error:
+        # `electrain finetune` has the same options under --data.
+        raise DataError(str(error).replace("--data.", "--")) from error
+    if found.pair:
+        raise DataError(f"{path}: {found.text} or {found.pair} could be the text; choose one with --text-column")
+    if not column and found.text != "text":
+        say(f'{path}: the texts are read from the column "{found.text}"')
+    for record in chain(first, records):
+        yield _cell(record, found.text)
+
+
+def _words_not_texts(path: Path) -> DataError:
+    return DataError(f"{path}: holds words and tags in columns (CoNLL), not texts; give a file of texts, one per line")
+
+
+def _cell(record: Record, column: str) -> str:
+    value = record.values.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        kind = type(value).__name__
+        raise DataError(f'{record.source}: "{column}" holds {kind}, not text; choose another with --text-column')
+    return value
+
+
+def holds_words_and_tags(path: Path) -> bool:
+    """True if a text file looks like CoNLL: on each line as many columns, the last of them a tag.
+
+    Tags of entities are certain; other tags count only where an empty line ends a sentence.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with open_text(path, newline=None) as file:
+        lines = [line.strip() for line in islice(file, _LOOKED_AT_LINES)]
+    rows = [_COLUMNS.split(line) for line in lines if line and not line.startswith(("# ", "-DOCSTART-"))]
+    if len(rows) < _LEAST_LINES or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+        return False
+    tags = [row[-1] for row in rows]
+    if all(map(_ENTITY_TAG.fullmatch, tags)):
+        return True
+    has_sentences = "" in lines[lines.index(next(filter(None, lines))) : -1]
+    return has_sentences and all(map(_TAG.fullmatch, tags)) and not all(row[0].isupper() for row in rows)

@@ -1,0 +1,189 @@
+"""What `predict` reads from tables, JSON lines and columns of words: the right column, each empty cell, or one line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from command_line import command, refuse
+from labelled_files import written
+
+Runs = Callable[..., Path]
+TITLES = "title\ttext\tlabel\n" + "the cat\ta dog sees\tyes\na dog\tthe cats see\tno\n" * 4
+PAIRS = "premise\thypothesis\tlabel\n" + "the cat\ta dog sees\tyes\na dog\tthe cats see\tno\n" * 4
+CONLL = "the O\ncat B-X\n\na O\ndog B-X\n"
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models of three tasks: "title" reads one text of two, "pair" reads pairs, "tag" tags words."""
+    from electrain.cli.app import main
+
+    folder = tmp_path_factory.mktemp("tuned")
+    made = {}
+    for name, task, file, content, column in (
+        ("title", "classification", "title.tsv", TITLES, "title"),
+        ("pair", "classification", "pair.tsv", PAIRS, ""),
+        ("tag", "tagging", "tag.conll", CONLL * 4, ""),
+    ):
+        examples, made[name] = str(written(folder / file, content)), folder / name
+        with pytest.raises(SystemExit) as ended:
+            main(
+                ["finetune", task, "--model", str(tiny_run()), "--train", examples, "--validation", examples]
+                + ["--output", str(made[name]), "--training.epochs", "1", "--training.precision", "float32"]
+                + (["--data.text-column", column] if column else [])
+            )
+        assert not ended.value.code
+    return made
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[list[dict[str, Any]], str]]:
+    """`ask(verb, model, name, content)`: the answers to a file of that name, and stderr."""
+
+    def run(verb: str, model: Path, name: str, content: str | bytes, *more: str) -> tuple[list[dict[str, Any]], str]:
+        path = written(tmp_path / name, content)
+        capsys.readouterr()
+        code, answers, err = command(capsys, "predict", verb, "--model", model, "--input", path, *more)
+        assert code == 0, err
+        return answers, err
+
+    return run
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(verb, model, name, content)`: the one line with which a file of that name is refused."""
+
+    def run(verb: str, model: Path, name: str, content: str | bytes, *more: str) -> str:
+        path = written(tmp_path / name, content)
+        capsys.readouterr()
+        return refuse(["predict", verb, "--model", str(model), "--input", str(path), *more], capsys)
+
+    return run
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def test_an_empty_cell_is_an_empty_text_not_another_column(tuned: dict[str, Path], ask: Callable[..., Any]) -> None:
+    answers, err = ask("classify", tuned["title"], "a.tsv", "title\ttext\nthe cat\tBODY 1\n\tBODY 2\na dog\tBODY 3\n")
+    assert [answer["text"] for answer in answers] == ["the cat", "", "a dog"]
+    assert answers[1] == {"text": ""}
+    assert err == ""
+    answers, _ = ask("classify", tuned["title"], "a.parquet", parquet([{"title": None, "text": "b"}, {"title": "a"}]))
+    assert [answer["text"] for answer in answers] == ["", "a"]
+    answers, _ = ask("classify", tuned["title"], "a.jsonl", '{"title": "", "text": "b"}\n{"title": null}\n')
+    assert answers == [{"text": ""}, {"text": ""}]
+    answers, _ = ask("classify", tuned["pair"], "a.csv", "premise,hypothesis\na cat,\na cat,a dog\n")
+    assert [answer["text"] for answer in answers] == ["", "a cat"]
+    answers, _ = ask("tag", tuned["tag"], "a.jsonl", '{"words": []}\n{"words": ["cat"]}\n')
+    assert answers[0] == {"text": ""}
+
+
+def test_other_columns_are_read_only_where_the_own_ones_are_not_there(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    answers, err = ask("classify", tuned["title"], "a.csv", "sentence,n\nthe cat,1\n")
+    assert [answer["text"] for answer in answers] == ["the cat"]
+    assert "there is no title, which the model was trained on; sentence is read instead" in err
+    assert err.count("\n") == 1
+    answers, err = ask("classify", tuned["title"], "a.csv", "title,text\na,the cat\n", "--text-column", "text")
+    assert [answer["text"] for answer in answers] == ["the cat"]
+    assert err == ""
+    message = refused("classify", tuned["title"], "a.csv", "sentence\nthe cat\n", "--text-column", "sentense")
+    assert 'no column "sentense" for --text-column; did you mean "sentence"?' in message
+    # A row that cannot be read is no reason to read another column.
+    message = refused("classify", tuned["title"], "a.csv", "title,text\na cat,b\nc,d,e\n")
+    assert "a.csv:3: 3 fields" in message
+    assert "skip_broken" not in message
+
+
+def test_a_model_of_pairs_says_so(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused("classify", tuned["pair"], "a.csv", "text\nthe cat\n")
+    assert "the model reads pairs (premise and hypothesis), and only the texts in text are given" in message
+    assert "name both with --text-column and --pair-column" in message
+    message = refused("classify", tuned["pair"], "a.jsonl", '{"text": "the cat"}\n')
+    assert 'the model reads pairs, but there is no field "pair"' in message
+    message = refuse(["predict", "classify", "the cat", "--model", str(tuned["pair"])], capsys)
+    assert "the model reads pairs (premise and hypothesis); write a tab between them" in message
+    message = refused("classify", tuned["title"], "a.csv", "premise,hypothesis\nthe cat,a dog\n")
+    assert "the model reads one text; choose premise or hypothesis with --text-column" in message
+    named = ("--text-column", "one", "--pair-column", "two")
+    for name, content in (("a.csv", "one,two\na cat,a dog\n"), ("a.ndjson", '{"one": "a cat", "two": "a dog"}\n')):
+        answers, _ = ask("classify", tuned["pair"], name, content, *named)
+        assert [(answer["text"], answer["pair"]) for answer in answers] == [("a cat", "a dog")]
+
+
+TABLES = {
+    "a.csv": 'id,text\n1,"the cat, it"\n2,\n',
+    "a.tsv": "id\ttext\n1\tthe cat, it\n2\t\n",
+    "a.parquet": parquet([{"id": 1, "text": "the cat, it"}, {"id": 2, "text": None}]),
+    "a.jsonl": '{"id": 1, "text": "the cat, it"}\n{"id": 2, "text": null}\n',
+    "a.ndjson": '{"id": 1, "text": "the cat, it"}\n{"id": 2, "text": ""}\n',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("verb", ["embed", "detect"])
+def test_pretrained_models_read_the_column_of_a_table(
+    tiny_run: Runs, ask: Callable[..., Any], verb: str, name: str
+) -> None:
+    answers, err = ask(verb, tiny_run(), name, TABLES[name])
+    assert [answer["text"] for answer in answers] == ["the cat, it", ""]
+    assert err == ""
+
+
+def test_a_column_with_another_name_is_said_or_named(
+    tiny_run: Runs, ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    answers, err = ask("fill", tiny_run(), "a.csv", "n,review\n1,the [MASK]\n")
+    assert [answer["text"] for answer in answers] == ["the [MASK]"]
+    assert 'the texts are read from the column "review"' in err
+    for name, content in (("a.csv", "a,text\nthe cat,x\n"), ("a.jsonl", '{"a": "the cat", "text": "x"}\n')):
+        answers, err = ask("embed", tiny_run(), name, content, "--text-column", "a")
+        assert ([answer["text"] for answer in answers], err) == (["the cat"], "")
+    message = refused("embed", tiny_run(), "a.csv", "premise,hypothesis\nthe cat,a dog\n")
+    assert "premise or hypothesis could be the text; choose one with --text-column" in message
+    message = refused("embed", tiny_run(), "a.csv", "x,y\nthe cat,a dog\n")
+    assert "set --text-column" in message
+    message = refused("embed", tiny_run(), "a.parquet", parquet([{"text": 3}]))
+    assert 'row 0: "text" holds int, not text' in message
+    message = refused("embed", tiny_run(), "a.txt", "the cat\n", "--text-column", "a")
+    assert "name columns of a table" in message
+
+
+@pytest.mark.parametrize("verb", ["embed", "detect", "classify"])
+def test_files_that_are_no_texts_are_refused(
+    tiny_run: Runs, tuned: dict[str, Path], refused: Callable[..., str], verb: str
+) -> None:
+    model = tuned["title"] if verb == "classify" else tiny_run()
+    assert ".jsonl" in refused(verb, model, "a.json", json.dumps([{"text": "the cat"}], indent=1))
+    assert "CoNLL" in refused(verb, model, "a.txt", CONLL)
+    assert ".conll" in refused(verb, model, "b.conll", CONLL)
+    assert "is a spreadsheet" in refused(verb, model, "a.xlsx", b"PK\x03\x04\x14\x00\x06\x00")
+    assert "`iconv -f UTF-16LE -t UTF-8" in refused(verb, model, "a.txt", "the cat\na dog\n".encode("utf-16-le"))
+    assert "`iconv -f CP1252 -t UTF-8" in refused(verb, model, "a.csv", "text\nschön\n".encode("cp1252"))
+
+
+def test_a_text_file_of_words_and_tags_is_noticed(tuned: dict[str, Path], ask: Callable[..., Any]) -> None:
+    for content in (CONLL, "The\tDT\nend\tNN\n.\t.\n\nIt\tPRP\nis\tVBZ\n"):
+        answers, err = ask("tag", tuned["tag"], "a.txt", content)
+        assert [len(answer["words"]) for answer in answers] == [
+            content.index("\n\n") and content.split("\n\n")[0].count("\n") + 1,
+            2,
+        ]
+        assert "read as words and tags in columns (CoNLL)" in err
+    for content in ("the cat\na dog\n\nthe dog\n", "THE CAT\nA DOG\n\nTHE DOG\n", "I sing\nyou HEAR\n", "a O\nb O\n"):
+        answers, err = ask("tag", tuned["tag"], "a.txt", content)
+        assert len(answers) == len(content.splitlines())
+        assert err == ""
