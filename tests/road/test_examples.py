@@ -173,7 +173,7 @@ def squad(*answers: Any, **more: Any) -> str:
         (
             "London",
             8,
-            r'"London" should begin at character 8, where "ondon\." stands; it begins at 7: count characters',
+            r'"London" should begin at character 8, where "ondon\." stands; it begins at 7: correct its place',
         ),
         ("Paris", 7, r'"Paris" .* where "Londo" stands; the context does not hold it'),
         ("n", 8, r"it begins at 9"),
@@ -193,16 +193,80 @@ def test_an_answer_must_stand_where_it_says(tmp_path: Path, text: str, start: in
     assert "\n" not in str(caught.value)
 
 
-def test_questions_without_an_answer_are_left_out_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_questions_without_an_answer_are_read(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", squad([{"text": "Ada", "answer_start": 0}], []))
-    assert [example.identifier for example in read(path, "question-answering")] == ["q0"]
-    assert "1 questions without an answer are left out" in capsys.readouterr().err
-    assert len(read(path, "question-answering", with_targets=False)) == 2
-    path = written(tmp_path / "b.json", squad([{"text": "Ada", "answer_start": 0}], is_impossible=True))
-    with pytest.raises(DataError, match="no example in it can be used"):
+    assert [example.answers for example in read(path, "question-answering")] == [(("Ada", 0),), ()]
+    plausible = written(tmp_path / "b.json", squad([{"text": "Ada", "answer_start": 0}], is_impossible=True))
+    assert [example.answers for example in read(plausible, "question-answering")] == [()]
+    row = {"question": "who?", "context": "Ada", "answers": {"text": ["Ada"], "answer_start": [0]}}
+    rows = written(tmp_path / "c.jsonl", jsonl([row, row | {"is_impossible": True}, row | {"is_impossible": False}]))
+    assert [len(example.answers) for example in read(rows, "question-answering")] == [1, 0, 1]
+
+
+def test_a_question_said_to_have_an_answer_must_have_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", squad([{"text": "Ada", "answer_start": 0}], [], is_impossible=False))
+    with pytest.raises(DataError, match=r'a.json: question q1: no answer, though "is_impossible" is false'):
         read(path, "question-answering")
+    assert len(read(path, "question-answering", skip_broken=True)) == 1
+
+
+EMOJI = "Grüße 👩\u200d🚒🔥 aus Köln: Lena und 😀 Lena"
+
+
+def placed_in(text: str, *answers: tuple[str, int]) -> str:
+    qas = [
+        {"id": f"q{number}", "question": "?", "answers": [{"text": answer, "answer_start": start}]}
+        for number, (answer, start) in enumerate(answers)
+    ]
+    return json.dumps({"data": [{"paragraphs": [{"context": text, "qas": qas}]}]})
+
+
+def counted(encoding: str, unit_bytes: int, place: int) -> int:
+    return len(EMOJI[:place].encode(encoding)) // unit_bytes
+
+
+@pytest.mark.parametrize(
+    ("unit", "encoding", "unit_bytes"), [("UTF-16 units", "utf-16-le", 2), ("UTF-8 bytes", "utf-8", 1)]
+)
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_places_in_another_unit_are_found_out_and_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str, encoding: str, unit_bytes: int, form: str
+) -> None:
+    right = [("Grüße", 0), ("Köln", EMOJI.index("Köln")), ("Lena", EMOJI.rindex("Lena"))]
+    own = [(text, counted(encoding, unit_bytes, place)) for text, place in right]
+    path = tmp_path / f"a.{form}"
+    if form == "json":
+        path.write_text(placed_in(EMOJI, *own))
+    else:
+        rows = [
+            {"question": "?", "context": EMOJI, "answers": {"text": [text], "answer_start": [start]}}
+            for text, start in own
+        ]
+        path.write_bytes(jsonl(rows))
+    whole = written(tmp_path / "b.json", placed_in("Ada met Lena", ("Lena", 8)).replace('"q0"', '"other"'))
+    both = read_examples("question-answering", [str(path), str(whole)], Columns()).examples
+    assert [example.answers for example in both] == [*((one,) for one in right), (("Lena", 8),)]
+    [line] = capsys.readouterr().err.splitlines()  # nothing of the second file, whose places are right
+    assert line == f"{path}: the places of its answers count {unit}, not characters; 2 of 3 are converted"
+
+
+def test_a_place_is_wrong_where_the_file_counts_no_unit_throughout(tmp_path: Path) -> None:
+    cologne = EMOJI.index("Köln")
+    in_bytes = counted("utf-8", 1, cologne)
+    path = written(tmp_path / "a.json", placed_in(EMOJI, ("Lena", EMOJI.index("Lena")), ("Köln", in_bytes)))
+    with pytest.raises(DataError, match=f"question q1: .* it begins at {cologne}: count characters, not UTF-8 bytes"):
+        read(path, "question-answering")
+    path = written(tmp_path / "b.json", placed_in(EMOJI, ("Lena", EMOJI.index("Lena")), ("Köln", cologne + 1)))
+    with pytest.raises(DataError, match=f"question q1: .* it begins at {cologne}: correct its place"):
+        read(path, "question-answering")
+
+
+def test_right_places_are_never_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even where they fit another unit too."""
+    text = "😀aXaXaX"  # "aX" begins at 1 and 3 in characters, at 2 and 4 in UTF-16 units
+    path = written(tmp_path / "a.json", placed_in(text, ("aX", 3), ("X", 2)))
+    assert [example.answers for example in read(path, "question-answering")] == [(("aX", 3),), (("X", 2),)]
+    assert not capsys.readouterr().err
 
 
 def test_two_questions_with_one_id(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 
 from electrain.data.labelled import checks
 from electrain.data.labelled.columns import Columns
-from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.examples import QuestionExample, TaskName
 from electrain.data.labelled.reading import read_examples
 from electrain.data.shards.randomness import permuted
 from electrain.finetune.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
 from electrain.finetune.tasks.task_folder import TaskSettings
-from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.progress import say
 
 E = TypeVar("E")
@@ -31,6 +31,7 @@ class Examples:
     labels: tuple[str, ...]  # of all training examples, drawn or not, in the order of the logits; empty without labels
     has_many: bool  # True where a training example, drawn or not, has several labels or none
     columns: Columns  # that were read
+    has_unanswered: bool = False  # True where the context of a training question, drawn or not, has no answer
 
 
 def read_all(
@@ -56,10 +57,34 @@ def read_all(
             checks.require_single_labels(known)
         labels = _ordered(label for example in kept for label in checks.labels_of(example))
         checks.require_known_labels(known, labels)
+    has_unanswered = task == "question-answering" and not all(example.answers for example in kept)
+    if task == "question-answering":
+        known = _questions_to_score(kept, known)
     # Drawn last: a small part of a data set may lack some labels, or have one label each where the whole has several.
     kept = drawn(kept, data.train_examples, seed, "training")
     known = drawn(known, data.validation_examples, 0, "validation")
-    return Examples(kept, known, labels, has_many, read.columns)
+    return Examples(kept, known, labels, has_many, read.columns, has_unanswered)
+
+
+def _questions_to_score(kept: Sequence[QuestionExample], known: list[QuestionExample]) -> list[QuestionExample]:
+    """The validation questions: without those that have no answer if every training question has one.
+
+    Says what becomes of questions without an answer.
+
+    Raises: DataError: no training question has an answer, or no validation question that may have none.
+    """
+    unanswered = sum(not example.answers for example in kept)
+    if not unanswered:
+        return checks.answered(known, "validation", "every training question has one")
+    if unanswered == len(kept):
+        raise DataError(f"{kept[0].source}: no training question has an answer; give some that have")
+    say(f"{unanswered:,} of {len(kept):,} training questions have no answer: the model learns to give none")
+    if all(example.answers for example in known) or not any(example.answers for example in known):
+        say(
+            "the threshold for giving no answer is chosen on the validation questions, which are all of one kind; give "
+            "some with an answer and some without"
+        )
+    return known
 
 
 def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:
@@ -105,6 +130,7 @@ def settings_for(task: TaskName, config: FinetuneConfig, examples: Examples, lon
         window_overlap_tokens=min(config.data.window_overlap_tokens, longest // 3),
         generation=dataclasses.asdict(config.generation) if writes else {},
         label_smoothing=config.training.label_smoothing if writes else 0.0,
+        null_threshold=0.0 if examples.has_unanswered else None,  # until the first validation
         class_weights=_class_weights(task, config, examples),
     )
 

@@ -17,6 +17,7 @@ from electrain.foundation.report_page import Record, json_lines
 PREDICTIONS_NAME = "predictions.jsonl"
 # Longer texts are cut in a report.
 SHOWN_CHARACTERS = 300
+NO_ANSWER = "(no answer)"
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,18 @@ def _tagged(example: Record, answer: Record) -> Judged:
 
 def _answered(example: Record, answer: Record) -> Judged:
     accepted = list(dict.fromkeys(text for text, _ in example["answers"]))
-    by_characters = looks_chinese([example["context"]])
-    scores = answer_scores([accepted], [answer["answer"]], by_characters=by_characters)
+    given = answer["answer"]
+    if accepted and given is not None:
+        scores = answer_scores([accepted], [given], by_characters=looks_chinese([example["context"]]))
+        error = 0.0 if scores["exact_match"] else 1 - scores["f1"] / 100
+    else:
+        error = float(bool(accepted) or given is not None)
     return Judged(
         example["source"],
         _texts(example["question"], example["context"]),
-        " / ".join(accepted),
-        f"{answer['answer']} ({answer['score']:.2f})",
-        0.0 if scores["exact_match"] else 1 - scores["f1"] / 100,
+        " / ".join(accepted) or NO_ANSWER,
+        f"{NO_ANSWER if given is None else given} ({answer['score']:.2f})",
+        error,
     )
 
 

@@ -326,6 +326,7 @@ def _evaluate(parts: _Parts) -> None:
     with sitting.run.runtime.autocast():
         answers = module.task.answer(module.model, known)
     module.train()
+    answers = module.task.calibrated(known, answers)
     own = module.task.score(known, answers)
     told = [*own.values(), float(says_the_same(parts.settings.task, known, answers))]
     *values, is_constant = sitting.run.runtime.of_first(told)
@@ -340,7 +341,15 @@ def _evaluate(parts: _Parts) -> None:
     if is_better:
         write_predictions(sitting.directory, known, answers)
         with replaced_directory(sitting.directory / "model") as temporary:
-            save_task_model(module.model, parts.settings, parts.pretrained.tokenizer, parts.target_tokenizer, temporary)
+            settings = _settings_of_best(parts)
+            save_task_model(module.model, settings, parts.pretrained.tokenizer, parts.target_tokenizer, temporary)
+
+
+def _settings_of_best(parts: _Parts) -> TaskSettings:
+    """The task's settings with what the best model's validation decides."""
+    if parts.settings.null_threshold is None or not parts.best.scores:
+        return parts.settings
+    return dataclasses.replace(parts.settings, null_threshold=parts.best.scores["best_f1_threshold"])
 
 
 def _write_results(parts: _Parts, *, is_finished: bool) -> None:
@@ -348,13 +357,15 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
 
     sitting, run, best, task = parts.sitting, parts.sitting.run, parts.best, parts.module.task
     manifest = read_manifest(sitting.directory, KIND)
+    settings = _settings_of_best(parts)
+    tuned = build_task(settings, parts.pretrained.tokenizer, parts.target_tokenizer)
     result = {
         "task": parts.settings.task,
         "settings": {
             "model": parts.pretrained.source,
             "seed": run.training.seed,
             "precision": str(run.runtime.dtype).removeprefix("torch."),
-            **score_settings(task, parts.settings, parts.examples.validation),
+            **score_settings(tuned, settings, parts.examples.validation),
         },
         "validation_examples": len(parts.examples.validation),
         "best_step": best.best_step,

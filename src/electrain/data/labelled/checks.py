@@ -55,6 +55,21 @@ def require_single_labels(examples: Sequence[TextExample]) -> None:
             )
 
 
+def answered(examples: Sequence[QuestionExample], what: str, why: str) -> list[QuestionExample]:
+    """The questions that have an answer; the others are counted on stderr.
+
+    Args: what: the questions' role, as said. why: why the others cannot be used.
+    Raises: DataError: none has one.
+    """
+    kept = [example for example in examples if example.answers]
+    if not kept:
+        raise DataError(f"{examples[0].source}: no {what} question has an answer; give some that have")
+    if len(kept) < len(examples):
+        left_out = f"{len(examples) - len(kept):,} {what} questions without an answer are left out"
+        say(f"{left_out}, because {why}")
+    return kept
+
+
 def require_distinct_identifiers(
     examples: Sequence[QuestionExample], broken: Callable[[DataError], None]
 ) -> list[QuestionExample]:

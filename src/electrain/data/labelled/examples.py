@@ -33,7 +33,9 @@ class QuestionExample:
     identifier: str  # that no other question in the data has
     question: str
     context: str
-    answers: tuple[tuple[str, int], ...] = ()  # text and index of the first character in the context; empty: unknown
+    # Text and index of the first character in the context. Empty where the context does not answer the question, and in
+    # prediction, where the answers are unknown.
+    answers: tuple[tuple[str, int], ...] = ()
     source: str = ""
 
 

@@ -1,12 +1,12 @@
 """Examples of a task from labelled files: finds the columns, checks every row, names the line of every fault."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from electrain.data.labelled.answers import answers_in_characters, answers_of, without_surrogates
 from electrain.data.labelled.checks import require_distinct_identifiers, word_place
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
@@ -15,9 +15,6 @@ from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
-# Lone surrogates, which JSON can hold and tokenizers refuse. One for one, so that the places of answers stay right.
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN_CHARACTERS = 40
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 
@@ -60,7 +57,7 @@ def read_examples(
     """The examples in `sources`, cleaned and checked, and the columns that they were read from.
 
     Words of sentences and contexts of questions are not cleaned, because tags and answers refer to their places. With
-    targets, questions without an answer are left out and counted on stderr.
+    targets, a question without answers is one that its context does not answer.
 
     Args:
         sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`, as in `read_records`.
@@ -80,6 +77,8 @@ def read_examples(
     # All records are read before the columns are chosen, because the first ones may lack a column.
     columns = choose_columns(task, records, columns, where, with_targets=with_targets)
     make = _maker(task, broken)
+    if task == "question-answering" and with_targets:
+        records = answers_in_characters(records, columns)
     examples: list[Any] = []
     for record in records:
         try:
@@ -87,11 +86,7 @@ def read_examples(
         except DataError as error:
             broken(error)
     if task == "question-answering":
-        kept = [example for example in examples if example.answers or not with_targets]
-        if len(kept) < len(examples):
-            dropped = f"{len(examples) - len(kept):,} questions without an answer are left out"
-            say(f"{where}: {dropped}")
-        examples = require_distinct_identifiers(kept, broken)
+        examples = require_distinct_identifiers(examples, broken)
     broken.say()
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
@@ -214,70 +209,20 @@ def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
 def _question_example(record: Record, columns: Columns, with_targets: bool, skip_broken: bool) -> QuestionExample:
     """The question of a record. Its context is not cleaned, because answers count its characters.
 
-    Args:
-        skip_broken: accept answers at a wrong place if one answer of the question occurs somewhere in the context;
-            scores compare texts, not places.
-    Raises: DataError: question or context is missing, the answers have no known form, or are not in the context.
+    Args: skip_broken: see `answers_of`.
+    Raises: DataError: question or context is missing; otherwise as `answers_of`.
     """
     question, context = record.values.get(columns.text), record.values.get(columns.pair)
     for column, value in ((columns.text, question), (columns.pair, context)):
         is_blank = value is None or (isinstance(value, str) and not clean_text(value))
         if not isinstance(value, str | None) or (is_blank and with_targets):
             raise DataError(f'{record.source}: no text in "{column}"; fix or remove this question')
-    context = _SURROGATE.sub("\ufffd", str(context or ""))
+    context = without_surrogates(str(context or ""))
     identifier = record.values.get("id")
     return QuestionExample(
         identifier=record.source if identifier in (None, "") else str(identifier),
         question=clean_text(str(question or "")),
         context=context,
-        answers=_answers(record, columns.label, context, skip_broken) if with_targets else (),
+        answers=answers_of(record, columns.label, context, skip_broken=skip_broken) if with_targets else (),
         source=record.source,
     )
-
-
-def _answers(record: Record, column: str, context: str, skip_broken: bool) -> tuple[tuple[str, int], ...]:
-    answers = _pairs(record.values.get(column))
-    if answers is None:
-        shape = '[{"text": "...", "answer_start": 0}] or {"text": ["..."], "answer_start": [0]}'
-        raise DataError(f'{record.source}: no answers in "{column}", which must hold {shape}; or set {flag("label")}')
-    # Answers that are off by a few characters are the most common fault of converted data; training on them would teach
-    # the wrong words in silence.
-    kept = [(_SURROGATE.sub("\ufffd", text), start) for text, start in answers]
-    error = next(filter(None, (_misplaced(*answer, context, record.source) for answer in kept)), None)
-    stands = any(text.strip() and text in context for text, _ in kept)
-    if error is not None and not (skip_broken and stands):
-        raise error
-    return tuple(dict.fromkeys(kept))
-
-
-def _pairs(value: object) -> list[tuple[str, int]] | None:
-    """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither."""
-    if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("answer_start"), list):
-        if len(value["text"]) != len(value["answer_start"]):
-            return None
-        pairs = list(zip(value["text"], value["answer_start"], strict=True))
-    elif isinstance(value, list) and all(isinstance(answer, dict) for answer in value):
-        pairs = [(answer.get("text"), answer.get("answer_start")) for answer in value]
-    else:
-        return None
-    is_whole = all(isinstance(text, str) and isinstance(start, int) for text, start in pairs)
-    return pairs if is_whole else None
-
-
-def _misplaced(text: str, start: int, context: str, source: str) -> DataError | None:
-    """The error for an answer that is not at its place in the context; None if it is."""
-    if text.strip() and start >= 0 and context.startswith(text, start):
-        return None
-    places = [match.start() for match in re.finditer(re.escape(text), context)] if text.strip() else []
-    if places:
-        hint = f"it begins at {min(places, key=lambda place: abs(place - start))}: count characters, not bytes"
-    else:
-        hint = "the context does not hold it: copy it character by character"
-    stands = _shown_text(context[start : start + len(text)]) if 0 <= start < len(context) else "nothing"
-    message = f"an answer that is not in its context: {_shown_text(text)} should begin at character {start}"
-    return DataError(f"{source}: {message}, where {stands} stands; {hint}")
-
-
-def _shown_text(text: str) -> str:
-    line = " ".join(text.split())
-    return f'"{line}"' if len(line) <= _SHOWN_CHARACTERS else f'"{line[:_SHOWN_CHARACTERS]}..."'

@@ -166,6 +166,8 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
             values["answers"] = []
         elif "answers" in fields:
             values["answers"] = fields["answers"]
+        if isinstance(fields.get("is_impossible"), bool):
+            values["is_impossible"] = fields["is_impossible"]
         yield Record(values, f"{path}: question {identifier}")
 
 

@@ -16,6 +16,7 @@ from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
+from electrain.finetune.tasks.no_answer import DECIDING_SCORES, Spans, best_threshold, no_answer_scores, spans_of
 from electrain.finetune.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
 from electrain.foundation.errors import ConfigurationError, DataError
 
@@ -46,29 +47,38 @@ class ContextWindow(NamedTuple):
 
 
 class Span(NamedTuple):
-    """An answer: its first and last token in the context, both inclusive, and its probability among all spans."""
+    """An answer: its first and last token in the context, both inclusive, and its weight among all spans."""
 
     first: int
     last: int
-    probability: float
+    score: float  # start logit + end logit
+    log_weight: float  # log of the sum of exp(score) over the windows that hold it
+    log_weights: float  # the same of all spans
+
+    @property
+    def probability(self) -> float:
+        """Its probability among all spans."""
+        return float(np.exp(self.log_weight - self.log_weights))
 
 
 @dataclass(frozen=True)
 class QuestionAnswering(Task[QuestionExample]):
-    """Answers that are a span of the context, as in SQuAD 1.1 and CMRC 2018.
+    """Answers that are a span of the context, as in SQuAD 1.1 and CMRC 2018; or none, as in SQuAD 2.0.
 
     A row is [CLS] question [SEP] window [SEP]. In training, [CLS] is a candidate too: it is the target in windows that
-    do not hold the whole answer.
+    do not hold the whole answer, and so in all windows of a question that the context does not answer.
 
     Raises: ConfigurationError: windows overlap so far that the next one would not advance.
-    Source: Devlin et al. 2018, section 4.2; google-research/electra, finetune/qa/qa_tasks.py.
+    Source: Devlin et al. 2018, sections 4.2 and 4.3; google-research/electra, finetune/qa/qa_tasks.py.
     """
 
     main_score = "f1"
-    score_names = ("exact_match", "f1")
     longest_tokens: int = 384
     window_overlap_tokens: int = 128  # number of tokens that a window shares with the next one
     longest_answer_tokens: int = 30  # maximum length of a predicted answer; answers in training may be longer
+    # A question is left without an answer where the score of [CLS], which is the least of its windows, is above that of
+    # the best span by more than this. None: every question gets an answer.
+    null_threshold: float | None = None
 
     def __post_init__(self) -> None:
         room = self.longest_tokens - self.longest_question_tokens - 3
@@ -83,6 +93,10 @@ class QuestionAnswering(Task[QuestionExample]):
             )
 
     @property
+    def score_names(self) -> tuple[str, ...]:
+        return ("exact_match", "f1") if self.null_threshold is None else DECIDING_SCORES
+
+    @property
     def longest_question_tokens(self) -> int:
         """Maximum length of a question, in tokens: 64, and at most a quarter of a row."""
         return min(LONGEST_QUESTION_TOKENS, self.longest_tokens // 4)
@@ -90,9 +104,10 @@ class QuestionAnswering(Task[QuestionExample]):
     def rows(self, examples: Sequence[QuestionExample]) -> list[Row]:
         """`places` is a `ContextWindow`; `target` is the first and last place of the answer in the row.
 
-        The target is (0, 0), the place of [CLS], if the window does not hold the whole answer, and None if no answer is
-        known. Of several answers the first one that occurs in the context is taken; if it does not occur at the given
-        character (some in CMRC 2018 are off by one), its nearest occurrence is.
+        The target is (0, 0), the place of [CLS], if the window does not hold the whole answer. Without answers it is
+        (0, 0) too, or None where every question has one, so that the answer must be unknown. Of several answers the
+        first one that occurs in the context is taken; if it does not occur at the given character (some in CMRC 2018
+        are off by one), its nearest occurrence is.
 
         Raises: DataError: no answer of an example occurs in its context, or the tokenizer drops all of it.
         """
@@ -103,6 +118,8 @@ class QuestionAnswering(Task[QuestionExample]):
                 first, last = _tokens_of_answer(window.context, examples[row.example])
                 shift, is_inside = window.first - window.start, window.start <= first and last < window.end
                 row = replace(row, target=(first + shift, last + shift) if is_inside else (0, 0))
+            elif self.null_threshold is not None:
+                row = replace(row, target=(0, 0))
             rows.append(row)
         return rows
 
@@ -152,44 +169,77 @@ class QuestionAnswering(Task[QuestionExample]):
         """{"id", "answer", "score", "start", "end"} for each question.
 
         The answer is the context's text from character start to end, exclusive; the score is its probability among all
-        spans of at most `longest_answer_tokens`. A context without tokens gives the answer "" and the score 0.
+        spans of at most `longest_answer_tokens`. A context without tokens gives the answer "" and the score 0. Where
+        there may be no answer, see `_decided`.
         """
 
-        def context_logits(rows: list[Row]) -> Iterator[NDArray[np.float32]]:
-            """For each row (2, tokens of its window) float32: start and end logits of those tokens."""
+        def candidate_logits(rows: list[Row]) -> Iterator[NDArray[np.float32]]:
+            """For each row (2, 1 + tokens of its window) float32: start and end logits of [CLS] and of those tokens."""
             output = _outputs(model, on_device(self.collate(rows).tensors, model.device))
             both = torch.stack([output.start_logits, output.end_logits], 1).float().cpu().numpy()
             for row, logits in zip(rows, both, strict=True):
                 window = row.places
-                yield logits[:, window.first : window.first + window.end - window.start].copy()
+                own = logits[:, window.first : window.first + window.end - window.start]
+                yield np.concatenate([logits[:, :1], own], 1)
 
         windows: list[list[ContextWindow]] = [[] for _ in examples]
         logits: list[list[NDArray[np.float32]]] = [[] for _ in examples]
         rows = self._rows_without_targets(examples)
-        for row, both in results_in_order(rows, self.batch_tokens, context_logits):
+        for row, both in results_in_order(rows, self.batch_tokens, candidate_logits):
             windows[row.example].append(row.places)
             logits[row.example].append(both)
-        spans = [best_span(*parts, self.longest_answer_tokens) for parts in zip(windows, logits, strict=True)]
-        return [
-            {"id": example.identifier} | _answer_of(own[0].context, span)
-            for example, own, span in zip(examples, windows, spans, strict=True)
-        ]
+        answers = []
+        for example, own, parts in zip(examples, windows, logits, strict=True):
+            span = best_span(own, [both[:, 1:] for both in parts], self.longest_answer_tokens)
+            answer: Answer = {"id": example.identifier}
+            if self.null_threshold is None:
+                answer |= _answer_of(own[0].context, span)
+            else:
+                null_score = min(float(both[0, 0]) + float(both[1, 0]) for both in parts)
+                answer |= _decided(_candidate(own[0].context, span, null_score), self.null_threshold)
+            answers.append(answer)
+        return answers
+
+    def calibrated(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> list[Answer]:
+        """The answers, decided by the threshold with the highest F1 on these questions."""
+        if self.null_threshold is None:
+            return list(answers)
+        spans = self._spans(examples, answers)
+        threshold, _ = best_threshold(spans, spans.f1)
+        return [{"id": answer["id"]} | _decided(answer, threshold) for answer in answers]
 
     def score(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> dict[str, float]:
-        """exact_match and f1, in per cent, see `answer_scores`. Raises: DataError: a question's answer is unknown."""
+        """exact_match and f1, in per cent, see `answer_scores`; where there may be no answer, see `no_answer_scores`.
+
+        Raises: DataError: a question's answer is unknown.
+        """
+        if self.null_threshold is not None:
+            return no_answer_scores(self._spans(examples, answers), [one["answer"] is not None for one in answers])
         for example in examples:
             if not example.answers:
                 raise DataError(
                     f"{example.source or example.identifier}: no accepted answer to score against; add one or remove "
                     "the question"
                 )
-        truths = [[text for text, _ in example.answers] for example in examples]
         told = [answer["answer"] for answer in answers]
-        return answer_scores(truths, told, by_characters=_are_chinese(examples))
+        return answer_scores(_truths(examples), told, by_characters=_are_chinese(examples))
+
+    def _spans(self, examples: Sequence[QuestionExample], answers: Sequence[Answer]) -> Spans:
+        spans = [one["best_span"] and one["best_span"]["answer"] for one in answers]
+        differences = [one["null_score_difference"] for one in answers]
+        return spans_of(_truths(examples), spans, differences, by_characters=_are_chinese(examples))
 
     def score_settings(self, examples: Sequence[QuestionExample]) -> dict[str, object]:
-        """The published definition of the scores."""
-        return {"definition": "CMRC 2018" if _are_chinese(examples) else "SQuAD 1.1"}
+        """The published definition of the scores, and the threshold that they depend on."""
+        overlap = "CMRC 2018" if _are_chinese(examples) else "SQuAD 1.1"
+        if self.null_threshold is None:
+            return {"definition": overlap}
+        return {"definition": f"SQuAD 2.0, answers compared as in {overlap}", "null_threshold": self.null_threshold}
+
+
+def _truths(examples: Sequence[QuestionExample]) -> list[list[str]]:
+    """The accepted answers of each question."""
+    return [[text for text, _ in example.answers] for example in examples]
 
 
 def _are_chinese(examples: Sequence[QuestionExample]) -> bool:
@@ -275,8 +325,8 @@ def best_span(windows: Sequence[ContextWindow], logits: Sequence[NDArray[np.floa
         np.logaddexp(mass[own], spans, out=mass[own])
     place = int(best.argmax())
     first, further = divmod(place, longest)
-    probability = float(np.exp(mass.flat[place] - np.logaddexp.reduce(mass, axis=None)))
-    return Span(first, first + further, probability)
+    weights = float(mass.flat[place]), float(np.logaddexp.reduce(mass, axis=None))
+    return Span(first, first + further, float(best.flat[place]), *weights)
 
 
 def _answer_of(context: TokenizedContext, span: Span | None) -> Answer:
@@ -286,3 +336,29 @@ def _answer_of(context: TokenizedContext, span: Span | None) -> Answer:
     text = context.text[start:end]
     start += len(text) - len(text.lstrip())  # some tokenizers count the space before a word as its own
     return {"answer": text.strip(), "score": span.probability, "start": start, "end": start + len(text.strip())}
+
+
+def _candidate(context: TokenizedContext, span: Span | None, null_score: float) -> Answer:
+    """What `_decided` reads: the best span, how far "no answer" is ahead of it, and how probable that is.
+
+    Probabilities are among all spans and "no answer".
+    """
+    if span is None:
+        return {"null_probability": 1.0, "null_score_difference": None, "best_span": None}
+    total = np.logaddexp(span.log_weights, null_score)
+    best = _answer_of(context, span) | {"score": float(np.exp(span.log_weight - total))}
+    ahead = null_score - span.score
+    return {"null_probability": float(np.exp(null_score - total)), "null_score_difference": ahead, "best_span": best}
+
+
+def _decided(candidate: Answer, threshold: float) -> Answer:
+    """{"answer", "score", "start", "end"} of the best span, or None, the probability of no answer, None and None.
+
+    Further {"null_score_difference"}, that of the start logit + end logit of [CLS] and of the best span, by which this
+    is decided; {"null_probability"}; and {"best_span"}, which also a question without an answer has. A context without
+    tokens has neither a span nor a difference.
+    """
+    best, ahead, chance = (candidate[name] for name in ("best_span", "null_score_difference", "null_probability"))
+    none = {"answer": None, "score": chance, "start": None, "end": None}
+    given = none if best is None or ahead > threshold else best
+    return {**given, "null_score_difference": ahead, "null_probability": chance, "best_span": best}

@@ -84,6 +84,11 @@ class Task(ABC, Generic[E]):
     def score(self, examples: Sequence[E], answers: Sequence[Answer]) -> dict[str, float]:
         """The task's scores by name, in the units in which they are usually published."""
 
+    def calibrated(self, examples: Sequence[E], answers: Sequence[Answer]) -> list[Answer]:
+        """The answers as a model gives them whose last decision, if it has one, is set by the truth of the examples."""
+        del examples
+        return list(answers)
+
     def score_settings(self, examples: Sequence[E]) -> dict[str, object]:
         """Settings that the scores depend on besides examples and answers, ready for JSON."""
         del examples

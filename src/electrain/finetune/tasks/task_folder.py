@@ -51,6 +51,7 @@ class TaskSettings:
     longest_answer_tokens: int = 30
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)  # the section [generation]
     label_smoothing: float = 0.0  # of tasks that write, as is the line above
+    null_threshold: float | None = None  # a number where questions may have no answer
     class_weights: tuple[float, ...] = ()  # of each label in the training loss; empty: all weigh 1
 
 
@@ -71,7 +72,7 @@ def build_task(
         return Tagging(tokenizer, longest, settings.labels, settings.class_weights, **more)
     if settings.task == "question-answering":
         overlap, longest_answer = settings.window_overlap_tokens, settings.longest_answer_tokens
-        return QuestionAnswering(tokenizer, longest, overlap, longest_answer, **more)
+        return QuestionAnswering(tokenizer, longest, overlap, longest_answer, settings.null_threshold, **more)
     writing = dict(settings.generation)
     return SequenceToSequence(
         tokenizer,

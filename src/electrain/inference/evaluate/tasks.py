@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from electrain.data.labelled.checks import require_known_labels, require_single_labels, require_valid_bio
+from electrain.data.labelled.checks import answered, require_known_labels, require_single_labels, require_valid_bio
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Example, read_examples
@@ -69,6 +69,8 @@ def _examples(
     # With skip_broken, sentences with invalid BIO tags stay: the scorer reads them as published scores do.
     if task == "tagging" and not skip_broken:
         examples = require_valid_bio(examples)
+    if task == "question-answering" and tuned.settings.null_threshold is None:
+        examples = answered(examples, "evaluation", "the model gives an answer to every question")
     if task == "classification" and not tuned.settings.has_many:
         require_single_labels(examples)
     if tuned.settings.labels:
