@@ -18,6 +18,7 @@ from electrain.pretrain.objectives import replaced_token_detection
 from electrain.pretrain.run import RunResult, pretrain
 from electrain.training import checkpoint
 from electrain.training.checkpoint import find_checkpoint
+from electrain.training.journal import Journal
 from tiny_pretraining import tiny_configuration
 
 pytestmark = pytest.mark.usefixtures("quick_pretraining")
@@ -46,6 +47,20 @@ def spoil(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
+def rewrite(folder: Path, **changed: Any) -> None:
+    """Changes keys of `state.json`, and of the run's state in it, without its own hash, which older versions lack."""
+    content: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    content.pop("sha256")
+    run = {name: changed.pop(name) for name in [*changed] if name in content["state"]["run"] and name != "step"}
+    content["state"]["run"].update(run)
+    (folder / "state.json").write_text(json.dumps(content | changed))
+
+
+def other(folder: Path) -> Path:
+    """The other one of the two checkpoints."""
+    return folder.with_name("step-5" if folder.name == "step-10" else "step-10")
+
+
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "one bit of the weights": lambda folder: spoil(folder / "model.safetensors"),
     "one bit of the optimizer": lambda folder: spoil(folder / "optimizer.safetensors"),
@@ -56,6 +71,15 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "state without hashes": lambda folder: (folder / "state.json").write_text('{"step": 10}'),
     "state is a list": lambda folder: (folder / "state.json").write_text("[]"),
     "hashes are null": lambda folder: (folder / "state.json").write_text('{"step": 10, "hashes": null}'),
+    "another step": lambda folder: rewrite(folder, step=9),
+    "no hash": lambda folder: rewrite(folder, hashes={}),
+    "hash of one file": lambda folder: rewrite(folder, hashes={"model.safetensors": "0"}),
+    "state of another type": lambda folder: rewrite(folder, state=[1]),
+    "one digit of the state": lambda folder: (folder / "state.json").write_text(
+        (folder / "state.json").read_text().replace('"seconds": ', '"seconds": 1')
+    ),
+    "the state of another step": lambda folder: shutil.copy(other(folder) / "state.json", folder / "state.json"),
+    "nested a hundred thousand times": lambda folder: (folder / "state.json").write_text("[" * 100_000),
     "state is not text": lambda folder: (folder / "state.json").write_bytes(b"\xff\xfe\x00"),
 }
 
@@ -246,3 +270,34 @@ def test_a_folder_of_something_else_is_not_resumed(tiny_shards: Path, tmp_path: 
     with pytest.raises(RunDirectoryError, match="not empty"):
         run(tiny_shards, tmp_path / "run", resume=True)
     assert (tmp_path / "run/thesis.tex").read_text() == "precious"
+
+
+def test_a_checkpoint_without_a_hash_of_its_own_is_read(finished: Path) -> None:
+    """As an older version wrote it."""
+    rewrite(finished / "checkpoints/step-10")
+    found = find_checkpoint(finished / "checkpoints", lambda line: pytest.fail(line))
+    assert found is not None
+    assert found.step == 10
+
+
+def test_a_state_that_cannot_be_restored_is_one_line(finished: Path, tiny_shards: Path) -> None:
+    rewrite(finished / "checkpoints/step-10", seconds="long")
+    with pytest.raises(
+        CheckpointError, match=r"step-10/state.json: damaged \(.*'long'.*; remove .*step-10, then resume"
+    ):
+        run(tiny_shards, finished, resume=True)
+
+
+def test_a_journal_that_ends_inside_a_character_is_cut_back(tmp_path: Path) -> None:
+    """A full disk ends it anywhere. A line break that only text counts as one stays in its line."""
+    journal = Journal(tmp_path / "examples.jsonl")
+    for step in (1, 2):
+        journal.write({"step": step, "tokens": ["für", "a\u2028b"]})
+    whole = journal.path.read_bytes()
+    third = json.dumps({"step": 3, "tokens": ["für"]}, ensure_ascii=False).encode()
+    for more in (third[:-4], b"[1]\n", b'{"step": "3"}\n', b"[" * 100_000, b"\xff\n"):
+        journal.path.write_bytes(whole + more)
+        journal.cut_back(5)
+        assert journal.path.read_bytes() == whole
+    journal.cut_back(1)
+    assert [json.loads(line)["step"] for line in journal.path.read_text().split("\n") if line] == [1]

@@ -273,10 +273,7 @@ def _say_what_is_cut(rows: Sequence[Row], settings: TaskSettings, config: Finetu
 def _run(parts: _Parts) -> FinetuneResult:
     """Takes the steps that are left, and writes what comes out."""
     sitting, run, best = parts.sitting, parts.sitting.run, parts.best
-    saved = sitting.restore()
-    if saved is not None:
-        for name, value in saved["progress"].items():
-            setattr(best, name, value)
+    sitting.restore(lambda saved: _restore(best, saved["progress"]))
     is_stopped = False
     if run.has_steps_left and not _is_patience_over(parts):
         if sitting.is_first:
@@ -295,6 +292,11 @@ def _run(parts: _Parts) -> FinetuneResult:
         best.is_constant,
         run.state.stopped_by,
     )
+
+
+def _restore(best: Best, saved: dict[str, Any]) -> None:
+    for name, value in saved.items():
+        setattr(best, name, value)
 
 
 def _is_patience_over(parts: _Parts) -> bool:

@@ -3,15 +3,17 @@
 The libraries alone answer hostile or damaged texts with exceptions of many kinds, or with infinite numbers.
 """
 
+import hashlib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from electrain.foundation.errors import ConfigurationError, DataError, ElectrainError, first_line
+from electrain.foundation.json_output import to_json
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 T = TypeVar("T")
@@ -21,6 +23,7 @@ MOST_DEPTH = 100
 # The largest file that electrain writes as JSON is a tokenizer of a few megabytes.
 MOST_BYTES = 1 << 28
 MOST_TOML_BYTES = 1 << 20
+SEAL = "sha256"
 # What a number beyond the range of a float must contain.
 _MAY_BE_INFINITE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
@@ -134,6 +137,32 @@ def _first_unknown_key(value: Json, kept: Json) -> str | None:
     elif isinstance(value, list) and isinstance(kept, list | tuple):
         pairs = zip(value, kept, strict=False)
     return next((key for one, other in pairs if (key := _first_unknown_key(one, other)) is not None), None)
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with its own hash as the key `sha256`, so that any damage of it shows."""
+    return {**content, SEAL: _hash_of(content)}
+
+
+def unsealed(
+    value: Json, place: str, kind: type[ElectrainError] = DataError, *, way_out: str = "correct it"
+) -> dict[str, Json]:
+    """What `sealed` was given. An object without a hash, which an older version wrote, is returned as it is.
+
+    Raises: `kind`: the value is no object, or is not what was sealed.
+    """
+    if not isinstance(value, dict):
+        raise kind(f"{place}: damaged (not a JSON object); {way_out}")
+    content = {key: inner for key, inner in value.items() if key != SEAL}
+    if SEAL in value and value[SEAL] != _hash_of(content):
+        raise kind(f"{place}: damaged (it changed since it was written); {way_out}")
+    return content
+
+
+def _hash_of(content: Mapping[str, Any]) -> str:
+    # Once through JSON as it is written, which makes keys texts and tuples lists.
+    plain = json.dumps(json.loads(to_json(content)), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def read_bytes(

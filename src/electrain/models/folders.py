@@ -75,7 +75,20 @@ def weights_of(
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
+    require_finite(model, source)
     return model
+
+
+@torch.no_grad()
+def require_finite(model: PreTrainedModel, source: str) -> None:
+    """Raises CheckpointError if a weight is NaN or infinite: every answer would be NaN too."""
+    for name, weights in model.named_parameters():
+        # A sum reads the weights once and makes nothing; that of finite weights can overflow, which is checked then.
+        if not bool(weights.sum().isfinite()) and not bool(weights.isfinite().all()):
+            raise CheckpointError(
+                f"{source}: its weights ({name}) hold numbers that are not finite, so that every answer would be NaN; "
+                "give another folder, or the model of an earlier step"
+            )
 
 
 class _NoDrawsWithoutMemory(TorchFunctionMode):

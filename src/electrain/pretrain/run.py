@@ -249,11 +249,8 @@ def _restore(parts: _Parts) -> None:
 
     Raises: ConfigurationError, CheckpointError, TokenizerError: the weights to start from do not fit.
     """
-    saved = parts.sitting.restore()
-    if saved is None:
+    if not parts.sitting.restore(lambda saved: parts.health.restore(saved["health"])):
         _start(parts)
-    else:
-        parts.health.restore(saved["health"])
     if parts.sitting.is_first:
         parts.examples.cut_back(parts.sitting.run.state.step)
 

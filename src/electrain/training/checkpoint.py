@@ -1,10 +1,10 @@
 """Checkpoints hold all that resuming needs. At any moment one is complete or absent, and it is verified before use."""
 
-import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-from electrain.foundation.errors import CheckpointError
+from electrain.foundation.errors import CheckpointError, first_line
 from electrain.foundation.json_output import to_json
+from electrain.foundation.json_reading import as_kind, parse_json, read_bytes, sealed, unsealed
 from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 from electrain.training.sharding import copy_weights, gathered
@@ -23,6 +24,7 @@ from electrain.training.sharding import copy_weights, gathered
 # The newest may turn out to be damaged, so the one before it is kept too.
 KEPT_CHECKPOINTS = 2
 STATE_NAME = "state.json"
+TENSOR_FILES = ("model.safetensors", "optimizer.safetensors")
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ def save_checkpoint(
         return directory
     try:
         with replaced_directory(directory) as temporary:
-            save_file(weights, temporary / "model.safetensors")
-            save_file(states, temporary / "optimizer.safetensors")
-            hashes = {path.name: file_hash(path) for path in sorted(temporary.glob("*.safetensors"))}
-            content = to_json({"step": step, "hashes": hashes, "state": state}, indent=2)
-            (temporary / STATE_NAME).write_text(content, "utf-8")
+            for name, tensors in zip(TENSOR_FILES, (weights, states), strict=True):
+                save_file(tensors, temporary / name)
+            hashes = {name: file_hash(temporary / name) for name in TENSOR_FILES}
+            content = sealed({"step": step, "hashes": hashes, "state": state})
+            (temporary / STATE_NAME).write_text(to_json(content, indent=2), "utf-8")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{directory}: cannot be written ({error}); free some space or correct the permissions, then "
@@ -87,16 +89,44 @@ def find_checkpoint(root: Path, say: Callable[[str], None]) -> Checkpoint | None
     candidates = _newest_first(root)
     for directory in candidates:
         try:
-            content = json.loads((directory / STATE_NAME).read_text("utf-8"))
-            for name, expected in content["hashes"].items():
-                if file_hash(directory / name) != expected:
-                    raise ValueError(f"{name} does not have the hash it was written with")
-            return Checkpoint(directory, content["step"], content["state"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            say(f"{directory}: damaged ({error}); the checkpoint before it is used")
+            return read_checkpoint(directory)
+        except (OSError, CheckpointError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{directory}/")
+            say(f"{directory}: damaged ({reason}); the checkpoint before it is used")
     if candidates:
         raise CheckpointError(f"{root}: every checkpoint is damaged; start again in a new folder")
     return None
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The form of `state.json`."""
+
+    step: int
+    hashes: dict[str, str]
+    state: dict[str, dict[str, Any]]
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """The checkpoint in a folder `step-N`, verified but for what its tensors mean.
+
+    Raises: CheckpointError: a file is damaged, or belongs elsewhere; the message begins with its path.
+    """
+    path, way_out = directory / STATE_NAME, "copy the checkpoint again"
+    value = parse_json(read_bytes(path, CheckpointError, way_out=way_out), str(path), CheckpointError, way_out=way_out)
+    content = unsealed(value, str(path), CheckpointError, way_out=way_out)
+    written = as_kind(content, _Written, str(path), CheckpointError, way_out=way_out)
+    steps = {written.step, written.state.get("run", {}).get("step"), int(directory.name.removeprefix("step-"))}
+    if len(steps) != 1:
+        raise CheckpointError(f"{path}: damaged (it does not hold the state after the step of its folder); {way_out}")
+    if written.hashes.keys() != set(TENSOR_FILES):
+        raise CheckpointError(f"{path}: damaged (it lacks the hash of a file); {way_out}")
+    for name, expected in written.hashes.items():
+        if not (directory / name).is_file():
+            raise CheckpointError(f"{directory / name}: missing; {way_out}")
+        if file_hash(directory / name) != expected:
+            raise CheckpointError(f"{directory / name}: damaged (not the SHA-256 it was written with); {way_out}")
+    return Checkpoint(directory, written.step, written.state)
 
 
 def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizers: list[Optimizer]) -> None:
@@ -110,3 +140,16 @@ def load_checkpoint(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
         raise CheckpointError(f"{checkpoint.directory}: belongs to another model; resume with the run's configuration")
     copy_weights(saved, model)
     restore_optimizers(optimizers, model, load_file(checkpoint.directory / "optimizer.safetensors"))
+
+
+@contextmanager
+def one_line_of(checkpoint: Checkpoint) -> Iterator[None]:
+    """Raises: CheckpointError: the block finds the checkpoint's state in another form than it needs."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        path = checkpoint.directory / STATE_NAME
+        reason = first_line(error) or type(error).__name__
+        raise CheckpointError(
+            f"{path}: damaged ({reason}); remove {path.parent}, then resume from the one before"
+        ) from error

@@ -12,6 +12,7 @@ from electrain.training.checkpoint import (
     Checkpoint,
     find_checkpoint,
     load_checkpoint,
+    one_line_of,
     save_checkpoint,
 )
 from electrain.training.journal import Journal
@@ -44,22 +45,24 @@ class Sitting(Generic[R]):
         """True in the one process that writes files and prints."""
         return self.run.runtime.is_first
 
-    def restore(self) -> dict[str, Any] | None:
-        """Restores the newest intact checkpoint.
+    def restore(self, take: Callable[[dict[str, Any]], None]) -> bool:
+        """Restores the newest intact checkpoint; False if there is none, and the run begins.
 
-        Returns: the checkpoint's state, with the values that `save` was given; None if the run begins.
+        Args: take: is given the checkpoint's state, with the values that `save` was given.
         Raises: CheckpointError: every checkpoint is damaged, or belongs to another model. ConfigurationError: the
             processes see different checkpoints.
         """
         checkpoint = self._agreed_checkpoint()
         if checkpoint is not None:
             load_checkpoint(checkpoint, self.run.objective, self.run.optimizers)
-            self.run.state.restore(checkpoint.state["run"])
+            with one_line_of(checkpoint):
+                self.run.state.restore(checkpoint.state["run"])
+                take(checkpoint.state)
         state = self.run.state
         if self.is_first:
             self.journal.cut_back(state.step)
         self._logged_tokens, self._logged_seconds = state.tokens, state.seconds
-        return None if checkpoint is None else checkpoint.state
+        return checkpoint is not None
 
     def _agreed_checkpoint(self) -> Checkpoint | None:
         """The newest intact checkpoint. Raises: ConfigurationError: the processes see different ones."""

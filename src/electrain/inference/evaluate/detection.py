@@ -139,7 +139,7 @@ def _corrector(run: RunFolder) -> Corrector | None:
 def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_column: str) -> Shards:
     """The tokens of a folder of shards, or of about the first `characters` of corpora."""
     if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
-        shards = open_shards(Path(data[0]), verify=False)
+        shards = open_shards(Path(data[0]))
         if shards.tokenizer_hash != tokenizer_hash(detector.tokenizer):
             raise TokenizerError(
                 f"{data[0]}: made with another tokenizer than that of {detector.source}; "
