@@ -35,7 +35,7 @@ def require_source(source: str, kind: type[ElectrainError] = CheckpointError) ->
         )
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: BaseException) -> str:
     """The reason why transformers cannot read a folder, in one line."""
     if "trust_remote_code" in str(error):
         return "it needs Python code of the model's own, which electrain never runs"

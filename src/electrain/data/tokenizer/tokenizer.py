@@ -1,6 +1,7 @@
 """Tokenizers: loads one from a folder or a vocabulary file, saves it so that it reloads unchanged, tells two apart."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 FRAME = ("pad", "cls", "sep", "mask")  # the special tokens that stand for no text, unlike [UNK]
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
+
+# No vocabulary has ten million tokens. Ids are the values of the vocabulary and of the added tokens, or, in the
+# configuration, their keys.
+_ID_AS_VALUE, _ID_AS_KEY = re.compile(rb":\s*([0-9]{8,})\s*[,}]"), re.compile(rb'"([0-9]{8,})"\s*:')
+_LARGE_IDS = {
+    **dict.fromkeys(("tokenizer.json", "vocab.json", "added_tokens.json"), _ID_AS_VALUE),
+    "tokenizer_config.json": _ID_AS_KEY,
+}
 
 
 @dataclass(frozen=True)
@@ -182,10 +191,13 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     options = reading_options(str(path), TokenizerError)
+    _require_small_ids(path)
     try:
         loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(path), config=configuration, **options)
         backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-    except Exception as error:  # damaged files raise whatever the parser of that file raises
+    except BaseException as error:  # damaged files raise whatever the parser of that file raises
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # the Rust library's own
+            raise
         reason = reason_of(error)
         raise TokenizerError(f"{path}: the tokenizer cannot be read ({reason}); give another, or train one") from error
     names = {kind: getattr(loaded, f"{kind}_token", None) for kind in SPECIAL_TOKENS}
@@ -195,6 +207,16 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
             f"{path}: the tokenizer has no {', '.join(missing)} token; train one with `electrain tokenizer`"
         )
     return wrap(backend, {kind: str(token) for kind, token in names.items()}, loaded.model_max_length)
+
+
+def _require_small_ids(folder: Path) -> None:
+    """Raises TokenizerError for an id such as 2^31, for which the library takes gigabytes before it fails."""
+    for name, pattern in _LARGE_IDS.items():
+        path = folder / name
+        found = pattern.search(path.read_bytes()) if path.is_file() else None
+        if found:
+            number = found[1].decode()[:20]
+            raise TokenizerError(f"{path}: damaged (a token with the id {number}); copy the tokenizer again")
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:

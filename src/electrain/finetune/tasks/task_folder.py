@@ -1,23 +1,25 @@
 """The folder of a fine-tuned model: Hugging Face's files, and `task.json` with the settings of its task."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
+from electrain.finetune.configuration import GenerationConfig
 from electrain.finetune.tasks.classification import Classification
 from electrain.finetune.tasks.question_answering import QuestionAnswering
 from electrain.finetune.tasks.regression import Regression
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
 from electrain.finetune.tasks.tagging import Tagging
 from electrain.finetune.tasks.task import AnyTask
+from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
+from electrain.foundation.json_reading import as_kind, parse_json, read_bytes
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import is_encoder_decoder, load_encoder_decoder
@@ -27,6 +29,7 @@ from electrain.pretrain.run_folder import RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
 TASK_FILE_NAME = "task.json"
+FORMAT_VERSION = 1
 # The task of a folder without `task.json`, by the end of its architecture's name.
 _BY_ARCHITECTURE: dict[str, TaskName] = {
     "ForSequenceClassification": "classification",
@@ -53,6 +56,17 @@ class TaskSettings:
     label_smoothing: float = 0.0  # of tasks that write, as is the line above
     null_threshold: float | None = None  # a number where questions may have no answer
     class_weights: tuple[float, ...] = ()  # of each label in the training loss; empty: all weigh 1
+
+    def __post_init__(self) -> None:
+        if self.task in ("classification", "tagging") and not self.labels:
+            raise ValueError(f"no labels for {self.task}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label is named twice")
+        require_at_least("longest_tokens", self.longest_tokens, 4)  # two special tokens, and one of each text
+        require_at_least("longest_answer_tokens", self.longest_answer_tokens, 1)
+        require_at_least("window_overlap_tokens", self.window_overlap_tokens, 0)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing = {self.label_smoothing}: must be at least 0 and below 1")
 
 
 def build_task(
@@ -102,7 +116,7 @@ def score_settings(task: AnyTask, settings: TaskSettings, examples: list[Any]) -
 
 def save_task_settings(settings: TaskSettings, directory: Path) -> None:
     """Writes `task.json`."""
-    content = {"format_version": 1, **dataclasses.asdict(settings)}
+    content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(settings)}
     write_text_durably(directory / TASK_FILE_NAME, to_json(content, indent=2) + "\n")
 
 
@@ -114,17 +128,9 @@ def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSett
     """
     path = Path(source) / TASK_FILE_NAME
     if path.is_file():
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            content.pop("format_version")
-            content["labels"] = tuple(content["labels"])
-            content["class_weights"] = tuple(content.get("class_weights", ()))
-            settings = TaskSettings(**content)
-            if settings.task not in get_args(TaskName):
-                raise ValueError(f"unknown task {settings.task}")
-            return settings
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: damaged ({error}); copy the folder again") from error
+        settings = read_task_settings(path)
+        _require_fitting(settings, configuration, source)
+        return settings
     architecture = (getattr(configuration, "architectures", None) or [""])[0]
     for ending, task in _BY_ARCHITECTURE.items():
         if architecture.endswith(ending):
@@ -140,6 +146,40 @@ def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSett
     raise CheckpointError(
         f"{source}: is {kind} without a task; fine-tune it with `electrain finetune`, or give a fine-tuned folder"
     )
+
+
+def read_task_settings(path: Path) -> TaskSettings:
+    """The content of `task.json`. Raises: CheckpointError: it is damaged, or of a newer format."""
+    fault, way_out = CheckpointError, "copy the folder again"
+    content = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CheckpointError(f"{path}: format {version} is newer than this electrain reads; update electrain")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise CheckpointError(f"{path}: damaged (it names no format_version); {way_out}")
+    settings = as_kind(content, TaskSettings, str(path), fault, way_out=way_out)
+    if settings.generation:
+        as_kind(dict(settings.generation), GenerationConfig, f"{path}: generation", fault, way_out=way_out)
+    return settings
+
+
+def _require_fitting(settings: TaskSettings, configuration: PretrainedConfig, source: str) -> None:
+    """Raises CheckpointError if `task.json` and `config.json` cannot be of one model."""
+    files = f"{source}: {TASK_FILE_NAME} and config.json disagree"
+    names = tuple(str(configuration.id2label[number]) for number in sorted(configuration.id2label or {}))
+    is_unnamed = names == tuple(f"LABEL_{number}" for number in range(len(names)))
+    if settings.labels and (len(names) != len(settings.labels) or not (is_unnamed or names == settings.labels)):
+        shown = [", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "") for labels in (settings.labels, names)]
+        raise CheckpointError(
+            f"{files} about the labels ({shown[0]}; {shown[1]}), so that answers would be wrong; copy the folder again"
+        )
+    if settings.class_weights and len(settings.class_weights) != len(settings.labels):
+        raise CheckpointError(f"{source}: {TASK_FILE_NAME} has not one class weight a label; copy the folder again")
+    most = positions_of(getattr(configuration, "encoder", None) or configuration)
+    if most is not None and settings.longest_tokens > most:
+        raise CheckpointError(
+            f"{files}: rows of {settings.longest_tokens} tokens, and {most} positions; copy the folder again"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,121 @@
+"""Damaged folders are refused in one line that names the file; none is read as if it were whole."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import ElectraConfig, ElectraForSequenceClassification
+
+from command_line import command, refuse
+from conftest import VOCABULARY
+from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
+from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings
+from electrain.foundation.errors import TokenizerError
+from electrain.models.backbones import backbone_of
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    """The folder of a tiny classifier of two labels, as a fine-tuning run leaves it."""
+    torch.manual_seed(3)
+    folder = tmp_path / "classifier"
+    configuration = ElectraConfig(
+        vocab_size=len(VOCABULARY),
+        **dict.fromkeys(("hidden_size", "embedding_size"), 16),
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=24,
+        id2label={0: "good", 1: "bad"},
+        label2id={"good": 0, "bad": 1},
+    )
+    assert backbone_of(configuration)
+    ElectraForSequenceClassification(configuration).save_pretrained(folder)
+    save_tokenizer(wrap(word_piece_tokenizer(VOCABULARY, cased=False)), folder)
+    settings = TaskSettings("classification", ("good", "bad"), columns={"text": "text"}, longest_tokens=24)
+    save_task_settings(settings, folder)
+    return folder
+
+
+def change(path: Path, **keys: Any) -> None:
+    """Changes keys of a file of JSON; a key whose value is None is removed."""
+    content = json.loads(path.read_text()) | keys
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    return refuse(["predict", "classify", "the cat saw a dog", "--model", str(folder)], capsys)
+
+
+def test_weights_that_are_not_finite_are_refused(classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, answers, _ = command(capsys, "predict", "classify", "the cat", "--model", classifier)
+    assert code == 0
+    assert answers[0]["label"] in ("good", "bad")
+    weights = load_file(classifier / "model.safetensors")
+    for value in ("nan", "inf"):
+        weights["classifier.dense.bias"][3] = float(value)
+        save_file(weights, classifier / "model.safetensors", {"format": "pt"})
+        assert "its weights (classifier.dense.bias) hold numbers that are not finite" in ask(classifier, capsys)
+
+
+TASK_DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "labels in another order": ({"labels": ["bad", "good"]}, "task.json and config.json disagree about the labels"),
+    "one label more": ({"labels": ["good", "bad", "ugly"]}, "task.json and config.json disagree about the labels"),
+    "a label twice": ({"labels": ["good", "good"]}, "a label is named twice"),
+    "no labels": ({"labels": None}, "no labels for classification"),
+    "a number for a label": ({"labels": ["good", 1]}, "Expected str, got int at labels[1]"),
+    "another task": ({"task": "klassification"}, "Invalid enum value 'klassification' at task"),
+    "another key": ({"has_manx": True}, "unknown key 'has_manx'"),
+    "rows of no tokens": ({"longest_tokens": -1}, "longest_tokens = -1: must be at least 4"),
+    "rows beyond the positions": ({"longest_tokens": 25}, "rows of 25 tokens, and 24 positions"),
+    "rows of half a token": ({"longest_tokens": 12.5}, "Expected int, got float at longest_tokens"),
+    "columns in a list": ({"columns": ["text"]}, "Expected object, got array at columns"),
+    "no version": ({"format_version": None}, "names no format_version"),
+    "a later version": ({"format_version": 2}, "format 2 is newer than this electrain reads; update electrain"),
+}
+
+
+@pytest.mark.parametrize("damage", TASK_DAMAGES)
+def test_a_damaged_task_is_refused(classifier: Path, capsys: pytest.CaptureFixture[str], damage: str) -> None:
+    keys, reason = TASK_DAMAGES[damage]
+    change(classifier / "task.json", **keys)
+    line = ask(classifier, capsys)
+    assert reason in line
+    assert "task.json" in line
+
+
+def test_labels_without_names_in_the_configuration_are_read(
+    classifier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers calls them LABEL_0 and so on where nobody named them."""
+    change(classifier / "config.json", id2label=None, label2id=None)
+    code, answers, _ = command(capsys, "predict", "classify", "the cat", "--model", classifier)
+    assert code == 0
+    assert answers[0]["label"] in ("good", "bad")
+
+
+def test_an_id_of_billions_is_refused_before_the_memory_is_taken(classifier: Path) -> None:
+    content = json.loads((classifier / "tokenizer.json").read_text())
+    content["model"]["vocab"]["cat"] = 1 << 31
+    (classifier / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match=r"tokenizer.json: damaged \(a token with the id 2147483648\)"):
+        load_tokenizer(classifier)
+
+
+def test_evaluation_verifies_the_shards(
+    tiny_run: Callable[..., Path], tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(tiny_run())
+    capsys.readouterr()
+    shutil.copytree(tiny_shards, tmp_path / "shards")
+    path = tmp_path / "shards/corpus_00000.ds"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    line = refuse(["evaluate", "detection", "--model", model, "--data", str(tmp_path / "shards")], capsys)
+    assert "corpus_00000.ds: damaged (its SHA-256 differs from the manifest's)" in line
