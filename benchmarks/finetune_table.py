@@ -27,12 +27,12 @@ from typing import Any
 
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Columns, read_examples
+from electrain.data.labelled.tag_schemes import scheme_of_labels
 from electrain.finetune.configuration import WRITING_TASKS, load_finetune_configuration
 from electrain.finetune.examples import drawn
 from electrain.finetune.run import finetune
 from electrain.finetune.tasks.metrics import (
     answer_scores,
-    are_entity_tags,
     classification_scores,
     looks_chinese,
     regression_scores,
@@ -365,8 +365,8 @@ def _is_chinese(examples: list[Any]) -> bool:
 
 
 def _tagging_scores(truth: list[list[str]], told: list[list[str]]) -> dict[str, float]:
-    has_entities = are_entity_tags({tag for tags in truth for tag in tags})
-    return tagging_scores(truth, told, has_entities=has_entities)
+    scheme = scheme_of_labels({tag for tags in truth for tag in tags})
+    return tagging_scores(truth, told, scheme=scheme)
 
 
 TRIVIAL: dict[str, tuple[Callable[[list[Any]], Any], Callable[[list[Any], list[Any]], dict[str, float]]]] = {

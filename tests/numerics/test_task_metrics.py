@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from electrain.data.labelled.tag_schemes import scheme_of_labels
 from electrain.finetune.tasks.metrics import (
     answer_scores,
-    are_entity_tags,
     classification_scores,
     looks_chinese,
     regression_scores,
@@ -115,22 +115,22 @@ def test_a_constant_prediction_is_uncorrelated(constant: float) -> None:
 def test_tagging_by_hand() -> None:
     truth = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC"]]
     predicted = [["B-PER", "I-PER", "O", "O"], ["I-LOC", "B-LOC"]]  # I-LOC after a beginning is an entity: conlleval
-    assert tagging_scores(truth, predicted, has_entities=True) == pytest.approx(
+    assert tagging_scores(truth, predicted, scheme="bio") == pytest.approx(
         {"accuracy": 400 / 6, "precision": 200 / 3, "recall": 200 / 3, "f1": 200 / 3, "f1_PER": 100, "f1_LOC": 50}
     )
 
 
 def test_parts_of_speech_have_no_entities() -> None:
-    scores = tagging_scores([["DET", "NOUN"], ["B-NOUN"]], [["DET", "VERB"], ["B-NOUN"]], has_entities=False)
+    scores = tagging_scores([["DET", "NOUN"], ["B-NOUN"]], [["DET", "VERB"], ["B-NOUN"]], scheme="none")
     assert scores == pytest.approx({"accuracy": 200 / 3})
-    assert not are_entity_tags(["O", "B-"])
-    assert are_entity_tags(["O", "S-x"])
+    assert scheme_of_labels(["O", "B-"]) == "none"
+    assert scheme_of_labels(["O", "S-x"]) == "bioes"
 
 
 def test_no_entity_to_be_found() -> None:
     nothing = {"precision": 0, "recall": 0, "f1": 0}
-    assert tagging_scores([["O", "O"]], [["O", "O"]], has_entities=True) == {"accuracy": 100} | nothing
-    assert tagging_scores([["O", "O"]], [["B-x", "O"]], has_entities=True) == {"accuracy": 50, "f1_x": 0} | nothing
+    assert tagging_scores([["O", "O"]], [["O", "O"]], scheme="bio") == {"accuracy": 100} | nothing
+    assert tagging_scores([["O", "O"]], [["B-x", "O"]], scheme="bio") == {"accuracy": 50, "f1_x": 0} | nothing
 
 
 @pytest.mark.parametrize("prefixes", ["BI", "BIES"])
@@ -140,7 +140,7 @@ def test_tagging_equals_seqeval(prefixes: str) -> None:
     tags = ["O", *(f"{prefix}-{kind}" for prefix in prefixes for kind in ("PER", "LOC"))]
     truth = [[choice.choice(tags) for _ in range(9)] for _ in range(40)]
     predicted = [[tag if choice.random() < 0.7 else choice.choice(tags) for tag in sentence] for sentence in truth]
-    scores = tagging_scores(truth, predicted, has_entities=True)
+    scores = tagging_scores(truth, predicted, scheme="bio")
     for name in ("precision", "recall", "f1"):
         assert scores[name] == pytest.approx(100 * getattr(seqeval_metrics, f"{name}_score")(truth, predicted))
     of_types = seqeval_metrics.f1_score(truth, predicted, average=None)
@@ -265,7 +265,7 @@ def test_looks_chinese() -> None:
     [
         lambda: classification_scores([], []),
         lambda: regression_scores([], []),
-        lambda: tagging_scores([[]], [[]], has_entities=True),
+        lambda: tagging_scores([[]], [[]], scheme="bio"),
         lambda: answer_scores([], [], by_characters=False),
         lambda: answer_scores([[]], ["x"], by_characters=True),
         lambda: translation_scores([["x"], []], ["x", "x"], tokenize="13a"),

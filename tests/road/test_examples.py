@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from electrain.data.labelled.checks import require_known_labels, require_several_labels, require_valid_bio
+from electrain.data.labelled.checks import (
+    TagForm,
+    in_scheme,
+    require_known_labels,
+    require_several_labels,
+    require_whole_chunks,
+    scheme_of_examples,
+    tag_form_of_further,
+)
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TextExample
 from electrain.data.labelled.reading import read_examples
@@ -320,7 +329,7 @@ def tagged(*sentences: str, file: str = "a.conll") -> list[TaggedExample]:
     ],
 )
 def test_whole_chunks_pass(tags: str) -> None:
-    assert require_valid_bio(tagged(tags)) == tagged(tags)
+    assert require_whole_chunks(tagged(tags), scheme_of_examples(tagged(tags))) == tagged(tags)
 
 
 @pytest.mark.parametrize(
@@ -328,12 +337,14 @@ def test_whole_chunks_pass(tags: str) -> None:
     [
         ("B-X I-X O I-X", 13, "it must follow B-X or I-X, not O"),
         ("B-X B-Y I-X", 12, "it must follow B-X or I-X, not B-Y"),
-        ("E-X B-X E-X", 10, "not the beginning of the sentence"),
-        ("S-X I-X B-X", 11, "not S-X"),
+        ("E-X B-X E-X", 10, "the other tags are BIO; fix it"),
+        ("B-X I-X Tag", 12, "the other tags are BIO; fix it"),
+        ("B-X B-Y S-X I-X", 12, "the other tags are BIO; fix it"),
     ],
 )
 def test_a_chunk_that_never_began(tags: str, line: int, hint: str) -> None:
     sound = tagged("B-X B-Y O B-X")
+    require_valid_bio = partial(require_whole_chunks, name=scheme_of_examples([*sound, *tagged(tags)]))
     with pytest.raises(DataError, match=rf"^a\.conll:{line}: broken tag .*{hint}$"):
         require_valid_bio([*sound, *tagged(tags)])
     with pytest.raises(DataError, match=rf'^a\.jsonl:10: word {line - 9} \("w"\): broken tag'):
@@ -342,10 +353,13 @@ def test_a_chunk_that_never_began(tags: str, line: int, hint: str) -> None:
 
 
 def test_the_older_scheme_becomes_bio(capsys: pytest.CaptureFixture[str]) -> None:
-    found = require_valid_bio(tagged("I-X I-X B-X I-X O I-Y I-X", "O I-X"))
+    further = tagged("I-X I-X B-X I-X O I-Y I-X", "O I-X")
+    assert scheme_of_examples(further) == "iob1"
+    form = tag_form_of_further(further, TagForm("bio", "bio"))
+    found = in_scheme(require_whole_chunks(further, form.files), form)
     assert found == tagged("B-X I-X B-X I-X O B-Y B-X", "O B-X")
-    assert capsys.readouterr().err.count("IOB1") == 1
-    assert require_valid_bio(found) == found
+    assert capsys.readouterr().err == "a.conll: the tags are IOB1 and are read as BIO\n"
+    assert scheme_of_examples(found) == "bio"
 
 
 def test_labels_must_vary_and_be_known() -> None:
@@ -380,6 +394,8 @@ def test_any_answer_cut_from_its_context_is_accepted(tmp_path: Path, context: st
 @given(st.lists(st.lists(st.sampled_from(["O", "I-X", "B-X", "I-Y", "B-Y"]), min_size=1, max_size=8), min_size=1))
 def test_what_passes_is_valid_bio(sentences: list[list[str]]) -> None:
     """Whatever comes back - passed, converted or left over - never goes on with what was not begun."""
-    for example in require_valid_bio(tagged(*map(" ".join, sentences)), skip_broken=True):
+    examples = tagged(*map(" ".join, sentences))
+    found = scheme_of_examples(examples)
+    for example in in_scheme(require_whole_chunks(examples, found, skip_broken=True), TagForm(found, "bio")):
         for before, tag in zip(("O", *example.tags), example.tags, strict=False):
             assert not tag.startswith("I") or before[1:] == tag[1:]

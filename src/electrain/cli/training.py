@@ -26,6 +26,8 @@ FINETUNE_READERS: dict[str, tuple[str, ...]] = {
     "generation": WRITING_TASKS,
     "data.pair_column": PAIRED_TASKS,
     "data.references_column": WRITING_TASKS,
+    "data.tag_scheme": ("tagging",),
+    "data.train_tag_scheme": ("tagging",),
     "data.window_overlap_tokens": ("question-answering",),
     "data.longest_answer_tokens": ("question-answering",),
     "training.label_smoothing": WRITING_TASKS,

@@ -18,6 +18,7 @@ from electrain.models.encoder_decoder import DecoderConfig
 from electrain.training.settings import Precision
 
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+TagScheme = Literal["bio", "iob2", "iob1", "bioes", "iobes", "bilou", "bmes", "bmewo"]
 WRITING_TASKS = ("summarization", "translation")
 # Up to a width: learning rate, layer-wise decay, and the rate of summarization and translation. Clark et al. 2020,
 # table 7 (small, base, large); narrower encoders by our own trials, docs/experiments.md; three times the rate where at
@@ -44,6 +45,10 @@ class ExamplesConfig:
             names.
         references_column: Summarization and translation: column of a list of further correct outputs, used for scoring;
             empty uses none.
+        tag_scheme: Tagging: scheme of the tags in the files. auto finds it out from the training tags, and none scores
+            words instead of entities; bio (or iob2), iob1, bioes (or iobes), bilou, bmes and bmewo name it.
+        train_tag_scheme: Tagging: scheme that the tags are converted to before training. as-read keeps that of the
+            files, but reads iob1 as bio; bio (or iob2), iob1, bioes (or iobes), bilou, bmes and bmewo convert them.
         longest_tokens: Largest number of tokens in a row, including special tokens, at least 8; 0 uses 384 for
             question-answering, 256 for summarization and 128 for other tasks. The model's own limit also applies.
         window_overlap_tokens: Question-answering: number of tokens that neighbouring windows of a long context share.
@@ -59,6 +64,8 @@ class ExamplesConfig:
     pair_column: str = ""
     label_column: str = ""
     references_column: str = ""
+    tag_scheme: Literal["auto", "none", TagScheme] = "auto"
+    train_tag_scheme: Literal["as-read", TagScheme] = "as-read"
     longest_tokens: int = 0
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30

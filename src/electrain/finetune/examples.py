@@ -5,14 +5,22 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from electrain.data.labelled import checks
+from electrain.data.labelled.checks import (
+    TagForm,
+    in_scheme,
+    require_whole_chunks,
+    scheme_of_examples,
+    tag_form_of_further,
+)
 from electrain.data.labelled.columns import Columns
-from electrain.data.labelled.examples import QuestionExample, TaskName
+from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
 from electrain.data.labelled.reading import read_examples
+from electrain.data.labelled.tag_schemes import ALIASES, OUTSIDE, PLAIN, SchemeName, every_tag, is_chunk_tag
 from electrain.data.shards.randomness import permuted
 from electrain.finetune.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
 from electrain.finetune.tasks.task_folder import TaskSettings
@@ -31,6 +39,7 @@ class Examples:
     labels: tuple[str, ...]  # of all training examples, drawn or not, in the order of the logits; empty without labels
     has_many: bool  # True where a training example, drawn or not, has several labels or none
     columns: Columns  # that were read
+    tag_scheme: Literal["", SchemeName] = ""  # of the tags in both sets; "" for other tasks
     has_unanswered: bool = False  # True where the context of a training question, drawn or not, has no answer
 
 
@@ -48,14 +57,22 @@ def read_all(
     same = dataclasses.replace(read.columns, references=data.references_column)
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
     kept, known, has_many = read.examples, held_out.examples, False
+    form = TagForm(PLAIN, PLAIN)
     if task == "tagging":
-        kept, known = (checks.require_valid_bio(part, skip_broken=data.skip_broken) for part in (kept, known))
+        form = _tag_form(data, kept)
+        own = tag_form_of_further(known, form)
+        kept = in_scheme(require_whole_chunks(kept, form.files, skip_broken=data.skip_broken), form)
+        _say_tag_form(data, form, read.examples)
+        known = in_scheme(require_whole_chunks(known, own.files, skip_broken=data.skip_broken), own)
     if task in ("classification", "tagging"):
         checks.require_several_labels(kept)
         has_many = task == "classification" and any(len(example.labels) != 1 for example in kept)
         if task == "classification" and not has_many:
             checks.require_single_labels(known)
         labels = _ordered(label for example in kept for label in checks.labels_of(example))
+        if form.files != form.model and data.train_tag_scheme != "as-read":
+            # The training data may lack a tag that the conversion makes of a validation tag.
+            labels = _ordered(every_tag({label[2:] for label in labels if label != OUTSIDE}, form.model))
         checks.require_known_labels(known, labels)
     has_unanswered = task == "question-answering" and not all(example.answers for example in kept)
     if task == "question-answering":
@@ -63,7 +80,8 @@ def read_all(
     # Drawn last: a small part of a data set may lack some labels, or have one label each where the whole has several.
     kept = drawn(kept, data.train_examples, seed, "training")
     known = drawn(known, data.validation_examples, 0, "validation")
-    return Examples(kept, known, labels, has_many, read.columns, has_unanswered)
+    scheme: Literal["", SchemeName] = form.model if task == "tagging" else ""
+    return Examples(kept, known, labels, has_many, read.columns, scheme, has_unanswered)
 
 
 def _questions_to_score(kept: Sequence[QuestionExample], known: list[QuestionExample]) -> list[QuestionExample]:
@@ -85,6 +103,34 @@ def _questions_to_score(kept: Sequence[QuestionExample], known: list[QuestionExa
             "some with an answer and some without"
         )
     return known
+
+
+def _tag_form(data: ExamplesConfig, train: Sequence[TaggedExample]) -> TagForm:
+    """The scheme of the tags in the files, and that to train on.
+
+    Raises: ConfigurationError: tags that mark no chunks cannot be converted.
+    """
+    named, wanted = (ALIASES.get(name, name) for name in (data.tag_scheme, data.train_tag_scheme))
+    files = scheme_of_examples(train) if named == "auto" else cast(SchemeName, named)
+    if wanted == "as-read":
+        model: SchemeName = "bio" if files == "iob1" and named == "auto" else files
+    elif files == PLAIN:
+        raise ConfigurationError(f"--data.train-tag-scheme {wanted}: the tags mark no chunks; leave it out")
+    else:
+        model = cast(SchemeName, wanted)
+    return TagForm(files, model)
+
+
+def _say_tag_form(data: ExamplesConfig, form: TagForm, train: Sequence[TaggedExample]) -> None:
+    """Says which scheme was found out, unless it is BIO."""
+    if data.tag_scheme != "auto":
+        return
+    where, files = train[0].source.rpartition(":")[0], form.files
+    if files == PLAIN and any(is_chunk_tag(tag) for one in train for tag in one.tags):
+        say(f"{where}: most tags are of no scheme such as BIO, so words are scored, not entities")
+    elif files not in ("bio", PLAIN):
+        does = "their entities are scored" if files == form.model else f"are read as {form.model.upper()}"
+        say(f"{where}: the tags are {files.upper()} and {does}")
 
 
 def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:
@@ -132,6 +178,7 @@ def settings_for(task: TaskName, config: FinetuneConfig, examples: Examples, lon
         label_smoothing=config.training.label_smoothing if writes else 0.0,
         null_threshold=0.0 if examples.has_unanswered else None,  # until the first validation
         class_weights=_class_weights(task, config, examples),
+        tag_scheme=examples.tag_scheme,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.tag_schemes import PLAIN
 from electrain.data.tokenizer.unknown import say_unreachable, unknown_share
 from electrain.finetune.batches import training_batches
 from electrain.finetune.choosing import Best, deciding_score, says_the_same
@@ -120,7 +121,7 @@ def finetune(
     config = resolved(config, task, int(pretrained.configuration.hidden_size))
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
     settings = settings_for(task, config, examples, pretrained.longest_row)
-    require_scorer(task, settings.labels)
+    require_scorer(task, has_entities=settings.tag_scheme not in ("", PLAIN))
     chosen_by = deciding_score(config.training.choose_by, build_task(settings, pretrained.tokenizer), task)
     inputs = {
         "task": task,

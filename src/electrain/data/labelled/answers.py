@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import groupby
 
 from electrain.data.labelled.columns import Columns, flag
-from electrain.data.labelled.records import Record
+from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 

@@ -1,22 +1,29 @@
-"""Checks of whole sets of examples: labels that never vary, labels unknown to the training data, broken BIO tags."""
+"""Checks of whole sets of examples: labels that never vary, labels unknown in training, schemes of tags."""
 
 import difflib
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TextExample
-from electrain.data.labelled.records import COLUMN_FORMATS
+from electrain.data.labelled.tag_schemes import (
+    OUTSIDE,
+    PLAIN,
+    SCHEMES,
+    SchemeName,
+    chunks_of_tags,
+    faults,
+    is_chunk_tag,
+    tags_of_chunks,
+)
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
 Labelled = Sequence[TextExample] | Sequence[TaggedExample]
-OUTSIDE = "O"
-_CHUNK_TAG = re.compile(r"[BIESLUM]-.+")  # BIO, BIOES, BILOU and BMES
-_BEGINS = ("B", "S", "U")  # S and U are chunks of one word
-_GOES_ON_AFTER = ("B", "I", "M")
 
 
 def require_several_labels(examples: Labelled) -> None:
@@ -90,38 +97,89 @@ def require_distinct_identifiers(
     return kept
 
 
-def require_valid_bio(examples: Sequence[TaggedExample], *, skip_broken: bool = False) -> list[TaggedExample]:
-    """The examples, in which every chunk that continues has begun, if their tags are BIO or a scheme related to it.
+class TagForm(NamedTuple):
+    """The scheme of the tags in labelled files, and that of the tags that a model is trained on."""
 
-    Tags in the older scheme IOB1, where B- marks only a chunk that follows another of its kind, are converted to BIO
-    with a message on stderr. Tags of no such scheme are returned unchanged.
+    files: SchemeName
+    model: SchemeName
+
+
+def scheme_of_examples(examples: Sequence[TaggedExample]) -> SchemeName:
+    """The scheme in which the fewest tags of the examples are at fault; "none" where most mark no chunks at all.
+
+    The scheme is that of the whole set, since a single sentence may fit several.
+    """
+    tags = Counter(tag for example in examples for tag in example.tags if tag != OUTSIDE)
+    odd = sum(count for tag, count in tags.items() if not is_chunk_tag(tag))
+    if 2 * odd > tags.total() or not tags:
+        return PLAIN
+    letters = {tag[0] for tag in tags if is_chunk_tag(tag)}
+    best, fewest = PLAIN, tags.total() + 1
+    for name in sorted(SCHEMES, key=lambda name: not letters <= set(SCHEMES[name])):  # those that know all letters
+        found = sum(1 for example in examples for _ in faults(example.tags, name))
+        if found < fewest:
+            best, fewest = name, found
+        if not found:
+            break
+    return best
+
+
+def require_whole_chunks(
+    examples: Sequence[TaggedExample], name: SchemeName, *, skip_broken: bool = False
+) -> list[TaggedExample]:
+    """The examples, whose tags are all of the scheme, and in which every chunk begins and ends as it must.
 
     Args: skip_broken: leave out sentences with a broken chunk, and count them on stderr.
-    Raises: DataError: I-X without B-X or I-X before it; the message names the file and line, or the number of the word.
-    Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2, here called BIO).
+    Raises: DataError: the first tag at fault, with its file and line, or the number of its word.
     """
-    # The scheme is that of the whole set, since a single sentence may fit several schemes. A set that is valid BIO is
-    # never changed: IOB1 is only considered for tags that would be broken BIO.
-    tags = {tag for example in examples for tag in example.tags} - {OUTSIDE}
-    if not tags or not all(map(_CHUNK_TAG.fullmatch, tags)):
+    if name == PLAIN:
         return list(examples)
-    errors = [(number, error) for number, error in enumerate(map(_broken_chunk, examples)) if error]
+    errors: dict[int, DataError] = {}
+    for number, example in enumerate(examples):
+        fault = next(faults(example.tags, name), None)
+        if fault is not None:
+            message = f'broken tag "{example.tags[fault.word]}"; {fault.reason}'
+            errors[number] = DataError(f"{word_place(example, fault.word)}: {message}")
+            if not skip_broken:
+                raise errors[number]
     if not errors:
         return list(examples)
-    is_iob1 = (tag[0] != "B" or _goes_on(before, tag) for one in examples for before, tag in _before(one.tags))
-    if all(tag[0] in "BI" for tag in tags) and all(is_iob1):
-        say(f"{examples[0].source}: the tags are IOB1 and are read as BIO")
-        return [replace(example, tags=_from_iob1(example.tags)) for example in examples]
-    if not skip_broken:
-        raise errors[0][1]
-    say(f"left out for broken tags: {len(errors):,} sentences (the first: {errors[0][1]})")
-    dropped = {number for number, _ in errors}
-    return [example for number, example in enumerate(examples) if number not in dropped]
+    first = next(iter(errors.values()))
+    say(f"left out for broken tags: {len(errors):,} sentences (the first: {first})")
+    return [example for number, example in enumerate(examples) if number not in errors]
+
+
+def tag_form_of_further(examples: Sequence[TaggedExample], form: TagForm) -> TagForm:
+    """The form of further examples for the same model: `form`, or that of a scheme that fits them where it does not."""
+    if form.model == PLAIN or not _has_faults(examples, form.files):
+        return form
+    found = scheme_of_examples(examples)
+    if found == PLAIN or _has_faults(examples, found):
+        return form
+    where = examples[0].source.rpartition(":")[0]
+    say(f"{where}: the tags are {found.upper()} and are read as {form.model.upper()}")
+    return TagForm(found, form.model)
+
+
+def _has_faults(examples: Sequence[TaggedExample], name: SchemeName) -> bool:
+    return any(True for example in examples for _ in faults(example.tags, name))
+
+
+def in_scheme(examples: Sequence[TaggedExample], form: TagForm) -> list[TaggedExample]:
+    """The examples with their tags converted from the scheme of the files to that of the model."""
+    if form.files == form.model or PLAIN in form:
+        return list(examples)
+    return [
+        replace(one, tags=tags_of_chunks(chunks_of_tags(one.tags, form.files), len(one.tags), form.model))
+        for one in examples
+    ]
 
 
 def word_place(example: TaggedExample, index: int) -> str:
     """The place of a word, for messages: its file and line, or its sentence and its number, counted from 1."""
     file, _, line = example.source.rpartition(":")
+    if example.lines:
+        return f"{file}:{example.lines[index]}"
     if line.isdecimal() and uncompressed_suffix(Path(file)) in COLUMN_FORMATS:
         return f"{file}:{int(line) + index}"
     word = f' ("{example.words[index]}")' if index < len(example.words) and example.words[index] else ""
@@ -131,26 +189,3 @@ def word_place(example: TaggedExample, index: int) -> str:
 def labels_of(example: TextExample | TaggedExample) -> tuple[str, ...]:
     """The labels of a text, or the tags of a sentence."""
     return example.labels if isinstance(example, TextExample) else example.tags
-
-
-def _before(tags: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Each tag with the one before it."""
-    return zip((OUTSIDE, *tags), tags, strict=False)
-
-
-def _goes_on(before: str, tag: str) -> bool:
-    """True if `tag` can continue the chunk that `before` is in."""
-    return before[0] in _GOES_ON_AFTER and before[1:] == tag[1:]
-
-
-def _broken_chunk(example: TaggedExample) -> DataError | None:
-    for index, (before, tag) in enumerate(_before(example.tags)):
-        if tag != OUTSIDE and tag[0] not in _BEGINS and not _goes_on(before, tag):
-            found = before if index else "the beginning of the sentence"
-            hint = f"it must follow B{tag[1:]} or I{tag[1:]}, not {found}"
-            return DataError(f'{word_place(example, index)}: broken tag "{tag}"; {hint}')
-    return None
-
-
-def _from_iob1(tags: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"B{tag[1:]}" if tag[0] == "I" and not _goes_on(before, tag) else tag for before, tag in _before(tags))

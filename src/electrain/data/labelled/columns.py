@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
-from electrain.data.labelled.records import Record
+from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
 
 Role = Literal["text", "pair", "label", "references"]

@@ -1,6 +1,6 @@
 """Labelled examples, one type for each kind of task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 TaskName = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
@@ -24,6 +24,8 @@ class TaggedExample:
     words: tuple[str, ...]
     tags: tuple[str, ...] = ()
     source: str = ""
+    # The line of each word, where they do not follow each other. Not part of what the sentence says.
+    lines: tuple[int, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

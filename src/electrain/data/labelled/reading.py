@@ -9,8 +9,10 @@ from typing import Any
 from electrain.data.labelled.answers import answers_in_characters, answers_of, without_surrogates
 from electrain.data.labelled.checks import require_distinct_identifiers, word_place
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
+from electrain.data.labelled.conll import Sentence, words_and_tags
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
-from electrain.data.labelled.records import Record, RecordKind, read_records
+from electrain.data.labelled.record import Record
+from electrain.data.labelled.records import RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
@@ -74,6 +76,12 @@ def read_examples(
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
+    further = None
+    if task == "tagging":
+        records, columns, further = words_and_tags(records, columns, broken, with_targets=with_targets)
+        if not records:
+            broken.say()
+            raise DataError(f"{where}: no example in it can be used; the messages above say why")
     # All records are read before the columns are chosen, because the first ones may lack a column.
     columns = choose_columns(task, records, columns, where, with_targets=with_targets)
     make = _maker(task, broken)
@@ -90,7 +98,7 @@ def read_examples(
     broken.say()
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
-    return ReadExamples(examples, columns)
+    return ReadExamples(examples, further or columns)
 
 
 def _flat(record: Record) -> Record:
@@ -138,7 +146,8 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     is_blank = not with_targets and record.values.get(columns.text) in (None, [])
     words = () if is_blank else _strings(record, columns.text, "text")
     tags = _strings(record, columns.label, "label") if with_targets else ()
-    example = TaggedExample(words, tags, record.source)
+    lines = record.lines if isinstance(record, Sentence) and record.has_gaps else ()
+    example = TaggedExample(words, tags, record.source, lines)
     if with_targets and len(words) != len(tags):
         raise DataError(f"{record.source}: {len(words)} words, but {len(tags)} tags; fix this row")
     for what, values in (("word", words), ("tag", tags)):

@@ -1,16 +1,14 @@
 """Labelled data as records: rows of tables, sentences in columns of words and tags, questions about texts."""
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import dropwhile, groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+from electrain.data.labelled.conll import COLUMN_FORMATS, conll_sentences
+from electrain.data.labelled.record import Broken, Record, not_utf8, valid_text
 from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.encodings import conversion
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import hub_rows, table_batches
 from electrain.data.text.text_files import JSON_LINES, csv_rows, filled_lines, open_text, parse_object
@@ -21,31 +19,11 @@ if TYPE_CHECKING:
     from pyarrow import Schema
 
 RecordKind = Literal["table", "tagging", "question-answering"]
-COLUMN_FORMATS = (".conll", ".txt", ".bio", ".iob")  # a word and its tag on each line, an empty line after a sentence
 FORMATS: dict[RecordKind, tuple[str, ...]] = {
     "table": (".tsv", ".csv", *JSON_LINES, ".parquet", ".arrow"),
     "tagging": (*COLUMN_FORMATS, *JSON_LINES, ".parquet", ".arrow"),
     "question-answering": (".json", *JSON_LINES, ".parquet", ".arrow"),
 }
-
-
-Broken = Callable[[DataError], None]
-_Line = tuple[int, str]
-_SPACES = re.compile("[ \t]+")  # not \s: an ideographic space can be a word
-_TABS = re.compile("\t+")
-_WHITE = " \t\r\n"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row, sentence or question of a file, before cleaning.
-
-    `source` is "file:line" (the line where the sentence or row begins), "file: row N" for files without lines, counted
-    from 0, or "file: question ID".
-    """
-
-    values: dict[str, object]  # by column; JSON, Parquet and Arrow give lists and numbers too, .tsv and .csv only text
-    source: str
 
 
 def refuse(error: DataError) -> NoReturn:
@@ -58,10 +36,10 @@ def read_records(sources: Sequence[str], *, kind: RecordKind, broken: Broken = r
 
     Args:
         sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`; every format also as .gz, .xz, .bz2 or .zst.
-        kind: "table": .tsv (no quoting), .csv, .jsonl, .parquet, .arrow or hub rows. "tagging": columns of words and
-            tags as `words` and `tags` (no `tags` where the file has one column), or such rows. "question-answering":
-            SQuAD's .json as `id`, `question`, `context` and `answers`, a list of `text` and `answer_start` (empty
-            where unanswerable, missing where not given), or such rows.
+        kind: "table": .tsv (no quoting), .csv, .jsonl, .parquet, .arrow or hub rows. "tagging": files in columns as
+            `electrain.data.labelled.conll.Sentence`, or such rows. "question-answering": SQuAD's .json as `id`,
+            `question`, `context` and `answers`, a list of `text` and `answer_start` (empty where unanswerable, missing
+            where not given), or such rows.
         broken: gets the error of a record that cannot be read; if it returns, the record is left out.
     Raises: DataError: a source cannot be read. Also whatever `broken` raises.
     """
@@ -77,7 +55,7 @@ def jsonl_rows(path: Path, broken: Broken) -> Iterator[Record]:
     """One row per line that is not blank."""
     for line, source in filled_lines(path):
         try:
-            yield Record(parse_object(_valid(line, source, path), source, "text"), source)
+            yield Record(parse_object(valid_text(line, source, path), source, "text"), source)
         except DataError as error:
             broken(error)
 
@@ -87,14 +65,14 @@ def delimited_rows(path: Path, broken: Broken) -> Iterator[Record]:
     rows = csv_rows(path, "\t" if uncompressed_suffix(path) == ".tsv" else ",")
     filled = ((number, row) for number, row in rows if len(row) > 1 or "".join(row).strip())
     number, header = next(filled, (1, []))
-    header = [_valid(name, f"{path}:{number}", path).strip() for name in header]
+    header = [valid_text(name, f"{path}:{number}", path).strip() for name in header]
     _require_distinct(header, f"{path}:{number}")
     for number, row in filled:
         source = f"{path}:{number}"
         if len(row) != len(header):
             broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row"))
         elif any(map(has_invalid_bytes, row)):
-            broken(_not_utf8(source, path))
+            broken(not_utf8(source, path))
         else:
             yield Record(dict(zip(header, row, strict=True)), source)
 
@@ -107,40 +85,6 @@ def hub_records(source: str) -> Iterator[Record]:
         yield Record(_named(row, names), f"{source}: row {number}")
 
 
-def conll_sentences(path: Path, broken: Broken) -> Iterator[Record]:
-    """The sentences of a file that has on each line a word, perhaps more columns, and a tag.
-
-    Columns are separated by tabs if the first row has one, otherwise by white space. Lines before a sentence that begin
-    with "# " are comments, unless they have a row's number of columns and a tag that occurs elsewhere in the file.
-    """
-    with open_text(path, newline=None) as file:
-        sentences = list(_sentences(file))
-    # A comment and a word "#" with its tag look alike, so the form of the file follows from lines that are certainly
-    # no comments, and each doubtful line is then compared with that form.
-    heads_off = (dropwhile(lambda line: line[1].startswith("# "), sentence) for sentence in sentences)
-    rows = [line for sentence in heads_off for line in sentence]
-    rows = rows or [line for sentence in sentences for line in sentence]
-    if not rows:
-        return
-    separator = _TABS if "\t" in rows[0][1] else _SPACES
-    width = len(separator.split(rows[0][1]))
-    form = _Form(separator, width, {separator.split(text)[-1] for _, text in rows})
-    for sentence in sentences:
-        while sentence and sentence[0][1].startswith("# ") and not form.is_row(sentence[0][1]):
-            sentence = sentence[1:]
-        if not sentence:
-            continue
-        try:
-            columns = [form.columns(line, path) for line in sentence]
-        except DataError as error:
-            broken(error)
-            continue
-        values: dict[str, object] = {"words": [row[0] for row in columns]}
-        if form.width > 1:
-            values["tags"] = [row[-1] for row in columns]
-        yield Record(values, f"{path}:{sentence[0][0]}")
-
-
 def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
     """The questions of a file in the form of SQuAD 1.1 or 2; those without an answer have an empty list of answers.
 
@@ -150,7 +94,7 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
         text = file.read()
     if has_invalid_bytes(text):
         number = next(number for number, line in enumerate(text.split("\n"), 1) if has_invalid_bytes(line))
-        raise _not_utf8(f"{path}:{number}", path)
+        raise not_utf8(f"{path}:{number}", path)
     content: Any = parse_json(text, str(path), way_out="fix the file")
     try:
         articles = content["data"]
@@ -216,49 +160,6 @@ def _name(value: object, names: list[str]) -> object:
     if not isinstance(value, int):
         return value
     return names[value] if 0 <= value < len(names) else None  # -1 stands for an unknown label in published test sets
-
-
-def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
-    numbered = ((number, line.rstrip(_WHITE)) for number, line in enumerate(lines, 1))
-    for is_between, group in groupby(numbered, lambda line: not line[1] or line[1].startswith("-DOCSTART-")):
-        if not is_between:
-            yield list(group)
-
-
-class _Form(NamedTuple):
-    """The form of a file in columns."""
-
-    separator: re.Pattern[str]
-    width: int
-    tags: set[str]
-
-    def is_row(self, text: str) -> bool:
-        """True for a line with a tag that occurs elsewhere. The number of columns may be a comment's by chance."""
-        columns = self.separator.split(text)
-        return len(columns) == self.width and columns[-1] in self.tags
-
-    def columns(self, line: _Line, path: Path) -> list[str]:
-        """The columns of a line. Raises: DataError: no word, or another number of columns than the first row."""
-        number, text = line
-        source = f"{path}:{number}"
-        columns = self.separator.split(_valid(text, source, path))
-        if not columns[0]:
-            raise DataError(f"{source}: begins with white space, so that there is no word; fix this line")
-        if len(columns) != self.width:
-            what = "column" if len(columns) == 1 else "columns"
-            hint = "each line needs a word and its tag, an empty line ends a sentence"
-            raise DataError(f"{source}: {len(columns)} {what}, but the file's first row has {self.width}; {hint}")
-        return columns
-
-
-def _valid(text: str, source: str, path: Path) -> str:
-    if has_invalid_bytes(text):
-        raise _not_utf8(source, path)
-    return text
-
-
-def _not_utf8(source: str, path: Path) -> DataError:
-    return DataError(f"{source}: bytes that are not UTF-8; {conversion(path)}")
 
 
 def _require_distinct(names: list[str], source: str) -> None:

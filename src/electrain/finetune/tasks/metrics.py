@@ -8,7 +8,7 @@ import re
 import string
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import zip_longest
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from electrain.data.labelled.tag_schemes import PLAIN, SCHEMES, SchemeName, chunks_of_tags, in_seqevals_letters
 from electrain.foundation.errors import ConfigurationError, DataError
 
 _SCORERS = {
@@ -25,7 +26,6 @@ _SCORERS = {
     "summarization": "rouge_score",
     "translation": "sacrebleu",
 }
-_ENTITY_TAG = re.compile(r"O|[BIES]-.+", re.DOTALL)
 _ENTITY_SCORES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}  # ours, and seqeval's name of it
 _AVERAGES = {"micro avg", "macro avg", "weighted avg"}  # what seqeval reports beside the types
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
@@ -107,39 +107,35 @@ def _correlation(measure: Callable[..., Any], one: NDArray[np.float64], other: N
 
 
 def tagging_scores(
-    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, has_entities: bool
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], *, scheme: SchemeName
 ) -> dict[str, float]:
     """Accuracy over words, in per cent; of entities also precision, recall, f1, and the f1_TYPE of each type.
 
-    Entities are read as conlleval reads them, and seqeval by default: I-X after O or after another type begins an
-    entity too. seqeval's strict mode would not count such a one, and gives lower scores.
+    Entities in BIO and IOB1 are read as conlleval reads them, and seqeval by default: I-X after O or after another type
+    begins an entity too. In the schemes that mark the end of an entity, seqeval's strict mode counts whole ones only.
 
     Args:
         truth, predicted: for each sentence a tag for each word.
-        has_entities: the tags are BIO or BIOES; see `are_entity_tags`.
+        scheme: of the tags; "none" scores words only.
     Raises: DataError: no word.
     Source: Tjong Kim Sang and De Meulder 2003; seqeval.
     """
     pairs = [pair for true, given in zip(truth, predicted, strict=True) for pair in zip(true, given, strict=True)]
     _require_examples(pairs)
     scores = {"accuracy": 100 * float(np.mean([true == given for true, given in pairs]))}
-    if not has_entities:
+    if scheme == PLAIN:
         return scores
     scores |= dict.fromkeys(_ENTITY_SCORES, 0.0)
-    if any(tag != "O" for pair in pairs for tag in pair):
-        report = _library("seqeval.metrics").classification_report(
-            [list(tags) for tags in truth], [list(tags) for tags in predicted], output_dict=True, zero_division=0
-        )
+    sides = [[in_seqevals_letters(tags, scheme) for tags in side] for side in (truth, predicted)]
+    if any(chunks_of_tags(tags, scheme) for side in (truth, predicted) for tags in side):
+        is_strict = bool(SCHEMES[scheme].end)
+        how = {"mode": "strict", "scheme": _library("seqeval.scheme").IOBES} if is_strict else {}
+        report = _library("seqeval.metrics").classification_report(*sides, output_dict=True, zero_division=0, **how)
         total = report["micro avg"]
         scores |= {name: 100 * float(total[key]) for name, key in _ENTITY_SCORES.items()}
         types = [kind for kind in report if kind not in _AVERAGES]
         scores |= {f"f1_{kind}": 100 * float(report[kind]["f1-score"]) for kind in types}
     return scores
-
-
-def are_entity_tags(tags: Collection[str]) -> bool:
-    """True where each tag is O, or B-, I-, E- or S- followed by a type: then entities are scored, not only words."""
-    return all(_ENTITY_TAG.fullmatch(tag) for tag in tags)
 
 
 def answer_scores(
@@ -290,9 +286,9 @@ def _require_examples(examples: Sequence[object]) -> None:
         raise DataError("there is nothing to score; give at least one example")
 
 
-def require_scorer(task: str, labels: Sequence[str] = ()) -> None:
+def require_scorer(task: str, *, has_entities: bool = False) -> None:
     """Raises ConfigurationError where the library that scores a task is not installed; to be called before any work."""
-    if task == "tagging" and are_entity_tags(labels):
+    if task == "tagging" and has_entities:
         _library("seqeval")
     elif task in _SCORERS:
         _library(_SCORERS[task])

@@ -1,7 +1,8 @@
-"""Tagging: each word of a sentence gets a tag; BIO tags mark names and other entities."""
+"""Tagging: each word of a sentence gets a tag; tags of a scheme such as BIO mark names and other entities."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,10 +10,18 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from electrain.data.labelled.examples import TaggedExample
+from electrain.data.labelled.tag_schemes import (
+    OUTSIDE,
+    PLAIN,
+    SCHEMES,
+    SchemeName,
+    chunks_of_tags,
+    scheme_of_labels,
+)
 from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import windows_of
-from electrain.finetune.tasks.metrics import are_entity_tags, tagging_scores
+from electrain.finetune.tasks.metrics import tagging_scores
 from electrain.finetune.tasks.task import (
     Answer,
     Collated,
@@ -26,7 +35,6 @@ from electrain.finetune.tasks.task import (
 
 # The target of tokens that the loss leaves out, which is PyTorch's default for it: all but the first of each word.
 IGNORED = -100
-OUTSIDE = "O"
 
 
 @dataclass(frozen=True)
@@ -38,19 +46,20 @@ class Tagging(Task[TaggedExample]):
 
     labels: tuple[str, ...] = ()  # the tags, in the order of the logits
     class_weights: tuple[float, ...] = ()  # of each tag in the loss; empty: all weigh 1
+    tag_scheme: Literal["", SchemeName] = ""  # "": what the labels tell
 
     @property
-    def has_entities(self) -> bool:
-        """True where the tags are BIO or BIOES."""
-        return are_entity_tags(self.labels)
+    def scheme(self) -> SchemeName:
+        """The scheme in which the tags mark entities; "none" where they mark none."""
+        return self.tag_scheme or scheme_of_labels(self.labels)
 
     @property
     def main_score(self) -> str:
-        return "f1" if self.has_entities else "accuracy"
+        return "accuracy" if self.scheme == PLAIN else "f1"
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        if not self.has_entities:
+        if self.scheme == PLAIN:
             return ("accuracy",)
         types = sorted({tag.partition("-")[2] for tag in self.labels} - {""})
         return ("accuracy", "precision", "recall", "f1", *(f"f1_{kind}" for kind in types))
@@ -97,7 +106,7 @@ class Tagging(Task[TaggedExample]):
 
     @torch.inference_mode()
     def answer(self, model: PreTrainedModel, examples: Sequence[TaggedExample]) -> list[Answer]:
-        """{"words", "tags"}, and {"entities": [{"type", "text", "first_word", "last_word"}]} where the tags are BIO.
+        """{"words", "tags"}, and where tags mark entities, {"entities": [{"type", "text", "first_word", "last_word"}]}.
 
         A word without any token (a control character, for instance) gets the tag O, or the first tag if there is no O.
         """
@@ -111,35 +120,30 @@ class Tagging(Task[TaggedExample]):
                         tags[row.example][word] = self.labels[number]
         pairs = zip(examples, tags, strict=True)
         answers: list[Answer] = [{"words": list(example.words), "tags": own} for example, own in pairs]
-        if self.has_entities:
-            answers = [one | {"entities": entities_of(one["words"], one["tags"])} for one in answers]
+        if self.scheme != PLAIN:
+            answers = [one | {"entities": entities_of(one["words"], one["tags"], self.scheme)} for one in answers]
         return answers
 
     def score(self, examples: Sequence[TaggedExample], answers: Sequence[Answer]) -> dict[str, float]:
         truth, predicted = [example.tags for example in examples], [answer["tags"] for answer in answers]
-        return tagging_scores(truth, predicted, has_entities=self.has_entities)
+        return tagging_scores(truth, predicted, scheme=self.scheme)
 
     def score_settings(self, examples: Sequence[TaggedExample]) -> dict[str, object]:
         """How entities are read from tags."""
         del examples
-        return {"entities": "conlleval, as seqeval reads them by default"} if self.has_entities else {}
+        if self.scheme == PLAIN:
+            return {}
+        is_strict = bool(SCHEMES[self.scheme].end)
+        how = "seqeval's strict mode" if is_strict else "conlleval, as seqeval reads them by default"
+        return {"tag_scheme": self.scheme, "entities": how}
 
 
-def entities_of(words: Sequence[str], tags: Sequence[str]) -> list[Answer]:
-    """The entities that BIO or BIOES tags mark; as in conlleval, an entity may begin with I-."""
+def entities_of(words: Sequence[str], tags: Sequence[str], scheme: SchemeName = "bio") -> list[Answer]:
+    """The entities that tags mark, as they are scored: see `chunks_of_tags`."""
     entities: list[Answer] = []
-    is_open = False
-    for place, tag in enumerate(tags):
-        prefix, _, kind = tag.partition("-")
-        goes_on = is_open and prefix in ("I", "E") and entities[-1]["type"] == kind
-        if kind and not goes_on:
-            entities.append({"type": kind, "text": "", "first_word": place, "last_word": place})
-        elif goes_on:
-            entities[-1]["last_word"] = place
-        is_open = bool(kind) and prefix not in ("E", "S")
-    for entity in entities:
-        inside = words[entity["first_word"] : entity["last_word"] + 1]
+    for kind, first, last in chunks_of_tags(tags, scheme):
+        inside = words[first : last + 1]
         # Single East Asian characters are joined as they are written, other words with a space.
         separator = "" if all(len(word) == 1 and ord(word) > 0x2E7F for word in inside) else " "
-        entity["text"] = separator.join(inside)
+        entities.append({"type": kind, "text": separator.join(inside), "first_word": first, "last_word": last})
     return entities

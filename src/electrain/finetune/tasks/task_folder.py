@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.tag_schemes import SchemeName
 from electrain.finetune.configuration import GenerationConfig
 from electrain.finetune.tasks.classification import Classification
 from electrain.finetune.tasks.question_answering import QuestionAnswering
@@ -56,6 +57,7 @@ class TaskSettings:
     label_smoothing: float = 0.0  # of tasks that write, as is the line above
     null_threshold: float | None = None  # a number where questions may have no answer
     class_weights: tuple[float, ...] = ()  # of each label in the training loss; empty: all weigh 1
+    tag_scheme: Literal["", SchemeName] = ""  # of tagging; "" in older folders: the labels tell it
 
     def __post_init__(self) -> None:
         if self.task in ("classification", "tagging") and not self.labels:
@@ -83,7 +85,7 @@ def build_task(
     if settings.task == "regression":
         return Regression(tokenizer, longest, **more)
     if settings.task == "tagging":
-        return Tagging(tokenizer, longest, settings.labels, settings.class_weights, **more)
+        return Tagging(tokenizer, longest, settings.labels, settings.class_weights, settings.tag_scheme, **more)
     if settings.task == "question-answering":
         overlap, longest_answer = settings.window_overlap_tokens, settings.longest_answer_tokens
         return QuestionAnswering(tokenizer, longest, overlap, longest_answer, settings.null_threshold, **more)

@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from electrain.data.labelled.checks import answered, require_known_labels, require_single_labels, require_valid_bio
+from electrain.data.labelled.checks import (
+    TagForm,
+    answered,
+    in_scheme,
+    require_known_labels,
+    require_single_labels,
+    require_whole_chunks,
+    tag_form_of_further,
+)
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Example, read_examples
+from electrain.finetune.tasks.tagging import Tagging
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
@@ -30,7 +39,7 @@ def evaluate_task(
         model: a fine-tuning run, a model folder, or a hub id.
         data: files, folders, globs or hub data sets.
         columns: text, pair, label, references. A missing one is as in training, or else has one of the usual names.
-        skip_broken: leave invalid rows out and count them; sentences with invalid BIO tags are scored as they are.
+        skip_broken: leave invalid rows out and count them; sentences with broken chunks of tags are scored as they are.
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     """
     tuned = load_fine_tuned(model, (task,))
@@ -66,9 +75,13 @@ def _examples(
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
     examples = read.examples
-    # With skip_broken, sentences with invalid BIO tags stay: the scorer reads them as published scores do.
-    if task == "tagging" and not skip_broken:
-        examples = require_valid_bio(examples)
+    if isinstance(tuned.task, Tagging):
+        scheme = tuned.task.scheme
+        form = tag_form_of_further(examples, TagForm(scheme, scheme))
+        # With skip_broken, sentences with broken chunks stay: the scorer reads them as published scores do.
+        if not skip_broken:
+            examples = require_whole_chunks(examples, form.files)
+        examples = in_scheme(examples, form)
     if task == "question-answering" and tuned.settings.null_threshold is None:
         examples = answered(examples, "evaluation", "the model gives an answer to every question")
     if task == "classification" and not tuned.settings.has_many:

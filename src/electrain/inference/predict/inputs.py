@@ -6,7 +6,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from electrain.data.labelled.columns import Columns, choose_columns
-from electrain.data.labelled.records import COLUMN_FORMATS, FORMATS, Record, read_records
+from electrain.data.labelled.conll import COLUMN_FORMATS, has_counted_words
+from electrain.data.labelled.record import Record
+from electrain.data.labelled.records import FORMATS, read_records
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import JSON_LINES, open_text
 from electrain.foundation.errors import DataError
@@ -96,12 +98,14 @@ def _cell(record: Record, column: str) -> str:
 def holds_words_and_tags(path: Path) -> bool:
     """True if a text file looks like CoNLL: on each line as many columns, the last of them a tag.
 
-    Tags of entities are certain; other tags count only where an empty line ends a sentence.
+    Tags of entities are certain, and counted words; other tags count only where an empty line ends a sentence.
     """
     if not path.is_file() or not path.stat().st_size:
         return False
     with open_text(path, newline=None) as file:
         lines = [line.strip() for line in islice(file, _LOOKED_AT_LINES)]
+    if has_counted_words(lines):
+        return True
     rows = [_COLUMNS.split(line) for line in lines if line and not line.startswith(("# ", "-DOCSTART-"))]
     if len(rows) < _LEAST_LINES or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
         return False

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.columns import Columns, MissingColumnError
+from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import (
     PairedExample,
     QuestionExample,
@@ -20,7 +21,6 @@ from electrain.data.labelled.examples import (
     is_blank,
 )
 from electrain.data.labelled.reading import Example, ReadExamples, read_examples
-from electrain.data.labelled.records import COLUMN_FORMATS
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import JSON_LINES, parse_object
@@ -113,7 +113,9 @@ def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Co
 def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
     own, where, are_own = _columns_of(tuned), ", ".join(sources), True
     try:
-        wanted = Columns(given.text or own.text, given.pair or own.pair)
+        # The column of the tags tells whether a file in numbered columns has the shape of the training files.
+        label = "" if given.text else tuned.settings.columns.get("label", "")
+        wanted = Columns(given.text or own.text, given.pair or own.pair, label)
         read = read_examples(task, sources, wanted, with_targets=False)
     except MissingColumnError:
         if given != NO_COLUMNS:

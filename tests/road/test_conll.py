@@ -1,0 +1,145 @@
+"""Files in columns are read as they are meant, in every shape that people have; what is found out is said."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.reading import read_examples
+from electrain.foundation.errors import DataError
+from electrain.inference.predict.inputs import holds_words_and_tags
+from labelled_files import written
+
+Capture = pytest.CaptureFixture[str]
+UNIVERSAL = """# sent_id = 1
+# text = She can't.
+1\tShe\tshe\tPRON\tPRP\t_\t2\tnsubj\t_\t_
+2-3\tcan't\t_\t_\t_\t_\t_\t_\t_\tSpaceAfter=No
+2\tca\tcan\tAUX\tMD\t_\t0\troot\t_\tSpaceAfter=No
+3\tn't\tnot\tPART\tRB\t_\t2\tadvmod\t_\t_
+3.1\tgo\tgo\tVERB\tVB\t_\t_\t_\t_\t_
+4\t.\t.\tPUNCT\t.\t_\t2\tpunct\t_\t_
+
+#newpar
+1\t#\t#\tSYM\tNN\t_\t0\troot\t_\t_
+2\t10 000\t10 000\tNUM\tCD\t_\t1\tnummod\t_\t_
+"""
+GERMEVAL = """#\thttp://a.b/1
+1\tAnna\tB-PER\tO
+2\tfährt\tO\tO
+
+#\thttp://a.b/2
+1\tFC\tB-ORG\tO
+2\tKöln\tI-ORG\tB-LOC
+"""
+# The text of a file; words and tags of its first and last sentence; the columns that are kept; what is said.
+SHAPES: dict[str, tuple[str, tuple[str, str], tuple[str, str], tuple[str, str], str]] = {
+    "CoNLL-U": (UNIVERSAL, ("She ca n't .", "PRON AUX PART PUNCT"), ("# 10 000", "SYM NUM"), ("form", "upos"),
+                "the file is CoNLL-U: the words are read from column form, the tags from upos"),
+    "GermEval": (GERMEVAL, ("Anna fährt", "B-PER O"), ("FC Köln", "B-ORG I-ORG"), ("2", "3"),
+                 "column 1 counts, columns 3 and 4 both hold tags of names: .* column 2, the tags from 3"),
+    "GermEval without nested names": (GERMEVAL.replace("B-LOC", "O"), ("Anna fährt", "B-PER O"),
+                                      ("FC Köln", "B-ORG I-ORG"), ("2", "3"), "column 2, the tags from 3"),
+    "counted": ("1 Ada B-PER\n2 lives O\n\n1 She O\n", ("Ada lives", "B-PER O"), ("She", "O"), ("2", "3"),
+                "column 1 counts: the words are read from column 2, the tags from 3"),
+    "counted from 0": ("0 Ada B-PER\n1 lives O\n\n0 She O\n", ("Ada lives", "B-PER O"), ("She", "O"), ("2", "3"),
+                       "column 1 counts"),
+    "counted, with chunks": ("1 EU NNP B-NP B-ORG\n2 rejects VBZ B-VP O\n", ("EU rejects", "B-ORG O"),
+                             ("EU rejects", "B-ORG O"), ("2", "5"), "column 2, the tags from 5"),
+    "counted, with phrases alone": (
+        "1 EU B-NP B-ORG\n2 is B-VP O\n",
+        ("EU is", "B-ORG O"),
+        ("EU is", "B-ORG O"),
+        ("2", "4"),
+        "column 2, the tags from 4",
+    ),
+    "numbered sentences": ("1 1 EU B-ORG\n1 2 is O\n\n2 1 It O\n", ("EU is", "B-ORG O"), ("It", "O"), ("3", "4"),
+                           "columns 1 and 2 count: the words are read from column 3"),
+    "entity tags first": ("B-PER Ada\nO lives\n", ("Ada lives", "B-PER O"), ("Ada lives", "B-PER O"), ("2", "1"),
+                          "column 1 holds the tags: the words are read from column 2, the tags from 1"),
+    "parts of speech first": ("PROPN Ada\nVERB lives\n", ("Ada lives", "PROPN VERB"), ("Ada lives", "PROPN VERB"),
+                              ("2", "1"), "column 1 holds the tags"),
+    "unknown tags first": ("\n\n".join(f"{'no'[n % 2]} word{n}" for n in range(60)), ("word0", "n"), ("word59", "o"),
+                           ("2", "1"), "column 1 holds the tags"),
+    "given and predicted": ("EU B-ORG O\nis O B-ORG\n", ("EU is", "B-ORG O"), ("EU is", "B-ORG O"), ("1", "2"),
+                            "columns 2 and 3 both hold tags of names"),
+    # What was read rightly before, and is read without a word.
+    "CoNLL-2003": ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", ("EU is", "B-ORG O"),
+                   ("EU is", "B-ORG O"), ("words", "tags"), ""),
+    "numbers as words": ("1984 O\n1985 B-X\n\n3 O\n", ("1984 1985", "O B-X"), ("3", "O"), ("words", "tags"), ""),
+    "a word #": ("#\tO\n5\tB-X\n\n#\tSYM\n6\tO\n", ("# 5", "O B-X"), ("# 6", "SYM O"), ("words", "tags"), ""),
+    "comments with a tab": ("#\thttp://a.b/c\n5\tB-X\n\n#\ta comment here\n6\tO\n", ("5", "B-X"), ("6", "O"),
+                            ("words", "tags"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("suffix", ["conllu", "conll", "txt"])
+def test_columns_are_found_out_and_said(tmp_path: Path, shape: str, suffix: str, capsys: Capture) -> None:
+    text, first, last, kept, said = SHAPES[shape]
+    path = written(tmp_path / f"a.{suffix}", text)
+    read = read_examples("tagging", [str(path)], Columns())
+    found = [(" ".join(one.words), " ".join(one.tags)) for one in read.examples]
+    assert (found[0], found[-1]) == (first, last)
+    assert (read.columns.text, read.columns.label) == kept
+    err = capsys.readouterr().err
+    assert err.count("\n") == (1 if said else 0)
+    if said:
+        assert re.search(said, err)
+        again = read_examples("tagging", [str(path)], read.columns)  # as the validation file is read, and a later one
+        assert again.examples == read.examples
+        assert capsys.readouterr().err == ""
+
+
+def test_columns_are_named_by_number_or_by_name(tmp_path: Path, capsys: Capture) -> None:
+    path = written(tmp_path / "a.conllu", UNIVERSAL)
+    for name in ("xpos", "5", "XPOS"):
+        read = read_examples("tagging", [str(path)], Columns(label=name))
+        assert read.examples[0].tags == ("PRP", "MD", "RB", ".")
+        assert read.columns == Columns("form", label="xpos")
+    path = written(tmp_path / "a.conll", GERMEVAL)
+    assert read_examples("tagging", [str(path)], Columns("2", label="4")).examples[1].tags == ("O", "B-LOC")
+    path = written(tmp_path / "b.conll", "x Ada\ny lives\n")
+    for columns in (Columns("2"), Columns(label="1")):
+        assert read_examples("tagging", [str(path)], columns).examples[0].words == ("Ada", "lives")
+    assert capsys.readouterr().err == ""
+    for columns, message in (
+        (Columns(label="3"), 'no column "3" for --data.label-column; the columns are numbered from 1 to 2'),
+        (Columns("tag"), 'no column "tag" for --data.text-column'),
+        (Columns("2", label="2"), "column 2 cannot hold both the words and their tags"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_examples("tagging", [str(path)], columns)
+
+
+def test_counted_words_are_no_texts(tmp_path: Path) -> None:
+    assert holds_words_and_tags(written(tmp_path / "a.txt", UNIVERSAL))
+    assert holds_words_and_tags(written(tmp_path / "b.txt", GERMEVAL))
+    assert not holds_words_and_tags(written(tmp_path / "c.txt", "1 apple is\n2 pears are\n3 plums go\n"))
+    assert not holds_words_and_tags(written(tmp_path / "d.txt", "a\tb\tc\n1\t2\t3\n"))
+
+
+def test_a_file_of_another_shape_is_predicted_by_its_own(tmp_path: Path) -> None:
+    """A model trained on columns 2 and 3 asked about a plain file: column 2 would be the tags."""
+    path = written(tmp_path / "a.conll", "Ada B-PER\nlives O\n")
+    read = read_examples("tagging", [str(path)], Columns("2", label="3"), with_targets=False)
+    assert read.examples[0].words == ("Ada", "lives")
+
+
+@pytest.mark.parametrize(
+    "text", ["Token Tag\nAda B-PER\nlives O\n", "ID\tTOKEN\tNER\n1\tAda\tB-PER\n2\tlives\tO\n\n1\tShe\tO\n"]
+)
+def test_a_header_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path / "a.conll", text)
+    with pytest.raises(DataError, match=r'a.conll:1: ".*" is a header, not a word; remove this line'):
+        read_examples("tagging", [str(path)], Columns())
+    first = read_examples("tagging", [str(path)], Columns(), skip_broken=True).examples[0]
+    assert (first.words, first.tags) == (("Ada", "lives"), ("B-PER", "O"))
+
+
+def test_a_row_of_conllu_without_a_tag_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.conll", UNIVERSAL.replace("PART\tRB", "_\tRB"))
+    with pytest.raises(DataError, match=r'a.conll:6: no tag in this row, only "_"'):
+        read_examples("tagging", [str(path)], Columns())
+    assert len(read_examples("tagging", [str(path)], Columns(), skip_broken=True).examples) == 1

@@ -1,0 +1,182 @@
+"""The schemes of tags: found out from the training data, converted, decoded, and scored as seqeval scores them."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from command_line import command, refuse
+from electrain.data.labelled.checks import scheme_of_examples
+from electrain.data.labelled.examples import TaggedExample
+from electrain.data.labelled.tag_schemes import (
+    SCHEMES,
+    Chunk,
+    chunks_of_tags,
+    faults,
+    scheme_of_labels,
+    tags_of_chunks,
+)
+from electrain.finetune.tasks.metrics import tagging_scores
+
+Runs = Callable[..., Path]
+Capture = pytest.CaptureFixture[str]
+# the cat and the dog: a name of two words beside one of its kind, then one of one word.
+CHUNKS = [Chunk("PER", 0, 1), Chunk("PER", 2, 4), Chunk("LOC", 6, 6)]
+WRITTEN = {
+    "bio": "B-PER I-PER B-PER I-PER I-PER O B-LOC",
+    "iob1": "I-PER I-PER B-PER I-PER I-PER O I-LOC",
+    "bioes": "B-PER E-PER B-PER I-PER E-PER O S-LOC",
+    "bilou": "B-PER L-PER B-PER I-PER L-PER O U-LOC",
+    "bmes": "B-PER E-PER B-PER M-PER E-PER O S-LOC",
+    "bmewo": "B-PER E-PER B-PER M-PER E-PER O W-LOC",
+}
+
+
+def tagged(*sentences: str) -> list[TaggedExample]:
+    return [TaggedExample(("w",) * len(tags.split()), tuple(tags.split()), "a.conll:1") for tags in sentences]
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_each_scheme_is_known_written_and_read(name: str) -> None:
+    tags = WRITTEN[name].split()
+    assert list(tags_of_chunks(CHUNKS, 7, name)) == tags  # type: ignore[arg-type]
+    assert chunks_of_tags(tags, name) == CHUNKS  # type: ignore[arg-type]
+    assert not list(faults(tags, name))  # type: ignore[arg-type]
+    assert scheme_of_examples(tagged(WRITTEN[name], "O O")) == name
+    assert scheme_of_labels(set(tags)) == ("bio" if name == "iob1" else name)
+
+
+def test_random_chunks_survive_every_conversion() -> None:
+    draws = random.Random(5)
+    for _ in range(200):
+        chunks, place = [], 0
+        while place < 12:
+            place += draws.randrange(3)
+            last = place + draws.randrange(3)
+            chunks.append(Chunk(draws.choice("XY"), place, last))
+            place = last + 1
+        for name in SCHEMES:
+            tags = tags_of_chunks(chunks, 20, name)
+            assert chunks_of_tags(tags, name) == chunks
+            assert not list(faults(tags, name))
+
+
+@pytest.mark.parametrize(("name", "letters"), [("bioes", "BIES"), ("bilou", "BILU"), ("bio", "BI"), ("iob1", "BI")])
+def test_broken_predictions_are_read_as_seqeval_reads_them(name: str, letters: str) -> None:
+    """Strictly in the schemes with an end, and as conlleval does in the others."""
+    seqeval_scheme = pytest.importorskip("seqeval.scheme")
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    draws = random.Random(7)
+    for _ in range(500):
+        tags = [draws.choice(["O", *(f"{letter}-{kind}" for letter in letters for kind in "XY")]) for _ in range(7)]
+        if name in ("bio", "iob1"):
+            expected = [tuple(entity) for entity in get_entities(tags)]
+        else:
+            scheme = {"bioes": seqeval_scheme.IOBES, "bilou": seqeval_scheme.BILOU}[name]
+            found = seqeval_scheme.Entities([tags], scheme).entities[0]
+            expected = [(one.tag, one.start, one.end - 1) for one in found]
+        assert chunks_of_tags(tags, name) == expected, tags  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["bilou", "bmes", "bioes"])
+def test_scores_are_seqevals_in_the_scheme(name: str) -> None:
+    metrics, schemes = pytest.importorskip("seqeval.metrics"), pytest.importorskip("seqeval.scheme")
+    truth = [WRITTEN[name].split()]
+    predicted = [[*truth[0][:3], "O", *truth[0][4:]]]
+    found = tagging_scores(truth, predicted, scheme=name)  # type: ignore[arg-type]
+    if name == "bmes":
+        assert found["f1"] == pytest.approx(100 * 4 / 5)  # two whole names of three, nothing else
+        return
+    scheme = {"bilou": schemes.BILOU, "bioes": schemes.IOBES}[name]
+    assert found["f1"] == pytest.approx(100 * metrics.f1_score(truth, predicted, mode="strict", scheme=scheme))
+
+
+def test_the_scheme_with_the_fewest_faults_is_found() -> None:
+    odd = tagged("B-X I-X O B-Y", "O O B-X I-X", "O Tag")
+    assert scheme_of_examples(odd) == "bio"
+    assert scheme_of_examples(tagged("B-X I-X O", "I-X O", "B-X B-Y")) == "bio"  # one broken chunk
+    assert scheme_of_examples(tagged("NN VB", "B-X NN")) == "none"
+    assert scheme_of_examples(tagged("B-X L-X U-X O", "U-Y E-Y")) == "bilou"
+    assert scheme_of_labels(["O", "B-X", "NAME"]) == "none"
+
+
+def sentences(scheme: str) -> str:
+    words, tags = ["the", "cat", "a", "dog", "cats", "see", "dogs"], WRITTEN[scheme].split()
+    return "\n".join(map(" ".join, zip(words, tags, strict=True))) + "\n\na O\nis O\n"
+
+
+def train(capsys: Capture, model: Path, file: Path, output: Path, *more: object) -> tuple[int, str]:
+    code, _, err = command(capsys, "finetune", "tagging", "--model", model, "--train", file, "--validation", file,
+                           "--output", output, "--training.epochs", "1", *more)  # fmt: skip
+    return code, err
+
+
+@pytest.mark.parametrize("scheme", ["bilou", "bmes", "iob1", "bio"])
+def test_entities_of_every_scheme_choose_the_model(
+    tiny_run: Runs, tmp_path: Path, capsys: Capture, scheme: str
+) -> None:
+    file, out = tmp_path / "a.conll", tmp_path / "out"
+    file.write_text(sentences(scheme))
+    code, err = train(capsys, tiny_run(), file, out)
+    assert code == 0, err
+    assert json.loads((out / "scores.json").read_text())["main_score"] == "f1"
+    said = {"iob1": "the tags are IOB1 and are read as BIO", "bio": ""}.get(
+        scheme, f"the tags are {scheme.upper()} and"
+    )
+    assert said in err
+    assert ("the tags are" in err) == bool(said)
+    kept = json.loads((out / "model/task.json").read_text())
+    assert kept["tag_scheme"] == ("bio" if scheme == "iob1" else scheme)
+    code, [scored], err = command(capsys, "evaluate", "tagging", "--model", out, "--data", file)
+    assert code == 0, err
+    assert "f1_PER" in scored["scores"]
+    code, [answer, _], _ = command(capsys, "predict", "tag", "--model", out, "--input", file)
+    assert "entities" in answer
+    # A folder that an earlier version wrote does not name the scheme: the labels tell it.
+    del kept["tag_scheme"]
+    (out / "model/task.json").write_text(json.dumps(kept))
+    assert command(capsys, "predict", "tag", "--model", out, "--input", file)[1][0] == answer
+    assert command(capsys, "evaluate", "tagging", "--model", out, "--data", file)[1][0]["scores"] == scored["scores"]
+
+
+def test_tags_are_converted_on_request(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
+    file, out = tmp_path / "a.conll", tmp_path / "out"
+    file.write_text(sentences("bio"))
+    code, err = train(capsys, tiny_run(), file, out, "--data.train-tag-scheme", "iobes")
+    assert code == 0, err
+    kept = json.loads((out / "model/task.json").read_text())
+    assert kept["tag_scheme"] == "bioes"
+    every = ["O", *(f"{letter}-{kind}" for letter in "BEIS" for kind in ("LOC", "PER"))]
+    assert kept["labels"] == every  # those that the training data lacks among them: a validation file may hold them
+    # Files in another scheme are read as the model's, and that is said.
+    for scheme in ("bioes", "bilou", "bio"):
+        file.write_text(sentences(scheme))
+        _, [scored], err = command(capsys, "evaluate", "tagging", "--model", out, "--data", file)
+        said = f"a.conll: the tags are {scheme.upper()} and are read as BIOES"
+        assert (said in err) == (scheme != "bioes")
+        assert "f1_LOC" in scored["scores"]
+    code, err = train(capsys, tiny_run(), file, tmp_path / "words", "--data.tag-scheme", "none")
+    assert code == 0, err
+    assert json.loads((tmp_path / "words/scores.json").read_text())["main_score"] == "accuracy"
+    _, [answer, _], _ = command(capsys, "predict", "tag", "--model", tmp_path / "words", "--input", file)
+    assert set(answer) == {"words", "tags"}
+
+
+def test_one_odd_tag_is_refused_with_its_line(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "a.conll"
+    arguments = ["finetune", "tagging", "--model", str(tiny_run()), "--train", str(file), "--validation", str(file)]
+    for text, place, reason in (
+        (sentences("bio") + "\nthe X-PER\n", 12, "the other tags are BIO"),
+        (sentences("bio") + "\nthe NAME\n", 12, "the other tags are BIO"),
+        ("Word Klasse\n" + sentences("bio"), 1, "the other tags are BIO"),
+        (sentences("bilou").replace("dog I-PER", "dog M-PER"), 4, "the other tags are BILOU"),
+        (sentences("bioes").replace("cats E-PER", "cats O"), 4, "it must be followed by I-PER or E-PER, not O"),
+        ("Token Tag\n" + sentences("bio"), 1, "is a header"),
+    ):
+        file.write_text(text)
+        line = refuse([*arguments, "--output", str(tmp_path / "out")], capsys)
+        assert f"a.conll:{place}: " in line
+        assert reason in line
