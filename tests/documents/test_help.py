@@ -151,7 +151,14 @@ def test_one_clear_line_for_a_misused_option(
     assert refuse(arguments, capsys).startswith(line)
 
 
-VALUES = {"by": "generator", "skip_broken": None, "text_column": "c", "pair_column": "c", "label_column": "c"}
+VALUES = {
+    "by": "generator",
+    "skip_broken": None,
+    "text_column": "c",
+    "pair_column": "c",
+    "label_column": "c",
+    "quoting": "csv",
+}
 ASKED = [
     (verb, task, option)
     for verb, readers in (("evaluate", asking.EVALUATE_READERS), ("predict", asking.PREDICT_READERS))

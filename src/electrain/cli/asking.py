@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from electrain.cli.options import PAIRED_TASKS, WRITING_TASKS, Files, Number, TaskChoice, Whole, print_json
+from electrain.cli.options import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS, Files, Number, TaskChoice, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 
 _LABELLED = typing.get_args(TaskChoice)
+_OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
 
 # The tasks that read each option. Options that are not listed here are read by every task of the verb.
 EVALUATE_READERS: dict[str, tuple[str, ...]] = {
@@ -19,6 +20,8 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "pair_column": PAIRED_TASKS,
     "label_column": _LABELLED,
     "references_column": WRITING_TASKS,
+    "separator": TABLE_TASKS,
+    "quoting": TABLE_TASKS,
     "skip_broken": _LABELLED,
     "rows": ("detection",),
     "seed": ("detection",),
@@ -26,6 +29,8 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
 }
 PREDICT_READERS: dict[str, tuple[str, ...]] = {
     "pair_column": ("classify", "regress", "answer"),
+    "separator": _OF_TABLES,
+    "quoting": _OF_TABLES,
     "candidates": ("fill",),
     "by": ("fill",),
     "tokens": ("generate",),
@@ -48,6 +53,8 @@ def evaluate(
     pair_column: str | None = None,
     label_column: str | None = None,
     references_column: str | None = None,
+    separator: str | None = None,
+    quoting: Literal["csv", "none"] | None = None,
     skip_broken: bool = False,
     rows: Whole = 512,
     seed: Whole = 0,
@@ -75,6 +82,10 @@ def evaluate(
         label_column: Fine-tuned tasks: column of the label, number, tags, answers or target text. By default, the
             column used in training.
         references_column: summarization, translation: column of a list of further correct outputs. By default, none.
+        separator: classification, regression, summarization, translation: character between the fields of .csv and .tsv
+            files, or tab. By default, the one used in training, or else that of the format.
+        quoting: classification, regression, summarization, translation: quotes in .csv and .tsv files, as CSV has them
+            (csv) or as characters of the text (none). By default, as in training, or else as the format has them.
         skip_broken: Fine-tuned tasks: leave invalid rows out and count them. By default, an invalid row is an error.
         rows: detection: largest number of rows to score.
         seed: detection: seed of the masks and of the sampled replacements.
@@ -102,6 +113,7 @@ def evaluate(
         from electrain.inference.evaluate.tasks import evaluate_task
 
         columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
+        columns |= {"separator": separator, "quoting": quoting}
         given = {role: column for role, column in columns.items() if column is not None}
         result, answers = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
     print_json(result)  # before the files, which may fail
@@ -133,6 +145,8 @@ def predict(
     output: Path | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
+    separator: str | None = None,
+    quoting: Literal["csv", "none"] | None = None,
     candidates: Whole = 5,
     by: Literal["generator", "correction"] | None = None,
     tokens: Whole = 40,
@@ -158,6 +172,10 @@ def predict(
             one with a usual name.
         pair_column: classify, regress, answer: column of the second text, or of the context. By default, the column
             used in training.
+        separator: All but tag and answer: character between the fields of .csv and .tsv files, or tab. By default, the
+            one used in training, or else that of the format.
+        quoting: All but tag and answer: quotes in .csv and .tsv files, as CSV has them (csv) or as characters of the
+            text (none). By default, as in training, or else as the format has them.
         candidates: fill: number of words to suggest for each [MASK].
         by: fill: network that fills. By default the generator where the run has one, else the correction head.
         tokens: generate: number of tokens to write.
@@ -179,18 +197,18 @@ def predict(
     )
 
     require_writable(output)
+    columns = Columns(text_column or "", pair_column or "", separator=separator or "", quoting=quoting or "")
     results: Iterator[Mapping[str, object]]
     if task in predict_tasks.TASK_OF_VERB:
-        columns = Columns(text_column or "", pair_column or "")
         if not texts and inputs.holds_examples(input, task):
             results = predict_tasks.predict_examples(task, model, [str(input)], columns)
         else:
-            inputs.require_columns(texts, input, text_column, pair_column)
+            inputs.require_columns(texts, input, columns)
             lines = read_texts(texts, input, keeps_json=True)
             results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input), columns)
         write_json_lines(results, output)
         return
-    given = inputs.texts_of(texts, input, text_column)
+    given = inputs.texts_of(texts, input, columns)
     if task == "detect":
         results = predict_detect(model, given)
     elif task == "fill":

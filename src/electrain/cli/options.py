@@ -35,6 +35,7 @@ Overrides = Annotated[str, Parameter(allow_leading_hyphen=True)]
 TaskChoice = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
 
 PAIRED_TASKS = ("classification", "regression", "question-answering")
+TABLE_TASKS = ("classification", "regression", "summarization", "translation")  # that read .csv and .tsv files
 WRITING_TASKS = ("summarization", "translation")
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from electrain.cli.options import (
     PAIRED_TASKS,
+    TABLE_TASKS,
     WRITING_TASKS,
     Files,
     Number,
@@ -28,6 +29,8 @@ FINETUNE_READERS: dict[str, tuple[str, ...]] = {
     "data.references_column": WRITING_TASKS,
     "data.tag_scheme": ("tagging",),
     "data.train_tag_scheme": ("tagging",),
+    "data.separator": TABLE_TASKS,
+    "data.quoting": TABLE_TASKS,
     "data.window_overlap_tokens": ("question-answering",),
     "data.longest_answer_tokens": ("question-answering",),
     "training.label_smoothing": WRITING_TASKS,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
+from electrain.data.text.delimited import Quoting
 from electrain.foundation.configuration import (
     Tables,
     build_configuration,
@@ -45,6 +46,10 @@ class ExamplesConfig:
             names.
         references_column: Summarization and translation: column of a list of further correct outputs, used for scoring;
             empty uses none.
+        separator: Character between the fields of .csv and .tsv files, or tab; empty is a comma in .csv and a tab in
+            .tsv.
+        quoting: Quotes in .csv and .tsv files. csv reads them as CSV has them, none as characters of the text; auto is
+            csv for .csv and none for .tsv, and refuses a .tsv that is quoted as CSV is.
         tag_scheme: Tagging: scheme of the tags in the files. auto finds it out from the training tags, and none scores
             words instead of entities; bio (or iob2), iob1, bioes (or iobes), bilou, bmes and bmewo name it.
         train_tag_scheme: Tagging: scheme that the tags are converted to before training. as-read keeps that of the
@@ -64,6 +69,8 @@ class ExamplesConfig:
     pair_column: str = ""
     label_column: str = ""
     references_column: str = ""
+    separator: str = ""
+    quoting: Quoting = "auto"
     tag_scheme: Literal["auto", "none", TagScheme] = "auto"
     train_tag_scheme: Literal["as-read", TagScheme] = "as-read"
     longest_tokens: int = 0

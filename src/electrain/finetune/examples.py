@@ -50,7 +50,9 @@ def read_all(
 
     Raises: DataError: a row that cannot be used, with its file and line. ConfigurationError: see `drawn`.
     """
-    wanted = Columns(data.text_column, data.pair_column, data.label_column)
+    quoting = "" if data.quoting == "auto" else data.quoting
+    named = (data.text_column, data.pair_column, data.label_column)
+    wanted = Columns(*named, separator=data.separator, quoting=quoting)
     read = read_examples(task, train, wanted, skip_broken=data.skip_broken)
     labels: tuple[str, ...] = ()
     # Only scoring needs further references, so training files may lack them.

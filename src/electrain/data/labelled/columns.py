@@ -19,12 +19,17 @@ class MissingColumnError(DataError):
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns with the parts of an example. "" means: guess it, or, once guessed: there is none."""
+    """The names of the columns with the parts of an example, and how they are written in .csv and .tsv files.
+
+    A name "" means: guess it, or, once guessed: there is none.
+    """
 
     text: str = ""  # the text, the words (tagging), the question, or the text to summarize or translate
     pair: str = ""  # the second text of a pair, or the context of a question; not guessed when `text` is given
     label: str = ""  # the label, number, tags, answers, summary or translation
     references: str = ""  # further good summaries or translations, as lists of texts
+    separator: str = ""  # between the fields of .csv and .tsv; "" goes by the name of the file
+    quoting: str = ""  # of .csv and .tsv: csv or none; "" goes by the name of the file
 
 
 def flag(role: Role) -> str:
@@ -81,7 +86,7 @@ def choose_columns(
     if task in ("summarization", "translation"):
         return _source_and_target(chooser, columns, with_targets)
     if task == "question-answering":
-        context = columns.pair or chooser.find("pair", "context", _CONTEXT, set(vars(columns).values()))
+        context = columns.pair or chooser.find("pair", "context", _CONTEXT, {columns.text, columns.label})
         text = columns.text or chooser.find("text", "question", _QUESTION, {context, columns.label})
         return Columns(text, context, chooser.label(columns, "answers", _ANSWERS, {text, context}, with_targets))
     if task == "tagging":

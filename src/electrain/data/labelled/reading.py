@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -72,7 +72,8 @@ def read_examples(
     where = ", ".join(sources)
     broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if with_targets else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
-    records = list(map(_flat, read_records(sources, kind=kinds.get(task, "table"), broken=broken)))
+    written = {"separator": columns.separator, "quoting": columns.quoting}
+    records = list(map(_flat, read_records(sources, kind=kinds.get(task, "table"), broken=broken, **written)))
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
@@ -83,7 +84,7 @@ def read_examples(
             broken.say()
             raise DataError(f"{where}: no example in it can be used; the messages above say why")
     # All records are read before the columns are chosen, because the first ones may lack a column.
-    columns = choose_columns(task, records, columns, where, with_targets=with_targets)
+    columns = replace(choose_columns(task, records, columns, where, with_targets=with_targets), **written)
     make = _maker(task, broken)
     if task == "question-answering" and with_targets:
         records = answers_in_characters(records, columns)

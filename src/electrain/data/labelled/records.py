@@ -9,9 +9,10 @@ from electrain.data.labelled.conll import COLUMN_FORMATS, conll_sentences
 from electrain.data.labelled.record import Broken, Record, not_utf8, valid_text
 from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.delimited import csv_rows
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import hub_rows, table_batches
-from electrain.data.text.text_files import JSON_LINES, csv_rows, filled_lines, open_text, parse_object
+from electrain.data.text.text_files import JSON_LINES, filled_lines, open_text, parse_object
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from pyarrow import Schema
 
 RecordKind = Literal["table", "tagging", "question-answering"]
+DELIMITED = (".tsv", ".csv")
 FORMATS: dict[RecordKind, tuple[str, ...]] = {
-    "table": (".tsv", ".csv", *JSON_LINES, ".parquet", ".arrow"),
+    "table": (*DELIMITED, *JSON_LINES, ".parquet", ".arrow"),
     "tagging": (*COLUMN_FORMATS, *JSON_LINES, ".parquet", ".arrow"),
     "question-answering": (".json", *JSON_LINES, ".parquet", ".arrow"),
 }
@@ -31,16 +33,19 @@ def refuse(error: DataError) -> NoReturn:
     raise error
 
 
-def read_records(sources: Sequence[str], *, kind: RecordKind, broken: Broken = refuse) -> Iterator[Record]:
+def read_records(
+    sources: Sequence[str], *, kind: RecordKind, broken: Broken = refuse, separator: str = "", quoting: str = ""
+) -> Iterator[Record]:
     """The records of `sources`, in order.
 
     Args:
         sources: files, folders, globs or `hub:NAME[/CONFIG][:SPLIT]`; every format also as .gz, .xz, .bz2 or .zst.
-        kind: "table": .tsv (no quoting), .csv, .jsonl, .parquet, .arrow or hub rows. "tagging": files in columns as
+        kind: "table": .tsv, .csv, .jsonl, .parquet, .arrow or hub rows. "tagging": files in columns as
             `electrain.data.labelled.conll.Sentence`, or such rows. "question-answering": SQuAD's .json as `id`,
             `question`, `context` and `answers`, a list of `text` and `answer_start` (empty where unanswerable, missing
             where not given), or such rows.
         broken: gets the error of a record that cannot be read; if it returns, the record is left out.
+        separator, quoting: of .csv and .tsv, as in `csv_rows`; "" goes by the name of the file.
     Raises: DataError: a source cannot be read. Also whatever `broken` raises.
     """
     for source in sources:
@@ -48,7 +53,11 @@ def read_records(sources: Sequence[str], *, kind: RecordKind, broken: Broken = r
             yield from hub_records(source)
         else:
             for path in source_files(source, FORMATS[kind]):
-                yield from _READERS[uncompressed_suffix(path)](path, broken)
+                suffix = uncompressed_suffix(path)
+                if suffix in DELIMITED:
+                    yield from delimited_rows(path, broken, separator, quoting)
+                else:
+                    yield from _READERS[suffix](path, broken)
 
 
 def jsonl_rows(path: Path, broken: Broken) -> Iterator[Record]:
@@ -60,11 +69,12 @@ def jsonl_rows(path: Path, broken: Broken) -> Iterator[Record]:
             broken(error)
 
 
-def delimited_rows(path: Path, broken: Broken) -> Iterator[Record]:
-    """One row per row of a .csv file (with quoting) or .tsv file (without), except the header and blank rows."""
-    rows = csv_rows(path, "\t" if uncompressed_suffix(path) == ".tsv" else ",")
-    filled = ((number, row) for number, row in rows if len(row) > 1 or "".join(row).strip())
-    number, header = next(filled, (1, []))
+def delimited_rows(path: Path, broken: Broken, separator: str = "", quoting: str = "") -> Iterator[Record]:
+    """One row per row of a .csv or .tsv file, as `csv_rows` reads it, except the header and blank rows."""
+    rows = csv_rows(path, separator, quoting or "auto")
+    number, header = next(((number, row) for number, row in rows if "".join(row).strip()), (1, []))
+    # A row of one empty cell is no blank line where there is only one column.
+    filled = ((number, row) for number, row in rows if len(row) > 1 or (row and (row[0].strip() or len(header) == 1)))
     header = [valid_text(name, f"{path}:{number}", path).strip() for name in header]
     _require_distinct(header, f"{path}:{number}")
     for number, row in filled:
@@ -170,7 +180,6 @@ def _require_distinct(names: list[str], source: str) -> None:
 
 _READERS: dict[str, Callable[[Path, Broken], Iterator[Record]]] = {
     **dict.fromkeys(COLUMN_FORMATS, conll_sentences),
-    **dict.fromkeys((".tsv", ".csv"), delimited_rows),
     **dict.fromkeys((".parquet", ".arrow"), table_rows),
     **dict.fromkeys(JSON_LINES, jsonl_rows),
     ".json": squad_questions,

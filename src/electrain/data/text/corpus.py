@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 from electrain.data.text.cleaning import clean, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.delimited import read_csv
 from electrain.data.text.documentation import read_documentation
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_hub, read_table
-from electrain.data.text.text_files import JSON_LINES, RawText, read_csv, read_jsonl, read_txt
+from electrain.data.text.text_files import JSON_LINES, RawText, read_jsonl, read_txt
 from electrain.foundation.errors import DataError
 
 BUILTIN_DOCUMENTATION = "builtin:documentation"
@@ -125,6 +126,6 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
             elif suffix == ".txt":
                 yield from read_txt(path, separator)
             elif suffix in (".csv", ".tsv"):
-                yield from read_csv(path, column, "," if suffix == ".csv" else "\t")
+                yield from read_csv(path, column)
             else:
                 yield from read_jsonl(path, column) if suffix in JSON_LINES else read_table(path, column)

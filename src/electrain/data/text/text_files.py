@@ -1,12 +1,11 @@
-"""Readers of text, JSON lines, CSV and TSV files: one record after another, in constant memory."""
+"""Readers of text and JSON lines: one record after another, in constant memory."""
 
-import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from electrain.data.text.compression import open_stream
 from electrain.data.text.encodings import conversion
@@ -73,40 +72,6 @@ def parse_object(line: str, source: str, field: str) -> dict[str, object]:
     if not isinstance(record, dict):
         raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
     return record
-
-
-def read_csv(path: Path, column: str, delimiter: str) -> Iterator[RawText]:
-    """One document per row, from the field `column` of the header. Raises: DataError: no such column; as `csv_rows`."""
-    rows = csv_rows(path, delimiter)
-    _, header = next(rows, (1, []))
-    if column not in header:
-        raise missing_column(str(path), column, header)
-    place = header.index(column)
-    for number, row in rows:
-        if row:
-            source = f"{path}:{number}"
-            if place >= len(row):
-                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row")
-            yield from in_pieces(row[place], source)
-
-
-def csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of its first line, the header included; tab-separated files have no quoting.
-
-    Raises: DataError: the file breaks the rules of CSV.
-    """
-    csv.field_size_limit(1 << 31)  # the library's 128 KiB are less than a long article
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    with open_text(path, newline="") as file:
-        # strict: a quote that is never closed would swallow the rest of the file
-        rows = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
-        number = 1
-        try:
-            for row in rows:
-                yield number, row
-                number = rows.line_num + 1
-        except csv.Error as error:
-            raise DataError(f"{path}:{rows.line_num}: {error}; fix this row") from error
 
 
 def in_pieces(text: str, source: str) -> Iterator[RawText]:

@@ -38,7 +38,8 @@ def evaluate_task(
     Args:
         model: a fine-tuning run, a model folder, or a hub id.
         data: files, folders, globs or hub data sets.
-        columns: text, pair, label, references. A missing one is as in training, or else has one of the usual names.
+        columns: text, pair, label, references, separator, quoting (see `Columns`). A missing one is as in training, or
+            else a column has one of the usual names.
         skip_broken: leave invalid rows out and count them; sentences with broken chunks of tags are scored as they are.
     Raises: DataError, CheckpointError, TokenizerError: with one line.
     """

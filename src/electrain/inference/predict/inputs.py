@@ -39,43 +39,44 @@ def holds_examples(path: Path | None, verb: str = "") -> bool:
     return suffix in {name for names in FORMATS.values() for name in names} - {".txt", *JSON_LINES}
 
 
-def texts_of(texts: Sequence[str], path: Path | None, column: str | None = None) -> Iterator[str]:
+def texts_of(texts: Sequence[str], path: Path | None, columns: Columns) -> Iterator[str]:
     """The texts that a pretrained model is asked about: as `read_texts` reads them, or one column of a table.
 
-    Args: column: of a table or of JSON lines; None takes one by its usual names, and "text" in JSON lines.
+    Args: columns: `text` is the column of a table or of JSON lines; "" takes one by its usual names, and "text" in
+        JSON lines. `separator` and `quoting` are read too.
     Raises: DataError: see `read_texts`; a file of words and tags, or of JSON that is not lines; no such column.
     """
     if texts or path is None or not holds_examples(path):
-        require_columns(texts, path, column)
-        return read_texts(texts, path, field=column or "text")
+        require_columns(texts, path, columns)
+        return read_texts(texts, path, field=columns.text or "text")
     suffix = uncompressed_suffix(path)
     if suffix == ".json":
         raise DataError(f"{path}: is JSON, but not one object per line; write such lines into a .jsonl file")
     if suffix in COLUMN_FORMATS:
         raise _words_not_texts(path)
-    return _column_of(path, column)
+    return _column_of(path, columns)
 
 
-def require_columns(texts: Sequence[str], path: Path | None, *columns: str | None) -> None:
+def require_columns(texts: Sequence[str], path: Path | None, columns: Columns) -> None:
     """Raises DataError if a column is named for input that has none: texts, and files that are no JSON lines."""
-    if any(columns) and (texts or path is None or uncompressed_suffix(path) not in JSON_LINES):
+    if (columns.text or columns.pair) and (texts or path is None or uncompressed_suffix(path) not in JSON_LINES):
         raise DataError("--text-column and --pair-column name columns of a table or of JSON lines; give one by --input")
 
 
-def _column_of(path: Path, column: str | None) -> Iterator[str]:
+def _column_of(path: Path, columns: Columns) -> Iterator[str]:
     """The texts in a column of a table; "" where a cell is empty."""
-    records = read_records([str(path)], kind="table")
-    first = list(islice(records, _LOOKED_AT_ROWS))
-    if not first:
-        raise DataError(f"{path}: no row in it; give a file that holds some")
+    records = read_records([str(path)], kind="table", separator=columns.separator, quoting=columns.quoting)
     try:
-        found = choose_columns("classification", first, Columns(text=column or ""), str(path), with_targets=False)
+        first = list(islice(records, _LOOKED_AT_ROWS))
+        if not first:
+            raise DataError(f"{path}: no row in it; give a file that holds some")
+        found = choose_columns("classification", first, Columns(columns.text), str(path), with_targets=False)
     except DataError as error:
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
     if found.pair:
         raise DataError(f"{path}: {found.text} or {found.pair} could be the text; choose one with --text-column")
-    if not column and found.text != "text":
+    if not columns.text and found.text != "text":
         say(f'{path}: the texts are read from the column "{found.text}"')
     for record in chain(first, records):
         yield _cell(record, found.text)

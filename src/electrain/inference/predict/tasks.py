@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -112,16 +112,17 @@ def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Co
 
 def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
     own, where, are_own = _columns_of(tuned), ", ".join(sources), True
+    # The column of the tags tells whether a file in numbered columns has the shape of the training files.
+    label = "" if given.text else tuned.settings.columns.get("label", "")
+    wanted = replace(own, label=label, **{name: value for name, value in vars(given).items() if value})
     try:
-        # The column of the tags tells whether a file in numbered columns has the shape of the training files.
-        label = "" if given.text else tuned.settings.columns.get("label", "")
-        wanted = Columns(given.text or own.text, given.pair or own.pair, label)
         read = read_examples(task, sources, wanted, with_targets=False)
     except MissingColumnError:
-        if given != NO_COLUMNS:
+        if given.text or given.pair:
             raise
-        read, are_own = read_examples(task, sources, NO_COLUMNS, with_targets=False), False
-    if isinstance(read.examples[0], TextExample) and own != NO_COLUMNS:
+        read = read_examples(task, sources, replace(wanted, text="", pair=""), with_targets=False)
+        are_own = False
+    if isinstance(read.examples[0], TextExample) and own.text:
         if own.pair and not read.columns.pair:
             raise DataError(
                 f"{where}: the model reads pairs ({own.text} and {own.pair}), and only the texts in "
@@ -140,7 +141,8 @@ def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Colum
 
 def _columns_of(tuned: FineTuned) -> Columns:
     """The columns of the texts that the model was trained on; none where its folder does not say."""
-    return Columns(tuned.settings.columns.get("text", ""), tuned.settings.columns.get("pair", ""))
+    kept = ("text", "pair", "separator", "quoting")
+    return Columns(**{name: column for name, column in tuned.settings.columns.items() if name in kept})
 
 
 def _answers(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
@@ -170,7 +172,7 @@ def _example(task: TaskName, one: Input, tuned: FineTuned, given: Columns) -> Ex
         identifier = None if isinstance(one.given, str) else one.given.get("id")
         return QuestionExample(str(identifier or one.number), clean_text(question), context, source=one.where)
     # A folder that electrain did not write does not say whether the model was trained on pairs.
-    takes_pair, may_take_pair = bool(own.pair), own == NO_COLUMNS
+    takes_pair, may_take_pair = bool(own.pair), not own.text
     first, second = _two(one, named if given.text else [*named, ("text", "pair")], needs_both=takes_pair)
     if task in ("summarization", "translation"):
         return PairedExample(clean_text(first), source=one.where)
