@@ -19,6 +19,7 @@ from electrain.data.labelled.tag_schemes import (
     scheme_of_labels,
 )
 from electrain.data.text.cleaning import clean_text
+from electrain.data.text.words import joined_words
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import tagging_scores
@@ -142,8 +143,6 @@ def entities_of(words: Sequence[str], tags: Sequence[str], scheme: SchemeName = 
     """The entities that tags mark, as they are scored: see `chunks_of_tags`."""
     entities: list[Answer] = []
     for kind, first, last in chunks_of_tags(tags, scheme):
-        inside = words[first : last + 1]
-        # Single East Asian characters are joined as they are written, other words with a space.
-        separator = "" if all(len(word) == 1 and ord(word) > 0x2E7F for word in inside) else " "
-        entities.append({"type": kind, "text": separator.join(inside), "first_word": first, "last_word": last})
+        text = joined_words(words[first : last + 1])
+        entities.append({"type": kind, "text": text, "first_word": first, "last_word": last})
     return entities

@@ -1,7 +1,5 @@
 """Applies a fine-tuned model to texts, and turns texts into vectors."""
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from electrain.data.labelled.reading import Example, ReadExamples, read_examples
 from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import JSON_LINES, parse_object
+from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
@@ -44,7 +43,6 @@ TASK_OF_VERB: dict[str, TaskName] = {
     "summarize": "summarization",
     "translate": "translation",
 }
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W\d_]+)?|\S")
 _BATCH_TOKENS = 8192
 NO_COLUMNS = Columns()
 
@@ -211,17 +209,6 @@ def _two(one: Input, names: Sequence[tuple[str, str]], *, needs_both: bool) -> t
             reads = f'the model reads pairs, but there is no field "{name}"' if needs_both else f'has no field "{name}"'
             raise DataError(f"{one.where}: {reads} with a text; it has {', '.join(given) or 'nothing'}")
     return str(text or ""), pair if isinstance(pair, str) else ""
-
-
-def split_words(text: str) -> list[str]:
-    """Words as in tagged corpora: each punctuation mark and each Chinese character is a word of its own."""
-    words: list[str] = []
-    for found in _WORD.findall(clean_text(text)):
-        if any("CJK" in unicodedata.name(character, "") for character in found):
-            words += re.findall(r"[\u2e80-\u9fff\uf900-\ufaff]|[^\u2e80-\u9fff\uf900-\ufaff]+", found)
-        else:
-            words.append(found)
-    return words
 
 
 def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
