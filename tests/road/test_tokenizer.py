@@ -1,6 +1,8 @@
 """A trained or given tokenizer does the same before it is saved and after it is loaded; hashes tell behaviour apart."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from electrain.data.tokenizer.tokenizer import (
 )
 from electrain.data.tokenizer.training import train_tokenizer
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, TokenizerError
-from electrain.foundation.output_folder import read_manifest
+from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
 
 TEXTS = [
     "Hello world, Hello café! The naïve façade was happy; unhappily, the world was not.",
@@ -240,3 +242,53 @@ def test_a_missing_mask_token_is_refused_and_never_0() -> None:
     whole.mask_token = None
     with pytest.raises(TokenizerError, match=r"has no \[MASK\] token; train one"):
         special_ids_of(whole)
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from electrain.data.text.corpus import Document
+from electrain.data.tokenizer import training
+place, folder = sys.argv[1:]
+original = getattr(training, place)
+def end(*_, **__):
+    original(*_, **__)
+    os._exit(9)
+setattr(training, place, end)
+training.train_tokenizer([Document("some words and more words " * 20, "test")], Path(folder), 100, False)
+"""
+
+
+@pytest.mark.parametrize("place", ["begin_anew", "_collect", "save_tokenizer"])
+def test_a_killed_training_is_begun_anew(tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """As by a power cut: nothing of Python's own cleaning up runs."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, place, str(tmp_path / "tokenizer")], check=False)
+    assert killed.returncode == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]  # no temporary file
+    train(tmp_path / "tokenizer")
+    assert f"{tmp_path / 'tokenizer'} holds interrupted work; starting over" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == [
+        "manifest.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    with pytest.raises(RunDirectoryError, match="holds a finished tokenizer already"):
+        train(tmp_path / "tokenizer")
+
+
+def test_foreign_files_beside_an_interrupted_training_stay(tmp_path: Path) -> None:
+    write_manifest(tmp_path, Manifest("tokenizer", False, {}, {}))
+    (tmp_path / "thesis.txt").write_text("important")
+    with pytest.raises(RunDirectoryError, match=r"holds interrupted work and also thesis\.txt"):
+        train(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "important"
+
+
+def test_a_failed_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("electrain.data.tokenizer.training.write_manifest", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "tokenizer")
+    assert list(tmp_path.iterdir()) == []

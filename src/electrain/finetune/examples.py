@@ -19,9 +19,10 @@ from electrain.data.labelled.checks import (
 )
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
-from electrain.data.labelled.reading import read_examples
+from electrain.data.labelled.reading import Clean, read_examples
 from electrain.data.labelled.tag_schemes import ALIASES, OUTSIDE, PLAIN, SchemeName, every_tag, is_chunk_tag
 from electrain.data.shards.randomness import permuted
+from electrain.data.text.cleaning import clean_text
 from electrain.finetune.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
 from electrain.finetune.tasks.task_folder import TaskSettings
 from electrain.foundation.errors import ConfigurationError, DataError
@@ -44,7 +45,13 @@ class Examples:
 
 
 def read_all(
-    task: TaskName, data: ExamplesConfig, train: Sequence[str], validation: Sequence[str], seed: int
+    task: TaskName,
+    data: ExamplesConfig,
+    train: Sequence[str],
+    validation: Sequence[str],
+    seed: int,
+    *,
+    clean: Clean = clean_text,
 ) -> Examples:
     """Reads and checks both sets, and draws from them.
 
@@ -53,11 +60,11 @@ def read_all(
     quoting = "" if data.quoting == "auto" else data.quoting
     named = (data.text_column, data.pair_column, data.label_column)
     wanted = Columns(*named, separator=data.separator, quoting=quoting)
-    read = read_examples(task, train, wanted, skip_broken=data.skip_broken)
+    read = read_examples(task, train, wanted, skip_broken=data.skip_broken, clean=clean)
     labels: tuple[str, ...] = ()
     # Only scoring needs further references, so training files may lack them.
     same = dataclasses.replace(read.columns, references=data.references_column)
-    held_out = read_examples(task, validation, same, skip_broken=data.skip_broken)
+    held_out = read_examples(task, validation, same, skip_broken=data.skip_broken, clean=clean)
     kept, known, has_many = read.examples, held_out.examples, False
     form = TagForm(PLAIN, PLAIN)
     if task == "tagging":

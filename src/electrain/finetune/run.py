@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.tag_schemes import PLAIN
+from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.data.tokenizer.unknown import say_unreachable, unknown_share
 from electrain.finetune.batches import training_batches
 from electrain.finetune.choosing import Best, deciding_score, says_the_same
@@ -119,7 +120,8 @@ def finetune(
     """
     pretrained = open_pretrained(model, may_have_decoder=task in WRITING_TASKS)
     config = resolved(config, task, int(pretrained.configuration.hidden_size))
-    examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed)
+    clean = cleaner_for(pretrained.tokenizer)
+    examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed, clean=clean)
     settings = settings_for(task, config, examples, pretrained.longest_row)
     require_scorer(task, has_entities=settings.tag_scheme not in ("", PLAIN))
     chosen_by = deciding_score(config.training.choose_by, build_task(settings, pretrained.tokenizer), task)

@@ -8,8 +8,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from electrain import __version__
 from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, first_line
 from electrain.foundation.json_output import to_json
+from electrain.foundation.progress import say
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -177,6 +178,52 @@ def require_empty(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunDirectoryError(f"{directory}: cannot be created ({error.strerror}); give another folder") from error
+
+
+def begin_anew(directory: Path, kind: str, names: Sequence[str]) -> None:
+    """Begins work that cannot be resumed, in a new or empty folder or over what the same work left when interrupted.
+
+    The unfinished manifest comes first and the finished one last. So whatever interrupts the work, the folder is
+    recognised, and no later stage takes it for complete.
+
+    Args:
+        kind: see `Manifest`.
+        names: globs of the files and folders that the work leaves, but for the manifest.
+    Raises: RunDirectoryError: the folder holds anything else.
+    """
+    if (directory / MANIFEST_NAME).is_file():
+        if read_manifest(directory, kind).finished:
+            article = "" if kind.endswith("s") else "a "
+            raise RunDirectoryError(
+                f"{directory}: holds {article}finished {kind} already; give a new folder, or remove this one"
+            )
+        _remove_work(directory, names)
+        left = [path.name for path in directory.iterdir() if path.name != MANIFEST_NAME]
+        if left:
+            raise RunDirectoryError(f"{directory}: holds interrupted work and also {left[0]}; move that elsewhere")
+        (directory / MANIFEST_NAME).unlink()
+        say(f"{directory} holds interrupted work; starting over")
+    elif directory.is_dir() and all(map(is_temporary, directory.iterdir())):
+        _remove_work(directory, names)
+    require_empty(directory)
+    write_manifest(directory, Manifest(kind, False, {}, {}))
+
+
+def abandon_work(directory: Path, names: Sequence[str], *, existed: bool) -> None:
+    """Undoes `begin_anew` and what followed. Args: existed: the folder was there before, and stays."""
+    with suppress(OSError):
+        _remove_work(directory, names)
+        (directory / MANIFEST_NAME).unlink(missing_ok=True)
+        if not existed:
+            directory.rmdir()
+
+
+def _remove_work(directory: Path, names: Sequence[str]) -> None:
+    for path in [path for name in (*names, ".*.writing") for path in directory.glob(name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def begins(

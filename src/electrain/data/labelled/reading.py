@@ -17,6 +17,7 @@ from electrain.data.text.cleaning import clean_text
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
+Clean = Callable[[str], str]
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 
@@ -55,6 +56,7 @@ def read_examples(
     *,
     with_targets: bool = True,
     skip_broken: bool = False,
+    clean: Clean = clean_text,
 ) -> ReadExamples:
     """The examples in `sources`, cleaned and checked, and the columns that they were read from.
 
@@ -67,6 +69,7 @@ def read_examples(
         with_targets: False for prediction: labels need not exist and are not looked at, and texts may be empty
             (`is_blank`), so that each row has its example.
         skip_broken: leave out rows that cannot be read or used, and count them on stderr, instead of stopping.
+        clean: cleans texts as those of the model's tokenizer were; see `cleaner_for`.
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
     where = ", ".join(sources)
@@ -85,7 +88,7 @@ def read_examples(
             raise DataError(f"{where}: no example in it can be used; the messages above say why")
     # All records are read before the columns are chosen, because the first ones may lack a column.
     columns = replace(choose_columns(task, records, columns, where, with_targets=with_targets), **written)
-    make = _maker(task, broken)
+    make = _maker(task, broken, clean)
     if task == "question-answering" and with_targets:
         records = answers_in_characters(records, columns)
     examples: list[Any] = []
@@ -108,30 +111,30 @@ def _flat(record: Record) -> Record:
     return Record(languages, record.source) if isinstance(languages, dict) else record
 
 
-def _maker(task: TaskName, broken: _Counted) -> Callable[[Record, Columns, bool], Example]:
+def _maker(task: TaskName, broken: _Counted, clean: Clean) -> Callable[[Record, Columns, bool], Example]:
     makers: dict[TaskName, Callable[[Record, Columns, bool], Example]] = {
-        "classification": _labelled_example,
-        "regression": _number_example,
+        "classification": partial(_labelled_example, clean=clean),
+        "regression": partial(_number_example, clean=clean),
         "tagging": _tagged_example,
-        "question-answering": partial(_question_example, skip_broken=broken.skip),
-        "summarization": _paired_example,
-        "translation": _paired_example,
+        "question-answering": partial(_question_example, skip_broken=broken.skip, clean=clean),
+        "summarization": partial(_paired_example, clean=clean),
+        "translation": partial(_paired_example, clean=clean),
     }
     return makers[task]
 
 
-def _labelled_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
+def _labelled_example(record: Record, columns: Columns, with_targets: bool, clean: Clean) -> TextExample:
     labels = _labels(record, columns.label) if with_targets else ()
-    return TextExample(*_texts(record, columns, with_targets), labels, source=record.source)
+    return TextExample(*_texts(record, columns, with_targets, clean), labels, source=record.source)
 
 
-def _number_example(record: Record, columns: Columns, with_targets: bool) -> TextExample:
+def _number_example(record: Record, columns: Columns, with_targets: bool, clean: Clean) -> TextExample:
     value = _number(record, columns.label) if with_targets else None
-    return TextExample(*_texts(record, columns, with_targets), value=value, source=record.source)
+    return TextExample(*_texts(record, columns, with_targets, clean), value=value, source=record.source)
 
 
-def _paired_example(record: Record, columns: Columns, with_targets: bool) -> PairedExample:
-    text = _text(record, columns.text, "text", may_be_empty=not with_targets)
+def _paired_example(record: Record, columns: Columns, with_targets: bool, clean: Clean) -> PairedExample:
+    text = _text(record, columns.text, "text", clean, may_be_empty=not with_targets)
     if not with_targets:
         return PairedExample(text, source=record.source)
     references = record.values.get(columns.references) or []
@@ -139,8 +142,8 @@ def _paired_example(record: Record, columns: Columns, with_targets: bool) -> Pai
         references = [references]
     if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
         raise DataError(f'{record.source}: "{columns.references}" must hold a list of texts; fix this row')
-    cleaned = tuple(filter(None, map(clean_text, references)))
-    return PairedExample(text, _text(record, columns.label, "label"), cleaned, record.source)
+    cleaned = tuple(filter(None, map(clean, references)))
+    return PairedExample(text, _text(record, columns.label, "label", clean), cleaned, record.source)
 
 
 def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> TaggedExample:
@@ -157,17 +160,17 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     return example
 
 
-def _texts(record: Record, columns: Columns, with_targets: bool) -> tuple[str, str | None]:
-    text = _text(record, columns.text, "text", may_be_empty=not with_targets)
-    return text, _text(record, columns.pair, "pair", may_be_empty=not with_targets) if columns.pair else None
+def _texts(record: Record, columns: Columns, with_targets: bool, clean: Clean) -> tuple[str, str | None]:
+    text = _text(record, columns.text, "text", clean, may_be_empty=not with_targets)
+    return text, _text(record, columns.pair, "pair", clean, may_be_empty=not with_targets) if columns.pair else None
 
 
-def _text(record: Record, column: str, role: Role, *, may_be_empty: bool = False) -> str:
+def _text(record: Record, column: str, role: Role, clean: Clean, *, may_be_empty: bool = False) -> str:
     value = record.values.get(column)
     if value is not None and not isinstance(value, str):
         kind = type(value).__name__
         raise DataError(f'{record.source}: "{column}" holds {kind}, not text; fix this row, or set {flag(role)}')
-    text = clean_text(value or "")
+    text = clean(value or "")
     if not text and not may_be_empty:
         raise DataError(f'{record.source}: no text in "{column}"; fix or remove this row, or set {flag(role)}')
     return text
@@ -216,7 +219,9 @@ def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
     return tuple(value.strip() if isinstance(value, str) else _label_text(value) for value in values)
 
 
-def _question_example(record: Record, columns: Columns, with_targets: bool, skip_broken: bool) -> QuestionExample:
+def _question_example(
+    record: Record, columns: Columns, with_targets: bool, skip_broken: bool, clean: Clean
+) -> QuestionExample:
     """The question of a record. Its context is not cleaned, because answers count its characters.
 
     Args: skip_broken: see `answers_of`.
@@ -224,14 +229,14 @@ def _question_example(record: Record, columns: Columns, with_targets: bool, skip
     """
     question, context = record.values.get(columns.text), record.values.get(columns.pair)
     for column, value in ((columns.text, question), (columns.pair, context)):
-        is_blank = value is None or (isinstance(value, str) and not clean_text(value))
+        is_blank = value is None or (isinstance(value, str) and not clean(value))
         if not isinstance(value, str | None) or (is_blank and with_targets):
             raise DataError(f'{record.source}: no text in "{column}"; fix or remove this question')
     context = without_surrogates(str(context or ""))
     identifier = record.values.get("id")
     return QuestionExample(
         identifier=record.source if identifier in (None, "") else str(identifier),
-        question=clean_text(str(question or "")),
+        question=clean(str(question or "")),
         context=context,
         answers=answers_of(record, columns.label, context, skip_broken=skip_broken) if with_targets else (),
         source=record.source,

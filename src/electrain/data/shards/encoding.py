@@ -5,6 +5,7 @@ import marshal
 import signal
 import struct
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import IO, NamedTuple
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from electrain.data.text.cleaning import clean
+from electrain.data.text.cleaning import clean, dropped_characters
 from electrain.data.tokenizer.chinese_words import word_beginnings
+from electrain.data.tokenizer.letters import keeps_joiners
 
 _PART_CHARACTERS = 512  # about 80 words; measured with benchmarks/preparation.py
 Bytes = bytes  # inside the class below, `bytes` is a field
@@ -25,7 +27,7 @@ class EncodedBatch(NamedTuple):
     tokens: bytes  # little-endian token ids, uint16 or uint32
     lengths: bytes  # little-endian int64; tokens of each text
     bytes: int
-    dropped_characters: int
+    dropped: dict[str, int]  # how often each character was left out
     invalid_bytes: int
     begins_word: Bytes = b""  # one byte for each token, 1 where a word begins; empty unless words were wanted
 
@@ -42,6 +44,7 @@ class Encoder:
     def __init__(self, tokenizer_json: str) -> None:
         """Args: tokenizer_json: the content of a `tokenizer.json` that neither truncates nor pads."""
         self._whole = _backend(tokenizer_json)
+        self.keeps_joiners = keeps_joiners(self._whole)
         self._ascii: Tokenizer | None = None
         content = json.loads(tokenizer_json)
         kinds = [(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
@@ -101,7 +104,11 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
         dtype: "<u2" or "<u4".
         with_words: find where words begin, which doubles the cost.
     """
-    cleaned = [clean(text) for text in texts]
+    cleaned = [clean(text, keeps_joiners=encoder.keeps_joiners) for text in texts]
+    dropped: Counter[str] = Counter()
+    for text, one in zip(texts, cleaned, strict=True):
+        if one.dropped_characters:
+            dropped += dropped_characters(text, keeps_joiners=encoder.keeps_joiners)
     begins = b""
     if with_words:
         pairs = encoder.encode_words([one.text for one in cleaned])
@@ -113,13 +120,13 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
         b"".join(one.tobytes() for one in ids),
         np.array([len(one) for one in ids], "<i8").tobytes(),
         sum(len(one.text.encode()) for one in cleaned),
-        sum(one.dropped_characters for one in cleaned),
+        dict(dropped),
         sum(one.invalid_bytes for one in cleaned),
         begins,
     )
 
 
-def send(stream: IO[bytes], message: tuple[str | bytes | int, ...] | list[str]) -> None:
+def send(stream: IO[bytes], message: tuple[str | bytes | int | dict[str, int], ...] | list[str]) -> None:
     """Writes one message to a pipe: its length as 8 bytes, then its content.
 
     Messages are plain values in Python's marshal format, which unlike pickle cannot run code, and is faster. Its format

@@ -1,7 +1,6 @@
 """Preparation: makes a folder of token shards from a corpus and a tokenizer."""
 
 import hashlib
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -17,21 +16,25 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
+from electrain.data.tokenizer.lost_letters import say_lost_dots
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
 from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
-from electrain.foundation.errors import ConfigurationError, ElectrainError, RunDirectoryError, TokenizerError
+from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
 from electrain.foundation.output_folder import (
-    MANIFEST_NAME,
     Manifest,
-    is_temporary,
+    abandon_work,
+    begin_anew,
     one_line_when_full,
-    read_manifest,
-    require_empty,
     write_manifest,
 )
 from electrain.foundation.progress import Progress, say
 
 COUNTS_NAME = "unigram_counts.npy"
+_OUR_FILES = (
+    *(f"corpus_*.ds{ending}" for ending in ("", ".index", ".words", ".metadata")),
+    COUNTS_NAME,
+    TOKENIZER_FOLDER,
+)
 _TOKENS_PER_FILE = 1 << 28  # half a gigabyte at two bytes a token: few files, each still quick to copy and to hash
 _BATCH_CHARACTERS = 1 << 18  # what a process encodes at once; see benchmarks/preparation.py
 _MANY_LINES = 1000
@@ -69,9 +72,7 @@ def prepare(
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
     say_unreachable(loaded, f"prepare: {tokenizer}")
     existed = output.is_dir()
-    # The unfinished manifest comes first and the finished one last, so whatever interrupts the preparation, the folder
-    # is recognised: `prepare` starts over in it, and no later stage takes it for complete.
-    begin_output(output)
+    begin_anew(output, "shards", _OUR_FILES)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
         writer = ShardWriter(output, loaded, _TOKENS_PER_FILE, with_words=chinese_words)
@@ -88,11 +89,9 @@ def prepare(
         except ElectrainError as error:
             # Nothing was prepared, or nothing of use: leave nothing that looks like an interrupted preparation.
             if not writer.tokens or isinstance(error, TokenizerError):
-                _remove_ours(output)
-                (output / MANIFEST_NAME).unlink()
-                if not existed:
-                    output.rmdir()
+                abandon_work(output, _OUR_FILES, existed=existed)
             raise
+        say_lost_dots(loaded.backend_tokenizer, writer.unigram_counts)
         return _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
 
 
@@ -123,36 +122,6 @@ def _speed(writer: ShardWriter, seconds: float) -> str:
     megabytes, tokens, seconds = writer.counts.bytes / 1e6, writer.tokens, max(seconds, 1e-9)
     rates = f"{megabytes / seconds:,.2f} MB/s, {tokens / seconds:,.0f} tokens/s"
     return f"{megabytes:,.1f} MB of text, {tokens:,} tokens ({rates})"
-
-
-def begin_output(output: Path) -> None:
-    """Makes `output` a folder with nothing but an unfinished manifest, which marks it until the end.
-
-    Raises: RunDirectoryError: it holds anything but an interrupted preparation.
-    """
-    if (output / MANIFEST_NAME).is_file():
-        if read_manifest(output, "shards").finished:
-            raise RunDirectoryError(f"{output}: holds finished shards already; give a new folder, or remove this one")
-        _remove_ours(output)
-        left = [path.name for path in output.iterdir() if path.name != MANIFEST_NAME]
-        if left:
-            raise RunDirectoryError(
-                f"{output}: holds an interrupted preparation and also {left[0]}; move that elsewhere"
-            )
-        (output / MANIFEST_NAME).unlink()
-        say(f"prepare: {output} holds an interrupted preparation; starting over")
-    elif output.is_dir() and all(map(is_temporary, output.iterdir())):
-        _remove_ours(output)
-    require_empty(output)
-    write_manifest(output, Manifest("shards", False, {}, {}))
-
-
-def _remove_ours(output: Path) -> None:
-    endings = ("", ".index", ".words", ".metadata")
-    patterns = [*(f"corpus_*.ds{ending}" for ending in endings), COUNTS_NAME, ".*.writing"]
-    for path in [path for pattern in patterns for path in output.glob(pattern)]:
-        path.unlink()
-    shutil.rmtree(output / TOKENIZER_FOLDER, ignore_errors=True)
 
 
 class _HashedCorpus:

@@ -127,7 +127,7 @@ class ShardWriter:
         Args: continues: for each text, whether the next one belongs to the same document.
         """
         self.counts.bytes += encoded.bytes
-        self.counts.dropped_characters += encoded.dropped_characters
+        self.counts.drop(encoded.dropped)
         self.counts.invalid_bytes += encoded.invalid_bytes
         tokens = np.frombuffer(encoded.tokens, self.dtype)
         begins = np.frombuffer(encoded.begins_word, np.bool_) if self.with_words else None

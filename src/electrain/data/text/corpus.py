@@ -1,9 +1,10 @@
 """Corpora: files, folders, globs, Hugging Face data sets and installed documentation, read as cleaned documents."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from electrain.data.text.cleaning import clean, has_invalid_bytes
+from electrain.data.text.cleaning import clean, dropped_characters, has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import read_csv
 from electrain.data.text.documentation import read_documentation
@@ -38,6 +39,7 @@ class CorpusFormat:
     text_column: str = "text"  # the field of .jsonl, .csv, .tsv, .parquet, .arrow and hub records that holds the text
     document_separator: str | None = None  # between two documents of a .txt file; None: a file is one document
     strict: bool = False  # refuse bytes that are not UTF-8 instead of leaving them out
+    keeps_joiners: bool = False  # keep U+200C and U+200D, as the tokenizer does; read by `read_documents` only
 
 
 DEFAULT_FORMAT = CorpusFormat()
@@ -53,13 +55,33 @@ class CorpusCounts:
     empty_files: int = 0  # files of no bytes in a folder or glob, left out
     dropped_characters: int = 0  # control and format characters, NUL and U+FFFD, left out
     invalid_bytes: int = 0  # bytes that were not UTF-8, left out
+    dropped: dict[str, int] = field(default_factory=dict, compare=False)  # of each character, as "U+200C", how many
+
+    def drop(self, characters: Mapping[str, int]) -> None:
+        """Counts characters that were left out."""
+        for character, count in characters.items():
+            name = f"U+{ord(character):04X}"
+            self.dropped[name] = self.dropped.get(name, 0) + count
+            self.dropped_characters += count
 
     def describe(self) -> str:
+        """What was read and what was left out, with the character that was left out most often."""
+        most = max(self.dropped, key=lambda name: (self.dropped[name], name), default="")
+        named = f" ({_named(most)}: {self.dropped[most]:,})" if most else ""
         return (
             f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} MB of text; left out: "
             f"{self.empty_documents:,} empty documents, {self.empty_files:,} empty files, "
-            f"{self.dropped_characters:,} control characters, {self.invalid_bytes:,} bytes that are not UTF-8"
+            f"{self.dropped_characters:,} control characters{named}, {self.invalid_bytes:,} bytes that are not UTF-8"
         )
+
+
+def _named(code: str) -> str:
+    """A dropped character for a message, with what to do about it."""
+    character = chr(int(code[2:], 16))
+    unnamed = {"Cc": "control character", "Cs": "lone surrogate"}.get(unicodedata.category(character), "")
+    name = f"{code} {unicodedata.name(character, unnamed)}"
+    hint = ", which a tokenizer trained with --keep-joiners keeps" if code in ("U+200C", "U+200D") else ""
+    return f"most often {name}{hint}"
 
 
 def read_documents(
@@ -74,9 +96,10 @@ def read_documents(
     """
     found, held = False, None
     for raw in read_raw(sources, corpus_format, counts):
-        cleaned = clean(raw.text)
+        cleaned = clean(raw.text, keeps_joiners=corpus_format.keeps_joiners)
         counts.bytes += len(cleaned.text.encode())
-        counts.dropped_characters += cleaned.dropped_characters
+        if cleaned.dropped_characters:
+            counts.drop(dropped_characters(raw.text, keeps_joiners=corpus_format.keeps_joiners))
         counts.invalid_bytes += cleaned.invalid_bytes
         # The last piece of a document may clean to nothing, so a piece is held back until it is known to be the last.
         if cleaned.text:

@@ -6,12 +6,14 @@ text could steer the answer.
 """
 
 import json
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
+from electrain.data.text.cleaning import clean_text
+from electrain.data.tokenizer.letters import keeps_joiners
 from electrain.data.tokenizer.tokenizer import plain_backend
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ def encode_plain(
     The tokenizer must be a fast one. It still puts [CLS] and [SEP] around each text where `add_special_tokens` says so.
     """
     return tokenizer(texts, seconds, split_special_tokens=True, verbose=False, **options)  # type: ignore[arg-type]
+
+
+def cleaner_for(tokenizer: "PreTrainedTokenizerFast") -> Callable[[str], str]:
+    """Cleans a text as the training text of `tokenizer` was cleaned: see `clean_text`."""
+    return partial(clean_text, keeps_joiners=keeps_joiners(tokenizer.backend_tokenizer))
 
 
 def plain_ids(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> list[list[int]]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from electrain.data.tokenizer.letters import Letters
 from electrain.foundation.errors import TokenizerError
 from electrain.foundation.hub import is_hub_name, reading_options, reason_of
 from electrain.foundation.output_folder import text_hash, write_text_durably
@@ -60,15 +61,18 @@ def special_ids_of(tokenizer: "PreTrainedTokenizerFast") -> SpecialIds:
     return SpecialIds(**{kind: int(number) for kind, number in ids.items()})
 
 
-def word_piece_tokenizer(vocabulary: dict[str, int], *, cased: bool) -> Tokenizer:
+def word_piece_tokenizer(
+    vocabulary: dict[str, int], *, cased: bool = False, letters: Letters | None = None
+) -> Tokenizer:
     """BERT's tokenizer with `vocabulary` ({token: id}): cleans, sets Chinese characters apart, matches longest first.
 
+    Args:
+        cased: keep capital letters and accents.
+        letters: what else to do with letters; None: BERT's rules.
     Source: google-research/electra, model/tokenization.py.
     """
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=not cased, lowercase=not cased
-    )
+    backend.normalizer = (letters or Letters(cased)).normalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     if vocabulary:
@@ -233,7 +237,14 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return vocabulary
 
 
+def is_of_sequences(backend: Tokenizer) -> bool:
+    """True for a tokenizer of characters or k-mers: white space means nothing to it."""
+    return isinstance(backend.pre_tokenizer, pre_tokenizers.Split) and isinstance(backend.decoder, decoders.Fuse)
+
+
 def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:
     """(vocabulary,) bool: True for the pieces that continue a word, such as ##ing."""
+    if is_of_sequences(tokenizer.backend_tokenizer):  # "##" may be two bonds of a molecule
+        return np.zeros(len(tokenizer), np.bool_)
     pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     return np.array([piece.startswith("##") for piece in pieces], np.bool_)

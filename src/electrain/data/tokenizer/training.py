@@ -1,32 +1,79 @@
-"""Training a WordPiece vocabulary on documents."""
+"""Training a tokenizer on documents: WordPiece, or characters and k-mers for sequences without spaces."""
 
 import tempfile
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, normalizers, trainers
 
 from electrain.data.text.corpus import Document
+from electrain.data.tokenizer.letters import Letters
+from electrain.data.tokenizer.lost_letters import LetterSample
+from electrain.data.tokenizer.sequences import sequence_tokenizer, sequence_vocabulary
 from electrain.data.tokenizer.tokenizer import (
     SPECIAL_TOKENS,
+    plain_backend,
     save_tokenizer,
     tokenizer_hash,
     word_piece_tokenizer,
     wrap,
 )
-from electrain.foundation.errors import TokenizerError
-from electrain.foundation.output_folder import Manifest, one_line_when_full, require_empty, write_manifest
+from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unknown_share
+from electrain.foundation.errors import ConfigurationError, TokenizerError
+from electrain.foundation.output_folder import Manifest, abandon_work, begin_anew, one_line_when_full, write_manifest
 from electrain.foundation.progress import say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 DEFAULT_CHARACTER_COVERAGE = 0.9999
 MAXIMUM_BYTES = 500_000_000  # more text would hardly change a vocabulary, and word counts are kept in memory
-_ACCENT_SAMPLE_CHARACTERS = 4_000_000
+DEFAULT_K = 6  # Dalla-Torre et al. 2023, "Nucleotide Transformer"
+OUR_FILES = ("tokenizer.json", "tokenizer_config.json")
+_UNKNOWN_SAMPLE_BYTES = 2_000_000  # a share of one in a thousand is known to a few per cent of itself, in a second
 _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
-_MANY_ACCENTED_WORDS = 0.01  # one word in a hundred: far more than English has in its borrowed words
+_FEW_K_MERS = 0.9
+_UNKNOWN_REMEDY = (
+    "they are words of more than 100 characters, or hold characters beyond --character-coverage; for sequences without "
+    "spaces, such as proteins, give --kind characters"
+)
+
+
+@dataclass(frozen=True)
+class TokenizerKind:
+    """What a tokenizer cuts texts into.
+
+    Attributes:
+        name: wordpiece: frequent words, and pieces of the others; characters; k-mers: k characters at a time.
+        k: number of characters in a k-mer.
+        letters: how wordpiece reads letters; the other two kinds keep them as they are.
+    """
+
+    name: Literal["wordpiece", "characters", "k-mers"] = "wordpiece"
+    k: int = DEFAULT_K
+    letters: Letters = field(default_factory=Letters)
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.k <= 64:
+            raise ConfigurationError(
+                f"--k {self.k}: must be from 2 to 64; for single characters, give --kind characters"
+            )
+        letters = self.letters
+        if self.name != "wordpiece" and (letters.keeps_accents or letters.language or letters.keeps_joiners):
+            raise ConfigurationError(
+                f"--kind {self.name}: keeps all letters as they are; leave out --keep-accents, --language and "
+                "--keep-joiners"
+            )
+
+    def tokenizer(self, vocabulary: dict[str, int]) -> Tokenizer:
+        """The tokenizer of this kind with a vocabulary, {token: id}."""
+        if self.name == "wordpiece":
+            return word_piece_tokenizer(vocabulary, letters=self.letters)
+        return sequence_tokenizer(vocabulary, self.k if self.name == "k-mers" else 1)
 
 
 def train_tokenizer(
@@ -36,108 +83,114 @@ def train_tokenizer(
     cased: bool,
     *,
     character_coverage: float = DEFAULT_CHARACTER_COVERAGE,
+    kind: TokenizerKind | None = None,
+    allow_unknown: bool = False,
 ) -> Manifest:
-    """Trains a WordPiece tokenizer and writes it to the folder `output`. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+    """Trains a tokenizer and writes it to the folder `output`. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     At most `MAXIMUM_BYTES` of text are read. The text waits in a temporary file, because the alphabet must be known
     before the training begins.
 
     Args:
+        output: a new or empty folder, or one that an interrupted training left, which starts over.
         vocabulary_size: largest number of tokens; there are fewer if too few words of the text occur twice.
         cased: keep capital letters and accents; otherwise text is lower-cased and accents are stripped.
         character_coverage: fraction of the text's characters that the alphabet covers; the rarest become [UNK].
+        kind: what to cut texts into; None: WordPiece, with letters by `cased`.
+        allow_unknown: go on where more than a fifth of the tokens are [UNK].
     Returns: the manifest written, with facts vocabulary_size, alphabet_size and bytes.
-    Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet.
+    Raises: TokenizerError: `vocabulary_size` is smaller than the alphabet, or too many tokens are [UNK].
         RunDirectoryError: `output` is not empty.
     """
     if vocabulary_size < 1:
         raise TokenizerError(f"--vocab-size {vocabulary_size}: must be at least 1")
+    kind = kind or TokenizerKind(letters=Letters(cased))
     existed = output.is_dir()
-    require_empty(output)
-    backend = word_piece_tokenizer({}, cased=cased)
-    prefix = f".{output.name}.text-"  # beside the output: the system's folder for temporary files may be small
-    with (
-        one_line_when_full(output),
-        _removed_on_failure(output, existed),
-        tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=output.parent, prefix=prefix) as text,
-    ):
-        characters, size = _collect(documents, backend.normalizer, text, None if cased else _AccentSample())
-        alphabet_size = _alphabet_size(characters, character_coverage)
-        _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
-        vocabulary = _train(backend, Path(text.name), vocabulary_size, alphabet_size)
-    backend = word_piece_tokenizer(vocabulary, cased=cased)
-    tokenizer = wrap(backend)
-    save_tokenizer(tokenizer, output)
-    facts = {
-        "vocabulary_size": backend.get_vocab_size(),
-        "alphabet_size": alphabet_size,
-        "characters_seen": len(characters),
-        "cased": cased,
-        "bytes": size,
-    }
-    manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
-    write_manifest(output, manifest)
+    begin_anew(output, "tokenizer", OUR_FILES)
+    try:
+        with (
+            one_line_when_full(output),
+            # Without a name, so that nothing is left of it whatever happens. It is beside the output, because the
+            # system's folder for temporary files may be small.
+            tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as text,
+        ):
+            vocabulary, facts = _vocabulary(documents, kind, text, vocabulary_size, character_coverage)
+            tokenizer = wrap(kind.tokenizer(vocabulary))
+            unknown = _unknown_share(tokenizer, text, facts["bytes"])
+            if not allow_unknown:
+                unknown.require_few("the corpus", _UNKNOWN_REMEDY)
+            unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY)
+            say_unreachable(tokenizer, f"tokenizer: {output}")
+            save_tokenizer(tokenizer, output)
+            facts["unknown_fraction"] = round(unknown.unknown / max(unknown.tokens, 1), 5)
+            manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
+            write_manifest(output, manifest)
+    except BaseException:
+        abandon_work(output, OUR_FILES, existed=existed)
+        raise
     return manifest
 
 
-@contextmanager
-def _removed_on_failure(output: Path, existed: bool) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        if not existed:
-            with suppress(OSError):
-                output.rmdir()
-        raise
+def _vocabulary(
+    documents: Iterable[Document], kind: TokenizerKind, text: IO[str], vocabulary_size: int, character_coverage: float
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The vocabulary, {token: id}, and the facts for the manifest; `text` then holds the normalised documents."""
+    is_word_piece, letters = kind.name == "wordpiece", kind.letters
+    backend = kind.tokenizer({})
+    sample = LetterSample(letters) if is_word_piece and not letters.cased else None
+    characters, size = _collect(documents, backend.normalizer, text, sample)
+    alphabet_size = _alphabet_size(characters, character_coverage)
+    _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
+    if is_word_piece:
+        vocabulary = _train(backend, text, vocabulary_size, alphabet_size)
+    else:
+        vocabulary = _sequences(kind, text, characters, alphabet_size, vocabulary_size)
+    facts = {
+        "kind": kind.name,
+        "vocabulary_size": len(vocabulary),
+        "alphabet_size": alphabet_size,
+        "characters_seen": len(characters),
+        "cased": letters.cased or not is_word_piece,
+        "bytes": size,
+    }
+    return vocabulary, facts
 
 
-class _AccentSample:
-    """The lower-cased words of the first megabytes of text, to tell how many lose an accent."""
+def _unknown_share(tokenizer: "PreTrainedTokenizerFast", text: IO[str], size: int) -> UnknownShare:
+    """The share of [UNK] in about `_UNKNOWN_SAMPLE_BYTES` of the text, from all of its parts."""
+    backend = plain_backend(tokenizer)
+    backend.encode_special_tokens = True
+    text.seek(0)
+    lines = islice(text, 0, None, max(1, size // _UNKNOWN_SAMPLE_BYTES))
+    return unknown_share((backend.encode(line, add_special_tokens=False).ids for line in lines), tokenizer)
 
-    def __init__(self) -> None:
-        self._lower = normalizers.BertNormalizer(strip_accents=False, lowercase=True)
-        self._strip = normalizers.BertNormalizer(handle_chinese_chars=False, strip_accents=True, lowercase=True)
-        self._split = pre_tokenizers.BertPreTokenizer()
-        self._room = _ACCENT_SAMPLE_CHARACTERS
-        self._words: Counter[str] = Counter()
 
-    def add(self, text: str) -> None:
-        """Counts the words of `text`, as long as the sample has room."""
-        part = text[: self._room]
-        self._room -= len(part)
-        if part:
-            words = self._split.pre_tokenize_str(self._lower.normalize_str(part))
-            self._words.update(unicodedata.normalize("NFC", word) for word, _ in words)
-
-    def say_if_many(self) -> None:
-        """Says on stderr that accents are lost, if they are in many words, with the most telling example."""
-        changed: dict[str, str] = {}
-        for word in self._words:
-            # Stripping also takes Hangul apart; NFC joins it again, so Korean words count as unchanged.
-            plain = word if word.isascii() else unicodedata.normalize("NFC", self._strip.normalize_str(word))
-            if plain != word:
-                changed[word] = plain
-        fraction = sum(self._words[word] for word in changed) / max(self._words.total(), 1)
-        if fraction < _MANY_ACCENTED_WORDS:
-            return
-        # Best a word that becomes another word of the corpus, and of those the one whose rarer half is most frequent.
-        word = max(changed, key=lambda word: (min(self._words[word], self._words[changed[word]]), self._words[word]))
-        other = f', like the word "{changed[word]}" of the corpus' if changed[word] in self._words else ""
+def _sequences(
+    kind: TokenizerKind, text: IO[str], characters: Counter[str], alphabet_size: int, vocabulary_size: int
+) -> dict[str, int]:
+    """The vocabulary of characters or k-mers; says so where most k-mers found no place in it."""
+    text.seek(0)
+    # By frequency, and equally frequent ones by name, so that the order of the text does not matter.
+    alphabet = sorted(characters, key=lambda one: (-characters[one], one))[:alphabet_size]
+    k = kind.k if kind.name == "k-mers" else 1
+    vocabulary, covered = sequence_vocabulary(text, alphabet, k, vocabulary_size)
+    if covered < _FEW_K_MERS:
         say(
-            f"tokenizer: accents are stripped with lower-casing, which changes {fraction:.1%} of the words: "
-            f'"{word}" becomes "{changed[word]}"{other}; --cased keeps accents and capital letters'
+            f"tokenizer: {covered:.0%} of the {k}-mers are in the vocabulary, the others become single characters; "
+            "raise --vocab-size, or lower --k"
         )
+    return vocabulary
 
 
 def _collect(
-    documents: Iterable[Document], normalizer: normalizers.Normalizer, text: IO[str], accents: _AccentSample | None
+    documents: Iterable[Document], normalizer: normalizers.Normalizer, text: IO[str], sample: LetterSample | None
 ) -> tuple[Counter[str], int]:
     """Writes the normalised documents to `text`; returns how often each character occurs, and the bytes written."""
     characters: Counter[str] = Counter()
     size = 0
     for document in documents:
-        if accents is not None:
-            accents.add(document.text)
+        if sample is not None:
+            sample.add(document.text)
         line = normalizer.normalize_str(document.text)
         characters.update(line)
         size += len(line.encode())
@@ -145,9 +198,8 @@ def _collect(
         if size >= MAXIMUM_BYTES:
             say(f"tokenizer: only the first {size / 1e6:,.0f} MB of text are used")
             break
-    text.flush()
-    if accents is not None:
-        accents.say_if_many()
+    if sample is not None:
+        sample.say_what_is_lost()
     characters.pop(" ", None)
     return characters, size
 
@@ -165,7 +217,7 @@ def _alphabet_size(characters: Counter[str], coverage: float) -> int:
     return len(characters)
 
 
-def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: int) -> dict[str, int]:
+def _train(backend: Tokenizer, text: IO[str], vocabulary_size: int, alphabet_size: int) -> dict[str, int]:
     """Returns the vocabulary, {token: id}; the same text gives the same one.
 
     The library numbers the pieces "##c" in the order of a hash map and breaks ties between merges by these numbers
@@ -183,7 +235,8 @@ def _train(backend: Tokenizer, text: Path, vocabulary_size: int, alphabet_size: 
             show_progress=False,
         )
         trained = Tokenizer.from_str(backend.to_str())
-        trained.train([str(text)], trainer)
+        text.seek(0)
+        trained.train_from_iterator(text, trainer)
         vocabulary: dict[str, int] = trained.get_vocab()
         return vocabulary
 

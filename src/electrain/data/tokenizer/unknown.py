@@ -44,15 +44,15 @@ class UnknownShare(NamedTuple):
     unknown: int
     tokens: int
 
-    def require_few(self, what: str) -> None:
+    def require_few(self, what: str, remedy: str = _HELP) -> None:
         """Raises: TokenizerError: more than `TOO_MANY` are; `what` was read, such as "the corpus"."""
         if self.unknown > TOO_MANY * self.tokens:
-            raise TokenizerError(f"{what}: {self._described()}: {_HELP}; to go on all the same, give --allow-unknown")
+            raise TokenizerError(f"{what}: {self._described()}: {remedy}; to go on all the same, give --allow-unknown")
 
-    def say(self, what: str) -> None:
+    def say(self, what: str, remedy: str = _HELP) -> None:
         """Says the share on stderr if it is worth saying, and warns if it is large."""
         if self.unknown > MANY * self.tokens:
-            say(f"{what}: warning: {self._described()}: {_HELP}")
+            say(f"{what}: warning: {self._described()}: {remedy}")
         elif self.unknown > WORTH_SAYING * self.tokens:
             say(f"{what}: {self._described()}")
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from electrain.data.text.cleaning import clean_text
-from electrain.data.tokenizer.plain_text import encode_plain, mask_reader
+from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain, mask_reader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -58,7 +57,7 @@ def tokenize_texts(
 
     Args: reads_masks: a mask token typed in a text is one; all other special tokens are always plain text.
     """
-    cleaned = [clean_text(text) for text in texts]
+    cleaned = list(map(cleaner_for(tokenizer), texts))
     if reads_masks:
         encodings = mask_reader(tokenizer).encode_batch(cleaned, add_special_tokens=False)
     else:

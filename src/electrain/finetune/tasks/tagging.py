@@ -18,9 +18,8 @@ from electrain.data.labelled.tag_schemes import (
     chunks_of_tags,
     scheme_of_labels,
 )
-from electrain.data.text.cleaning import clean_text
 from electrain.data.text.words import joined_words
-from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetune.tasks.metrics import tagging_scores
 from electrain.finetune.tasks.task import (
@@ -67,7 +66,8 @@ class Tagging(Task[TaggedExample]):
 
     def rows(self, examples: Sequence[TaggedExample]) -> list[Row]:
         """One row for each window; `places` has for each token the word whose tag it predicts, or None."""
-        words_of = [list(map(clean_text, example.words)) for example in examples]
+        clean = cleaner_for(self.tokenizer)
+        words_of = [list(map(clean, example.words)) for example in examples]
         encoded = encode_plain(self.tokenizer, words_of, is_split_into_words=True, add_special_tokens=False)
         numbers = {label: number for number, label in enumerate(self.labels)}
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id

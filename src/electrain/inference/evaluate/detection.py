@@ -15,6 +15,7 @@ from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, read_documents
+from electrain.data.tokenizer.letters import keeps_joiners
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME
@@ -146,7 +147,8 @@ def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_co
                 "give the text itself, or shards prepared with that tokenizer"
             )
         return shards
-    documents = _beginning(read_documents(data, CorpusFormat(text_column), counts=CorpusCounts()), characters)
+    corpus_format = CorpusFormat(text_column, keeps_joiners=keeps_joiners(detector.tokenizer.backend_tokenizer))
+    documents = _beginning(read_documents(data, corpus_format, counts=CorpusCounts()), characters)
     with tempfile.TemporaryDirectory() as folder:  # a model from the hub has no folder of its own
         save_tokenizer(detector.tokenizer, Path(folder))
         return shards_in_memory(documents, Path(folder))

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from electrain.data.text.cleaning import clean_text
-from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
 from electrain.inference.model import LoadedModel, replaced_logits, word_logits_at
@@ -51,7 +50,7 @@ def tokenize_sentences(model: LoadedModel, sentences: Sequence[str]) -> Tokenize
 
     Raises: DataError: a sentence has no token, or more tokens than the model's rows.
     """
-    encoding = encode_plain(model.tokenizer, [clean_text(sentence) for sentence in sentences])
+    encoding = encode_plain(model.tokenizer, list(map(cleaner_for(model.tokenizer), sentences)))
     numbers: dict[tuple[int, ...], int] = {}
     words, place = [], []
     for index, ids in enumerate(map(tuple, encoding["input_ids"])):

@@ -15,6 +15,7 @@ from electrain.data.labelled.checks import (
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Example, read_examples
+from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.finetune.tasks.tagging import Tagging
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
@@ -71,7 +72,8 @@ def _examples(
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
     try:
-        read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken)
+        clean = cleaner_for(tuned.task.tokenizer)
+        read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken, clean=clean)
     except DataError as error:
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error

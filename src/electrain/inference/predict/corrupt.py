@@ -10,9 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from electrain.data.shards.rows import PackedBatch
-from electrain.data.text.cleaning import clean_text
 from electrain.data.tokenizer.chinese_words import word_beginnings
-from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError, DataError
 from electrain.foundation.output_folder import read_manifest
@@ -67,7 +66,7 @@ def _packed(
     text: str, number: int, tokenizer: PreTrainedTokenizerFast, longest: int, *, takes_words: bool
 ) -> PackedBatch:
     """The text as a row like those that are read from shards."""
-    cleaned = clean_text(text)
+    cleaned = cleaner_for(tokenizer)(text)
     encoded = encode_plain(tokenizer, [cleaned], add_special_tokens=False, return_offsets_mapping=True)
     ids = encoded["input_ids"][0]
     if not 0 < len(ids) <= longest - 2:

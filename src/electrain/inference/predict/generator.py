@@ -6,8 +6,7 @@ from typing import TypedDict
 import torch
 
 from electrain.data.shards.randomness import below_one, row_uniforms
-from electrain.data.text.cleaning import clean_text
-from electrain.data.tokenizer.plain_text import plain_ids
+from electrain.data.tokenizer.plain_text import cleaner_for, plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
@@ -58,7 +57,7 @@ def predict_generate(
     frame = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}  # the tokenizer of a GPT-2 lacks some of them
     sampling = Sampling(temperature, top_p, sorted(number for number in frame if number is not None))
     for number, text in enumerate(texts):
-        ids = plain_ids(tokenizer, [clean_text(text)])[0]
+        ids = plain_ids(tokenizer, [cleaner_for(tokenizer)(text)])[0]
         room = min(tokens, writer.longest_row - 1 - len(ids))
         if room < 1:
             raise DataError(

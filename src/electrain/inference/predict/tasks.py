@@ -19,11 +19,11 @@ from electrain.data.labelled.examples import (
     is_blank,
 )
 from electrain.data.labelled.reading import Example, ReadExamples, read_examples
-from electrain.data.text.cleaning import clean_text
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import JSON_LINES, parse_object
 from electrain.data.text.words import split_words
-from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
+from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
 from electrain.finetune.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
@@ -110,15 +110,16 @@ def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Co
 
 def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
     own, where, are_own = _columns_of(tuned), ", ".join(sources), True
+    clean = cleaner_for(tuned.task.tokenizer)
     # The column of the tags tells whether a file in numbered columns has the shape of the training files.
     label = "" if given.text else tuned.settings.columns.get("label", "")
     wanted = replace(own, label=label, **{name: value for name, value in vars(given).items() if value})
     try:
-        read = read_examples(task, sources, wanted, with_targets=False)
+        read = read_examples(task, sources, wanted, with_targets=False, clean=clean)
     except MissingColumnError:
         if given.text or given.pair:
             raise
-        read = read_examples(task, sources, replace(wanted, text="", pair=""), with_targets=False)
+        read = read_examples(task, sources, replace(wanted, text="", pair=""), with_targets=False, clean=clean)
         are_own = False
     if isinstance(read.examples[0], TextExample) and own.text:
         if own.pair and not read.columns.pair:
@@ -159,34 +160,36 @@ def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example]) -> Iterator
 
 
 def _example(task: TaskName, one: Input, tuned: FineTuned, given: Columns) -> Example:
-    own = _columns_of(tuned)
+    own, clean = _columns_of(tuned), cleaner_for(tuned.task.tokenizer)
     if isinstance(one.given, str) and not one.given.strip():
         return TextExample("", source=one.where)
     if task == "tagging":
-        return TaggedExample(tuple(_words(one, given.text or own.text or "words")), source=one.where)
+        return TaggedExample(
+            tuple(_words(one, given.text or own.text or "words", tuned.task.tokenizer)), source=one.where
+        )
     named = [(given.text or own.text, given.pair or own.pair)]
     if task == "question-answering":
         question, context = _two(one, named if given.text else [*named, ("question", "context")], needs_both=True)
         identifier = None if isinstance(one.given, str) else one.given.get("id")
-        return QuestionExample(str(identifier or one.number), clean_text(question), context, source=one.where)
+        return QuestionExample(str(identifier or one.number), clean(question), context, source=one.where)
     # A folder that electrain did not write does not say whether the model was trained on pairs.
     takes_pair, may_take_pair = bool(own.pair), not own.text
     first, second = _two(one, named if given.text else [*named, ("text", "pair")], needs_both=takes_pair)
     if task in ("summarization", "translation"):
-        return PairedExample(clean_text(first), source=one.where)
+        return PairedExample(clean(first), source=one.where)
     has_pair = takes_pair or (may_take_pair and bool(second))
-    return TextExample(clean_text(first), clean_text(second) if has_pair else None, source=one.where)
+    return TextExample(clean(first), clean(second) if has_pair else None, source=one.where)
 
 
-def _words(one: Input, column: str) -> list[str]:
+def _words(one: Input, column: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     if isinstance(one.given, str):
-        return split_words(one.given)
+        return _words_for(tokenizer, one.given)
     words = one.given.get(column, one.given.get("words"))
     if isinstance(words, list) and (words or "text" not in one.given):
         return [str(word) for word in words]
     text = one.given.get("text")
     if isinstance(text, str):
-        return split_words(text)
+        return _words_for(tokenizer, text)
     raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
 
 
@@ -209,6 +212,15 @@ def _two(one: Input, names: Sequence[tuple[str, str]], *, needs_both: bool) -> t
             reads = f'the model reads pairs, but there is no field "{name}"' if needs_both else f'has no field "{name}"'
             raise DataError(f"{one.where}: {reads} with a text; it has {', '.join(given) or 'nothing'}")
     return str(text or ""), pair if isinstance(pair, str) else ""
+
+
+def _words_for(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+    """The words of a text; for a tokenizer of characters or k-mers, these are its words."""
+    backend = tokenizer.backend_tokenizer
+    if not is_of_sequences(backend):
+        return split_words(text)
+    pieces = backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text))
+    return [piece for piece, _ in pieces]
 
 
 def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
@@ -254,7 +266,7 @@ def load_encoder(model: Source) -> Encoder:
 def mean_states(encoder: Encoder, texts: Sequence[str]) -> list[list[float]]:
     """For each text the mean of the last hidden states over its tokens, as in `predict_embed`."""
     network, tokenizer, longest = encoder.network, encoder.tokenizer, encoder.longest_row
-    encoded = encode_plain(tokenizer, list(map(clean_text, texts)), truncation=True, max_length=longest)
+    encoded = encode_plain(tokenizer, list(map(cleaner_for(tokenizer), texts)), truncation=True, max_length=longest)
     _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings or []], longest)
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
     vectors: list[list[float]] = [[] for _ in texts]
