@@ -31,6 +31,7 @@ FINETUNE_READERS: dict[str, tuple[str, ...]] = {
     "data.train_tag_scheme": ("tagging",),
     "data.separator": TABLE_TASKS,
     "data.quoting": TABLE_TASKS,
+    "data.cut": ("classification", "regression"),
     "data.window_overlap_tokens": ("question-answering",),
     "data.longest_answer_tokens": ("question-answering",),
     "training.label_smoothing": WRITING_TASKS,

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.data.text.delimited import Quoting
+from electrain.finetune.tasks.long_texts import Cut
 from electrain.foundation.configuration import (
     Tables,
     build_configuration,
@@ -56,6 +57,10 @@ class ExamplesConfig:
             files, but reads iob1 as bio; bio (or iob2), iob1, bioes (or iobes), bilou, bmes and bmewo convert them.
         longest_tokens: Largest number of tokens in a row, including special tokens, at least 8; 0 uses 384 for
             question-answering, 256 for summarization and 128 for other tasks. The model's own limit also applies.
+        cut: Classification and regression: what of a longer text is read. beginning drops its end. ends drops its
+            middle: a quarter of the row has the text's beginning, the rest its end. windows reads all of it in
+            overlapping rows, each trained with the text's label; their logits are averaged. The longer text of a pair
+            is cut first.
         window_overlap_tokens: Question-answering: number of tokens that neighbouring windows of a long context share.
         longest_answer_tokens: Question-answering: largest number of tokens in a predicted answer, at least 1.
         train_examples: Number of training examples, drawn at random with training.seed; 0 uses all.
@@ -74,6 +79,7 @@ class ExamplesConfig:
     tag_scheme: Literal["auto", "none", TagScheme] = "auto"
     train_tag_scheme: Literal["as-read", TagScheme] = "as-read"
     longest_tokens: int = 0
+    cut: Cut = "beginning"
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30
     train_examples: int = 0

@@ -181,6 +181,7 @@ def settings_for(task: TaskName, config: FinetuneConfig, examples: Examples, lon
         examples.has_many,
         columns=dataclasses.asdict(examples.columns),
         longest_tokens=longest,
+        cut=config.data.cut if task in ("classification", "regression") else "beginning",
         longest_answer_tokens=config.data.longest_answer_tokens,
         window_overlap_tokens=min(config.data.window_overlap_tokens, longest // 3),
         generation=dataclasses.asdict(config.generation) if writes else {},

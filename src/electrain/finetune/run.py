@@ -28,8 +28,10 @@ from electrain.finetune.model import (
     target_tokenizer_for,
 )
 from electrain.finetune.predictions import write_predictions
+from electrain.finetune.tasks.long_texts import UNREAD
 from electrain.finetune.tasks.metrics import require_scorer
-from electrain.finetune.tasks.task import Row, Tensors
+from electrain.finetune.tasks.question_answering import QuestionAnswering
+from electrain.finetune.tasks.task import AnyTask, Row, Tensors
 from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
@@ -211,7 +213,7 @@ def _build(
         unknown.require_few(_TEXTS)
     if runtime.is_first:
         unknown.say(_TEXTS)
-        _say_what_is_cut(rows, settings, config)
+        _say_what_is_cut(rows, task, settings, pretrained.longest_row)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
     training = _training(config, per_epoch)
     optimizer = build_layered_optimizer(
@@ -256,21 +258,27 @@ def _training(config: FinetuneConfig, per_epoch: int) -> TrainingConfig:
     )
 
 
-def _say_what_is_cut(rows: Sequence[Row], settings: TaskSettings, config: FinetuneConfig) -> None:
-    for what, cut, longest, field in (
-        ("texts", sum(row.is_cut for row in rows), settings.longest_tokens, "data.longest-tokens"),
-        (
-            "targets",
-            sum(row.is_target_cut for row in rows),
-            config.generation.longest_output_tokens,
-            "generation.longest-output-tokens",
-        ),
-    ):
-        if cut:
-            say(
-                f"{cut:,} of {len(rows):,} training {what} are longer than {longest} tokens and were cut; "
-                f"raise --{field} if the end matters"
-            )
+def _say_what_is_cut(rows: Sequence[Row], task: AnyTask, settings: TaskSettings, longest_row: int) -> None:
+    """Args: longest_row: the most tokens that the model takes."""
+    count = len({row.example for row in rows})
+    cut = len({row.example for row in rows if row.is_cut})
+    cut_targets = len({row.example for row in rows if row.is_target_cut})
+    if cut and isinstance(task, QuestionAnswering):
+        say(f"{cut:,} of {count:,} training questions are cut at {task.longest_question_tokens} tokens")
+    elif cut:
+        ways = [f"raise --data.longest-tokens (the model takes {longest_row:,})"]
+        ways = ways if settings.longest_tokens < longest_row else []
+        if settings.task in ("classification", "regression") and settings.cut == "beginning":
+            ways.append("read more with --data.cut ends or windows")
+        hint = f"; {', or '.join(ways)}" if ways else ""
+        unread = UNREAD[settings.cut]
+        say(f"{cut:,} of {count:,} training texts are cut at {settings.longest_tokens:,} tokens: {unread}{hint}")
+    if cut_targets:
+        longest = settings.generation["longest_output_tokens"]
+        say(
+            f"{cut_targets:,} of {count:,} training targets are cut at {longest:,} tokens; "
+            "raise --generation.longest-output-tokens if the end matters"
+        )
 
 
 def _run(parts: _Parts) -> FinetuneResult:

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from electrain.data.labelled.examples import TextExample
 from electrain.data.tokenizer.plain_text import encode_plain
+from electrain.finetune.tasks.long_texts import Cut, places_of_rows
 from electrain.finetune.tasks.metrics import classification_scores
 from electrain.finetune.tasks.task import Answer, Collated, Row, Task, logits_and_targets, results_in_order, tokens_of
 
@@ -21,7 +23,13 @@ LABEL_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class TextTask(Task[TextExample]):
-    """A task with one row and one vector of logits for each text or pair; the longer text of a pair is cut first."""
+    """A task with one vector of logits for each text or pair, the mean of those of its rows.
+
+    A text has one row, except in windows, each of which is trained with the whole text's target. The longer text of a
+    pair is cut first.
+    """
+
+    cut: Cut = field(default="beginning", kw_only=True)  # what of a longer text is read
 
     @abstractmethod
     def target_of(self, example: TextExample) -> int | float | list[float] | None:
@@ -32,7 +40,7 @@ class TextTask(Task[TextExample]):
         """What the logits of an example say; (labels,) float32."""
 
     def rows(self, examples: Sequence[TextExample]) -> list[Row]:
-        rows: list[Any] = [None] * len(examples)
+        rows: list[list[Row]] = [[] for _ in examples]
         for is_pair in (False, True):
             numbers = [number for number, example in enumerate(examples) if (example.second is not None) == is_pair]
             if not numbers:
@@ -41,15 +49,23 @@ class TextTask(Task[TextExample]):
                 self.tokenizer,
                 [examples[number].first for number in numbers],
                 [examples[number].second for number in numbers] if is_pair else None,
-                truncation=True,
+                truncation=self.cut == "beginning",
                 max_length=self.longest_tokens,
                 return_token_type_ids=True,
             )
             parts = (encoded["input_ids"], encoded["token_type_ids"], encoded.encodings)
             for number, ids, types, encoding in zip(numbers, *parts, strict=True):
-                target, is_cut = self.target_of(examples[number]), bool(encoding.overflowing)
-                rows[number] = Row(number, ids, types, target, is_cut=is_cut)
-        return rows
+                target = self.target_of(examples[number])
+                if self.cut == "beginning":
+                    rows[number] = [Row(number, ids, types, target, is_cut=bool(encoding.overflowing))]
+                    continue
+                texts = [None if special else text for special, text in zip(*_frame_of(encoding), strict=True)]
+                own, is_cut = places_of_rows(texts, self.longest_tokens, self.cut)
+                rows[number] = [
+                    Row(number, [ids[place] for place in row], [types[place] for place in row], target, is_cut=is_cut)
+                    for row in own
+                ]
+        return [row for own in rows for row in own]
 
     def collate(self, rows: Sequence[Row]) -> Collated:
         """`targets` is (rows,) int64 labels or float32 numbers, or (rows, labels) float32 of several labels."""
@@ -60,16 +76,22 @@ class TextTask(Task[TextExample]):
 
     @torch.inference_mode()
     def answer(self, model: PreTrainedModel, examples: Sequence[TextExample]) -> list[Answer]:
-        """{"text"} with "pair" for a pair, and what `answer_of` says."""
-        answers = []
+        """{"text"} with "pair" for a pair, and what `answer_of` says of the mean of its rows' logits."""
         rows, of_batch = self.rows(examples), lambda batch: self.logits(model, batch).float().cpu()
         results: Iterator[tuple[Row, Tensor]] = results_in_order(rows, self.batch_tokens, of_batch)
-        for example, (_, logits) in zip(examples, results, strict=True):
+        answers = []
+        for number, own in groupby(results, lambda result: result[0].example):
+            example = examples[number]
             texts = (
                 {"text": example.first} if example.second is None else {"text": example.first, "pair": example.second}
             )
-            answers.append(texts | self.answer_of(logits))
+            answers.append(texts | self.answer_of(torch.stack([logits for _, logits in own]).mean(0)))
         return answers
+
+
+def _frame_of(encoding: Any) -> tuple[list[int], list[int | None]]:
+    """For each token of an encoding whether it is special, 0 or 1, and the number of its text."""
+    return encoding.special_tokens_mask, encoding.sequence_ids
 
 
 @dataclass(frozen=True)

@@ -129,14 +129,16 @@ class QuestionAnswering(Task[QuestionExample]):
         cls, sep = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id
         rows = []
         for number, example in enumerate(examples):
-            asked = questions[example.question].token_ids[: self.longest_question_tokens]
-            before = [cls, *asked, sep]
+            asked = questions[example.question].token_ids
+            is_cut = len(asked) > self.longest_question_tokens
+            before = [cls, *asked[: self.longest_question_tokens], sep]
             context = contexts[example.context]
             room = self.longest_tokens - len(before) - 1
             for start, end in window_bounds(len(context.token_ids), room, self.window_overlap_tokens):
                 ids = [*before, *context.token_ids[start:end], sep]
                 types = [0] * len(before) + [1] * (len(ids) - len(before))
-                rows.append(Row(number, ids, types, None, ContextWindow(context, start, end, len(before))))
+                window = ContextWindow(context, start, end, len(before))
+                rows.append(Row(number, ids, types, None, window, is_cut=is_cut))
         return rows
 
     def collate(self, rows: Sequence[Row]) -> Collated:

@@ -12,6 +12,7 @@ from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.tag_schemes import SchemeName
 from electrain.finetune.configuration import GenerationConfig
 from electrain.finetune.tasks.classification import Classification
+from electrain.finetune.tasks.long_texts import Cut
 from electrain.finetune.tasks.question_answering import QuestionAnswering
 from electrain.finetune.tasks.regression import Regression
 from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
@@ -51,6 +52,7 @@ class TaskSettings:
     has_many: bool = False
     columns: dict[str, str] = dataclasses.field(default_factory=dict)  # of text, pair, label and references
     longest_tokens: int = 128
+    cut: Cut = "beginning"  # of texts that are longer, in classification and regression
     window_overlap_tokens: int = 128
     longest_answer_tokens: int = 30
     generation: dict[str, Any] = dataclasses.field(default_factory=dict)  # the section [generation]
@@ -81,9 +83,10 @@ def build_task(
     """The task with these settings, for a model's tokenizer and, where it writes, that of its decoder."""
     longest, more = settings.longest_tokens, {"with_token_types": with_token_types}
     if settings.task == "classification":
-        return Classification(tokenizer, longest, settings.labels, settings.has_many, settings.class_weights, **more)
+        labels, has_many, weights = settings.labels, settings.has_many, settings.class_weights
+        return Classification(tokenizer, longest, labels, has_many, weights, cut=settings.cut, **more)
     if settings.task == "regression":
-        return Regression(tokenizer, longest, **more)
+        return Regression(tokenizer, longest, cut=settings.cut, **more)
     if settings.task == "tagging":
         return Tagging(tokenizer, longest, settings.labels, settings.class_weights, settings.tag_scheme, **more)
     if settings.task == "question-answering":
@@ -111,6 +114,8 @@ def takes_token_types(model: PreTrainedModel) -> bool:
 def score_settings(task: AnyTask, settings: TaskSettings, examples: list[Any]) -> dict[str, Any]:
     """Everything that the scores of a model depend on besides its weights and the examples, ready for JSON."""
     given: dict[str, Any] = {"columns": settings.columns, "longest_tokens": settings.longest_tokens}
+    if settings.task in ("classification", "regression"):
+        given["cut"] = settings.cut
     if settings.generation:
         given["generation"] = settings.generation
     return given | task.score_settings(examples)

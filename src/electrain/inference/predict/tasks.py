@@ -26,6 +26,7 @@ from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetune.model import open_pretrained
+from electrain.finetune.tasks.long_texts import UNREAD, Cut
 from electrain.finetune.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
 from electrain.foundation.errors import DataError
@@ -155,7 +156,8 @@ def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example]) -> Iterator
     """The answers to some examples, after saying on stderr how many texts are too long to be read whole."""
     # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
     if examples and tuned.settings.task not in ("tagging", "question-answering"):
-        _say_cut([row.is_cut for row in tuned.task.rows(examples)], tuned.settings.longest_tokens)
+        is_cut = {row.example: row.is_cut for row in tuned.task.rows(examples)}
+        _say_cut(list(is_cut.values()), tuned.settings.longest_tokens, tuned.settings.cut)
     yield from tuned.task.answer(tuned.model, examples) if examples else []
 
 
@@ -223,9 +225,9 @@ def _words_for(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
     return [piece for piece, _ in pieces]
 
 
-def _say_cut(is_cut: Sequence[bool], longest: int) -> None:
+def _say_cut(is_cut: Sequence[bool], longest: int, cut: Cut = "beginning") -> None:
     if any(is_cut):
-        say(f"{sum(is_cut)} of {len(is_cut)} texts are longer than {longest} tokens: only their beginnings were read")
+        say(f"{sum(is_cut)} of {len(is_cut)} texts are longer than {longest} tokens: {UNREAD[cut]}")
 
 
 def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
