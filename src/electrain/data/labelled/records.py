@@ -11,9 +11,10 @@ from electrain.data.text.cleaning import has_invalid_bytes
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import csv_rows
 from electrain.data.text.source_files import source_files
-from electrain.data.text.tables import hub_rows, table_batches
+from electrain.data.text.table_process import table_batches
+from electrain.data.text.tables import hub_rows
 from electrain.data.text.text_files import JSON_LINES, filled_lines, open_text, parse_object
-from electrain.foundation.errors import DataError
+from electrain.foundation.errors import DataError, first_line
 from electrain.foundation.json_reading import parse_json
 
 if TYPE_CHECKING:
@@ -131,23 +132,22 @@ def table_rows(path: Path, broken: Broken) -> Iterator[Record]:
     for batch in table_batches(path):
         if names is None:
             _require_distinct(batch.schema.names, str(path))
-            names = _class_names_of_schema(batch.schema)
-        try:
-            rows = batch.to_pylist()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: rows from {number}: bytes that are not UTF-8; write the file anew") from error
-        for row in rows:
+            names = _class_names_of_schema(batch.schema, path)
+        for row in batch.rows:
             yield Record(_named(row, names), f"{path}: row {number}")
             number += 1
 
 
-def _class_names_of_schema(schema: "Schema") -> dict[str, list[str]]:
-    """The names of numbered labels, which `datasets` stores in the files that it writes."""
+def _class_names_of_schema(schema: "Schema", path: Path) -> dict[str, list[str]]:
+    """The names of numbered labels, which `datasets` stores in the files that it writes. Raises: DataError: damaged."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
     import datasets
 
-    return _class_names(datasets.Features.from_arrow_schema(schema))
+    try:
+        return _class_names(datasets.Features.from_arrow_schema(schema))
+    except Exception as error:  # whatever the library makes of damaged metadata
+        raise DataError(f"{path}: damaged metadata ({first_line(error)[:200]}); copy it again") from error
 
 
 def _class_names(features: Mapping[str, object]) -> dict[str, list[str]]:

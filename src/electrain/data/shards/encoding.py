@@ -1,9 +1,7 @@
 """From raw texts to token ids: the work of one process of `prepare`. Run as a module, it serves a parent over pipes."""
 
 import json
-import marshal
 import signal
-import struct
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from tokenizers import Tokenizer
 from electrain.data.text.cleaning import clean, dropped_characters
 from electrain.data.tokenizer.chinese_words import word_beginnings
 from electrain.data.tokenizer.letters import keeps_joiners
+from electrain.foundation.child_process import receive, send
 
 _PART_CHARACTERS = 512  # about 80 words; measured with benchmarks/preparation.py
 Bytes = bytes  # inside the class below, `bytes` is a field
@@ -124,30 +123,6 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], dtype: str, *, with_wor
         sum(one.invalid_bytes for one in cleaned),
         begins,
     )
-
-
-def send(stream: IO[bytes], message: tuple[str | bytes | int | dict[str, int], ...] | list[str]) -> None:
-    """Writes one message to a pipe: its length as 8 bytes, then its content.
-
-    Messages are plain values in Python's marshal format, which unlike pickle cannot run code, and is faster. Its format
-    may change between versions of Python, but both ends of the pipe are the same interpreter.
-    """
-    content = marshal.dumps(message)
-    stream.write(struct.pack("<Q", len(content)))
-    stream.write(content)
-    stream.flush()
-
-
-def receive(stream: IO[bytes]) -> object:
-    """Reads one message from a pipe. Raises: EOFError: the other side is gone."""
-    header = stream.read(8)
-    if len(header) < 8:
-        raise EOFError("the other process ended")
-    (size,) = struct.unpack("<Q", header)
-    content = stream.read(size)
-    if len(content) < size:
-        raise EOFError("the other process ended")
-    return marshal.loads(content)
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:

@@ -6,16 +6,15 @@ Why not `ProcessPoolExecutor`: docs/decisions/0007-processes-and-compressed-file
 import os
 import queue
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from electrain.data.shards.encoding import EncodedBatch, receive, send
+from electrain.data.shards.encoding import EncodedBatch
+from electrain.foundation.child_process import receive, send, start_child
 from electrain.foundation.errors import DataError
 
 Label = TypeVar("Label")
@@ -90,14 +89,5 @@ def available_cores() -> int:
 
 
 def _start_child() -> "subprocess.Popen[bytes]":
-    # A fresh interpreter instead of a fork: the threads of the Rust tokenizers and of torch do not survive a fork.
     # Each child is one core's work, so the libraries inside must not start threads of their own.
-    package_root = str(Path(__file__).parents[3])
-    search_path = os.pathsep.join([package_root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "PYTHONPATH": search_path}
-    return subprocess.Popen(
-        [sys.executable, "-m", "electrain.data.shards.encoding"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
+    return start_child("electrain.data.shards.encoding", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")

@@ -2,16 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from electrain.data.text.compression import open_seekable, uncompressed_suffix
+from electrain.data.text.table_process import table_batches
 from electrain.data.text.text_files import RawText, as_text, in_pieces, missing_column
 from electrain.foundation.errors import DataError
-
-if TYPE_CHECKING:
-    import pyarrow
-
-_BATCH_ROWS = 64  # a row may hold a whole book
 
 
 class HubRows(Protocol):
@@ -27,42 +22,10 @@ def read_table(path: Path, column: str) -> Iterator[RawText]:
     """One document per row of a Parquet or Arrow file. Raises: DataError: damaged file, or no such column."""
     number = 0
     for batch in table_batches(path, column):
-        for value in batch.column(batch.schema.get_field_index(column)):
+        for row in batch.rows:
             source = f"{path}: row {number}"
-            yield from in_pieces(as_text(value.as_py(), source, column), source)
+            yield from in_pieces(as_text(row[column], source, column), source)
             number += 1
-
-
-def table_batches(path: Path, column: str | None = None) -> Iterator["pyarrow.RecordBatch"]:
-    """The record batches, in order, of a Parquet file, or of an Arrow file in the file format or the stream format.
-
-    Args: column: must be there; of a Parquet file it alone is read.
-    Raises: DataError: damaged file, or no such column.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    with open_seekable(path) as file:
-        try:
-            if uncompressed_suffix(path) == ".parquet":
-                # Without pre_buffer, which would hold whole row groups in memory.
-                table = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
-                _require_column(path, column, table.schema_arrow.names)
-                yield from table.iter_batches(_BATCH_ROWS, columns=None if column is None else [column])
-                return
-            is_stream = file.read(6) != b"ARROW1"  # what `datasets` writes
-            file.seek(0)
-            reader = pyarrow.ipc.open_stream(file) if is_stream else pyarrow.ipc.open_file(file)
-            for batch in reader if is_stream else map(reader.get_batch, range(reader.num_record_batches)):
-                _require_column(path, column, batch.schema.names)
-                yield batch
-        except pyarrow.ArrowException as error:
-            raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error
-
-
-def _require_column(path: Path, column: str | None, names: list[str]) -> None:
-    if column is not None and column not in names:
-        raise missing_column(str(path), column, names)
 
 
 def read_hub(source: str, column: str) -> Iterator[RawText]:
