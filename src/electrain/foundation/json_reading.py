@@ -24,6 +24,11 @@ MOST_DEPTH = 100
 MOST_BYTES = 1 << 28
 MOST_TOML_BYTES = 1 << 20
 SEAL = "sha256"
+# A backslash and what it escapes, so that none is taken for the beginning of another: the two halves of a surrogate
+# pair, one half alone (in group 1), or anything else.
+_HALF = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
+_ESCAPE = re.compile(rf"\\(?:u[dD][89abAB][0-9a-fA-F]{{2}}\\u[dD][c-fC-F][0-9a-fA-F]{{2}}|({_HALF})|.)", re.DOTALL)
+_MAY_BE_HALF = re.compile(rf"\\{_HALF}")
 # What a number beyond the range of a float must contain.
 _MAY_BE_INFINITE = re.compile(r"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
@@ -32,6 +37,8 @@ def parse_json(
     text: str | bytes, place: str, kind: type[ElectrainError] = DataError, *, way_out: str = "correct it"
 ) -> Json:
     """The value of a JSON text. `NaN` and `Infinity`, which Python's own writer makes, are read as such.
+
+    Half of a surrogate pair, such as \\ud800, becomes U+FFFD: UTF-8 has no form for it, and tokenizers refuse it.
 
     Args:
         text: bytes are UTF-8, with or without a byte order mark.
@@ -44,6 +51,8 @@ def parse_json(
     reason, value = "", None
     try:
         text = (text.decode("utf-8-sig") if isinstance(text, bytes) else text).rstrip()
+        if _MAY_BE_HALF.search(text):
+            text = _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text)
         finite = _finite if _MAY_BE_INFINITE.search(text) else None
         value = json.loads(text, parse_float=finite)
         # An object or a list for each level: most texts are too short to be looked through.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from electrain.data.labelled.columns import Columns, MissingColumnError, Role, flag
 from electrain.data.labelled.record import Broken, Record, valid_text
 from electrain.data.labelled.tag_schemes import OUTSIDE, is_chunk_tag
-from electrain.data.text.text_files import open_text
+from electrain.data.text.text_files import lines_of, open_text
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
@@ -127,7 +127,7 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Sentence]:
     first column counts, every line that begins with "#" is one. Ranges and empty nodes of CoNLL-U are left out.
     """
     with open_text(path, newline=None) as file:
-        sentences = list(_sentences(file))
+        sentences = list(_sentences(lines_of(file, str(path))))
     layout = _layout(sentences)
     if layout is None:
         return

@@ -14,6 +14,7 @@ _DROPPED = re.compile(
 # Without the zero-width non-joiner and joiner, which some tokenizers keep.
 _DROPPED_BUT_JOINERS = re.compile(_DROPPED.pattern.replace("\u200b-\u200f", "\u200b\u200e\u200f"))
 # Bytes that are not UTF-8 are read as these lone surrogates (Python's "surrogateescape"), one for each byte.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INVALID_BYTE = re.compile("[\udc80-\udcff]")
 
 
@@ -49,6 +50,11 @@ def dropped_characters(text: str, *, keeps_joiners: bool = False) -> Counter[str
     """How often `clean` drops each character of `text`; bytes that are not UTF-8 do not count."""
     dropped = (_DROPPED_BUT_JOINERS if keeps_joiners else _DROPPED).findall(text)
     return Counter(one for one in dropped if not _INVALID_BYTE.match(one))
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which UTF-8 has no form for; the places of the others stay."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def has_invalid_bytes(text: str) -> bool:

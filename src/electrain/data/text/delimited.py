@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.text_files import RawText, in_pieces, missing_column, open_text
+from electrain.data.text.text_files import (
+    MOST_LINE_CHARACTERS,
+    RawText,
+    in_pieces,
+    lines_of,
+    missing_column,
+    open_text,
+)
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
@@ -73,22 +80,29 @@ def csv_rows(path: Path, separator: str = "", quoting: str = "auto") -> Iterator
 
 
 def _rows(path: Path, separator: str, is_quoted: bool, *, skips_first: bool = False) -> Iterator[Row]:
-    csv.field_size_limit(1 << 31)  # the library's 128 KiB are less than a long article
+    csv.field_size_limit(MOST_LINE_CHARACTERS)  # the library's 128 KiB are less than a long article
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if is_quoted else csv.QUOTE_NONE
     with open_text(path, newline="") as file:
         number = 1
         if skips_first:
-            file.readline()
+            file.readline(MOST_LINE_CHARACTERS)
             number = 2
         # strict: a quote that is never closed would swallow the rest of the file
-        rows = csv.reader(file, delimiter=separator, quoting=quoting, strict=True)
+        rows = csv.reader(lines_of(file, str(path), number), delimiter=separator, quoting=quoting, strict=True)
         first = number
         try:
             for row in rows:
                 yield number, row
                 number = rows.line_num + first
         except csv.Error as error:
-            raise DataError(f"{path}:{rows.line_num + first - 1}: {error}; fix this row") from error
+            last = rows.line_num + first - 1
+            if last <= number:
+                raise DataError(f"{path}:{number}: {error}; fix this row") from error
+            # The fault is in the first of these lines more often than in the last, where the library noticed it.
+            raise DataError(
+                f"{path}:{number}: a quote that this row opens is not rightly closed up to line {last} ({error}); "
+                "close it, and double quotes inside a text"
+            ) from error
 
 
 def _own_separator(path: Path) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from electrain.data.text.compression import COMPRESSIONS, uncompressed_suffix
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
 
 
 def source_files(source: str, formats: Sequence[str]) -> list[Path]:
@@ -16,6 +17,7 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
+        _say_links(path)
         files = (file for file in path.rglob("*") if file.is_file())
         found = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     elif path.exists():
@@ -30,3 +32,12 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
         problem = f"no {' '.join(formats)} file in this folder; give another"
         raise DataError(f"{source}: {problem if path.is_dir() else 'no such file, folder or glob; check the name'}")
     return found
+
+
+def _say_links(folder: Path) -> None:
+    """Says which links to folders are left out, since a link may lead back to where it stands."""
+    links = [path for path in folder.rglob("*") if path.is_symlink() and path.is_dir()]
+    shown = [path for path in links if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if shown:
+        more = f" and {len(shown) - 1:,} more" if len(shown) > 1 else ""
+        say(f"{shown[0]}{more}: a link to a folder, which is left out; name it as well to read it")

@@ -210,4 +210,8 @@ def _line(error: BaseException) -> str:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent closes the pipe
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    # What a library prints must not come between the replies, nor what a hostile file says reach the terminal.
+    to_parent = os.fdopen(os.dup(1), "wb")
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    serve(sys.stdin.buffer, to_parent)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, AnyStr, NamedTuple
 
 from electrain.data.text.compression import open_stream
 from electrain.data.text.encodings import conversion
@@ -13,6 +13,8 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 
 JSON_LINES = (".jsonl", ".ndjson")  # one JSON object on each line
+# A whole library has fewer. In a longer line, line breaks or quotes were lost, and reading it would fill the memory.
+MOST_LINE_CHARACTERS = 1 << 28
 PIECE_CHARACTERS = 1 << 16  # a longer text is passed on in pieces; docs/experiments.md has the measurement
 _BLOCK_CHARACTERS = 1 << 20
 PROBE_BYTES = 1 << 16
@@ -61,7 +63,7 @@ def read_jsonl(path: Path, column: str) -> Iterator[RawText]:
 def filled_lines(path: Path) -> Iterator[tuple[str, str]]:
     """Each line that is not blank, and its place for messages."""
     with open_text(path, newline="\n") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines_of(file, str(path)), 1):
             if not line.isspace():
                 yield line, f"{path}:{number}"
 
@@ -107,6 +109,18 @@ def as_text(value: object, source: str, column: str) -> str:
 def missing_column(source: str, column: str, existing: Iterable[str]) -> DataError:
     """The error for a record without the column; it names the columns that exist."""
     return DataError(f'{source}: no column "{column}"; give one of these with --text-column: {", ".join(existing)}')
+
+
+def lines_of(file: IO[AnyStr], name: str, number: int = 1) -> Iterator[AnyStr]:
+    """The lines of a file, of which the first has the given number.
+
+    Raises: DataError: one is longer than any record; reading on would fill the memory.
+    """
+    while line := file.readline(MOST_LINE_CHARACTERS + 1):
+        if len(line) > MOST_LINE_CHARACTERS:
+            raise DataError(f"{name}:{number}: longer than {MOST_LINE_CHARACTERS:,} characters; divide this line")
+        yield line
+        number += 1
 
 
 @contextmanager

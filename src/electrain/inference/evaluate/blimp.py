@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from electrain.data.text.compression import open_stream
+from electrain.data.text.text_files import lines_of
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 from electrain.inference.evaluate.sentence_scores import (
@@ -172,7 +173,7 @@ def read_minimal_pairs(path: Path, limit_pairs_per_set: int | None = None) -> li
 def _pairs_of_file(path: Path) -> Iterator[MinimalPair]:
     fields = ("sentence_good", "sentence_bad", "UID", "linguistics_term", "field")
     with open_stream(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines_of(file, str(path)), start=1):
             if not line.strip():
                 continue
             where = f"{path}:{number}"

@@ -9,9 +9,10 @@ from typing import IO, TypedDict
 import torch
 from torch import Tensor
 
+from electrain.data.text.cleaning import without_surrogates
 from electrain.data.text.compression import open_stream, uncompressed_suffix
 from electrain.data.text.encodings import conversion
-from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, parse_object, refuse_binary
+from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, lines_of, parse_object, refuse_binary
 from electrain.data.tokenizer.windows import (
     TokenizedText,
     Window,
@@ -222,7 +223,7 @@ def read_texts(
     if texts and input_path is not None:
         raise DataError(f"{input_path}: texts are given as well; give them, or --input, not both")
     if texts:
-        yield from texts
+        yield from map(without_surrogates, texts)
     elif input_path is None or str(input_path) == STANDARD_INPUT:
         if sys.stdin is None:
             raise DataError("standard input is closed; give texts, or a file by --input")
@@ -242,7 +243,7 @@ def read_texts(
 def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) -> Iterator[str]:
     """The lines, or a field of each where they are JSON objects."""
     name = "standard input" if path is None else str(path)
-    for number, content in enumerate(file, start=1):
+    for number, content in enumerate(lines_of(file, name), start=1):
         try:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
