@@ -28,7 +28,8 @@ LABELS = ["a", "b", "d", "a", "c", "b"] * 4
 
 def _delimited(delimiter: str) -> bytes:
     rows = [f'"{text}"{delimiter}{label}' for text, label in zip(TEXTS, LABELS, strict=True)]
-    return "\n".join([f"text{delimiter}label", *(row.replace('a "quoted"', 'a ""quoted""') for row in rows)]).encode()
+    rows = [row.replace('a "quoted"', 'a ""quoted""') if delimiter == "," else row.replace('"', "") for row in rows]
+    return "\n".join([f"text{delimiter}label", *rows]).encode()
 
 
 def _json_lines(**columns: list[object]) -> bytes:
