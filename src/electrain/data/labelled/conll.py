@@ -209,6 +209,8 @@ def _counts(sentences: Sequence[Sequence[str]], least: int) -> bool:
 
     Args: least: number of words that the longest sentence must have; fewer prove nothing.
     """
+    if not sentences:
+        return False
     first = sentences[0][1:] if len(sentences[0]) > 1 and not sentences[0][0].isdecimal() else sentences[0]
     whole = [[cell for cell in one if not _NO_WORD.fullmatch(cell)] for one in (first, *sentences[1:])]
     cells = [one for one in whole if one]
