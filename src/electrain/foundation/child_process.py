@@ -25,13 +25,15 @@ def start_child(module: str, **environment: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def send(stream: IO[bytes], message: tuple[str | bytes | int | dict[str, int] | None, ...] | list[str]) -> None:
+def send(stream: IO[bytes], message: object) -> None:
     """Writes one message to a pipe: its length as 8 bytes, then its content.
 
     Messages are plain values in Python's marshal format, which unlike pickle cannot run code, and is faster. Its format
     may change between versions of Python, but both ends of the pipe are the same interpreter.
+
+    Raises: ValueError: the message holds something else than numbers, texts, bytes, None, and lists and dicts of them.
     """
-    content = marshal.dumps(message)
+    content = marshal.dumps(message)  # type: ignore[arg-type]
     stream.write(struct.pack("<Q", len(content)))
     stream.write(content)
     stream.flush()

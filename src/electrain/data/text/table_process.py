@@ -6,7 +6,6 @@ docs/experiments.md, "Reading tables in a process of their own".
 """
 
 import os
-import pickle
 import resource
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from electrain.data.text.compression import open_seekable, uncompressed_suffix
 from electrain.data.text.text_files import missing_column
@@ -63,7 +62,7 @@ def table_batches(path: Path, column: str | None = None) -> Iterator[TableBatch]
                 schema = pyarrow.ipc.read_schema(pyarrow.py_buffer(content))
                 yield TableBatch(schema, [])
             elif kind == "rows":
-                yield TableBatch(schema, pickle.loads(content))
+                yield TableBatch(schema, content)
             elif kind == "end":
                 is_done = True
                 return
@@ -81,7 +80,7 @@ def table_batches(path: Path, column: str | None = None) -> Iterator[TableBatch]
             _end(child)
 
 
-def _reply(stream: IO[bytes]) -> tuple[str, bytes]:
+def _reply(stream: IO[bytes]) -> tuple[str, Any]:
     message = receive(stream)
     assert isinstance(message, tuple)
     return message
@@ -148,7 +147,23 @@ def _send_slice(replies: IO[bytes], batch: "pyarrow.RecordBatch") -> None:
     else:
         columns = [_values(column) for column in batch.columns]
         rows = [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
-        send(replies, ("rows", pickle.dumps(rows, pickle.HIGHEST_PROTOCOL)))
+        try:
+            send(replies, ("rows", rows))
+        except ValueError:
+            send(replies, ("rows", _plain(rows)))
+
+
+def _plain(value: object) -> object:
+    """The value without dates, decimal numbers and other things that no message can hold; as `{kind: text}` each."""
+    if isinstance(value, list | tuple):
+        return [_plain(element) for element in value]
+    if isinstance(value, dict):
+        return {key: _plain(element) for key, element in value.items()}
+    return (
+        value
+        if value is None or isinstance(value, bool | int | float | str | bytes)
+        else {type(value).__name__: str(value)}
+    )
 
 
 def _values(column: "pyarrow.Array") -> list[object]:
