@@ -19,6 +19,7 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "text_column": ("detection", *_LABELLED),
     "pair_column": PAIRED_TASKS,
     "label_column": _LABELLED,
+    "label_separator": ("classification",),
     "references_column": WRITING_TASKS,
     "separator": TABLE_TASKS,
     "quoting": TABLE_TASKS,
@@ -52,6 +53,7 @@ def evaluate(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
+    label_separator: str | None = None,
     references_column: str | None = None,
     separator: str | None = None,
     quoting: Literal["csv", "none"] | None = None,
@@ -81,6 +83,8 @@ def evaluate(
             default, the column used in training.
         label_column: Fine-tuned tasks: column of the label, number, tags, answers or target text. By default, the
             column used in training.
+        label_separator: classification: what separates several labels in one field, or none. By default, as in
+            training.
         references_column: summarization, translation: column of a list of further correct outputs. By default, none.
         separator: classification, regression, summarization, translation: character between the fields of .csv and .tsv
             files, or tab. By default, the one used in training, or else that of the format.
@@ -113,7 +117,7 @@ def evaluate(
         from electrain.inference.evaluate.tasks import evaluate_task
 
         columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
-        columns |= {"separator": separator, "quoting": quoting}
+        columns |= {"label_separator": label_separator, "separator": separator, "quoting": quoting}
         given = {role: column for role, column in columns.items() if column is not None}
         result, answers = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
     print_json(result)  # before the files, which may fail

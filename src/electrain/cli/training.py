@@ -29,6 +29,7 @@ FINETUNE_READERS: dict[str, tuple[str, ...]] = {
     "data.references_column": WRITING_TASKS,
     "data.tag_scheme": ("tagging",),
     "data.train_tag_scheme": ("tagging",),
+    "data.label_separator": ("classification",),
     "data.separator": TABLE_TASKS,
     "data.quoting": TABLE_TASKS,
     "data.cut": ("classification", "regression"),

@@ -44,7 +44,9 @@ class ExamplesConfig:
         text_column: Column of the text, or of the text to summarize or translate; empty finds it by its usual names.
         pair_column: Column of the second text of a pair, or of a question's context; empty finds it by its usual names.
         label_column: Column of the label, number, tags, answers, summary or translation; empty finds it by its usual
-            names.
+            names. Several names with commas between them are columns of 0 and 1, one for each label of a text.
+        label_separator: Classification: what separates several labels in one field, such as a semicolon. none takes
+            each field as one label; empty does so too, but refuses fields that look like several.
         references_column: Summarization and translation: column of a list of further correct outputs, used for scoring;
             empty uses none.
         separator: Character between the fields of .csv and .tsv files, or tab; empty is a comma in .csv and a tab in
@@ -73,6 +75,7 @@ class ExamplesConfig:
     text_column: str = ""
     pair_column: str = ""
     label_column: str = ""
+    label_separator: str = ""
     references_column: str = ""
     separator: str = ""
     quoting: Quoting = "auto"

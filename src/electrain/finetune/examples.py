@@ -19,6 +19,7 @@ from electrain.data.labelled.checks import (
 )
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
+from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Clean, read_examples
 from electrain.data.labelled.tag_schemes import ALIASES, OUTSIDE, PLAIN, SchemeName, every_tag, is_chunk_tag
 from electrain.data.shards.randomness import permuted
@@ -59,11 +60,15 @@ def read_all(
     """
     quoting = "" if data.quoting == "auto" else data.quoting
     named = (data.text_column, data.pair_column, data.label_column)
-    wanted = Columns(*named, separator=data.separator, quoting=quoting)
+    wanted = Columns(*named, label_separator=data.label_separator, separator=data.separator, quoting=quoting)
     read = read_examples(task, train, wanted, skip_broken=data.skip_broken, clean=clean)
     labels: tuple[str, ...] = ()
     # Only scoring needs further references, so training files may lack them.
-    same = dataclasses.replace(read.columns, references=data.references_column)
+    same = dataclasses.replace(
+        read.columns,
+        references=data.references_column,
+        label_separator=read.columns.label_separator or NO_SEPARATOR,
+    )
     held_out = read_examples(task, validation, same, skip_broken=data.skip_broken, clean=clean)
     kept, known, has_many = read.examples, held_out.examples, False
     form = TagForm(PLAIN, PLAIN)
@@ -75,10 +80,14 @@ def read_all(
         known = in_scheme(require_whole_chunks(known, own.files, skip_broken=data.skip_broken), own)
     if task in ("classification", "tagging"):
         checks.require_several_labels(kept)
-        has_many = task == "classification" and any(len(example.labels) != 1 for example in kept)
-        if task == "classification" and not has_many:
-            checks.require_single_labels(known)
         labels = _ordered(label for example in kept for label in checks.labels_of(example))
+    if task == "classification":
+        is_joined = read.columns.label_separator not in ("", NO_SEPARATOR)
+        has_many = is_joined or any(len(example.labels) != 1 for example in kept)
+        if not has_many:
+            checks.require_single_labels(known)
+        known = in_spelling_of(known, labels)
+    if task in ("classification", "tagging"):
         if form.files != form.model and data.train_tag_scheme != "as-read":
             # The training data may lack a tag that the conversion makes of a validation tag.
             labels = _ordered(every_tag({label[2:] for label in labels if label != OUTSIDE}, form.model))

@@ -1,16 +1,23 @@
 """The columns of a labelled data set: named by the user, or guessed from the names that public data sets use."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal, get_args
 
 from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.label_spelling import is_indicator
 from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
 
 Role = Literal["text", "pair", "label", "references"]
+
+
+def label_columns(name: str, existing: Collection[str]) -> tuple[str, ...]:
+    """The columns that `--data.label-column` names: one, or several with commas between them."""
+    return (name,) if name in existing or "," not in name else tuple(part.strip() for part in name.split(","))
 
 
 class MissingColumnError(DataError):
@@ -28,6 +35,7 @@ class Columns:
     pair: str = ""  # the second text of a pair, or the context of a question; not guessed when `text` is given
     label: str = ""  # the label, number, tags, answers, summary or translation
     references: str = ""  # further good summaries or translations, as lists of texts
+    label_separator: str = ""  # between several labels in one field; "none": each field is one label; "": not known
     separator: str = ""  # between the fields of .csv and .tsv; "" goes by the name of the file
     quoting: str = ""  # of .csv and .tsv: csv or none; "" goes by the name of the file
 
@@ -97,7 +105,10 @@ def choose_columns(
     label = chooser.label(columns, what, tiers, {columns.text, columns.pair}, with_targets)
     # Without targets the label's column is not needed, but it must not be taken for a text.
     likely = label or next((name for tier in tiers for name in chooser.usual(tier)), "")
-    return Columns(*_text_and_pair(chooser, replace(columns, label=likely)), label)
+    text, pair = _text_and_pair(chooser, replace(columns, label=likely))
+    if with_targets and not label:
+        label = chooser.indicators({text, pair})
+    return Columns(text, pair, label)
 
 
 class _Chooser:
@@ -105,6 +116,7 @@ class _Chooser:
 
     def __init__(self, records: Sequence[Record], where: str) -> None:
         self.where = where
+        self.records = records
         self.names = list(dict.fromkeys(name for record in records for name in record.values))
         self.lists = {name for record in records for name, value in record.values.items() if isinstance(value, list)}
         not_text = self.usual(_NOT_TEXT)
@@ -113,8 +125,10 @@ class _Chooser:
     def require(self, columns: Columns) -> None:
         """Raises DataError unless every column that is named exists."""
         for role in get_args(Role):
-            name = getattr(columns, role)
-            if name and name not in self.names:
+            asked = getattr(columns, role)
+            for name in label_columns(asked, self.names) if role == "label" else (asked,):
+                if not name or name in self.names:
+                    continue
                 nearest = difflib.get_close_matches(name, self.names, n=1)
                 hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
                 raise MissingColumnError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
@@ -137,10 +151,27 @@ class _Chooser:
         return ""
 
     def label(self, columns: Columns, what: str, tiers: Sequence[str], taken: set[str], with_targets: bool) -> str:
-        """The column of the label; "" without targets."""
+        """The column of the label; "" without targets, and where classes may be columns of 0 and 1."""
         if not with_targets or columns.label:
             return columns.label
-        return self.find("label", what, tiers, taken)
+        return self.find("label", what, tiers, taken, is_needed=tiers is not _LABEL)
+
+    def indicators(self, taken: set[str]) -> str:
+        """The columns of 0 and 1, at least two, with commas between them. Raises: DataError: there are none."""
+        not_labels = taken | set(self.usual(_NOT_TEXT))
+        found, is_doubtful = [], False
+        for name in self.names:
+            values = [record.values.get(name) for record in self.records]
+            if name not in not_labels and is_indicator(values):
+                found.append(name)
+            elif name not in not_labels and (
+                name not in self.texts or is_indicator(value for value in values if value not in (None, ""))
+            ):
+                is_doubtful = True  # a column of other numbers, or one with gaps, may be a label as well
+        if len(found) < 2 or is_doubtful or any("," in name for name in found):
+            raise self.cannot_guess("label", ["label"], ", to several names with commas if each label has a column")
+        say(f"{self.where}: the labels are the columns of 0 and 1: {', '.join(found)}")
+        return ", ".join(found)
 
     def pairs(self, table: str, columns: Columns, second: Role) -> list[tuple[str, str]]:
         """The pairs of usual names whose columns both exist and agree with those that the user named."""
@@ -159,12 +190,12 @@ class _Chooser:
         names = ", ".join(name if len(name) <= 40 else name[:37] + "..." for name in self.names)
         return f"the columns are {names}"
 
-    def cannot_guess(self, what: str, roles: Sequence[Role]) -> DataError:
+    def cannot_guess(self, what: str, roles: Sequence[Role], hint: str = "") -> DataError:
         asked = " and ".join(map(flag, roles))
         is_delimited = ".tsv" in self.where or ".csv" in self.where
         header = " (the first line of a .tsv or .csv file must name them)" if is_delimited else ""
         return DataError(
-            f"{self.where}: cannot guess which column holds the {what}; {self.listed()}{header}; set {asked}"
+            f"{self.where}: cannot guess which column holds the {what}; {self.listed()}{header}; set {asked}{hint}"
         )
 
     def ambiguous(self, what: str, found: Iterable[str], roles: Sequence[Role]) -> DataError:

@@ -11,6 +11,8 @@ from electrain.data.labelled.checks import require_distinct_identifiers, word_pl
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
 from electrain.data.labelled.conll import Sentence, words_and_tags
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
+from electrain.data.labelled.label_spelling import label_text
+from electrain.data.labelled.labels import LabelForm, label_form, labels_in
 from electrain.data.labelled.record import Record
 from electrain.data.labelled.records import RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
@@ -75,8 +77,8 @@ def read_examples(
     where = ", ".join(sources)
     broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if with_targets else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
-    written = {"separator": columns.separator, "quoting": columns.quoting}
-    records = list(map(_flat, read_records(sources, kind=kinds.get(task, "table"), broken=broken, **written)))
+    kind, separator, quoting = kinds.get(task, "table"), columns.separator, columns.quoting
+    records = list(map(_flat, read_records(sources, kind=kind, broken=broken, separator=separator, quoting=quoting)))
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
@@ -87,8 +89,10 @@ def read_examples(
             broken.say()
             raise DataError(f"{where}: no example in it can be used; the messages above say why")
     # All records are read before the columns are chosen, because the first ones may lack a column.
-    columns = replace(choose_columns(task, records, columns, where, with_targets=with_targets), **written)
-    make = _maker(task, broken, clean)
+    chosen = choose_columns(task, records, columns, where, with_targets=with_targets)
+    columns = replace(columns, text=chosen.text, pair=chosen.pair, label=chosen.label, references=chosen.references)
+    form = label_form(records, columns, where) if task == "classification" and with_targets else None
+    make = _maker(task, broken, form, clean)
     if task == "question-answering" and with_targets:
         records = answers_in_characters(records, columns)
     examples: list[Any] = []
@@ -100,6 +104,8 @@ def read_examples(
     if task == "question-answering":
         examples = require_distinct_identifiers(examples, broken)
     broken.say()
+    for note in form.notes if form is not None else ():
+        say(note)
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
     return ReadExamples(examples, further or columns)
@@ -111,9 +117,11 @@ def _flat(record: Record) -> Record:
     return Record(languages, record.source) if isinstance(languages, dict) else record
 
 
-def _maker(task: TaskName, broken: _Counted, clean: Clean) -> Callable[[Record, Columns, bool], Example]:
+def _maker(
+    task: TaskName, broken: _Counted, form: LabelForm | None, clean: Clean
+) -> Callable[[Record, Columns, bool], Example]:
     makers: dict[TaskName, Callable[[Record, Columns, bool], Example]] = {
-        "classification": partial(_labelled_example, clean=clean),
+        "classification": partial(_labelled_example, form=form, clean=clean),
         "regression": partial(_number_example, clean=clean),
         "tagging": _tagged_example,
         "question-answering": partial(_question_example, skip_broken=broken.skip, clean=clean),
@@ -123,8 +131,10 @@ def _maker(task: TaskName, broken: _Counted, clean: Clean) -> Callable[[Record, 
     return makers[task]
 
 
-def _labelled_example(record: Record, columns: Columns, with_targets: bool, clean: Clean) -> TextExample:
-    labels = _labels(record, columns.label) if with_targets else ()
+def _labelled_example(
+    record: Record, columns: Columns, with_targets: bool, form: LabelForm | None, clean: Clean
+) -> TextExample:
+    labels = labels_in(record, form) if form is not None else ()
     return TextExample(*_texts(record, columns, with_targets, clean), labels, source=record.source)
 
 
@@ -176,26 +186,6 @@ def _text(record: Record, column: str, role: Role, clean: Clean, *, may_be_empty
     return text
 
 
-def _labels(record: Record, column: str) -> tuple[str, ...]:
-    value = record.values.get(column)
-    labels = [_label_text(label) for label in (value if isinstance(value, list) else [value])]
-    if "" in labels:
-        raise DataError(f'{record.source}: no label in "{column}"; fix or remove this row, or set {flag("label")}')
-    return tuple(dict.fromkeys(labels))
-
-
-def _label_text(value: object) -> str:
-    """The label as text, "" for a missing one.
-
-    1.0 becomes "1", because pandas writes whole numbers as floats in a column where one is missing.
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return "" if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return clean_text(str(value)) if isinstance(value, (str, int)) else ""
-
-
 def _number(record: Record, column: str) -> float:
     value = record.values.get(column)
     try:
@@ -216,7 +206,7 @@ def _strings(record: Record, column: str, role: Role) -> tuple[str, ...]:
     if not isinstance(values, list) or not values:
         hint = f"each sentence needs a list in it, or one tag for each word; fix this row, or set {flag(role)}"
         raise DataError(f'{record.source}: no list in "{column}"; {hint}')
-    return tuple(value.strip() if isinstance(value, str) else _label_text(value) for value in values)
+    return tuple(value.strip() if isinstance(value, str) else label_text(value) for value in values)
 
 
 def _question_example(

@@ -14,6 +14,7 @@ from electrain.data.labelled.checks import (
 )
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.finetune.tasks.tagging import Tagging
@@ -72,8 +73,9 @@ def _examples(
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
     try:
+        columns = Columns(**({"label_separator": NO_SEPARATOR} | own | given))
         clean = cleaner_for(tuned.task.tokenizer)
-        read = read_examples(task, data, Columns(**(own | given)), skip_broken=skip_broken, clean=clean)
+        read = read_examples(task, data, columns, skip_broken=skip_broken, clean=clean)
     except DataError as error:
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
@@ -87,8 +89,10 @@ def _examples(
         examples = in_scheme(examples, form)
     if task == "question-answering" and tuned.settings.null_threshold is None:
         examples = answered(examples, "evaluation", "the model gives an answer to every question")
-    if task == "classification" and not tuned.settings.has_many:
-        require_single_labels(examples)
+    if task == "classification":
+        examples = in_spelling_of(examples, tuned.settings.labels)
+        if not tuned.settings.has_many:
+            require_single_labels(examples)
     if tuned.settings.labels:
         require_known_labels(examples, tuned.settings.labels, what="evaluation")
-    return examples, {name: column for name, column in vars(read.columns).items() if column}
+    return examples, {name: column for name, column in vars(read.columns).items() if column not in ("", NO_SEPARATOR)}

@@ -1,0 +1,174 @@
+"""The labels of rows: which spellings are one label, which stand for none, and several labels in one row.
+
+docs/finetuning.md, "Labels", has the rules.
+"""
+
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from electrain.data.labelled.columns import Columns, flag, label_columns
+from electrain.data.labelled.examples import TextExample
+from electrain.data.labelled.label_spelling import TRUTH, label_text, spelling_key
+from electrain.data.labelled.record import Record
+from electrain.foundation.errors import DataError
+
+NO_SEPARATOR = "none"
+# What pandas, Python, NumPy, JSON and SQL write for a missing value, in texts.
+_WRITTEN_FOR_MISSING = frozenset({"None", "nan", "NaN", "<NA>", "NaT", "null", "NULL"})
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SEPARATORS = ";|,"
+_RECURRING_SHARE = 2 / 3  # of the parts of fields that are taken for several labels
+_SHOWN = 6
+# A list in a text, as str() and JSON write it, also without commas, as NumPy does.
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED}|[+-]?\d+)\s*,?\s*)*\]")
+_ITEM = re.compile(rf"{_QUOTED}|[+-]?\d+")
+
+
+@dataclass(frozen=True)
+class LabelForm:
+    """How the labels of a set of rows are written.
+
+    Attributes:
+        columns: the column of the labels; or several, each named like a label, with 1 where a row has it and else 0.
+        separator: between several labels in one field; "" where a field is one label.
+        are_lists: fields hold lists as text, such as "['a', 'b']".
+        missing: texts that stand for a missing label in this column.
+        names: the label of each other spelling of it.
+        notes: what was chosen, one line each for stderr.
+    """
+
+    columns: tuple[str, ...]
+    separator: str = ""
+    are_lists: bool = False
+    missing: frozenset[str] = frozenset()
+    names: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def label_form(records: Sequence[Record], columns: Columns, where: str) -> LabelForm:
+    """The form of the labels in all records.
+
+    Raises: DataError: no row has a label; fields look like several labels that are joined, and no separator is given.
+    """
+    names = label_columns(columns.label, {name for record in records for name in record.values})
+    separator = "" if columns.label_separator == NO_SEPARATOR else columns.label_separator
+    form = LabelForm(names, separator)
+    if len(names) > 1:
+        return form
+    if _are_lists(record.values.get(names[0]) for record in records):
+        form = replace(form, are_lists=True)
+        form.notes.append(f'the lists in "{names[0]}" are written as text, and are read as lists of labels')
+    elif not columns.label_separator:
+        _refuse_joined(records, names[0])
+    spellings: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)  # by key: the label as text, and as it stands
+    is_none = True
+    for record in records:
+        values = _values(record, form)
+        is_none = is_none and bool(values)  # an empty list says that there is no label
+        for value in values:
+            text = label_text(value)
+            if text:
+                spellings[spelling_key(text)][text, _shown(value)] += 1
+    if is_none and not spellings:
+        raise DataError(f'{where}: no row has a label in "{names[0]}"; give data with labels, or set {flag("label")}')
+    form = replace(form, missing=_missing(spellings, names[0], form.notes))
+    joined = []
+    for key, found in spellings.items():
+        if key in form.missing or len(found) == 1:
+            continue
+        label = found.most_common(1)[0][0][0]
+        form.names.update({text: label for text, _ in found})
+        joined.append(" = ".join(shown for _, shown in found))
+    if joined:
+        more = f" and {len(joined) - _SHOWN} more" if len(joined) > _SHOWN else ""
+        form.notes.append(f"different spellings are one label: {'; '.join(joined[:_SHOWN])}{more}")
+    return replace(form, notes=[f"{where}: {note}" for note in form.notes])
+
+
+def labels_in(record: Record, form: LabelForm) -> tuple[str, ...]:
+    """The labels of a row, each once; none is possible only where there can be several.
+
+    Raises: DataError: a label is missing, or a column of 0 and 1 holds something else.
+    """
+    if len(form.columns) > 1:
+        return tuple(column.strip() for column in form.columns if _is_one(record, column))
+    values = _values(record, form)
+    labels = [label_text(value) for value in values]
+    if any(not label or label in form.missing for label in labels):
+        found = next((label for label in labels if label in form.missing), "")
+        shown = f' ("{found}" stands for none)' if found else ""
+        hint = f"fix or remove this row, or set {flag('label')}"
+        raise DataError(f'{record.source}: no label in "{form.columns[0]}"{shown}; {hint}')
+    return tuple(dict.fromkeys(form.names.get(label, label) for label in labels))
+
+
+def in_spelling_of(examples: Sequence[TextExample], labels: Iterable[str]) -> list[TextExample]:
+    """The examples, with the labels spelled as in `labels` where they are the same label."""
+    known = {spelling_key(label): label for label in labels}
+    return [replace(one, labels=tuple(known.get(spelling_key(own), own) for own in one.labels)) for one in examples]
+
+
+def _values(record: Record, form: LabelForm) -> list[object]:
+    value = record.values.get(form.columns[0])
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str) and form.are_lists and value.strip():
+        return [item.strip("'\"") for item in _ITEM.findall(value)]
+    if form.separator and isinstance(value, str | None):
+        return [part for part in (value or "").split(form.separator) if part.strip()]
+    return [value]
+
+
+def _is_one(record: Record, column: str) -> bool:
+    key = spelling_key(label_text(record.values.get(column)))
+    if key not in ("0", "1", *TRUTH):
+        shown = f'"{record.values[column]}"' if key else "nothing"
+        hint = f"a column for each label holds 0 or 1; fix this row, or set {flag('label')}"
+        raise DataError(f'{record.source}: "{column}" holds {shown}; {hint}')
+    return key in ("1", "true")
+
+
+def _missing(spellings: dict[str, Counter[tuple[str, str]]], column: str, notes: list[str]) -> frozenset[str]:
+    """The texts that stand for a missing label, if the others are all numbers or all true and false."""
+    written = _WRITTEN_FOR_MISSING & set(spellings)
+    others = set(spellings) - written
+    if not written:
+        return frozenset()
+    if others and (all(map(_NUMBER.fullmatch, others)) or others <= set(TRUTH)):
+        return written
+    shown = ", ".join(f'"{text}" ({spellings[text].total():,} rows)' for text in sorted(written))
+    notes.append(f'{shown} in "{column}" is read as a label; leave the cell empty where the label is missing')
+    return frozenset()
+
+
+def _are_lists(values: Iterable[object]) -> bool:
+    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    return bool(texts) and all(text[0] == "[" and _LIST.fullmatch(text) for text in texts)
+
+
+def _refuse_joined(records: Sequence[Record], column: str) -> None:
+    """Raises DataError if fields look like several labels: most of their parts occur in several different fields."""
+    fields = {value: record for record in records if isinstance(value := record.values.get(column), str)}
+    for separator in _SEPARATORS:
+        parts = {value: {part.strip() for part in value.split(separator)} for value in fields}
+        joined = {value: own for value, own in parts.items() if len(own) > 1}
+        occurs = Counter(part for own in parts.values() for part in own)
+        different = set().union(*joined.values())
+        recurring = sum(occurs[part] > 1 for part in different)
+        if len(joined) > 1 and "" not in different and recurring >= _RECURRING_SHARE * len(different):
+            example = next(iter(joined))
+            raise DataError(
+                f'{fields[example].source}: the labels in "{column}" look joined by "{separator}" (as in "{example}"); '
+                f'give --data.label-separator "{separator}" to learn each, or none to keep each field as one label'
+            )
+
+
+def _shown(value: object) -> str:
+    """The value as JSON has it; with escapes where its form in Unicode cannot be seen."""
+    is_plain = not isinstance(value, str) or unicodedata.is_normalized("NFC", value)
+    return json.dumps(value, ensure_ascii=not is_plain)
