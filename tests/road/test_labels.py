@@ -64,7 +64,7 @@ def test_none_among_texts_is_a_label_and_is_said(tmp_path: Path, capsys: pytest.
 
 
 def test_a_set_without_labels_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r'a.jsonl: no row has a label in "label"; give data with labels'):
+    with pytest.raises(DataError, match=r'a.jsonl:1: no label in "label": no row has a label; give data with labels'):
         labels_of(tmp_path / "a.jsonl", [None, None])
 
 

@@ -186,7 +186,7 @@ def test_hub_data_set_gives_its_labels_their_names(tmp_path: Path, monkeypatch: 
     for source in (f"hub:{tmp_path}/saved", tmp_path / "rows.parquet"):
         assert read(source) == [TextExample("fine", labels=("good",), source=f"{source}: row 0")]
         assert read(source, "tagging") == [TaggedExample(("Ada", "left"), ("B-PER", "O"), f"{source}: row 0")]
-    with pytest.raises(DataError, match=r'saved:test: no row has a label in "label"'):
+    with pytest.raises(DataError, match=r'saved:test: row 0: no label in "label"'):
         read(f"hub:{tmp_path}/saved:test")
     with pytest.raises(DataError, match="cannot be opened"):
         read(f"hub:{tmp_path}/saved:nosuch")

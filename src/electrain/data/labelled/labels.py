@@ -75,7 +75,8 @@ def label_form(records: Sequence[Record], columns: Columns, where: str) -> Label
             if text:
                 spellings[spelling_key(text)][text, _shown(value)] += 1
     if is_none and not spellings:
-        raise DataError(f'{where}: no row has a label in "{names[0]}"; give data with labels, or set {flag("label")}')
+        place = f'{records[0].source}: no label in "{names[0]}"'
+        raise DataError(f"{place}: no row has a label; give data with labels, or set {flag('label')}")
     form = replace(form, missing=_missing(spellings, names[0], form.notes))
     joined = []
     for key, found in spellings.items():
