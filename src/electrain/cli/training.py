@@ -73,6 +73,7 @@ def pretrain(
 def plan(
     *overrides: Overrides,
     config: str,
+    shards: Path | None = None,
     hardware: str | None = None,
     devices: Whole = 1,
     utilisation: Number | None = None,
@@ -85,6 +86,8 @@ def plan(
         overrides: Fields of the configuration, each as --SECTION.FIELD VALUE; they override the file. `electrain
             fields` lists all fields.
         config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
+        shards: Folder that `electrain prepare` wrote. By default none; with it, the result says how often the run reads
+            the text over, and stderr advises fewer steps if that is too often.
         hardware: Name of a device, for example h100 or rtx-4090, or "this" to measure this machine. By default, no
             duration is estimated.
         devices: Number of devices that share the rows of a step.
@@ -92,23 +95,34 @@ def plan(
             typical value for the device. Needs --hardware.
         price_per_hour: Price of one device for one hour, in any currency. By default, no price is estimated. Needs
             --hardware.
-        vocab_size: Number of tokens in the vocabulary. By default 30,522, the published size.
+        vocab_size: Number of tokens in the vocabulary. By default that of the shards, or without shards 30,522, the
+            published size.
     """
+    from electrain.data.shards.rows import RowSource
+    from electrain.data.shards.shards import open_shards
     from electrain.pretrain.configuration import load_configuration
     from electrain.pretrain.hardware import named_hardware
     from electrain.pretrain.plan import PAPER_VOCABULARY_SIZE
     from electrain.pretrain.plan import plan as plan_run
+    from electrain.pretrain.repetition import say_if_read_too_often
 
     for flag, value in (("--utilisation", utilisation), ("--price-per-hour", price_per_hour)):
         if value is not None and hardware is None:
             raise ConfigurationError(f"{flag}: is read only with --hardware; give both")
+    configuration, rows_per_epoch = load_configuration(config, parse_overrides(overrides)), None
+    if shards is not None:
+        stream, packing = open_shards(shards, verify=False), configuration.parity.reference_packing
+        rows_per_epoch = RowSource(stream, configuration.data, 0, reference_packing=packing).rows_per_epoch
+        vocab_size = vocab_size or stream.vocabulary_size
+        say_if_read_too_often("plan", configuration, rows_per_epoch)
     result = plan_run(
-        load_configuration(config, parse_overrides(overrides)),
+        configuration,
         None if hardware is None else named_hardware(hardware),
         vocabulary_size=vocab_size or PAPER_VOCABULARY_SIZE,
         devices=devices,
         utilisation=utilisation,
         price_per_hour=price_per_hour,
+        rows_per_epoch=rows_per_epoch,
     )
     print_json(dataclasses.asdict(result))
 

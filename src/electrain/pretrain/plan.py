@@ -20,6 +20,7 @@ from electrain.pretrain.flops import (
 )
 from electrain.pretrain.hardware import Hardware
 from electrain.pretrain.memory import SPECIAL_IDS, step_memory
+from electrain.pretrain.repetition import times_read
 from electrain.training.arithmetic import DTYPES
 
 PAPER_VOCABULARY_SIZE = 30_522  # BERT's lower-cased WordPiece vocabulary
@@ -89,7 +90,10 @@ class Duration:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cost of a run. `tokens` counts the tokens of all its rows."""
+    """The cost of a run.
+
+    `tokens` counts the tokens of all its rows, `times_read` how often it reads its text; None if the text is not known.
+    """
 
     vocabulary_size: int
     tokens: int
@@ -97,6 +101,7 @@ class Plan:
     flops: Flops
     memory: Memory
     duration: Duration | None
+    times_read: float | None
 
 
 def plan(
@@ -107,6 +112,7 @@ def plan(
     devices: int = 1,
     utilisation: float | None = None,
     price_per_hour: float | None = None,
+    rows_per_epoch: int | None = None,
 ) -> Plan:
     """The cost of a configuration. No weight is allocated, so even the largest model takes seconds and little memory.
 
@@ -115,6 +121,7 @@ def plan(
         devices: number of devices that share the rows of a step.
         utilisation: fraction of the hardware's rate that training reaches; None uses the hardware's assumption.
         price_per_hour: price of one device.
+        rows_per_epoch: number of rows that the text makes; None: it is not known.
     Raises: ConfigurationError: a number is out of range, or the hardware lacks the precision of the run.
     """
     _require_possible(devices, utilisation, price_per_hour)
@@ -136,6 +143,7 @@ def plan(
         flops,
         _memory(config, micro_batch_rows, dtype, hardware, vocabulary_size),
         _duration(flops, tokens, hardware, dtype, devices, price_per_hour) if hardware else None,
+        None if rows_per_epoch is None else times_read(config, rows_per_epoch),
     )
 
 

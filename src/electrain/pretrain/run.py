@@ -51,6 +51,7 @@ from electrain.pretrain.flops import passes_of, training_flops_per_row
 from electrain.pretrain.health import HealthMonitor
 from electrain.pretrain.objectives.rows import Rows
 from electrain.pretrain.observations import details_of, example_of, metrics_of
+from electrain.pretrain.repetition import say_if_read_too_often
 from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
 from electrain.training.compilation import compile_for_stage, compile_or_say_why_not
 from electrain.training.journal import Journal
@@ -106,6 +107,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             )
         # This comes before the first file, so that shards with too little text for a row leave no folder behind.
         rows = RowSource(shards, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
+        if runtime.is_first and not resume:
+            say_if_read_too_often("pretrain", config, rows.rows_per_epoch)
         inputs = {"shards": file_hash(shards_directory / MANIFEST_NAME), "tokenizer": shards.tokenizer_hash}
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
