@@ -142,4 +142,7 @@ def test_nothing_unpickles():
                 names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
                 assert "pickle" not in names, f"{path.name} imports pickle"
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "torch.save"):
-                pytest.fail(f"{path.name} unpickles with {ast.unparse(node.func)}")
+                # The one place that converts pickles, which runs no code of theirs.
+                is_safe = any(one.arg == "weights_only" and ast.unparse(one.value) == "True" for one in node.keywords)
+                if path.name != "conversion.py" or not is_safe:
+                    pytest.fail(f"{path.name} unpickles with {ast.unparse(node.func)}")

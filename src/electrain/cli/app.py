@@ -20,7 +20,7 @@ from cyclopts.exceptions import (
 )
 
 from electrain import __version__
-from electrain.cli import asking, preparing, training
+from electrain.cli import asking, converting, preparing, training
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
 from electrain.cli.quick_start import start_sooner
 from electrain.foundation.errors import DataError, ElectrainError
@@ -43,7 +43,7 @@ app = App(
     # Every flag is off by default, so that a negative form is never needed.
     default_parameter=Parameter(negative=()),
 )
-_WITHOUT_FIELDS = (preparing.tokenizer, preparing.prepare, training.report, training.fields)
+_WITHOUT_FIELDS = (preparing.tokenizer, preparing.prepare, converting.convert, training.report, training.fields)
 _WITH_FIELDS = (training.pretrain, training.plan, training.finetune, training.demo)
 for _verb in _WITHOUT_FIELDS:
     app.command(_verb)

@@ -1,5 +1,6 @@
 """Reads the configuration, the weights and the tokenizer of a Hugging Face folder or a hub id."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from transformers.utils import logging
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError, TokenizerError
 from electrain.foundation.hub import reading_options, reason_of
+from electrain.foundation.progress import say
+from electrain.models.backbones import backbone_of
 
 
 def configuration_of(source: str) -> PretrainedConfig:
@@ -50,10 +53,9 @@ def weights_of(
             the folder lacks it or has it in another shape.
     Raises: CheckpointError: weights are absent, damaged, or of other shapes.
     """
-    if Path(source).is_dir() and not list(Path(source).glob("*.safetensors")):
-        raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+    require_safetensors(source)
     configuration, options = configuration or configuration_of(source), reading_options(source)
-    with one_line(source, "its weights cannot be used"), _NoDrawsWithoutMemory():
+    with _said_how_to_convert(source), one_line(source, "its weights cannot be used"), _NoDrawsWithoutMemory():
         # transformers starts absent weights from random numbers and only warns. So `report` lists the differences, and
         # those that the caller does not expect are refused below.
         model, report = model_class.from_pretrained(
@@ -72,11 +74,48 @@ def weights_of(
             "folder again"
         )
     absent = sorted(name for name in report["missing_keys"] if not may_be_new(model, name))
+    backbone = backbone_of(model.config)
+    if absent and backbone and absent == [f"{backbone.output_layer}.bias"]:
+        say(f"{source}: its weights lack {absent[0]}, which is taken as 0")  # as some generators were released
+        absent = []
     if absent:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         raise CheckpointError(f"{source}: is no {role}: its weights lack {absent[0]}{more}; give another folder")
     require_finite(model, source)
     return model
+
+
+def pickled_weights(folder: Path) -> list[Path]:
+    """The weights of a model folder that are pickles, as older libraries saved them."""
+    return sorted(folder.glob("pytorch_model*.bin"))
+
+
+def require_safetensors(source: str) -> None:
+    """Raises CheckpointError if a folder holds no weights as safetensors; it names the command that makes them."""
+    folder = Path(source)
+    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+        return
+    if pickled := pickled_weights(folder):
+        given, made = shlex.quote(source), shlex.quote(f"{source.rstrip('/')}-safetensors")
+        raise CheckpointError(
+            f"{source}: holds its weights as {pickled[0].name}, a pickle, which could run code when it is read; run "
+            f"`electrain convert {given} --output {made}` and give that folder"
+        )
+    raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+
+
+@contextmanager
+def _said_how_to_convert(source: str) -> Iterator[None]:
+    """Says what to do with a model of the hub that was never saved as safetensors."""
+    try:
+        yield
+    except CheckpointError as error:
+        if Path(source).exists() or "safetensors" not in str(error):
+            raise
+        raise CheckpointError(
+            f"{source}: the hub has its weights as pickles only; run `hf download {source} --local-dir FOLDER`, then "
+            "`electrain convert FOLDER --output NEW`, and give the new folder"
+        ) from error
 
 
 @torch.no_grad()
@@ -123,6 +162,8 @@ def tokenizer_of(
         configuration: of the model, if it has been read before; config.json is then not read again.
     Raises: TokenizerError: there is none, or it belongs to another model.
     """
+    if pickled_weights(Path(source)):  # said first: such a folder may lack a tokenizer that can be read, too
+        require_safetensors(source)
     tokenizer = load_tokenizer(Path(source), configuration)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= vocabulary_size:

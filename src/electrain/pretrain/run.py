@@ -33,7 +33,7 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.process import exit_code
 from electrain.foundation.progress import format_seconds, say
 from electrain.models.backbones import choose_attention
-from electrain.models.folders import tokenizer_of
+from electrain.models.folders import require_safetensors, tokenizer_of
 from electrain.pretrain.build import (
     PretrainObjective,
     build_objective,
@@ -146,6 +146,7 @@ def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
     named = (config.start.discriminator, config.start.generator, config.generator.source)
     starts = [Path(start) for start in named if start]
     for other in (start for start in starts if start.is_dir()):
+        require_safetensors(str(other))
         if tokenizer_hash(other) != shards.tokenizer_hash:
             raise TokenizerError(
                 f"the shards were made with another tokenizer than {other}; "
