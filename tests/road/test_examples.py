@@ -212,6 +212,25 @@ def test_questions_without_an_answer_are_read(tmp_path: Path) -> None:
     assert [len(example.answers) for example in read(rows, "question-answering")] == [1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("said", "kept"), [(True, 0), (False, 1), ("true", 0), ("false", 1), ("False", 1), (1, 0), (0, 1), (None, 1)]
+)
+def test_the_word_false_is_not_true(tmp_path: Path, said: object, kept: int) -> None:
+    path = written(tmp_path / "a.json", squad([{"text": "Ada", "answer_start": 0}], is_impossible=said))
+    assert [len(example.answers) for example in read(path, "question-answering")] == [kept]
+
+
+def test_what_says_that_there_is_no_answer(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.json", squad([{"text": "", "answer_start": -1}], [{"text": "Ada", "answer_start": 0}]))
+    assert [example.answers for example in read(path, "question-answering")] == [(), (("Ada", 0),)]
+    path = written(tmp_path / "b.json", squad([{"text": "", "answer_start": 0}]))
+    with pytest.raises(DataError, match="an answer that is not in its context"):
+        read(path, "question-answering")
+    path = written(tmp_path / "c.json", squad([], is_impossible="perhaps"))
+    with pytest.raises(DataError, match='question q0: "is_impossible" holds "perhaps"; it must be'):
+        read(path, "question-answering")
+
+
 def test_a_question_said_to_have_an_answer_must_have_one(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", squad([{"text": "Ada", "answer_start": 0}], [], is_impossible=False))
     with pytest.raises(DataError, match=r'a.json: question q1: no answer, though "is_impossible" is false'):

@@ -17,6 +17,8 @@ _SHOWN_CHARACTERS = 40
 # What a file may count instead of characters, with the encoding and the bytes of one unit: JavaScript and Java count
 # UTF-16 units, and C, Go and Rust bytes.
 _UNITS = {"UTF-16 units": ("utf-16-le", 2), "UTF-8 bytes": ("utf-8", 1)}
+# What "is_impossible" may say: some corpora have texts or numbers there.
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 Answers = list[tuple[str, int]]  # text, and the place of its first character in the context
 
 
@@ -58,7 +60,7 @@ def _file_of(source: str) -> str:
 def _placed(record: Record, columns: Columns) -> Iterator[tuple[str, str, int]]:
     """Each answer of a question with its context."""
     context = record.values.get(columns.pair)
-    if isinstance(context, str) and record.values.get("is_impossible") is not True:
+    if isinstance(context, str) and not _TRUTH.get(_plain(record.values.get("is_impossible"))):
         for text, start in pairs_of(record.values.get(columns.label)) or []:
             yield without_surrogates(context), without_surrogates(text), start
 
@@ -104,9 +106,9 @@ def answers_of(record: Record, column: str, context: str, *, skip_broken: bool) 
         scores compare texts, not places.
     Raises: DataError: the answers have no known form, are not in the context, or are missing without a word.
     """
-    is_impossible = record.values.get("is_impossible")
-    if is_impossible is True:
-        return ()  # what SQuAD 2 lists there is plausible, and wrong
+    is_impossible = _is_impossible(record)
+    if is_impossible:
+        return ()  # what may be listed there is plausible, and wrong
     answers = pairs_of(record.values.get(column))
     if answers is None:
         shape = '[{"text": "...", "answer_start": 0}] or {"text": ["..."], "answer_start": [0]}'
@@ -123,8 +125,27 @@ def answers_of(record: Record, column: str, context: str, *, skip_broken: bool) 
     return tuple(dict.fromkeys(kept))
 
 
+def _plain(value: object) -> str:
+    return str(value).strip().lower()
+
+
+def _is_impossible(record: Record) -> bool | None:
+    """Whether the record says that its context does not answer the question; None if it does not say.
+
+    Raises: DataError: it says something else. A text "false" must not be taken for true.
+    """
+    value = record.values.get("is_impossible")
+    said = _TRUTH.get(_plain(value))
+    if said is None and value is not None:
+        raise DataError(f'{record.source}: "is_impossible" holds "{value}"; it must be true or false')
+    return said
+
+
 def pairs_of(value: object) -> Answers | None:
-    """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither."""
+    """Texts and places from the form of SQuAD or of the Hugging Face hub; None if it is neither.
+
+    An empty text at -1, as some corpora write where there is no answer, is none.
+    """
     if isinstance(value, dict) and isinstance(value.get("text"), list) and isinstance(value.get("answer_start"), list):
         if len(value["text"]) != len(value["answer_start"]):
             return None
@@ -134,7 +155,7 @@ def pairs_of(value: object) -> Answers | None:
     else:
         return None
     is_whole = all(isinstance(text, str) and isinstance(start, int) for text, start in pairs)
-    return pairs if is_whole else None
+    return [pair for pair in pairs if pair != ("", -1)] if is_whole else None
 
 
 def _stands(text: str, start: int, context: str) -> bool:

@@ -117,11 +117,9 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
         raise DataError(f"{path}: not in SQuAD's form ({error}); it must look like {shape}, or be .jsonl") from error
     for context, identifier, question, fields in found:
         values = {"id": identifier, "question": question, "context": context}
-        if fields.get("is_impossible"):
-            values["answers"] = []
-        elif "answers" in fields:
-            values["answers"] = fields["answers"]
-        if isinstance(fields.get("is_impossible"), bool):
+        if "answers" in fields or fields.get("is_impossible"):
+            values["answers"] = fields.get("answers", [])
+        if "is_impossible" in fields:
             values["is_impossible"] = fields["is_impossible"]
         yield Record(values, f"{path}: question {identifier}")
 
