@@ -45,7 +45,8 @@ def tokenizer(
         text_column: Column that holds the text in tables and JSON lines.
         document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By
             default, each .txt file is one document.
-        strict: Refuse invalid UTF-8. By default, invalid bytes are left out and counted.
+        strict: Refuse all invalid UTF-8. By default, up to one document in a hundred may hold some; the bytes are left
+            out and counted.
         character_coverage: Fraction of the characters in the corpus that the alphabet covers, above 0 and at most 1.
             The rarest characters become [UNK].
         allow_unknown: Go on where more than a fifth of the tokens are [UNK], from which a model learns nothing.
@@ -97,7 +98,8 @@ def prepare(
         text_column: Column that holds the text in tables and JSON lines.
         document_separator: Text between the documents of a .txt file, for example "\\n" for one document per line. By
             default, each .txt file is one document.
-        strict: Refuse invalid UTF-8. By default, invalid bytes are left out and counted.
+        strict: Refuse all invalid UTF-8. By default, up to one document in a hundred may hold some; the bytes are left
+            out and counted.
         processes: Number of processes that tokenize. By default, one for each core.
         chinese_words: Also store where Chinese words begin, so that masking can select whole words. Needs rjieba (pip
             install 'electrain[chinese]').

@@ -4,10 +4,11 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from electrain.data.text.cleaning import clean, dropped_characters, has_invalid_bytes
+from electrain.data.text.cleaning import clean, dropped_characters
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import read_csv
 from electrain.data.text.documentation import read_documentation
+from electrain.data.text.invalid_bytes import read_in_utf8
 from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_hub, read_table
 from electrain.data.text.text_files import JSON_LINES, RawText, read_jsonl, read_txt
@@ -130,13 +131,13 @@ def read_raw(sources: Sequence[str], corpus_format: CorpusFormat, counts: Corpus
     # A shell hands over "\n" as a backslash and an n.
     separator = separator.replace("\\n", "\n").replace("\\t", "\t") if separator else None
     for source in sources:
-        for raw in _read_source(source, corpus_format.text_column, separator, counts):
-            if corpus_format.strict and has_invalid_bytes(raw.text):
-                raise DataError(f"{raw.source}: bytes that are not UTF-8; convert the file, or leave out --strict")
-            yield raw
+        yield from _read_source(source, corpus_format, separator, counts)
 
 
-def _read_source(source: str, column: str, separator: str | None, counts: CorpusCounts) -> Iterator[RawText]:
+def _read_source(
+    source: str, corpus_format: CorpusFormat, separator: str | None, counts: CorpusCounts
+) -> Iterator[RawText]:
+    column, strict = corpus_format.text_column, corpus_format.strict
     if source == BUILTIN_DOCUMENTATION:
         yield from read_documentation()
     elif source.startswith("hub:"):
@@ -147,8 +148,10 @@ def _read_source(source: str, column: str, separator: str | None, counts: Corpus
             if path.stat().st_size == 0 and str(path) != source:  # one named by itself is an error instead
                 counts.empty_files += 1
             elif suffix == ".txt":
-                yield from read_txt(path, separator)
+                yield from read_in_utf8(path, read_txt(path, separator), is_whole=not separator, strict=strict)
             elif suffix in (".csv", ".tsv"):
-                yield from read_csv(path, column)
+                yield from read_in_utf8(path, read_csv(path, column), strict=strict)
+            elif suffix in JSON_LINES:
+                yield from read_in_utf8(path, read_jsonl(path, column), strict=strict)
             else:
-                yield from read_jsonl(path, column) if suffix in JSON_LINES else read_table(path, column)
+                yield from read_table(path, column)
