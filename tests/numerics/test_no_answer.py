@@ -13,6 +13,7 @@ from test_question_answering import TOKENIZER, WORDS, example_of, tiny_model
 from electrain.data.labelled.examples import QuestionExample
 from electrain.finetune.tasks.no_answer import Spans, best_threshold, no_answer_scores, spans_of
 from electrain.finetune.tasks.question_answering import QuestionAnswering
+from electrain.foundation.errors import ConfigurationError
 
 # Two questions with an answer, one of them answered half right, and two without.
 TRUTHS = [["Ada Lovelace"], ["the cat", "a black cat"], [], []]
@@ -164,6 +165,11 @@ def test_calibrated_answers_have_the_best_score() -> None:
     assert [one["answer"] for one in again] == [one["answer"] for one in answers]
     assert tuned.score(examples, again) == scores
     assert tuned.score_settings(examples)["definition"] == "SQuAD 2.0, answers compared as in SQuAD 1.1"
+
+
+def test_a_threshold_that_nothing_is_above_or_below_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="null_threshold = nan: must be a finite number"):
+        replace(TASK, null_threshold=float("nan"))
 
 
 def test_an_empty_context() -> None:

@@ -1,5 +1,6 @@
 """Question answering: finds the span of a text that answers a question; long texts are read in overlapping windows."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -87,6 +88,8 @@ class QuestionAnswering(Task[QuestionExample]):
                 f"window_overlap_tokens = {self.window_overlap_tokens}: rows of longest_tokens = {self.longest_tokens} "
                 f"leave {room} tokens for the text; choose 0 to {room - 1}, or longer rows"
             )
+        if self.null_threshold is not None and not math.isfinite(self.null_threshold):
+            raise ConfigurationError(f"null_threshold = {self.null_threshold}: must be a finite number, or null")
         if self.longest_answer_tokens < 1:
             raise ConfigurationError(
                 f"longest_answer_tokens = {self.longest_answer_tokens}: an answer has a token; choose at least 1"
