@@ -56,11 +56,6 @@ def rewrite(folder: Path, **changed: Any) -> None:
     (folder / "state.json").write_text(json.dumps(content | changed))
 
 
-def other(folder: Path) -> Path:
-    """The other one of the two checkpoints."""
-    return folder.with_name("step-5" if folder.name == "step-10" else "step-10")
-
-
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "one bit of the weights": lambda folder: spoil(folder / "model.safetensors"),
     "one bit of the optimizer": lambda folder: spoil(folder / "optimizer.safetensors"),
@@ -78,7 +73,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "one digit of the state": lambda folder: (folder / "state.json").write_text(
         (folder / "state.json").read_text().replace('"seconds": ', '"seconds": 1')
     ),
-    "the state of another step": lambda folder: shutil.copy(other(folder) / "state.json", folder / "state.json"),
+    "the run's state of another step": lambda folder: rewrite(folder, state={"run": {"step": 7, "seconds": 1.0}}),
     "nested a hundred thousand times": lambda folder: (folder / "state.json").write_text("[" * 100_000),
     "state is not text": lambda folder: (folder / "state.json").write_bytes(b"\xff\xfe\x00"),
 }
