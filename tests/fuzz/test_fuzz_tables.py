@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from damage import CASES, damaged, draws_of, ends_of
 
+from damage import CASES, damaged, draws_of, ends_of
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import read_examples

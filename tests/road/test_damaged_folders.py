@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from command_line import command, refuse
 from conftest import VOCABULARY
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings
-from electrain.foundation.errors import TokenizerError
+from electrain.foundation.errors import RunDirectoryError, TokenizerError
+from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
 from electrain.models.backbones import backbone_of
+from electrain.pretrain.run import pretrain
+from tiny_pretraining import tiny_configuration
 
 
 @pytest.fixture
@@ -119,3 +123,85 @@ def test_evaluation_verifies_the_shards(
     path.write_bytes(content)
     line = refuse(["evaluate", "detection", "--model", model, "--data", str(tmp_path / "shards")], capsys)
     assert "corpus_00000.ds: damaged (its SHA-256 differs from the manifest's)" in line
+
+
+@pytest.fixture
+def run(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run of ten steps, with the hashes that pretraining writes."""
+    monkeypatch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
+    pretrain(tiny_configuration(), tiny_shards, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip(path: Path, place: int = -9) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model/model.safetensors", "model/config.json", "model/tokenizer.json"),
+        *("generator/model.safetensors", "generator/config.json"),
+        *("config.toml", "manifest.json", "unigram_counts.npy"),
+    ],
+)
+def test_one_bit_of_a_run_is_found(run: Path, tiny_shards: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(run / name)
+    capsys.readouterr()
+    arguments = ["predict", "embed", "babe", "--model", str(run)]
+    if not name.startswith("model/"):
+        arguments = ["evaluate", "detection", "--model", str(run), "--data", str(tiny_shards), "--rows", "8"]
+    line = refuse(arguments, capsys)
+    assert f"{run / name}: damaged" in line
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "examples.jsonl", "config.toml"])
+def test_a_report_of_a_damaged_run_is_refused(run: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(run / name)
+    capsys.readouterr()
+    assert f"{run / name}: damaged" in refuse(["report", "--run", str(run)], capsys)
+
+
+def test_a_folder_without_hashes_is_read_as_before(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As older versions and the hub have them."""
+    arguments = ["predict", "embed", "babe", "--model", str(run)]
+    capsys.readouterr()
+    expected = command(capsys, *arguments)
+    for path in run.rglob("SHA256SUMS"):
+        path.unlink()
+    content = json.loads((run / "manifest.json").read_text())
+    del content["sha256"], content["facts"]["hashes"]
+    (run / "manifest.json").write_text(json.dumps(content))
+    assert command(capsys, *arguments) == expected
+
+
+def test_sums_are_those_of_sha256sum(run: Path) -> None:
+    ended = subprocess.run(
+        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=run / "model", capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(b": OK") == 4
+
+
+MANIFEST_DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "no facts": ({"facts": None}, "missing required field facts"),
+    "finished is a word": ({"finished": "yes"}, "Expected bool, got str at finished"),
+    "inputs in a list": ({"inputs": []}, "Expected object, got array at inputs"),
+    "a number for a hash": ({"inputs": {"shards": 1}}, "Expected str, got int at inputs[...]"),
+    "hashes in a list": ({"facts": {"hashes": []}}, "Expected object, got array"),
+    "a version of another type": ({"format_version": "1"}, "Expected int, got str at format_version"),
+    "a later version": ({"format_version": 99}, "newer than this electrain reads (1); update electrain"),
+}
+
+
+@pytest.mark.parametrize("damage", MANIFEST_DAMAGES)
+def test_a_manifest_of_another_form_is_refused(tmp_path: Path, damage: str) -> None:
+    keys, reason = MANIFEST_DAMAGES[damage]
+    write_manifest(tmp_path, Manifest("run", True, {"shards": "0"}, {}))
+    change(tmp_path / "manifest.json", sha256=None, **keys)
+    with pytest.raises(RunDirectoryError) as raised:
+        read_manifest(tmp_path, "run")
+    assert reason in str(raised.value)
+    assert str(raised.value).startswith(str(tmp_path / "manifest.json"))

@@ -25,6 +25,7 @@ from electrain.finetune.configuration import FinetuneConfig
 from electrain.finetune.model import build_model, open_pretrained
 from electrain.finetune.tasks.task_folder import TaskSettings
 from electrain.foundation.errors import CheckpointError
+from electrain.foundation.sums import SUMS_NAME
 from electrain.inference.model import load_detector
 from electrain.inference.predict.pretrained import predict_detect
 from electrain.pretrain.build import build_objective, load_starting_weights
@@ -234,7 +235,7 @@ def test_folders_hold_no_code_and_nothing_pickled(runs: Any) -> None:
     _, folder, _ = runs({})
     for name in ("model", "generator"):
         files = {path.name for path in (folder / name).iterdir()}
-        assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+        assert files == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", SUMS_NAME}
         assert "auto_map" not in json.loads((folder / name / "config.json").read_text())
 
 

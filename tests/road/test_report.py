@@ -15,6 +15,7 @@ from electrain.data.labelled.examples import PairedExample, QuestionExample, Tag
 from electrain.finetune.predictions import write_predictions
 from electrain.finetune.report import write_report as write_finetune_report
 from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.output_folder import Manifest, write_manifest
 from electrain.foundation.report_curves import smoothed
 from electrain.pretrain.report import write_report
 
@@ -36,7 +37,7 @@ def log(step: int, **changes: Any) -> dict[str, Any]:
 def write_run(folder: Path, records: list[Any], examples: list[Any], *, tail: str = "") -> Path:
     folder.mkdir()
     (folder / "config.toml").write_text('[training]\nsteps = 60 # "<script>"\n')
-    (folder / "manifest.json").write_text('{"finished": true}')
+    write_manifest(folder, Manifest("run", True, {}, {}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records) + tail)
     (folder / "examples.jsonl").write_text("".join(json.dumps(example) + "\n" for example in examples))
     return folder
@@ -179,8 +180,7 @@ def write_finetune_run(folder: Path, task: str, examples: list[Any], answers: li
     folder.mkdir()
     (folder / "config.toml").write_text("[training]\nepochs = 2.0\n")
     facts = {"model": "<encoder>", "train_examples": 60}
-    manifest = {"kind": "fine-tuning", "finished": True, "inputs": {"task": task}, "facts": facts}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, Manifest("fine-tuning", True, {"task": task}, facts))
     scores: dict[str, list[float]] = {
         "classification": {"accuracy": [75.0, 70.0], "f1_macro": [60.0, 65.0]},
         "regression": {"pearson": [10.0, 20.0], "spearman": [30.0, 25.0], "mean_squared_error": [0.5, 0.4]},

@@ -30,6 +30,7 @@ from electrain.data.tokenizer.tokenizer import (
 )
 from electrain.foundation.errors import DataError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, write_manifest
+from electrain.foundation.sums import SUMS_NAME
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "mat", "##s", ".", "[", "]", "mask", "sep"]
 DOCUMENTS = ["the cat sat.", "cats", "", "the mats the mats the mats", "sat [SEP] the [MASK] cat 你"]
@@ -370,6 +371,7 @@ def test_foreign_tokenizer_is_found(tmp_path: Path, tokenizer: Path, corpus: str
     prepare([corpus], tokenizer, tmp_path / "shards", processes=1)
     other = {token: number for number, token in enumerate(WORDS)} | {"cat": 7, "sat": 6}
     save(tmp_path / "shards" / "tokenizer", other)
+    (tmp_path / "shards" / "tokenizer" / SUMS_NAME).unlink()
     with pytest.raises(TokenizerError, match="not the tokenizer"):
         open_shards(tmp_path / "shards")
 

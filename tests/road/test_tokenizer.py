@@ -22,6 +22,7 @@ from electrain.data.tokenizer.tokenizer import (
 from electrain.data.tokenizer.training import train_tokenizer
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
+from electrain.foundation.sums import SUMS_NAME
 
 TEXTS = [
     "Hello world, Hello café! The naïve façade was happy; unhappily, the world was not.",
@@ -144,6 +145,7 @@ def test_equals_the_published_class(tmp_path: Path) -> None:
 
 def test_hash_follows_behaviour_not_formatting(tmp_path: Path) -> None:
     original = tokenizer_hash(train(tmp_path / "a"))
+    (tmp_path / "a" / SUMS_NAME).unlink()
     path = tmp_path / "a" / "tokenizer.json"
     content = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(dict(reversed(content.items()))), "utf-8")
@@ -199,6 +201,7 @@ def test_broken_tokenizers_are_told_in_one_line(tmp_path: Path, case: str) -> No
         (folder / "vocab.txt").write_text("\n".join(lines))
     if case == "no mask token":
         train(folder)
+        (folder / SUMS_NAME).unlink()
         path = folder / "tokenizer_config.json"
         configuration = json.loads(path.read_text())
         path.write_text(json.dumps({name: value for name, value in configuration.items() if name != "mask_token"}))

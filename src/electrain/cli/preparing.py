@@ -5,6 +5,7 @@ from typing import Literal
 
 from electrain.cli.options import Number, Whole, print_json
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.output_folder import HASHES
 from electrain.foundation.progress import say
 
 
@@ -117,4 +118,5 @@ def prepare(
         chinese_words=chinese_words,
         allow_unknown=allow_unknown,
     )
-    print_json({"output": str(output), **{name: fact for name, fact in manifest.facts.items() if name != "files"}})
+    facts = {name: fact for name, fact in manifest.facts.items() if name not in ("files", HASHES)}
+    print_json({"output": str(output), **facts})

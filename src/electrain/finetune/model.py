@@ -21,6 +21,7 @@ from electrain.finetune.configuration import WRITING_TASKS, FinetuneConfig
 from electrain.finetune.tasks.task import AnyTask, Tensors, on_device
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
+from electrain.foundation.sums import write_sums
 from electrain.models import encoder_decoder, task_heads
 from electrain.models.backbones import LABELS, backbone_of, positions_of
 from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
@@ -208,3 +209,4 @@ def save_task_model(
         has_types = takes_token_types(model)
         save_tokenizer(tokenizer, directory, with_token_types=has_types, model_max_length=settings.longest_tokens)
     save_task_settings(settings, directory)
+    write_sums(directory)

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from electrain.finetune.predictions import Judged, read_judged
-from electrain.foundation.output_folder import MANIFEST_NAME
+from electrain.finetune.predictions import PREDICTIONS_NAME, Judged, read_judged
+from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, MANIFEST_NAME
 from electrain.foundation.report_curves import BLACK, BLUE, GREEN, VERMILION, Curve, FigurePlan, draw_curves
 from electrain.foundation.report_page import (
     ABSENT,
-    JOURNAL_NAME,
     Record,
     json_lines,
     json_object,
@@ -20,6 +19,7 @@ from electrain.foundation.report_page import (
     whole,
     write_page,
 )
+from electrain.foundation.sums import require_as_written
 
 SHOWN_ERRORS = 20
 # A larger matrix cannot be read; the table of labels has them all.
@@ -56,6 +56,7 @@ def write_report(run_directory: Path) -> Path:
 
     Raises: RunDirectoryError: the folder is not a run's.
     """
+    require_as_written(run_directory, (CONFIGURATION_NAME, JOURNAL_NAME, PREDICTIONS_NAME), may_be_missing=True)
     manifest, records = json_object(run_directory / MANIFEST_NAME), json_lines(run_directory / JOURNAL_NAME)
     inputs, facts = manifest.get("inputs") or {}, manifest.get("facts") or {}
     task = str(inputs.get("task", ""))

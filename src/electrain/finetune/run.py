@@ -27,7 +27,7 @@ from electrain.finetune.model import (
     save_task_model,
     target_tokenizer_for,
 )
-from electrain.finetune.predictions import write_predictions
+from electrain.finetune.predictions import PREDICTIONS_NAME, write_predictions
 from electrain.finetune.tasks.long_texts import UNREAD
 from electrain.finetune.tasks.metrics import require_scorer
 from electrain.finetune.tasks.question_answering import QuestionAnswering
@@ -39,11 +39,14 @@ from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
     GO_ON,
+    HASHES,
+    JOURNAL_NAME,
     MANIFEST_NAME,
     Manifest,
     begins,
     emptied_on_error,
     file_hash,
+    hashes_of,
     one_line_when_full,
     read_manifest,
     replaced_directory,
@@ -389,6 +392,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     }
     write_text_durably(sitting.directory / SCORES_NAME, to_json(result, indent=2) + "\n")
     facts = {**manifest.facts, "step": run.state.step, "seconds": run.state.seconds, "scores": best.scores}
+    facts |= {HASHES: hashes_of(sitting.directory, (CONFIGURATION_NAME, JOURNAL_NAME, SCORES_NAME, PREDICTIONS_NAME))}
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(sitting.directory)
     if is_finished:

@@ -3,12 +3,11 @@
 import errno
 import glob
 import hashlib
-import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,15 @@ from electrain import __version__
 from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, first_line
 from electrain.foundation.json_output import to_json
+from electrain.foundation.json_reading import as_kind, parse_json, read_bytes, sealed, unsealed
 from electrain.foundation.progress import say
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
+JOURNAL_NAME = "metrics.jsonl"
+EXAMPLES_NAME = "examples.jsonl"
+HASHES = "hashes"  # the fact of a manifest that holds the hashes of files beside it
 # They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can
 # resume with less. The last one only lets a run begin.
 MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device", "sharding", "allow_unknown")
@@ -36,6 +39,24 @@ class Manifest:
     finished: bool  # False while the stage is still writing
     inputs: dict[str, str]  # hashes of the stage's inputs, by name
     facts: dict[str, Any]  # further numbers and settings, by name
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hashes of files beside the manifest, by their names, as far as they were taken."""
+        hashes: dict[str, str] = self.facts.get(HASHES, {})
+        return hashes
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The form of `manifest.json`."""
+
+    format_version: int
+    kind: str
+    finished: bool
+    inputs: dict[str, str]
+    facts: dict[str, Any]
+    made_by: str = ""
 
 
 def write_text_durably(path: Path, text: str) -> None:
@@ -140,7 +161,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         "inputs": manifest.inputs,
         "facts": manifest.facts,
     }
-    write_text_durably(directory / MANIFEST_NAME, to_json(content, indent=2) + "\n")
+    write_text_durably(directory / MANIFEST_NAME, to_json(sealed(content), indent=2) + "\n")
+
+
+def hashes_of(directory: Path, names: Iterable[str]) -> dict[str, str]:
+    """The hashes of those of the named files that are there, for the facts of a manifest."""
+    return {name: file_hash(directory / name) for name in names if (directory / name).is_file()}
 
 
 def read_manifest(directory: Path, kind: str) -> Manifest:
@@ -153,19 +179,26 @@ def read_manifest(directory: Path, kind: str) -> Manifest:
         raise RunDirectoryError(f"{directory}: no such folder; give a folder of {kind} that electrain made")
     if not path.is_file():
         raise RunDirectoryError(f"{directory}: has no {MANIFEST_NAME}; give a folder of {kind} that electrain made")
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        if content["format_version"] > FORMAT_VERSION:
-            raise RunDirectoryError(
-                f"{path}: format {content['format_version']} is newer than this electrain reads ({FORMAT_VERSION}); "
-                "update electrain"
-            )
-        manifest = Manifest(content["kind"], content["finished"], content["inputs"], content["facts"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"{path}: damaged ({error}); make the folder again") from error
+    manifest = read_any_manifest(directory)
     if manifest.kind != kind:
         raise RunDirectoryError(f"{directory}: holds {manifest.kind}, not {kind}; give a folder of {kind}")
     return manifest
+
+
+def read_any_manifest(directory: Path) -> Manifest:
+    """The manifest of a folder of any kind. Raises: RunDirectoryError: it is missing, damaged or of a newer format."""
+    path, way_out = directory / MANIFEST_NAME, "copy the folder again, or make it again"
+    fault = RunDirectoryError
+    value = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    content = unsealed(value, str(path), fault, way_out=way_out)
+    version = content.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise RunDirectoryError(
+            f"{path}: format {version} is newer than this electrain reads ({FORMAT_VERSION}); update electrain"
+        )
+    written = as_kind(content, _Written, str(path), fault, way_out=way_out)
+    as_kind(written.facts.get(HASHES, {}), dict[str, str], f"{path}: {HASHES}", fault, way_out=way_out)
+    return Manifest(written.kind, written.finished, written.inputs, written.facts)
 
 
 def require_empty(directory: Path) -> None:
@@ -268,6 +301,10 @@ def begins(
         raise RunDirectoryError(f"{directory}: {difference}; {hint}")
     if earlier != config:
         write_text_durably(path, to_toml(config))
+    # What follows changes the other files.
+    kept = {name: value for name, value in manifest.hashes.items() if name in first_files - {CONFIGURATION_NAME}}
+    if kept != manifest.hashes:
+        write_manifest(directory, Manifest(kind, manifest.finished, manifest.inputs, manifest.facts | {HASHES: kept}))
     return False
 
 

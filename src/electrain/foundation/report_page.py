@@ -12,7 +12,6 @@ from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, write_text_durably
 
 REPORT_NAME = "report.html"
-JOURNAL_NAME = "metrics.jsonl"
 ABSENT = "–"
 Record = dict[str, Any]
 

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import PackedBatch
+from electrain.data.shards.shards import read_counts
 from electrain.data.tokenizer.tokenizer import special_ids_of
 from electrain.foundation.errors import CheckpointError
+from electrain.foundation.sums import require_as_written
 from electrain.inference.model import LoadedModel
 from electrain.models.frozen_generator import FrozenGenerator
 from electrain.models.unigram_generator import UnigramGenerator
@@ -114,10 +116,8 @@ def unigram_counts(run: RunFolder) -> NDArray[np.int64] | None:
     path = Path(run.path) / COUNTS_NAME
     if not path.is_file():
         return None
+    require_as_written(Path(run.path), (COUNTS_NAME,))
     try:
-        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return read_counts(path)
+    except ValueError as error:
         raise CheckpointError(f"{path}: damaged ({error}); copy it again, or remove it") from error
-    if counts.ndim != 1:
-        raise CheckpointError(f"{path}: holds no list of counts; copy it again, or remove it")
-    return counts

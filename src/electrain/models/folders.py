@@ -17,6 +17,7 @@ from electrain.foundation.errors import CheckpointError, TokenizerError
 from electrain.foundation.hub import reading_options, reason_of
 from electrain.foundation.progress import say
 from electrain.models.backbones import backbone_of
+from electrain.foundation.sums import verify_sums
 
 
 def configuration_of(source: str) -> PretrainedConfig:
@@ -25,6 +26,7 @@ def configuration_of(source: str) -> PretrainedConfig:
     Raises: CheckpointError: there is none, or only Python code of the model itself can read it.
     """
     options = reading_options(source)
+    verify_sums(Path(source), lambda name: not name.endswith(".safetensors"))
     with one_line(source, "its config.json cannot be used"):
         configuration = AutoConfig.from_pretrained(source, **options)
     # `auto_map` names Python code of the model, which must never run. Without the name nothing can run it
@@ -54,6 +56,7 @@ def weights_of(
     Raises: CheckpointError: weights are absent, damaged, or of other shapes.
     """
     require_safetensors(source)
+    verify_sums(Path(source), lambda name: name.endswith(".safetensors"))
     configuration, options = configuration or configuration_of(source), reading_options(source)
     with _said_how_to_convert(source), one_line(source, "its weights cannot be used"), _NoDrawsWithoutMemory():
         # transformers starts absent weights from random numbers and only warns. So `report` lists the differences, and

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.foundation.output_folder import replaced_directory
+from electrain.foundation.sums import write_sums
 from electrain.models.backbones import backbone_of
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretrain.build import PretrainObjective
@@ -31,6 +32,7 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
             backbone = backbone_of(exported.config)
             has_types = backbone is not None and backbone.has_token_types
             save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
+            write_sums(temporary)
 
 
 def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from electrain.foundation.output_folder import CONFIGURATION_NAME, EXAMPLES_NAME, JOURNAL_NAME
 from electrain.foundation.report_curves import draw_curves
 from electrain.foundation.report_page import (
-    JOURNAL_NAME,
     Record,
     json_lines,
     last,
@@ -16,6 +16,7 @@ from electrain.foundation.report_page import (
     whole,
     write_page,
 )
+from electrain.foundation.sums import require_as_written
 from electrain.pretrain.report_figures import FIGURES
 
 SHOWN_EXAMPLES = 4
@@ -36,6 +37,7 @@ def write_report(run_directory: Path) -> Path:
 
     Raises: RunDirectoryError: the folder is not of a run.
     """
+    require_as_written(run_directory, (CONFIGURATION_NAME, JOURNAL_NAME, EXAMPLES_NAME), may_be_missing=True)
     records = json_lines(run_directory / JOURNAL_NAME)
     lines = [record for record in records if record.get("event") == "log"]
     machines = [record for record in records if record.get("event") == "machine"]
@@ -48,7 +50,7 @@ def write_report(run_directory: Path) -> Path:
             (whole(step_of(one)), str(one.get("message"))) for one in records if one.get("event") == "warning"
         ],
         "curves": draw_curves(lines, FIGURES),
-        "examples": _examples(list(filter(_is_example, json_lines(run_directory / "examples.jsonl")))),
+        "examples": _examples(list(filter(_is_example, json_lines(run_directory / EXAMPLES_NAME)))),
         "colour": MARK_COLOUR,
     }
     return write_page(run_directory, "pretrain/report.html", values)

@@ -20,12 +20,16 @@ from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
+    EXAMPLES_NAME,
     GO_ON,
+    HASHES,
+    JOURNAL_NAME,
     MANIFEST_NAME,
     Manifest,
     begins,
     emptied_on_error,
     file_hash,
+    hashes_of,
     one_line_when_full,
     read_manifest,
     write_manifest,
@@ -165,6 +169,7 @@ def _write_first_files(shards: Shards, inputs: dict[str, str], output: Path) -> 
     np.save(output / COUNTS_NAME, shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
     facts = {"shards": str(shards.tokenizer_directory.parent), "has_words": shards.has_words}
+    facts |= {HASHES: hashes_of(output, [COUNTS_NAME])}
     write_manifest(output, Manifest(KIND, False, inputs, facts))
 
 
@@ -242,7 +247,7 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         built.objective,
         Sitting(built.run, output),
         HealthMonitor(config.training, shards.unigram_counts, config.generator.own_stage_steps),
-        Journal(output / "examples.jsonl"),
+        Journal(output / EXAMPLES_NAME),
         built.row_flops,
         built.fresh,
     )
@@ -374,6 +379,7 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     export_models(objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
+    facts |= {HASHES: hashes_of(output, (CONFIGURATION_NAME, COUNTS_NAME, JOURNAL_NAME, EXAMPLES_NAME))}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(output)
     steps = run.training.steps

@@ -11,6 +11,7 @@ from electrain.foundation.configuration import Tables, build_configuration, read
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.hub import require_source
 from electrain.foundation.output_folder import CONFIGURATION_NAME
+from electrain.foundation.sums import require_as_written
 from electrain.models.discriminator import Head
 from electrain.pretrain.configuration import PretrainConfig
 
@@ -64,6 +65,7 @@ def open_run_folder(path: "Path | str | RunFolder") -> RunFolder:
     if isinstance(path, RunFolder):
         return path
     folder = Path(path)
+    require_as_written(folder, (CONFIGURATION_NAME,))
     model = _model_folder(folder, str(path))
     config = _configuration(folder / CONFIGURATION_NAME)
     generator = folder / "generator"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from electrain.foundation.errors import CheckpointError
-from electrain.foundation.output_folder import file_hash
+from electrain.foundation.output_folder import JOURNAL_NAME, file_hash
 from electrain.foundation.progress import Progress, say
 from electrain.training.checkpoint import (
     STATE_NAME,
@@ -34,7 +34,7 @@ class Sitting(Generic[R]):
 
     def __init__(self, run: TrainingRun[R], directory: Path) -> None:
         self.run, self.directory = run, directory
-        self.journal = Journal(directory / "metrics.jsonl")
+        self.journal = Journal(directory / JOURNAL_NAME)
         self.last_line: dict[str, Any] = {}
         # The last log line's words for the live line, and the tokens and seconds at that time.
         self._details = ""

@@ -21,13 +21,16 @@ from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, sa
 from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
 from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
 from electrain.foundation.output_folder import (
+    HASHES,
     Manifest,
     abandon_work,
     begin_anew,
+    hashes_of,
     one_line_when_full,
     write_manifest,
 )
 from electrain.foundation.progress import Progress, say
+from electrain.foundation.sums import write_sums
 
 COUNTS_NAME = "unigram_counts.npy"
 _OUR_FILES = (
@@ -75,6 +78,7 @@ def prepare(
     begin_anew(output, "shards", _OUR_FILES)
     with one_line_when_full(output):
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
+        write_sums(output / TOKENIZER_FOLDER)
         writer = ShardWriter(output, loaded, _TOKENS_PER_FILE, with_words=chinese_words)
         try:
             if is_tokenised(sources):
@@ -186,6 +190,7 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
         "dtype": {"<u2": "uint16", "<u4": "uint32"}[writer.dtype],
         "read": asdict(writer.counts),
         "files": [asdict(file) for file in writer.close()],
+        HASHES: hashes_of(output, [COUNTS_NAME]),
     }
     manifest = Manifest("shards", True, inputs, facts)
     write_manifest(output, manifest)

@@ -1,9 +1,11 @@
 """Token shards as pretraining reads them: one long stream of token ids in which each document ends with [SEP]."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,11 +17,14 @@ from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.writer import TOKENIZER_FOLDER, Integers, TokenFile
 from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, special_ids_of, tokenizer_hash
-from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError
+from electrain.foundation.errors import DataError, RunDirectoryError, TokenizerError, first_line
+from electrain.foundation.json_reading import as_kind
 from electrain.foundation.output_folder import MANIFEST_NAME, Manifest, file_hash, read_manifest
+from electrain.foundation.sums import require_as_written
 
 # Tokens that are copied to a device at once, so that no second copy of the stream lies in memory.
 _COPIED_TOKENS = 1 << 24
+MOST_TOKENS = 1 << 48  # more than all text that was ever collected
 
 
 class TokenReader(Protocol):
@@ -163,6 +168,27 @@ def _copied(parts: Sequence[Integers], device: torch.device) -> Tensor:
     return result
 
 
+@dataclass(frozen=True)
+class ShardFacts:
+    """The facts in the manifest of shards that reading them needs."""
+
+    tokens: int
+    vocabulary_size: int
+    dtype: Literal["uint16", "uint32"]
+    files: list[TokenFile]
+
+
+def facts_of(manifest: Manifest, directory: Path) -> ShardFacts:
+    """The facts of finished shards. Raises: DataError: they are not of the form that `prepare` writes."""
+    place, way_out = str(directory / MANIFEST_NAME), "copy or prepare the shards again"
+    known = {field.name for field in dataclasses.fields(ShardFacts)}
+    needed = {name: value for name, value in manifest.facts.items() if name in known}
+    facts = as_kind(needed, ShardFacts, place, way_out=way_out)
+    if sum(file.tokens for file in facts.files) != facts.tokens:
+        raise DataError(f"{place}: damaged (its files do not have the tokens that it counts); {way_out}")
+    return facts
+
+
 def open_shards(directory: Path, *, verify: bool = True) -> Shards:
     """Opens a folder that `prepare` made. Token ids stay on disk (memory-mapped).
 
@@ -173,14 +199,11 @@ def open_shards(directory: Path, *, verify: bool = True) -> Shards:
     manifest = read_manifest(directory, "shards")
     if not manifest.finished:
         raise RunDirectoryError(f"{directory}: the preparation was interrupted; run `electrain prepare` again")
-    try:
-        files = [TokenFile(**file) for file in manifest.facts["files"]]
-        dtype = np.dtype(manifest.facts["dtype"]).newbyteorder("<")
-        counts = _read_counts(directory, manifest)
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{directory / MANIFEST_NAME}: damaged ({error}); prepare the shards again") from error
+    facts = facts_of(manifest, directory)
+    dtype = np.dtype(facts.dtype).newbyteorder("<")
+    counts = _read_counts(directory, facts)
     parts, ends, begins = [], [], []
-    for file in files:
+    for file in facts.files:
         path = directory / file.name
         parts.append(_open_file(path, dtype, file.tokens, file.sha256 if verify else None))
         index = Path(f"{path}.index")
@@ -189,7 +212,7 @@ def open_shards(directory: Path, *, verify: bool = True) -> Shards:
             words = Path(f"{path}.words")
             begins.append(_open_file(words, np.dtype("u1"), file.tokens, file.words_sha256 if verify else None))
     shards = Shards(manifest, directory / TOKENIZER_FOLDER, parts, ends, counts, begins)
-    if shards.tokenizer_hash != manifest.inputs["tokenizer"]:
+    if shards.tokenizer_hash != manifest.inputs.get("tokenizer"):
         raise TokenizerError(
             f"{shards.tokenizer_directory}: not the tokenizer that the shards were made with; prepare them again"
         )
@@ -236,12 +259,27 @@ def _open_file(path: Path, dtype: np.dtype[np.integer[Any]], count: int, sha256:
     return np.memmap(path, dtype, "r") if count else np.zeros(0, dtype)  # an empty file cannot be mapped
 
 
-def _read_counts(directory: Path, manifest: Manifest) -> NDArray[np.int64]:
+def _read_counts(directory: Path, facts: ShardFacts) -> NDArray[np.int64]:
     path = directory / COUNTS_NAME
+    require_as_written(directory, (COUNTS_NAME,), DataError)
     try:
-        counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        counts = read_counts(path)
+    except ValueError as error:
         raise DataError(f"{path}: missing or damaged ({error}); prepare the shards again") from error
-    if counts.shape != (manifest.facts["vocabulary_size"],) or int(counts.sum()) != manifest.facts["tokens"]:
+    if counts.shape != (facts.vocabulary_size,) or int(counts.sum()) != facts.tokens:
         raise DataError(f"{path}: damaged (its counts do not add up to the manifest's); prepare the shards again")
     return counts
+
+
+def read_counts(path: Path) -> NDArray[np.int64]:
+    """(vocabulary,) int64 from a file of numpy. Raises: ValueError: it is missing, damaged, or holds no counts."""
+    try:
+        # Mapped first: a damaged header may claim terabytes.
+        counts = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, which has many ways to fail
+        raise ValueError(first_line(error)) from error
+    if not isinstance(counts, np.ndarray) or counts.ndim != 1 or counts.dtype.kind not in "iu":
+        raise ValueError("it holds no list of whole numbers")
+    if not counts.size or not 0 <= int(counts.min()) <= int(counts.max()) < MOST_TOKENS:
+        raise ValueError("it holds numbers that count nothing")
+    return np.array(counts, np.int64)

@@ -14,6 +14,7 @@ from electrain.data.tokenizer.letters import Letters
 from electrain.foundation.errors import TokenizerError
 from electrain.foundation.hub import is_hub_name, reading_options, reason_of
 from electrain.foundation.output_folder import text_hash, write_text_durably
+from electrain.foundation.sums import verify_sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,6 +30,7 @@ _LARGE_IDS = {
     **dict.fromkeys(("tokenizer.json", "vocab.json", "added_tokens.json"), _ID_AS_VALUE),
     "tokenizer_config.json": _ID_AS_KEY,
 }
+_FILES = (*_LARGE_IDS, "special_tokens_map.json", "vocab.txt")  # what a tokenizer is made of
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
     from transformers import AutoTokenizer
 
     options = reading_options(str(path), TokenizerError)
+    verify_sums(path, lambda name: name.split("/")[-1] in _FILES, TokenizerError)
     _require_small_ids(path)
     try:
         loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(path), config=configuration, **options)

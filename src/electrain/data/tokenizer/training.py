@@ -26,6 +26,7 @@ from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unkn
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.output_folder import Manifest, abandon_work, begin_anew, one_line_when_full, write_manifest
 from electrain.foundation.progress import say
+from electrain.foundation.sums import SUMS_NAME, write_sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 DEFAULT_CHARACTER_COVERAGE = 0.9999
 MAXIMUM_BYTES = 500_000_000  # more text would hardly change a vocabulary, and word counts are kept in memory
 DEFAULT_K = 6  # Dalla-Torre et al. 2023, "Nucleotide Transformer"
-OUR_FILES = ("tokenizer.json", "tokenizer_config.json")
+OUR_FILES = ("tokenizer.json", "tokenizer_config.json", SUMS_NAME)
 _UNKNOWN_SAMPLE_BYTES = 2_000_000  # a share of one in a thousand is known to a few per cent of itself, in a second
 _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 _FEW_K_MERS = 0.9
@@ -122,6 +123,7 @@ def train_tokenizer(
             unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY)
             say_unreachable(tokenizer, f"tokenizer: {output}")
             save_tokenizer(tokenizer, output)
+            write_sums(output)
             facts["unknown_fraction"] = round(unknown.unknown / max(unknown.tokens, 1), 5)
             manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
             write_manifest(output, manifest)
