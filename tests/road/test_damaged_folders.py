@@ -14,7 +14,10 @@ from transformers import ElectraConfig, ElectraForSequenceClassification
 
 from command_line import command, refuse
 from conftest import VOCABULARY
+from electrain.cli.app import main
+from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
+from electrain.data.tokenizer.training import train_tokenizer
 from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings
 from electrain.foundation.errors import RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
@@ -205,3 +208,46 @@ def test_a_manifest_of_another_form_is_refused(tmp_path: Path, damage: str) -> N
         read_manifest(tmp_path, "run")
     assert reason in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / "manifest.json"))
+
+
+def test_check_counts_the_sound_files(
+    run: Path, classifier: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_tokenizer([Document("some words and more words " * 20, "test")], tmp_path / "tokenizer", 100, False)
+    capsys.readouterr()
+    for folder in (run, run / "model", run / "checkpoints", tiny_shards, tmp_path / "tokenizer", classifier):
+        code, [found], err = command(capsys, "check", folder)
+        assert code == 0
+        assert found["files"] > 2
+        assert err == f"{found['files']} files are sound\n"
+    assert "holds nothing that electrain writes" in refuse(["check", str(tmp_path)], capsys)
+    assert "no such folder" in refuse(["check", str(tmp_path / "absent")], capsys)
+
+
+@pytest.mark.parametrize("hashes", [True, False])
+def test_check_names_every_damaged_file(run: Path, hashes: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also without hashes, all that the form of a file tells."""
+    if not hashes:
+        for path in run.rglob("SHA256SUMS"):
+            path.unlink()
+        content = json.loads((run / "manifest.json").read_text())
+        del content["sha256"], content["facts"]["hashes"]
+        (run / "manifest.json").write_text(json.dumps(content))
+    names = [
+        *("model/model.safetensors", "model/config.json", "generator/tokenizer.json", "tokenizer/tokenizer.json"),
+        *("config.toml", "unigram_counts.npy", "metrics.jsonl", "checkpoints/step-10/state.json"),
+    ]
+    for name in names:
+        (run / name).write_bytes((run / name).read_bytes()[:50] + b"{")
+    (run / "checkpoints/step-5/optimizer.safetensors").unlink()
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as raised:
+        main(["check", str(run)])
+    assert raised.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    for name in [*names, "checkpoints/step-5/optimizer.safetensors"]:
+        found = [line for line in lines if line.startswith(f"electrain check: {run / name}")]
+        assert len(found) == 1, (name, lines)
+    assert len(lines) == len(names) + 1

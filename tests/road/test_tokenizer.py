@@ -271,6 +271,7 @@ def test_a_killed_training_is_begun_anew(tmp_path: Path, place: str, capsys: pyt
     train(tmp_path / "tokenizer")
     assert f"{tmp_path / 'tokenizer'} holds interrupted work; starting over" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "tokenizer").iterdir()) == [
+        SUMS_NAME,
         "manifest.json",
         "tokenizer.json",
         "tokenizer_config.json",

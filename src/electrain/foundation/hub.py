@@ -39,7 +39,10 @@ def reason_of(error: BaseException) -> str:
     """The reason why transformers cannot read a folder, in one line."""
     if "trust_remote_code" in str(error):
         return "it needs Python code of the model's own, which electrain never runs"
-    return (first_line(error) or type(error).__name__).rstrip(".")[:200]
+    told = first_line(error) or type(error).__name__
+    if told.endswith(":"):  # the reason itself is on the next lines
+        told = " ".join(str(error).split())
+    return told.rstrip(".")[:200]
 
 
 def _is_read_locally(source: str, kind: type[ElectrainError]) -> bool:

@@ -21,10 +21,14 @@ _LINE = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
 
 
 def write_sums(directory: Path) -> None:
-    """Writes the hash of every file in a folder and below it, in the form that `sha256sum -c` reads."""
+    """Writes the hash of every file in a folder and below it, in the form that `sha256sum -c` reads.
+
+    The manifest, which has a hash of its own, is left out: it changes when the work is finished.
+    """
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not is_temporary(path))
-    named = [(path.relative_to(directory).as_posix(), path) for path in files if path.name != SUMS_NAME]
-    write_text_durably(directory / SUMS_NAME, "".join(f"{file_hash(path)}  {name}\n" for name, path in named))
+    named = [path for path in files if path.name not in (SUMS_NAME, MANIFEST_NAME)]
+    lines = [f"{file_hash(path)}  {path.relative_to(directory).as_posix()}\n" for path in named]
+    write_text_durably(directory / SUMS_NAME, "".join(lines))
 
 
 def read_sums(directory: Path, kind: type[ElectrainError] = CheckpointError) -> dict[str, str]:

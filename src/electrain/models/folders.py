@@ -4,20 +4,29 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from electrain.data.tokenizer.tokenizer import load_tokenizer
-from electrain.foundation.errors import CheckpointError, TokenizerError
+from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.foundation.hub import reading_options, reason_of
+from electrain.foundation.json_reading import parse_json, read_bytes
 from electrain.foundation.progress import say
-from electrain.models.backbones import backbone_of
 from electrain.foundation.sums import verify_sums
+from electrain.models.backbones import backbone_of
+
+# The names that the families of networks have for their sizes.
+_LAYERS = ("num_hidden_layers", "num_hidden_groups", "num_layers", "n_layer", "n_layers", "encoder_layers")
+_SIZES = ("vocab_size", "hidden_size", "embedding_size", "intermediate_size", "type_vocab_size", "n_embd", "n_inner")
+_POSITIONS = ("max_position_embeddings", "n_positions")
+MOST_LAYERS = 1000
+MOST_POSITIONS = 1 << 20  # rotary positions have no weights, so their number can be larger than any of them
 
 
 def configuration_of(source: str) -> PretrainedConfig:
@@ -27,6 +36,7 @@ def configuration_of(source: str) -> PretrainedConfig:
     """
     options = reading_options(source)
     verify_sums(Path(source), lambda name: not name.endswith(".safetensors"))
+    _require_possible(Path(source) / "config.json")
     with one_line(source, "its config.json cannot be used"):
         configuration = AutoConfig.from_pretrained(source, **options)
     # `auto_map` names Python code of the model, which must never run. Without the name nothing can run it
@@ -58,6 +68,7 @@ def weights_of(
     require_safetensors(source)
     verify_sums(Path(source), lambda name: name.endswith(".safetensors"))
     configuration, options = configuration or configuration_of(source), reading_options(source)
+    _require_sizes(Path(source), configuration)
     with _said_how_to_convert(source), one_line(source, "its weights cannot be used"), _NoDrawsWithoutMemory():
         # transformers starts absent weights from random numbers and only warns. So `report` lists the differences, and
         # those that the caller does not expect are refused below.
@@ -119,6 +130,49 @@ def _said_how_to_convert(source: str) -> Iterator[None]:
             f"{source}: the hub has its weights as pickles only; run `hf download {source} --local-dir FOLDER`, then "
             "`electrain convert FOLDER --output NEW`, and give the new folder"
         ) from error
+
+
+def _require_possible(path: Path) -> None:
+    """Raises CheckpointError for a config.json, if there is one, for which transformers would take hours or fail."""
+    if not path.is_file():
+        return
+    fault, way_out = CheckpointError, "copy the folder again"
+    content: object = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: damaged (not a JSON object); {way_out}")
+    for name, value in _numbers_in(content):
+        if name in _LAYERS and value > MOST_LAYERS:
+            raise CheckpointError(f"{path}: damaged ({name} = {value}); {way_out}")
+
+
+def _numbers_in(content: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The whole numbers of a configuration, and of those of an encoder and a decoder inside, with their names."""
+    for name, value in content.items():
+        if isinstance(value, dict):
+            yield from _numbers_in(value)
+        elif isinstance(value, int):
+            yield name, value
+
+
+def _require_sizes(folder: Path, configuration: PretrainedConfig) -> None:
+    """Raises CheckpointError if the configuration names a size that no weight of the folder has.
+
+    transformers would make such weights itself, out of all the memory there is.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:  # a hub id
+        return
+    largest = 0
+    with one_line(str(folder), "its weights cannot be used"):
+        for path in files:
+            with safe_open(path, framework="pt") as file:
+                shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+            largest = max(largest, *(size for shape in shapes for size in shape), 0)
+    for name, value in _numbers_in(configuration.to_dict()):
+        most = max(largest, MOST_POSITIONS) if name in _POSITIONS else largest
+        if name in (*_SIZES, *_POSITIONS) and value > most:
+            fault = f"damaged ({name} = {value}, and no weight is that large)"
+            raise CheckpointError(f"{folder / 'config.json'}: {fault}; copy the folder again")
 
 
 @torch.no_grad()
@@ -189,10 +243,9 @@ def one_line(source: str, what: str) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except Exception as error:
-        expected = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError)
-        if not isinstance(error, expected) and type(error) is not Exception:  # tokenizers raises the bare class
-            raise
+    except ElectrainError:
+        raise
+    except Exception as error:  # a damaged file raises whatever the code that stumbles over it raises
         raise CheckpointError(f"{source}: {what} ({reason_of(error)}); give another folder") from error
 
 
