@@ -1,5 +1,6 @@
 """Tokenizers: loads one from a folder or a vocabulary file, saves it so that it reloads unchanged, tells two apart."""
 
+import importlib.util
 import json
 import re
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 FRAME = ("pad", "cls", "sep", "mask")  # the special tokens that stand for no text, unlike [UNK]
+_BEGINNINGS = ("▁", "Ġ")  # of words, in SentencePiece and in byte-level BPE
 DEFAULT_MODEL_MAX_LENGTH = 512  # positions of the published ELECTRA models
 
 # No vocabulary has ten million tokens. Ids are the values of the vocabulary and of the added tokens, or, in the
@@ -124,7 +126,9 @@ def load_tokenizer(path: Path, configuration: Any = None) -> "PreTrainedTokenize
         vocabulary = _read_vocabulary(path)
         cased = any(token != token.lower() for token in vocabulary if not token.startswith(("[", "<")))
         return wrap(word_piece_tokenizer(vocabulary, cased=cased))
-    if is_hub_name(str(path)) or any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+    _require_sentence_piece(path)
+    named = ("tokenizer.json", "tokenizer_config.json", *_sentence_piece_models(path))
+    if is_hub_name(str(path)) or any((path / name).is_file() for name in named):
         return _load_folder(path, configuration)
     if not path.is_dir():
         raise TokenizerError(
@@ -207,6 +211,11 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
             raise
         reason = reason_of(error)
         raise TokenizerError(f"{path}: the tokenizer cannot be read ({reason}); give another, or train one") from error
+    if len(set(backend.get_vocab()) - set(loaded.all_special_tokens)) <= 1:
+        # Where the file of the vocabulary is missing, transformers makes one of the special tokens, without a word.
+        raise TokenizerError(
+            f"{path}: the tokenizer has special tokens only, and no words; put the model's tokenizer.json there"
+        )
     names = {kind: getattr(loaded, f"{kind}_token", None) for kind in SPECIAL_TOKENS}
     missing = [kind for kind, token in names.items() if token is None]
     if missing:
@@ -214,6 +223,32 @@ def _load_folder(path: Path, configuration: Any) -> "PreTrainedTokenizerFast":
             f"{path}: the tokenizer has no {', '.join(missing)} token; train one with `electrain tokenizer`"
         )
     return wrap(backend, {kind: str(token) for kind, token in names.items()}, loaded.model_max_length)
+
+
+def _sentence_piece_models(folder: Path) -> list[str]:
+    """The names of SentencePiece's own files, from which transformers makes a fast tokenizer (ALBERT, DeBERTa-v3)."""
+    return sorted(path.name for path in folder.glob("*.model")) if folder.is_dir() else []
+
+
+def _require_sentence_piece(folder: Path) -> None:
+    """Raises TokenizerError if only packages that are not installed can read the tokenizer of a folder."""
+    models = _sentence_piece_models(folder)
+    if not models or (folder / "tokenizer.json").is_file():
+        return
+    needed = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
+    missing = [package for module, package in needed.items() if not _is_installed(module)]
+    if missing:
+        raise TokenizerError(
+            f"{folder}: its tokenizer is a SentencePiece model ({models[0]}), which cannot be read without "
+            f"{' and '.join(missing)}; run pip install {' '.join(missing)}, or put the model's tokenizer.json there"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it
+        return False
 
 
 def _require_small_ids(folder: Path) -> None:
@@ -246,8 +281,21 @@ def is_of_sequences(backend: Tokenizer) -> bool:
 
 
 def continues_word(tokenizer: "PreTrainedTokenizerFast") -> NDArray[np.bool_]:
-    """(vocabulary,) bool: True for the pieces that continue a word, such as ##ing."""
+    """(vocabulary,) bool: True for the pieces that continue a word, such as ##ing.
+
+    SentencePiece and byte-level BPE mark the pieces that begin a word instead ("▁the", "Ġthe"). There, punctuation and
+    East Asian characters continue no word, as in a WordPiece vocabulary.
+    """
     if is_of_sequences(tokenizer.backend_tokenizer):  # "##" may be two bonds of a molecule
         return np.zeros(len(tokenizer), np.bool_)
-    pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
-    return np.array([piece.startswith("##") for piece in pieces], np.bool_)
+    pieces = [piece or "" for piece in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    beginning = next((mark for mark in _BEGINNINGS if any(piece.startswith(mark) for piece in pieces)), "")
+    if isinstance(tokenizer.backend_tokenizer.model, models.WordPiece) or not beginning:
+        return np.array([piece.startswith("##") for piece in pieces], np.bool_)
+    special = set(tokenizer.all_special_tokens)
+    return np.array([piece not in special and _goes_on(piece, beginning) for piece in pieces], np.bool_)
+
+
+def _goes_on(piece: str, beginning: str) -> bool:
+    is_of_a_word = any(letter.isalnum() and not "\u2e80" <= letter <= "\u9fff" for letter in piece)
+    return is_of_a_word and not piece.startswith(beginning)
