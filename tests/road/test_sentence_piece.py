@@ -25,28 +25,6 @@ from electrain.data.tokenizer.tokenizer import continues_word, load_tokenizer
 
 Capture = pytest.CaptureFixture[str]
 PIECES = [*(f"▁{word}" for word in ("", "the", "cat", "dog", "sees", "happy", "sad", "a", "is")), *"s.,ehinpty北京"]
-    "▁",
-    "▁the",
-    "▁cat",
-    "▁dog",
-    "▁sees",
-    "▁happy",
-    "▁sad",
-    "s",
-    "▁a",
-    "▁is",
-    ".",
-    ",",
-    "e",
-    "h",
-    "i",
-    "n",
-    "p",
-    "t",
-    "y",
-    "北",
-    "京",
-]
 SIZES = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -81,7 +59,7 @@ FAMILIES: dict[str, Any] = {
 }
 SQUAD = [
     {"id": number, "question": "a cat?", "context": context, "answers": {"text": [text], "answer_start": [start]}}
-    for number, context, text, start in (("1", "a dog sees the cat.", "the cat", 11), ("2", "the dog is happy", "dog", 4))
+    for number, context, text, start in (("1", "a dog sees the cat", "the cat", 11), ("2", "the dog is sad", "dog", 4))
 ]
 DATA = {
     "classification": ("a.tsv", "text\tlabel\nthe cat sees a dog\tx\na dog is sad\ty\nthe dogs, happy.\tx\n"),
