@@ -179,6 +179,7 @@ def finetune(
     from electrain.finetune.run import FinetuneResult
     from electrain.finetune.run import finetune as run
     from electrain.finetune.seeds import finetune_seeds
+    from electrain.foundation.lock import locked
 
     tables = parse_overrides(overrides)
     _require_read(task, tables)
@@ -199,7 +200,8 @@ def finetune(
         return result
 
     if seeds is not None:
-        summary = finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume)
+        with locked(output):
+            summary = finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume)
         print_json(summary)
         if not summary["finished"]:
             raise SystemExit(result.exit_code)

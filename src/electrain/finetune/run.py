@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from electrain.finetune.tasks.task_folder import TaskSettings, build_task, score
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
+from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
     GO_ON,
@@ -137,7 +139,11 @@ def finetune(
         "model": _model_hash(pretrained.source),
     }
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
-    with started_runtime(config.training.precision, recorded) as runtime, one_line_when_full(output, GO_ON):
+    with (
+        started_runtime(config.training.precision, recorded) as runtime,
+        one_line_when_full(output, GO_ON),
+        ExitStack() as held,
+    ):
         runtime.require_same(
             f"{inputs} {to_toml(config)}",
             "the processes were given different examples, models or configurations; start each with the same command "
@@ -148,14 +154,17 @@ def finetune(
             f"{output / 'model'} in a new run"
         )
         hints = {"[training] epochs": longer}
-        if runtime.is_first:
-            say_unreachable(pretrained.tokenizer, pretrained.source)
-        if runtime.is_first and begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
-            facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
-            write_manifest(output, Manifest(KIND, False, inputs, facts | {"chosen_by": chosen_by}))
-        if runtime.is_first:
-            record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
-        runtime.wait()  # for the folder, which the first process makes
+        facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
+
+        def begin() -> None:
+            if runtime.is_first:
+                held.enter_context(locked(output))
+                say_unreachable(pretrained.tokenizer, pretrained.source)
+                if begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
+                    write_manifest(output, Manifest(KIND, False, inputs, facts | {"chosen_by": chosen_by}))
+                record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
+
+        runtime.together(begin)  # the first process makes the folder, for which the others wait
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
                 parts = _build(config, settings, pretrained, examples, output, runtime)

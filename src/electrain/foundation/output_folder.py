@@ -25,6 +25,7 @@ MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
 JOURNAL_NAME = "metrics.jsonl"
 EXAMPLES_NAME = "examples.jsonl"
+LOCK_NAME = ".electrain.lock"
 HASHES = "hashes"  # the fact of a manifest that holds the hashes of files beside it
 # They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can
 # resume with less. The last one only lets a run begin.
@@ -201,11 +202,16 @@ def read_any_manifest(directory: Path) -> Manifest:
     return Manifest(written.kind, written.finished, written.inputs, written.facts)
 
 
+def contents_of(directory: Path) -> list[Path]:
+    """The files and folders in a folder, but for the lock of whoever writes it; none if there is no such folder."""
+    return [path for path in directory.iterdir() if path.name != LOCK_NAME] if directory.is_dir() else []
+
+
 def require_empty(directory: Path) -> None:
     """Creates `directory`, or accepts an empty one. Raises: RunDirectoryError: it is a file, or is not empty."""
     if directory.exists() and not directory.is_dir():
         raise RunDirectoryError(f"{directory}: is a file; give the name of a new folder")
-    if directory.is_dir() and any(directory.iterdir()):
+    if contents_of(directory):
         raise RunDirectoryError(f"{directory}: is not empty; give a new folder, or remove this one")
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -231,12 +237,12 @@ def begin_anew(directory: Path, kind: str, names: Sequence[str]) -> None:
                 f"{directory}: holds {article}finished {kind} already; give a new folder, or remove this one"
             )
         _remove_work(directory, names)
-        left = [path.name for path in directory.iterdir() if path.name != MANIFEST_NAME]
+        left = [path.name for path in contents_of(directory) if path.name != MANIFEST_NAME]
         if left:
             raise RunDirectoryError(f"{directory}: holds interrupted work and also {left[0]}; move that elsewhere")
         (directory / MANIFEST_NAME).unlink()
         say(f"{directory} holds interrupted work; starting over")
-    elif directory.is_dir() and all(map(is_temporary, directory.iterdir())):
+    elif all(map(is_temporary, contents_of(directory))):
         _remove_work(directory, names)
     require_empty(directory)
     write_manifest(directory, Manifest(kind, False, {}, {}))
@@ -280,7 +286,7 @@ def begins(
         hints: advice for changed fields, by "[section] field".
     Raises: RunDirectoryError: the folder holds another run or, without `resume`, anything at all.
     """
-    if not resume and directory.is_dir() and any(directory.iterdir()):
+    if not resume and contents_of(directory):
         raise RunDirectoryError(f"{directory}: is not empty; give a new folder, or --resume to continue the run in it")
     path = directory / CONFIGURATION_NAME
     # The manifest is the last of the first files: without it, the run was stopped before it began.
@@ -311,7 +317,7 @@ def begins(
 def _is_as_written(path: Path, kind: type[Any]) -> bool:
     """True if a run wrote the configuration. Beside one that somebody wrote by hand, other files may be theirs too."""
     if not path.exists():
-        return any(map(is_temporary, path.parent.iterdir())) if path.parent.is_dir() else False
+        return any(map(is_temporary, contents_of(path.parent)))
     try:
         return path.read_text("utf-8") == to_toml(build_configuration(kind, read_toml(path), str(path)))
     except (ElectrainError, ValueError):
@@ -331,7 +337,7 @@ def emptied_on_error(directory: Path, first_files: set[str], *, is_first: bool) 
 
 def _remove_first_files(directory: Path, names: set[str]) -> None:
     """Empties a folder that holds only the files of these names, complete or partly written."""
-    found = list(directory.iterdir()) if directory.is_dir() else []
+    found = contents_of(directory)
     if any(path.name not in names and not is_temporary(path) for path in found):
         return
     for path in found:

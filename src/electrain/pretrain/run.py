@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from electrain.data.shards.shards import Shards, open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError, TokenizerError
+from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
     EXAMPLES_NAME,
@@ -99,7 +101,11 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
     Raises: ElectrainError: a mistake that the user can fix.
     """
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
-    with started_runtime(config.training.precision, recorded) as runtime, one_line_when_full(output, GO_ON):
+    with (
+        started_runtime(config.training.precision, recorded) as runtime,
+        one_line_when_full(output, GO_ON),
+        ExitStack() as held,
+    ):
         compute_reproducibly(wanted=config.training.deterministic)
         # One process hashes the files, for which the others wait.
         shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
@@ -122,6 +128,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
 
         def begin() -> None:
             if runtime.is_first:
+                held.enter_context(locked(output))
                 if begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
                     _write_first_files(shards, inputs, output)
                 record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)

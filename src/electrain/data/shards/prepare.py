@@ -20,6 +20,7 @@ from electrain.data.tokenizer.lost_letters import say_lost_dots
 from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
 from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
 from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
+from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
     HASHES,
     Manifest,
@@ -75,8 +76,8 @@ def prepare(
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
     say_unreachable(loaded, f"prepare: {tokenizer}")
     existed = output.is_dir()
-    begin_anew(output, "shards", _OUR_FILES)
-    with one_line_when_full(output):
+    with locked(output), one_line_when_full(output):
+        begin_anew(output, "shards", _OUR_FILES)
         save_tokenizer(loaded, output / TOKENIZER_FOLDER)
         write_sums(output / TOKENIZER_FOLDER)
         writer = ShardWriter(output, loaded, _TOKENS_PER_FILE, with_words=chinese_words)

@@ -24,6 +24,7 @@ from electrain.data.tokenizer.tokenizer import (
 )
 from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unknown_share
 from electrain.foundation.errors import ConfigurationError, TokenizerError
+from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import Manifest, abandon_work, begin_anew, one_line_when_full, write_manifest
 from electrain.foundation.progress import say
 from electrain.foundation.sums import SUMS_NAME, write_sums
@@ -107,29 +108,30 @@ def train_tokenizer(
         raise TokenizerError(f"--vocab-size {vocabulary_size}: must be at least 1")
     kind = kind or TokenizerKind(letters=Letters(cased))
     existed = output.is_dir()
-    begin_anew(output, "tokenizer", OUR_FILES)
-    try:
-        with (
-            one_line_when_full(output),
-            # Without a name, so that nothing is left of it whatever happens. It is beside the output, because the
-            # system's folder for temporary files may be small.
-            tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as text,
-        ):
-            vocabulary, facts = _vocabulary(documents, kind, text, vocabulary_size, character_coverage)
-            tokenizer = wrap(kind.tokenizer(vocabulary))
-            unknown = _unknown_share(tokenizer, text, facts["bytes"])
-            if not allow_unknown:
-                unknown.require_few("the corpus", _UNKNOWN_REMEDY)
-            unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY)
-            say_unreachable(tokenizer, f"tokenizer: {output}")
-            save_tokenizer(tokenizer, output)
-            write_sums(output)
-            facts["unknown_fraction"] = round(unknown.unknown / max(unknown.tokens, 1), 5)
-            manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
-            write_manifest(output, manifest)
-    except BaseException:
-        abandon_work(output, OUR_FILES, existed=existed)
-        raise
+    with locked(output):
+        begin_anew(output, "tokenizer", OUR_FILES)
+        try:
+            with (
+                one_line_when_full(output),
+                # Without a name, so that nothing is left of it whatever happens. It is beside the output, because the
+                # system's folder for temporary files may be small.
+                tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as text,
+            ):
+                vocabulary, facts = _vocabulary(documents, kind, text, vocabulary_size, character_coverage)
+                tokenizer = wrap(kind.tokenizer(vocabulary))
+                unknown = _unknown_share(tokenizer, text, facts["bytes"])
+                if not allow_unknown:
+                    unknown.require_few("the corpus", _UNKNOWN_REMEDY)
+                unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY)
+                say_unreachable(tokenizer, f"tokenizer: {output}")
+                save_tokenizer(tokenizer, output)
+                write_sums(output)
+                facts["unknown_fraction"] = round(unknown.unknown / max(unknown.tokens, 1), 5)
+                manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
+                write_manifest(output, manifest)
+        except BaseException:
+            abandon_work(output, OUR_FILES, existed=existed)
+            raise
     return manifest
 
 
