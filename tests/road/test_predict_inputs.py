@@ -187,3 +187,15 @@ def test_a_text_file_of_words_and_tags_is_noticed(tuned: dict[str, Path], ask: C
         answers, err = ask("tag", tuned["tag"], "a.txt", content)
         assert len(answers) == len(content.splitlines())
         assert err == ""
+
+
+def test_an_object_without_the_field_is_not_answered_from_another(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    message = refused("classify", tuned["title"], "a.jsonl", '{"title": "a", "text": "b"}\n{"text": "BODY 2"}\n')
+    assert 'a.jsonl:2: has no field "title" with a text' in message
+    answers, err = ask("classify", tuned["title"], "a.jsonl", '{"text": "the cat"}\n{"text": "a dog"}\n')
+    assert [answer["text"] for answer in answers] == ["the cat", "a dog"]
+    assert "a.jsonl:1: there is no title, which the model was trained on; text is read instead" in err
+    answers, err = ask("classify", tuned["pair"], "a.jsonl", '\n{"premise": "a cat", "hypothesis": "a dog"}\n')
+    assert ([answer["text"] for answer in answers], err) == (["", "a cat"], "")

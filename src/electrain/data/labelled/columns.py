@@ -90,7 +90,7 @@ def choose_columns(
     if not with_targets:
         columns = replace(columns, label="", references="")
     chooser = _Chooser(records, where)
-    chooser.require(columns)
+    chooser.require(columns, may_have_labels=task == "classification")
     if task in ("summarization", "translation"):
         return _source_and_target(chooser, columns, with_targets)
     if task == "question-answering":
@@ -122,11 +122,12 @@ class _Chooser:
         not_text = self.usual(_NOT_TEXT)
         self.texts = [name for name in self.names if name not in not_text and _is_text(name, records)]
 
-    def require(self, columns: Columns) -> None:
-        """Raises DataError unless every column that is named exists."""
+    def require(self, columns: Columns, *, may_have_labels: bool) -> None:
+        """Raises DataError unless every column that is named exists; for labels, there may be several."""
         for role in get_args(Role):
             asked = getattr(columns, role)
-            for name in label_columns(asked, self.names) if role == "label" else (asked,):
+            is_several = role == "label" and may_have_labels
+            for name in label_columns(asked, self.names) if is_several else (asked,):
                 if not name or name in self.names:
                     continue
                 nearest = difflib.get_close_matches(name, self.names, n=1)

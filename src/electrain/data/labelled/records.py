@@ -76,7 +76,7 @@ def delimited_rows(path: Path, broken: Broken, separator: str = "", quoting: str
     number, header = next(((number, row) for number, row in rows if "".join(row).strip()), (1, []))
     # A row of one empty cell is no blank line where there is only one column.
     filled = ((number, row) for number, row in rows if len(row) > 1 or (row and (row[0].strip() or len(header) == 1)))
-    header = [valid_text(name, f"{path}:{number}", path).strip() for name in header]
+    header = [valid_text(name, f"{path}:{number}", path).replace("\ufeff", "").strip() for name in header]
     _require_distinct(header, f"{path}:{number}")
     for number, row in filled:
         source = f"{path}:{number}"

@@ -80,14 +80,26 @@ def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Colum
         verb: a key of `TASK_OF_VERB`.
         inputs: texts, in which a tab separates the two texts of a pair and a question from its context; or JSON
             objects with the columns of the training examples, or with text and pair, question and context, or words.
-        given: the columns of JSON objects that the user named.
+        given: the columns of JSON objects that the user named. Without them, the first object decides: only where it
+            lacks the columns of the training examples, the others are read, and stderr says so.
     Yields: what the task's `answer` method returns; {"text": ""} for a blank line or an empty text.
     Raises: DataError: an input lacks what the task reads. CheckpointError: see `load_fine_tuned`.
     """
     task = TASK_OF_VERB[verb]
     tuned = load_fine_tuned(model, (task,))
+    own = _columns_of(tuned)
+    trained = fields = (given.text or own.text, given.pair or own.pair)
+    are_known = bool(given.text)
     for chunk in chunks_of(inputs):
-        yield from _answers(tuned, [_example(task, one, tuned, given) for one in chunk])
+        # The first object decides for all, so that one that lacks a field is not answered from another.
+        first = None if are_known else next((one for one in chunk if not isinstance(one.given, str)), None)
+        if first is not None:
+            fields, are_known = _fields(task, first, trained), True
+        examples = [_example(task, one, tuned, fields) for one in chunk]
+        if first is not None and trained[0] and fields != trained:
+            found = f"there is no {trained[0]}, which the model was trained on; {fields[0]} is read instead"
+            say(f"{first.where}: {found}")
+        yield from _answers(tuned, examples)
 
 
 def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
@@ -161,22 +173,26 @@ def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example]) -> Iterator
     yield from tuned.task.answer(tuned.model, examples) if examples else []
 
 
-def _example(task: TaskName, one: Input, tuned: FineTuned, given: Columns) -> Example:
+def _fields(task: TaskName, first: Input, trained: tuple[str, str]) -> tuple[str, str]:
+    """The fields of the two texts in JSON objects that begin with `first`, for a model trained on these columns."""
+    usual = ("question", "context") if task == "question-answering" else ("text", "pair")
+    is_trained = trained[0] in first.given or (trained[0] and usual[0] not in first.given)
+    return trained if is_trained or task == "tagging" else usual
+
+
+def _example(task: TaskName, one: Input, tuned: FineTuned, fields: tuple[str, str]) -> Example:
     own, clean = _columns_of(tuned), cleaner_for(tuned.task.tokenizer)
     if isinstance(one.given, str) and not one.given.strip():
         return TextExample("", source=one.where)
     if task == "tagging":
-        return TaggedExample(
-            tuple(_words(one, given.text or own.text or "words", tuned.task.tokenizer)), source=one.where
-        )
-    named = [(given.text or own.text, given.pair or own.pair)]
+        return TaggedExample(tuple(_words(one, fields[0] or "words", tuned.task.tokenizer)), source=one.where)
     if task == "question-answering":
-        question, context = _two(one, named if given.text else [*named, ("question", "context")], needs_both=True)
+        question, context = _two(one, fields, needs_both=True)
         identifier = None if isinstance(one.given, str) else one.given.get("id")
         return QuestionExample(str(identifier or one.number), clean(question), context, source=one.where)
     # A folder that electrain did not write does not say whether the model was trained on pairs.
     takes_pair, may_take_pair = bool(own.pair), not own.text
-    first, second = _two(one, named if given.text else [*named, ("text", "pair")], needs_both=takes_pair)
+    first, second = _two(one, fields, needs_both=takes_pair)
     if task in ("summarization", "translation"):
         return PairedExample(clean(first), source=one.where)
     has_pair = takes_pair or (may_take_pair and bool(second))
@@ -195,19 +211,16 @@ def _words(one: Input, column: str, tokenizer: PreTrainedTokenizerFast) -> list[
     raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
 
 
-def _two(one: Input, names: Sequence[tuple[str, str]], *, needs_both: bool) -> tuple[str, str]:
-    """The two texts of an input; the second is empty where only one is needed.
-
-    Args: names: pairs of fields. The first pair whose first field the input has is read.
-    """
+def _two(one: Input, fields: tuple[str, str], *, needs_both: bool) -> tuple[str, str]:
+    """The two texts of an input; the second is empty where only one is needed."""
     given = one.given
     if isinstance(given, str):
         first, tab, second = given.partition("\t")
         if needs_both and not tab:
-            shown = " and ".join(next(pair for pair in names if pair[0]))
+            shown = " and ".join(filter(None, fields)) or "two texts"
             raise DataError(f"{one.where} ('{given[:40]}'): the model reads pairs ({shown}); write a tab between them")
         return (first, second) if needs_both else (given, "")
-    text_name, pair_name = next((pair for pair in names if pair[0] in given), names[-1])
+    text_name, pair_name = fields
     text, pair = given.get(text_name), given.get(pair_name)
     for name, value in ((text_name, text), (pair_name, pair)) if needs_both else ((text_name, text),):
         if name not in given or not isinstance(value, str | None):
