@@ -116,12 +116,12 @@ def test_the_separator_line_of_excel_is_no_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_line_ends_and_byte_order_marks_are_no_text(tmp_path: Path, name: str, mark: str, ending: str) -> None:
     separator = "," if name == "a.csv" else "\t"
     lines = [separator.join(row) for row in (("text", "label"), ("a", "x"), ("b", "y"))]
-    found = read(written(tmp_path / name, mark + ending.join([*lines, ""])))
+    found = read(written(tmp_path / name, mark + ending.join([*lines, ""])), columns=Columns("text"))
     assert [(example.first, *example.labels) for example in found] == [("a", "x"), ("b", "y")]
 
 

@@ -11,6 +11,8 @@ from command_line import command, refuse
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.label_spelling import label_text, spelling_key
 from electrain.data.labelled.labels import in_spelling_of
+from electrain.finetune.configuration import ExamplesConfig
+from electrain.finetune.examples import read_all
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 
@@ -76,6 +78,8 @@ def test_labels_take_the_spelling_that_the_model_knows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separator", [";", "|", ","])
 def test_joined_labels_are_found_out(tmp_path: Path, separator: str) -> None:
+    with pytest.raises(DataError, match="look joined by"):
+        labels_of(tmp_path / "a.jsonl", [f"food{separator}price", "food", "price"])
     values = [f"food{separator}service", "food", f"service {separator} price", ""]
     with pytest.raises(DataError) as caught:
         labels_of(tmp_path / "a.jsonl", values)
@@ -95,6 +99,7 @@ def test_joined_labels_are_found_out(tmp_path: Path, separator: str) -> None:
         ["Sport|Football", "Sport|Tennis", "Politics|EU", "Politics|US"],
         ["Cause-Effect(e1,e2)", "Cause-Effect(e2,e1)", "Member(e1,e2)", "Member(e2,e1)", "Other"],
         ["a;b", "a"],
+        ["a;b", "c", "d"],
     ],
 )
 def test_names_with_separators_are_one_label(
@@ -113,14 +118,14 @@ def test_lists_as_texts_are_lists(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert labels_of(tmp_path / "b.jsonl", [["a", "b"], [], ["b"]]) == [("a", "b"), (), ("b",)]
 
 
-COLUMNS = "id,text,toxic,insult,threat\n1,t,1,0,0\n2,u,0,0,0\n3,v,1,1,0\n4,w,0,0,1\n"
+COLUMNS = ",id,text,toxic,insult,threat\n0,7,t,1,0,0\n1,8,u,0,0,0\n2,9,v,1,1,0\n3,9,w,0,0,1\n"
 
 
 @pytest.mark.parametrize("one", ["1", "1.0", "True"])
 def test_columns_of_0_and_1_are_labels_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str], one: str) -> None:
     zero = {"1": "0", "1.0": "0.0", "True": "False"}[one]
     lines = [line.split(",") for line in COLUMNS.splitlines()]
-    rows = [[*line[:2], *({"1": one, "0": zero}.get(cell, cell) for cell in line[2:])] for line in lines]
+    rows = [[*line[:3], *({"1": one, "0": zero}.get(cell, cell) for cell in line[3:])] for line in lines]
     path = written(tmp_path / "a.csv", "\n".join(map(",".join, rows)) + "\n")
     found = read(path)
     assert [example.labels for example in found] == [("toxic",), (), ("toxic", "insult"), ("threat",)]
@@ -134,7 +139,7 @@ def test_columns_of_0_and_1_are_labels_and_said(tmp_path: Path, capsys: pytest.C
     ("cell", "message"), [("2", '"threat" holds "2"; a column for each label holds 0 or 1'), ("", "holds nothing")]
 )
 def test_a_cell_that_is_neither_0_nor_1_is_told(tmp_path: Path, cell: str, message: str) -> None:
-    path = written(tmp_path / "a.csv", COLUMNS + f"5,x,0,1,{cell}\n")
+    path = written(tmp_path / "a.csv", COLUMNS + f"4,5,x,0,1,{cell}\n")
     with pytest.raises(DataError, match="cannot guess which column holds the label"):
         read(path)
     with pytest.raises(DataError, match=f"a.csv:6: .*{message}"):
@@ -179,3 +184,14 @@ def test_several_labels_from_training_to_prediction(
     line = "finetune regression --model x --train y --validation y --output z --data.label-separator ;"
     message = refuse(line.split(), capsys)
     assert "regression does not read it, only classification" in message
+
+
+def test_a_separator_means_several_labels_though_each_training_text_has_one(tmp_path: Path) -> None:
+    train = written(tmp_path / "a.tsv", "text\tlabel\nt\ta\nu\tb\n")
+    validation = written(tmp_path / "b.tsv", "text\tlabel\nt\ta;b\nu\t\n")
+    config = ExamplesConfig(label_separator=";")
+    examples = read_all("classification", config, [str(train)], [str(validation)], 0)
+    assert (examples.has_many, examples.labels) == (True, ("a", "b"))
+    assert [example.labels for example in examples.validation] == [("a", "b"), ()]
+    with pytest.raises(DataError, match="label"):
+        read_all("classification", ExamplesConfig(), [str(train)], [str(validation)], 0)

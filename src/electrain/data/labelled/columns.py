@@ -159,7 +159,9 @@ class _Chooser:
 
     def indicators(self, taken: set[str]) -> str:
         """The columns of 0 and 1, at least two, with commas between them. Raises: DataError: there are none."""
-        not_labels = taken | set(self.usual(_NOT_TEXT))
+        # pandas writes its index as a column without a name, and reads it back as "Unnamed: 0".
+        unnamed = {name for name in self.names if not name or name.startswith("Unnamed:")}
+        not_labels = taken | unnamed | set(self.usual(_NOT_TEXT))
         found, is_doubtful = [], False
         for name in self.names:
             values = [record.values.get(name) for record in self.records]

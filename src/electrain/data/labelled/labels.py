@@ -161,7 +161,7 @@ def _refuse_joined(records: Sequence[Record], column: str) -> None:
         occurs = Counter(part for own in parts.values() for part in own)
         different = set().union(*joined.values())
         recurring = sum(occurs[part] > 1 for part in different)
-        if len(joined) > 1 and "" not in different and recurring >= _RECURRING_SHARE * len(different):
+        if joined and "" not in different and recurring >= _RECURRING_SHARE * len(different):
             example = next(iter(joined))
             raise DataError(
                 f'{fields[example].source}: the labels in "{column}" look joined by "{separator}" (as in "{example}"); '
