@@ -115,6 +115,12 @@ def test_the_separator_line_of_excel_is_no_header(tmp_path: Path) -> None:
     assert [(example.first, example.source[-2:]) for example in read(path)] == [("a, b", ":3"), ("c", ":4")]
 
 
+def test_a_decimal_comma_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text;score\na;3,5\n")
+    with pytest.raises(DataError, match=r'a.csv:2: "score" holds "3,5" with a comma for a point, not a number'):
+        read(path, "regression", Columns(separator=";"))
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff", "\ufeff\ufeff"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])

@@ -113,6 +113,8 @@ def test_names_with_separators_are_one_label(
 def test_lists_as_texts_are_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
     assert labels_of(tmp_path / "a.jsonl", [form, "[]", "['b']"]) == [("a", "b"), (), ("b",)]
     assert 'the lists in "label" are written as text' in capsys.readouterr().err
+    hostile = "[" + "1" * 5000 + "'" * 5001
+    assert labels_of(tmp_path / "b.jsonl", [hostile, "x"]) == [(hostile,), ("x",)]
     assert labels_of(tmp_path / "b.jsonl", ["[1, 2]", "[2]"]) == [("1", "2"), ("2",)]
     assert labels_of(tmp_path / "b.jsonl", [form, "x"]) == [(form,), ("x",)]
     assert labels_of(tmp_path / "b.jsonl", [["a", "b"], [], ["b"]]) == [("a", "b"), (), ("b",)]

@@ -24,9 +24,9 @@ _SEPARATORS = ";|,"
 _RECURRING_SHARE = 2 / 3  # of the parts of fields that are taken for several labels
 _SHOWN = 6
 # A list in a text, as str() and JSON write it, also without commas, as NumPy does.
-_QUOTED = r"'[^']*'|\"[^\"]*\""
-_LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED}|[+-]?\d+)\s*,?\s*)*\]")
-_ITEM = re.compile(rf"{_QUOTED}|[+-]?\d+")
+# The possessive "++" and "*+" keep a long text that is no list from being tried in every way.
+_ITEM = re.compile(r"'[^']*+'|\"[^\"]*+\"|[+-]?\d++")
+_LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})\s*+,?+\s*+)*+\]")
 
 
 @dataclass(frozen=True)

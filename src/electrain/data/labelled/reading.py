@@ -1,6 +1,7 @@
 """Examples of a task from labelled files: finds the columns, checks every row, names the line of every fault."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
 Clean = Callable[[str], str]
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
 
@@ -194,6 +196,8 @@ def _number(record: Record, column: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         shown = "nothing" if value in (None, "") else f'"{value}"'
+        if _DECIMAL_COMMA.fullmatch(str(value)):
+            shown += " with a comma for a point"
         raise DataError(
             f'{record.source}: "{column}" holds {shown}, not a number; fix this row, or set {flag("label")}'
         )
