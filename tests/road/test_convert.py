@@ -79,6 +79,7 @@ def test_a_folder_of_pickles_is_refused_with_the_command_that_converts_it(
     assert command(capsys, "predict", "detect", "the cat sees", "--model", output)[0] == 0
     assert command(capsys, "finetune", "classification", "--model", output, *examples, "--training.epochs", "1")[0] == 0
     assert not list(output.glob("*.bin*"))
+    assert command(capsys, "check", output)[0] == 0
 
 
 def test_a_generator_is_converted_with_its_tied_words(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
@@ -106,7 +107,7 @@ def test_what_cannot_be_converted_costs_one_line(tiny_run: Runs, tmp_path: Path,
     for name, content, message in (
         ("code", {"a": Surprise()}, "holds more than weights"),
         ("nothing", {}, "holds no weights by name"),
-        ("other", {"classifier.weight": torch.zeros(2, 2)}, "its weights lack"),
+        ("other", {"classifier.weight": torch.zeros(64, 64)}, "its weights lack"),
         ("list", [torch.zeros(2)], "holds no weights by name"),
     ):
         folder = pickled(model, tmp_path / name, ElectraForPreTraining)

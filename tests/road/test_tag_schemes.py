@@ -137,6 +137,7 @@ def test_entities_of_every_scheme_choose_the_model(
     assert "entities" in answer
     # A folder that an earlier version wrote does not name the scheme: the labels tell it.
     del kept["tag_scheme"]
+    (out / "model/SHA256SUMS").unlink()
     (out / "model/task.json").write_text(json.dumps(kept))
     assert command(capsys, "predict", "tag", "--model", out, "--input", file)[1][0] == answer
     assert command(capsys, "evaluate", "tagging", "--model", out, "--data", file)[1][0]["scores"] == scored["scores"]
@@ -180,3 +181,27 @@ def test_one_odd_tag_is_refused_with_its_line(tiny_run: Runs, tmp_path: Path, ca
         line = refuse([*arguments, "--output", str(tmp_path / "out")], capsys)
         assert f"a.conll:{place}: " in line
         assert reason in line
+
+
+def test_letters_alone_segment_words(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
+    """Chinese word segmentation: its score is the F1 of words."""
+    metrics = pytest.importorskip("seqeval.metrics")
+    file, out = tmp_path / "a.conll", tmp_path / "out"
+    file.write_text("the B\ncat E\na S\ndog B\nsees M\na E\n\nx S\nis B\nsad E\n")
+    code, err = train(capsys, tiny_run(), file, out)
+    assert code == 0, err
+    assert "the tags are BMES and their entities are scored" in err
+    _, [scored], _ = command(capsys, "evaluate", "tagging", "--model", out, "--data", file)
+    assert set(scored["scores"]) == {"accuracy", "precision", "recall", "f1"}
+    truth, predicted = [list("BESBMESB")], [list("BESBMSSB")]
+    found = tagging_scores(truth, predicted, scheme="bmes")
+    as_bio = [[tag.replace("M", "I") for tag in side[0]] for side in (truth, predicted)]
+    scheme = pytest.importorskip("seqeval.scheme").IOBES
+    assert found["f1"] == pytest.approx(100 * metrics.f1_score([as_bio[0]], [as_bio[1]], mode="strict", scheme=scheme))
+    assert [tuple(chunk) for chunk in chunks_of_tags("BESBME", "bmes")] == [("", 0, 1), ("", 2, 2), ("", 3, 5)]
+    assert scheme_of_examples(tagged("B I O B", "O B")) == "bio"
+    assert scheme_of_examples(tagged("S V P B", "V E")) == "none"  # letters that are parts of speech
+    assert scheme_of_examples(tagged("B-X I-X B", "O B-Y")) == "bio"  # a letter alone among tags with a kind
+    file.write_text(sentences("bio").replace("dogs B-LOC", "dogs B"))
+    arguments = ["finetune", "tagging", "--model", str(tiny_run()), "--train", str(file), "--validation", str(file)]
+    assert 'a.conll:7: broken tag "B"' in refuse([*arguments, "--output", str(tmp_path / "no")], capsys)

@@ -12,6 +12,7 @@ from electrain.foundation.errors import CheckpointError
 from electrain.foundation.hub import reason_of
 from electrain.foundation.json_reading import read_json
 from electrain.foundation.output_folder import replaced_directory, require_empty
+from electrain.foundation.sums import write_sums
 from electrain.models.folders import is_of_a_pooler, pickled_weights, weights_of
 
 _INDEX_NAME = "pytorch_model.bin.index.json"
@@ -49,6 +50,7 @@ def convert_weights(source: Path, output: Path) -> dict[str, int]:
             weights_of(str(temporary), AutoModel, "network of its config.json", may_be_new=is_of_a_pooler)
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(temporary), str(source))) from error
+        write_sums(temporary)
     return {"weights": len(weights), "parameters": sum(tensor.numel() for tensor in weights.values())}
 
 

@@ -16,6 +16,7 @@ from electrain.data.labelled.tag_schemes import (
     SchemeName,
     chunks_of_tags,
     faults,
+    have_kinds,
     is_chunk_tag,
     tags_of_chunks,
 )
@@ -110,13 +111,15 @@ def scheme_of_examples(examples: Sequence[TaggedExample]) -> SchemeName:
     The scheme is that of the whole set, since a single sentence may fit several.
     """
     tags = Counter(tag for example in examples for tag in example.tags if tag != OUTSIDE)
-    odd = sum(count for tag, count in tags.items() if not is_chunk_tag(tag))
-    if 2 * odd > tags.total() or not tags:
+    has_kind = have_kinds(tags)
+    odd = sum(count for tag, count in tags.items() if not is_chunk_tag(tag, has_kind=has_kind))
+    # Letters alone could also be parts of speech, so only a few other tags among them count as mistakes.
+    if (2 if has_kind else 10) * odd > tags.total() or not tags:
         return PLAIN
-    letters = {tag[0] for tag in tags if is_chunk_tag(tag)}
+    letters = {tag[0] for tag in tags if is_chunk_tag(tag, has_kind=has_kind)}
     best, fewest = PLAIN, tags.total() + 1
     for name in sorted(SCHEMES, key=lambda name: not letters <= set(SCHEMES[name])):  # those that know all letters
-        found = sum(1 for example in examples for _ in faults(example.tags, name))
+        found = sum(1 for example in examples for _ in faults(example.tags, name, has_kind=has_kind))
         if found < fewest:
             best, fewest = name, found
         if not found:
@@ -135,8 +138,9 @@ def require_whole_chunks(
     if name == PLAIN:
         return list(examples)
     errors: dict[int, DataError] = {}
+    has_kind = have_kinds(tag for example in examples for tag in example.tags)
     for number, example in enumerate(examples):
-        fault = next(faults(example.tags, name), None)
+        fault = next(faults(example.tags, name, has_kind=has_kind), None)
         if fault is not None:
             message = f'broken tag "{example.tags[fault.word]}"; {fault.reason}'
             errors[number] = DataError(f"{word_place(example, fault.word)}: {message}")
@@ -162,7 +166,8 @@ def tag_form_of_further(examples: Sequence[TaggedExample], form: TagForm) -> Tag
 
 
 def _has_faults(examples: Sequence[TaggedExample], name: SchemeName) -> bool:
-    return any(True for example in examples for _ in faults(example.tags, name))
+    has_kind = have_kinds(tag for example in examples for tag in example.tags)
+    return any(True for example in examples for _ in faults(example.tags, name, has_kind=has_kind))
 
 
 def in_scheme(examples: Sequence[TaggedExample], form: TagForm) -> list[TaggedExample]:

@@ -12,11 +12,11 @@ Source: Ramshaw and Marcus 1995 (IOB1); Tjong Kim Sang and Veenstra 1999 (IOB2);
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 OUTSIDE = "O"
-_CHUNK_TAG = re.compile("[BIESLUMW]-.+", re.DOTALL)
+_CHUNK_TAG, _BARE_TAG = re.compile("[BIESLUMW]-.+", re.DOTALL), re.compile("[BIESLUMW]")
 # "none": tags that mark no chunks, such as parts of speech.
 SchemeName = Literal["none", "bio", "iob1", "bioes", "bilou", "bmes", "bmewo"]
 PLAIN: SchemeName = "none"
@@ -59,9 +59,22 @@ class Fault(NamedTuple):
     reason: str
 
 
-def is_chunk_tag(tag: str) -> bool:
-    """True for a tag that could begin, go on with or end a chunk in some scheme."""
-    return _CHUNK_TAG.fullmatch(tag) is not None
+def is_chunk_tag(tag: str, *, has_kind: bool = True) -> bool:
+    """True for a tag that could begin, go on with or end a chunk in some scheme.
+
+    Args: has_kind: False for tags of a letter alone, as in the segmentation of Chinese into words.
+    """
+    return (_CHUNK_TAG if has_kind else _BARE_TAG).fullmatch(tag) is not None
+
+
+def have_kinds(tags: Iterable[str]) -> bool:
+    """False where tags are letters alone, of which one begins chunks and another goes on with them: B, M, E, S."""
+    letters = set()
+    for tag in tags:
+        if is_chunk_tag(tag):
+            return True
+        letters |= {tag} & set("BIMEL")
+    return not ("B" in letters and len(letters) > 1)
 
 
 def scheme_of_labels(labels: Collection[str]) -> SchemeName:
@@ -69,36 +82,42 @@ def scheme_of_labels(labels: Collection[str]) -> SchemeName:
 
     The tags alone do not tell IOB1 from BIO, and need not: chunks are read from both in the same way.
     """
-    chunks = [label for label in labels if label != OUTSIDE]
-    if not chunks or not all(map(is_chunk_tag, chunks)):
+    chunks, has_kind = [label for label in labels if label != OUTSIDE], have_kinds(labels)
+    if not chunks or not all(is_chunk_tag(label, has_kind=has_kind) for label in chunks):
         return PLAIN
     letters = {label[0] for label in chunks}
     return next((name for name, scheme in SCHEMES.items() if letters <= set(scheme)), PLAIN)
 
 
-def faults(tags: Sequence[str], name: SchemeName) -> Iterator[Fault]:
-    """The faults of a sentence's tags in a scheme, in order."""
-    scheme, is_open = SCHEMES[name], ""
+def faults(tags: Sequence[str], name: SchemeName, *, has_kind: bool = True) -> Iterator[Fault]:
+    """The faults of a sentence's tags in a scheme, in order. Args: has_kind: see `is_chunk_tag`."""
+    scheme = SCHEMES[name]
+    opened: str | None = None  # the kind of the chunk that is not ended
     for place, tag in enumerate(tags):
         letter, kind = tag[:1], tag[2:]
         before = tags[place - 1] if place else "the beginning of the sentence"
-        is_known = tag == OUTSIDE or (is_chunk_tag(tag) and letter in scheme)
+        is_known = tag == OUTSIDE or (is_chunk_tag(tag, has_kind=has_kind) and letter in scheme)
         goes_on = is_known and tag != OUTSIDE and letter in (scheme.inside, scheme.end)
-        if scheme.end and is_open and is_known and not (goes_on and kind == is_open):
-            yield Fault(
-                place - 1, f"it must be followed by {scheme.inside}-{is_open} or {scheme.end}-{is_open}, not {tag}"
-            )
+        if scheme.end and opened is not None and is_known and not (goes_on and kind == opened):
+            yield Fault(place - 1, f"it must be followed by {_ways_on(scheme, opened)}, not {tag}")
         if not is_known:
             yield Fault(place, f"the other tags are {name.upper()}; fix it")
-        elif name == "iob1" and letter == "B" and is_open != kind:
-            yield Fault(place, f"in IOB1 it must follow B-{kind} or I-{kind}, not {before}")
-        elif name != "iob1" and goes_on and (not is_open or is_open != kind):
-            yield Fault(place, f"it must follow B-{kind} or {scheme.inside}-{kind}, not {before}")
+        elif name == "iob1" and letter == "B" and opened != kind:
+            yield Fault(place, f"in IOB1 it must follow {_tag('B', kind)} or {_tag('I', kind)}, not {before}")
+        elif name != "iob1" and goes_on and opened != kind:
+            yield Fault(place, f"it must follow {_tag('B', kind)} or {_tag(scheme.inside, kind)}, not {before}")
         stays_open = is_known and tag != OUTSIDE and letter in (scheme.begin, scheme.inside)
-        is_open = kind if stays_open else ""
-    if scheme.end and is_open:
-        end = f"{scheme.inside}-{is_open} or {scheme.end}-{is_open}"
-        yield Fault(len(tags) - 1, f"it must be followed by {end}, not the end of the sentence")
+        opened = kind if stays_open else None
+    if scheme.end and opened is not None:
+        yield Fault(len(tags) - 1, f"it must be followed by {_ways_on(scheme, opened)}, not the end of the sentence")
+
+
+def _ways_on(scheme: Scheme, kind: str) -> str:
+    return f"{_tag(scheme.inside, kind)} or {_tag(scheme.end, kind)}"
+
+
+def _tag(letter: str, kind: str) -> str:
+    return f"{letter}-{kind}" if kind else letter
 
 
 def chunks_of_tags(tags: Sequence[str], name: SchemeName) -> list[Chunk]:
@@ -116,11 +135,11 @@ def _lenient_chunks(tags: Sequence[str]) -> list[Chunk]:
     is_open = False
     for place, tag in enumerate(tags):
         letter, _, kind = tag.partition("-")
-        if kind and is_open and letter in ("I", "E") and chunks[-1].kind == kind:
+        if tag != OUTSIDE and is_open and letter in ("I", "E") and chunks[-1].kind == kind:
             chunks[-1] = chunks[-1]._replace(last=place)
-        elif kind:
+        elif tag != OUTSIDE:
             chunks.append(Chunk(kind, place, place))
-        is_open = bool(kind) and letter not in ("E", "S")
+        is_open = tag != OUTSIDE and letter not in ("E", "S")
     return chunks
 
 
@@ -129,10 +148,10 @@ def _whole_chunks(tags: Sequence[str], scheme: Scheme) -> list[Chunk]:
     begun: Chunk | None = None
     for place, tag in enumerate(tags):
         letter, _, kind = tag.partition("-")
-        if kind and letter == scheme.single:
+        if letter == scheme.single:
             chunks.append(Chunk(kind, place, place))
             begun = None
-        elif kind and letter == scheme.begin:
+        elif letter == scheme.begin:
             begun = Chunk(kind, place, place)
         elif begun is not None and kind == begun.kind and letter in (scheme.inside, scheme.end):
             if letter == scheme.end:
@@ -156,14 +175,14 @@ def tags_of_chunks(chunks: Sequence[Chunk], length: int, name: SchemeName) -> tu
             letter = begin if place == chunk.first else scheme.inside
             if scheme.end and place == chunk.last:
                 letter = scheme.single if place == chunk.first else scheme.end
-            tags[place] = f"{letter}-{chunk.kind}"
+            tags[place] = _tag(letter, chunk.kind)
         before = chunk
     return tuple(tags)
 
 
 def every_tag(kinds: Collection[str], name: SchemeName) -> list[str]:
     """All tags that a scheme has for chunks of these kinds, and O."""
-    return [OUTSIDE, *(f"{letter}-{kind}" for kind in sorted(kinds) for letter in SCHEMES[name] if letter)]
+    return [OUTSIDE, *(_tag(letter, kind) for kind in sorted(kinds) for letter in SCHEMES[name] if letter)]
 
 
 def in_seqevals_letters(tags: Sequence[str], name: SchemeName) -> list[str]:

@@ -28,6 +28,7 @@ _SCORERS = {
 }
 _ENTITY_SCORES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}  # ours, and seqeval's name of it
 _AVERAGES = {"micro avg", "macro avg", "weighted avg"}  # what seqeval reports beside the types
+_NO_KIND = "_"  # seqeval's name for the type of tags that are a letter alone
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # What the evaluation script of CMRC 2018 removes from an answer; it keeps all other ASCII punctuation.
@@ -133,7 +134,7 @@ def tagging_scores(
         report = _library("seqeval.metrics").classification_report(*sides, output_dict=True, zero_division=0, **how)
         total = report["micro avg"]
         scores |= {name: 100 * float(total[key]) for name, key in _ENTITY_SCORES.items()}
-        types = [kind for kind in report if kind not in _AVERAGES]
+        types = [kind for kind in report if kind not in (*_AVERAGES, _NO_KIND)]
         scores |= {f"f1_{kind}": 100 * float(report[kind]["f1-score"]) for kind in types}
     return scores
 
