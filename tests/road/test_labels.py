@@ -70,9 +70,12 @@ def test_a_set_without_labels_says_so(tmp_path: Path) -> None:
         labels_of(tmp_path / "a.jsonl", [None, None])
 
 
-def test_labels_take_the_spelling_that_the_model_knows(tmp_path: Path) -> None:
+def test_labels_take_the_spelling_that_the_model_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = read(written(tmp_path / "a.csv", "text,label\nt,1\n"))
-    assert in_spelling_of([example], ["1.0", "0.0"])[0].labels == ("1.0",)
+    assert in_spelling_of([example], ["1", "0.0"], "validation") == [example]
+    assert capsys.readouterr().err == ""
+    assert in_spelling_of([example], ["1.0", "0.0"], "validation")[0].labels == ("1.0",)
+    assert 'of the validation data are read in the spelling of training: "1" as "1.0"' in capsys.readouterr().err
     assert spelling_key("-0.0") == spelling_key("0")
 
 

@@ -197,5 +197,9 @@ def test_an_object_without_the_field_is_not_answered_from_another(
     answers, err = ask("classify", tuned["title"], "a.jsonl", '{"text": "the cat"}\n{"text": "a dog"}\n')
     assert [answer["text"] for answer in answers] == ["the cat", "a dog"]
     assert "a.jsonl:1: there is no title, which the model was trained on; text is read instead" in err
+    for name in ("title", "tag"):
+        rows = '{"title": "a", "words": ["a"]}\n'
+        message = refused("classify" if name == "title" else "tag", tuned[name], "a.jsonl", rows, "--text-column", "x")
+        assert 'a.jsonl:1: there is no field "x" for --text-column; it has title, words' in message
     answers, err = ask("classify", tuned["pair"], "a.jsonl", '\n{"premise": "a cat", "hypothesis": "a dog"}\n')
     assert ([answer["text"] for answer in answers], err) == (["", "a cat"], "")

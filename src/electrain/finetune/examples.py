@@ -86,7 +86,7 @@ def read_all(
         has_many = is_joined or any(len(example.labels) != 1 for example in kept)
         if not has_many:
             checks.require_single_labels(known)
-        known = in_spelling_of(known, labels)
+        known = in_spelling_of(known, labels, "validation")
     if task in ("classification", "tagging"):
         if form.files != form.model and data.train_tag_scheme != "as-read":
             # The training data may lack a tag that the conversion makes of a validation tag.

@@ -15,6 +15,7 @@ from electrain.data.labelled.examples import TextExample
 from electrain.data.labelled.label_spelling import TRUTH, label_text, spelling_key
 from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import say
 
 NO_SEPARATOR = "none"
 # What pandas, Python, NumPy, JSON and SQL write for a missing value, in texts.
@@ -108,10 +109,16 @@ def labels_in(record: Record, form: LabelForm) -> tuple[str, ...]:
     return tuple(dict.fromkeys(form.names.get(label, label) for label in labels))
 
 
-def in_spelling_of(examples: Sequence[TextExample], labels: Iterable[str]) -> list[TextExample]:
-    """The examples, with the labels spelled as in `labels` where they are the same label."""
+def in_spelling_of(examples: Sequence[TextExample], labels: Sequence[str], what: str) -> list[TextExample]:
+    """The examples, with the labels spelled as in `labels`, which is said on stderr; `what` is the examples' role."""
     known = {spelling_key(label): label for label in labels}
-    return [replace(one, labels=tuple(known.get(spelling_key(own), own) for own in one.labels)) for one in examples]
+    found = dict.fromkeys(label for one in examples for label in one.labels)
+    changed = {label: known[key] for label in found if (key := spelling_key(label)) in known and known[key] != label}
+    if not changed:
+        return list(examples)
+    shown = "; ".join(f"{_shown(label)} as {_shown(name)}" for label, name in [*changed.items()][:_SHOWN])
+    say(f"labels of the {what} data are read in the spelling of training: {shown}")
+    return [replace(one, labels=tuple(changed.get(label, label) for label in one.labels)) for one in examples]
 
 
 def _values(record: Record, form: LabelForm) -> list[object]:

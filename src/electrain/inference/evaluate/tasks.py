@@ -90,7 +90,7 @@ def _examples(
     if task == "question-answering" and tuned.settings.null_threshold is None:
         examples = answered(examples, "evaluation", "the model gives an answer to every question")
     if task == "classification":
-        examples = in_spelling_of(examples, tuned.settings.labels)
+        examples = in_spelling_of(examples, tuned.settings.labels, "evaluation")
         if not tuned.settings.has_many:
             require_single_labels(examples)
     if tuned.settings.labels:

@@ -83,7 +83,9 @@ def _column_of(path: Path, columns: Columns) -> Iterator[str]:
 
 
 def _words_not_texts(path: Path) -> DataError:
-    return DataError(f"{path}: holds words and tags in columns (CoNLL), not texts; give a file of texts, one per line")
+    return DataError(
+        f"{path}: holds words and tags in columns (CoNLL), not texts; pass lines that are texts by standard input"
+    )
 
 
 def _cell(record: Record, column: str) -> str:

@@ -95,6 +95,10 @@ def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Colum
         first = None if are_known else next((one for one in chunk if not isinstance(one.given, str)), None)
         if first is not None:
             fields, are_known = _fields(task, first, trained), True
+        for one in chunk:
+            if given.text and not isinstance(one.given, str) and given.text not in one.given:
+                has = ", ".join(one.given) or "nothing"
+                raise DataError(f'{one.where}: there is no field "{given.text}" for --text-column; it has {has}')
         examples = [_example(task, one, tuned, fields) for one in chunk]
         if first is not None and trained[0] and fields != trained:
             found = f"there is no {trained[0]}, which the model was trained on; {fields[0]} is read instead"
