@@ -174,3 +174,7 @@ def test_word_pieces_are_joined_and_nothing_is_rewritten() -> None:
     (ids,) = plain_ids(tokenizer, ["do not, unhappy cats."])
     assert written_text(tokenizer, [2, *ids, 3, 0, 0]) == "do not , unhappy cats ."
     assert tokenizer.decode(ids) != "do not , unhappy cats ."  # why its own decoder is not asked
+
+
+def test_joiners_of_the_vocabulary_stay() -> None:
+    assert detokenize("می\u200cروم .") == "می\u200cروم."

@@ -43,7 +43,7 @@ def detokenize(tokens_text: str) -> str:
         tokens_text: words, marks and Chinese characters with a space between any two, as the WordPiece tokenizer of
             BERT and ELECTRA decodes to.
     """
-    tokens = clean_text(tokens_text).split()
+    tokens = clean_text(tokens_text, keeps_joiners=True).split()  # a joiner comes from the vocabulary
     if not tokens:
         return ""
     sides = _all_sides(tokens)
