@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from command_line import command
 from electrain.data.labelled.columns import Columns
 from electrain.data.shards.encoding import Encoder
+from electrain.data.shards.shards import open_shards
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.letters import Letters, keeps_joiners
 from electrain.data.tokenizer.lost_letters import say_lost_dots
@@ -68,6 +69,7 @@ def test_accents_are_kept_while_lower_casing(trained: Trained) -> None:
     folder, said = trained(GERMAN, "--keep-accents")
     assert tokens(folder, "SCHÖN Schon") == ["schön", "schon"]
     assert "accents" not in said
+    assert tokens(folder, "scho\u0308n") == ["schön"]  # in two characters, as from macOS
     assert Encoder(plain_backend(load_tokenizer(folder)).to_str()).encode(["SCHÖN Schon"]) == [
         AutoTokenizer.from_pretrained(folder)("schön schon", add_special_tokens=False)["input_ids"]
     ]
@@ -120,7 +122,7 @@ def test_the_character_dropped_most_often_is_named(tmp_path: Path, trained: Trai
     assert "most often" not in trained(GERMAN)[1]
 
 
-def test_joiners_are_kept_on_request_by_every_reader(tmp_path: Path, trained: Trained) -> None:
+def test_joiners_are_kept_on_request_by_every_reader(tmp_path: Path, trained: Trained, capsys: Capture) -> None:
     folder, said = trained(PERSIAN, "--keep-joiners")
     assert "0 control characters" in said
     assert tokens(folder, "می\u200cروم") == ["می\u200cروم"] != tokens(folder, "میروم")
@@ -130,6 +132,11 @@ def test_joiners_are_kept_on_request_by_every_reader(tmp_path: Path, trained: Tr
     assert [text[start:end] for start, end in made.spans] == ["و", "می\u200cروم"]
     ids = tokenizer("و می\u200cروم", add_special_tokens=False)["input_ids"]
     assert made.token_ids == ids == Encoder(plain_backend(tokenizer).to_str()).encode(["و می\u200cروم"])[0]
+    corpus = ["prepare", tmp_path / "corpus.txt", "--tokenizer", folder, "--output", tmp_path / "s", "--processes", 1]
+    command(capsys, *corpus)
+    shards = open_shards(tmp_path / "s")
+    assert shards.read(0, 1).tolist() == tokenizer("می\u200cروم", add_special_tokens=False)["input_ids"]
+    assert shards.manifest.facts["read"]["dropped_characters"] == 0
     # Fine-tuning and prediction read it from the tokenizer.
     labelled = written(
         tmp_path / "a.jsonl", json.dumps({"text": text, "label": "x"}) + "\n" + json.dumps({"text": "b", "label": "y"})

@@ -92,6 +92,13 @@ def test_few_k_mers_in_the_vocabulary_are_said(tmp_path: Path, capsys: Capture) 
     assert "6-mers" not in said
 
 
+def test_small_letters_of_a_genome_are_said(tmp_path: Path, capsys: Capture) -> None:
+    _, said = train(capsys, tmp_path, ["ACGTACCA" * 20 + "acgtacca" * 10] * 3, "--kind", "k-mers", "--k", 4)
+    assert "33% of the letters are a beside A and the like, and count as other letters" in said
+    _, said = train(capsys, _new(tmp_path / "large"), ["ACGTACCA" * 20] * 3, "--kind", "k-mers", "--k", 4)
+    assert "letters" not in said
+
+
 def _new(folder: Path) -> Path:
     folder.mkdir()
     return folder

@@ -46,11 +46,15 @@ class Encoder:
         self.keeps_joiners = keeps_joiners(self._whole)
         self._ascii: Tokenizer | None = None
         content = json.loads(tokenizer_json)
-        kinds = [(content[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+        normalizer = content["normalizer"] or {}
+        steps = normalizer.get("normalizers", [])
+        if [step["type"] for step in steps] == ["NFC", "BertNormalizer"]:  # NFC leaves ASCII as it is
+            normalizer = steps[1]
+        kinds = [part.get("type") for part in (normalizer, content["pre_tokenizer"] or {}, content["model"])]
         # An added token that is not special would be matched in the text, also across the spaces where it is cut.
         is_plain = all(token["special"] for token in content["added_tokens"])
         if kinds == ["BertNormalizer", "BertPreTokenizer", "WordPiece"] and is_plain:
-            self._lowercase = bool(content["normalizer"]["lowercase"])
+            self._lowercase = bool(normalizer["lowercase"])
             self._ascii = _backend(json.dumps(content | {"normalizer": None}))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:

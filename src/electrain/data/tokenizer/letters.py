@@ -44,11 +44,12 @@ class Letters:
         steps: list[normalizers.Normalizer] = []
         if self.keeps_joiners:
             steps.append(normalizers.Replace(Regex(_ALL_BUT_JOINERS), ""))
+        if self.language or (self.keeps_accents and not self.cased):
+            # A letter and its accent may come as two characters, as from macOS, and must not become another word.
+            steps.append(normalizers.NFC())
         if self.language:
-            # Source: Unicode, SpecialCasing.txt, "tr" and "az". NFC first, because İ may come as I and U+0307. An i
-            # with U+0307 is what the general rule makes of İ.
+            # Source: Unicode, SpecialCasing.txt, "tr" and "az". An i with U+0307 is what the general rule makes of İ.
             steps += [
-                normalizers.NFC(),
                 normalizers.Replace(Regex("\u0130|i\u0307"), "i"),
                 normalizers.Replace("I", "\u0131"),
             ]

@@ -39,6 +39,7 @@ OUR_FILES = ("tokenizer.json", "tokenizer_config.json", SUMS_NAME)
 _UNKNOWN_SAMPLE_BYTES = 2_000_000  # a share of one in a thousand is known to a few per cent of itself, in a second
 _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 _FEW_K_MERS = 0.9
+_FEW_SMALL_LETTERS = 0.01
 _UNKNOWN_REMEDY = (
     "they are words of more than 100 characters, or hold characters beyond --character-coverage; for sequences without "
     "spaces, such as proteins, give --kind characters"
@@ -169,6 +170,18 @@ def _unknown_share(tokenizer: "PreTrainedTokenizerFast", text: IO[str], size: in
     return unknown_share((backend.encode(line, add_special_tokens=False).ids for line in lines), tokenizer)
 
 
+def _say_both_cases(characters: Counter[str]) -> None:
+    """Says it where a genome's repeats are in small letters, which makes other k-mers of them."""
+    pairs = [(one, one.lower()) for one in characters if one != one.lower() and one.lower() in characters]
+    rarer = sum(min(characters[large], characters[small]) for large, small in pairs)
+    if rarer > _FEW_SMALL_LETTERS * characters.total():
+        large, small = max(pairs, key=lambda pair: characters[pair[0]])
+        say(
+            f"tokenizer: {rarer / characters.total():.0%} of the letters are {small} beside {large} and the like, and "
+            "count as other letters; if they are the repeats of a genome, make all letters capital first"
+        )
+
+
 def _sequences(
     kind: TokenizerKind, text: IO[str], characters: Counter[str], alphabet_size: int, vocabulary_size: int
 ) -> dict[str, int]:
@@ -177,6 +190,8 @@ def _sequences(
     # By frequency, and equally frequent ones by name, so that the order of the text does not matter.
     alphabet = sorted(characters, key=lambda one: (-characters[one], one))[:alphabet_size]
     k = kind.k if kind.name == "k-mers" else 1
+    if k > 1:
+        _say_both_cases(characters)
     vocabulary, covered = sequence_vocabulary(text, alphabet, k, vocabulary_size)
     if covered < _FEW_K_MERS:
         say(
