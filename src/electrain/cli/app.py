@@ -23,7 +23,7 @@ from electrain import __version__
 from electrain.cli import asking, checking, converting, preparing, training
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
 from electrain.cli.quick_start import start_sooner
-from electrain.foundation.errors import DataError, ElectrainError
+from electrain.foundation.errors import DataError, ElectrainError, first_line
 from electrain.foundation.output_folder import is_disk_full
 from electrain.foundation.process import (
     SIGNAL_OFFSET,
@@ -52,6 +52,8 @@ for _verb_with_fields in _WITH_FIELDS:
 app.command(asking.evaluate, validator=refuse_unread_options(asking.EVALUATE_READERS))
 app.command(asking.predict, validator=refuse_unread_options(asking.PREDICT_READERS))
 _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of the command line that is not UTF-8
+# What PyTorch says where Python would raise a MemoryError.
+_NO_MEMORY = re.compile("can't allocate memory|size calculation overflowed")
 VERBS = tuple(name for name in app if not name.startswith("-"))
 
 
@@ -87,16 +89,22 @@ def main(arguments: list[str] | None = None) -> None:
         say(f"{verb}: interrupted")
         raise SystemExit(SIGNAL_OFFSET + signal.SIGINT) from None
     except MemoryError as error:
-        trains = "lower --training.micro-batch-rows, or set --training.gradient-checkpointing true"
-        remedy = trains if given[:1] in (["pretrain"], ["finetune"], ["demo"]) else "close other programs"
-        _refuse(f"{verb}: out of memory ({error}); {remedy}")
+        _refuse(f"{verb}: out of memory ({error}); {_less_memory(verb)}")
     except Exception as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         if is_disk_full(error):
             _refuse(f"{verb}: {where}the disk is full; free some space, then run the command again")
+        if _NO_MEMORY.search(str(error)):
+            _refuse(f"{verb}: out of memory ({first_line(error)[:200]}); {_less_memory(verb)}")
         if isinstance(error, OSError) and error.errno is not None:
             _refuse(f"{verb}: {where}{error.strerror}; give another path")
         raise
+
+
+def _less_memory(verb: str) -> str:
+    if verb.split()[-1] in ("pretrain", "finetune", "demo"):
+        return "lower --training.micro-batch-rows, or set --training.gradient-checkpointing true"
+    return "close other programs, or use a smaller model"
 
 
 def _require_readable(given: Sequence[str]) -> None:

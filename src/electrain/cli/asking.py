@@ -5,7 +5,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from electrain.cli.options import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS, Files, Number, TaskChoice, Whole, print_json
+from electrain.cli.options import (
+    PAIRED_TASKS,
+    TABLE_TASKS,
+    WRITING_TASKS,
+    Files,
+    Number,
+    Seed,
+    TaskChoice,
+    Whole,
+    print_json,
+)
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 
@@ -59,7 +69,7 @@ def evaluate(
     quoting: Literal["csv", "none"] | None = None,
     skip_broken: bool = False,
     rows: Whole = 512,
-    seed: Whole = 0,
+    seed: Seed = 0,
     limit_pairs_per_set: Whole | None = None,
 ) -> None:
     """Score a model.
@@ -156,7 +166,7 @@ def predict(
     tokens: Whole = 40,
     temperature: Number = 1.0,
     top_p: Number = 0.95,
-    seed: Whole = 0,
+    seed: Seed = 0,
 ) -> None:
     """Ask a model about texts.
 

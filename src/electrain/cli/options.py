@@ -12,16 +12,17 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
 
 
-def _number(kind: type[int] | type[float]) -> Callable[[Any, Sequence[Token]], float]:
+def _number(kind: type[int] | type[float], least: float = -math.inf) -> Callable[[Any, Sequence[Token]], float]:
     """A strict converter: cyclopts alone rounds `--steps 1.5` to 2, and accepts nan."""
     limit, what = (1 << 63, "a whole number") if kind is int else (math.inf, "a finite number")
+    what += "" if least == -math.inf else f", at least {least}"
 
     def convert(_: Any, tokens: Sequence[Token]) -> float:
         try:
             value: float = kind(tokens[0].value)
         except ValueError:
             value = math.nan
-        if not abs(value) < limit:
+        if not abs(value) < limit or value < least:
             raise ConfigurationError(f"{tokens[0].keyword or 'value'} {tokens[0].value}: must be {what}")
         return value
 
@@ -29,6 +30,7 @@ def _number(kind: type[int] | type[float]) -> Callable[[Any, Sequence[Token]], f
 
 
 Whole = Annotated[int, Parameter(converter=_number(int))]
+Seed = Annotated[int, Parameter(converter=_number(int, least=0))]
 Number = Annotated[float, Parameter(converter=_number(float))]
 Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True)]

@@ -118,7 +118,7 @@ def plan(
     result = plan_run(
         configuration,
         None if hardware is None else named_hardware(hardware),
-        vocabulary_size=vocab_size or PAPER_VOCABULARY_SIZE,
+        vocabulary_size=PAPER_VOCABULARY_SIZE if vocab_size is None else vocab_size,
         devices=devices,
         utilisation=utilisation,
         price_per_hour=price_per_hour,

@@ -19,6 +19,7 @@ from electrain.foundation.progress import say
 # A run that diverged is repeated with this added to its seed, up to MOST_RESTARTS times.
 RESTARTED_SEED_OFFSET = 1000
 MOST_RESTARTS = 2
+MOST_SEEDS = 1000
 
 
 def finetune_seeds(
@@ -37,8 +38,8 @@ def finetune_seeds(
     Returns: median, least and greatest of every score, ready for JSON; also written to `output/scores.json`.
     Raises: ElectrainError: see `finetune`.
     """
-    if seeds < 1:
-        raise ConfigurationError(f"--seeds {seeds}: must be at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise ConfigurationError(f"--seeds {seeds}: must be at least 1 and at most {MOST_SEEDS:,}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError("--seeds: runs in one process; start each seed by itself, with --training.seed")
     if not resume:

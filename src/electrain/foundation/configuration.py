@@ -163,11 +163,21 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         value = float(value) if abs(value) < MOST_INTEGER else math.inf
     if kind is str and not isinstance(value, str):
         value = str(value)
+    if isinstance(value, str) and not _is_utf8(value):
+        raise ConfigurationError(f"{where} = {value!r}: is not UTF-8; write it otherwise")
     limit = {int: MOST_INTEGER, float: math.inf}.get(kind)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (limit and not abs(value) < limit):
         names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
         raise ConfigurationError(f"{where} = {value!r}: must be {names[kind]}")
     return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def to_toml(configuration: Any) -> str:

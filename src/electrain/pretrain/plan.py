@@ -124,7 +124,7 @@ def plan(
         rows_per_epoch: number of rows that the text makes; None: it is not known.
     Raises: ConfigurationError: a number is out of range, or the hardware lacks the precision of the run.
     """
-    _require_possible(devices, utilisation, price_per_hour)
+    _require_possible(vocabulary_size, devices, utilisation, price_per_hour)
     config = sized_as_started(config)
     if hardware is not None and utilisation is not None:
         hardware = replace(hardware, utilisation=utilisation)
@@ -155,7 +155,17 @@ def paper_flops(config: PretrainConfig, *, vocabulary_size: int = PAPER_VOCABULA
     return per_row * config.training.batch_rows * config.training.steps
 
 
-def _require_possible(devices: int, utilisation: float | None, price_per_hour: float | None) -> None:
+# More than any vocabulary has.
+MOST_WORDS = 1 << 31
+
+
+def _require_possible(
+    vocabulary_size: int, devices: int, utilisation: float | None, price_per_hour: float | None
+) -> None:
+    if not len(SPECIAL_IDS.all) < vocabulary_size < MOST_WORDS:
+        raise ConfigurationError(
+            f"--vocab-size {vocabulary_size}: must be at least {len(SPECIAL_IDS.all) + 1} and below {MOST_WORDS:,}"
+        )
     if devices < 1:
         raise ConfigurationError(f"--devices {devices}: must be at least 1")
     if utilisation is not None and not 0 < utilisation <= 1:

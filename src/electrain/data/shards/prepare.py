@@ -43,6 +43,7 @@ _TOKENS_PER_FILE = 1 << 28  # half a gigabyte at two bytes a token: few files, e
 _BATCH_CHARACTERS = 1 << 18  # what a process encodes at once; see benchmarks/preparation.py
 _MANY_LINES = 1000
 _FILES_NAMED = 3
+MOST_PROCESSES = 1024  # far more than any machine has cores; each takes some 100 MB
 _WHAT = "the corpus"
 
 
@@ -69,6 +70,8 @@ def prepare(
     Returns: the manifest written.
     Raises: DataError, TokenizerError, RunDirectoryError: one line each.
     """
+    if processes is not None and not 1 <= processes <= MOST_PROCESSES:
+        raise ConfigurationError(f"--processes {processes}: must be at least 1 and at most {MOST_PROCESSES:,}")
     loaded = load_tokenizer(tokenizer)
     if chinese_words:
         require_segmenter()
