@@ -8,9 +8,9 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from damage import CASES, damaged, draws_of, ends_of
 
 from command_line import command
+from damage import CASES, damaged, draws_of, ends_of
 from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
 from electrain.foundation.configuration import (
     build_configuration,

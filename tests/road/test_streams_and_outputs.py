@@ -277,6 +277,44 @@ def test_a_stopped_run_exits_as_a_stopped_process_does(
     assert (code, result["finished"]) == (0, True)
 
 
+def test_an_interrupted_demo_starts_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where a full disk ends it, the message says to run it again, which then must work."""
+    from electrain.cli import demo
+
+    def full(folder: Path, characters: int) -> None:
+        folder.mkdir()
+        (folder / "train.jsonl.gz").write_bytes(b"half")
+        raise FULL[0]
+
+    monkeypatch.setattr(demo, "_collect", full)
+    for _ in range(2):
+        code, _, error = command(capsys, "demo", "--output", tmp_path / "demo", "--training.steps", 10)
+        assert code == 2
+        assert "the disk is full; free some space, then run the command again" in error
+    assert "holds an interrupted demo; starting over" in error
+    (tmp_path / "demo" / "mine.txt").write_text("precious")
+    code, _, error = command(capsys, "demo", "--output", tmp_path / "demo")
+    assert (code, (tmp_path / "demo" / "mine.txt").read_text()) == (2, "precious")
+    assert "is not empty" in error
+
+
+def test_a_stopped_demo_does_not_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from electrain.cli import demo
+    from electrain.pretrain.run import RunResult
+
+    for name in ("_collect", "train_tokenizer", "prepare"):
+        monkeypatch.setattr(demo, name, lambda *_: None)
+    stopped = RunResult(3, False, False, True, {}, int(signal.SIGTERM))
+    monkeypatch.setattr(demo, "pretrain", lambda *_: stopped)
+    code, _, error = command(capsys, "demo", "--output", tmp_path / "demo", "--training.steps", 10)
+    assert code == 143
+    assert error.endswith(f"electrain demo --output {tmp_path / 'demo'} starts over\n")
+
+
 def test_ctrl_c_outside_training_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,3 +347,24 @@ def test_a_path_that_is_not_utf8_is_refused_at_once(capsys: pytest.CaptureFixtur
     bad = os.fsdecode(os.fsencode(tmp_path / "tok") + b"\xff")
     for arguments in (["tokenizer", "absent.txt", "--output", bad], ["prepare", bad, "--tokenizer", "x"]):
         assert r"tok\xff: is not UTF-8; rename the file or folder" in refuse(arguments, capsys)
+
+
+@pytest.fixture(scope="module")
+def long_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of eight texts that are longer than a row of the tiny models, and one that is not."""
+    path = tmp_path_factory.mktemp("long") / "t.tsv"
+    long = [f"{'the cat sees dogs ' * 10}\t{'ab'[number % 2]}" for number in range(8)]
+    path.write_text("\n".join(["text\tlabel", *long, "a cat\ta"]))
+    return path
+
+
+def test_evaluate_says_what_is_cut(
+    capsys: pytest.CaptureFixture[str], tiny_run: Run, tmp_path: Path, long_texts: Path
+) -> None:
+    data = ["--train", long_texts, "--validation", long_texts, "--training.epochs", 1, "--training.batch-rows", 8]
+    model = tmp_path / "run"
+    command(capsys, "finetune", "classification", "--model", tiny_run(), *data, "--output", model)
+    code, (result,), error = command(capsys, "evaluate", "classification", "--model", model, "--data", long_texts)
+    assert (code, result["cut_examples"]) == (0, 8)
+    assert "8 of 9 texts are longer than 24 tokens: only their beginnings are read" in error
+    assert "indexing errors" not in error

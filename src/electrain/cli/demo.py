@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,14 @@ from electrain.data.shards.prepare import prepare
 from electrain.data.text.corpus import CorpusCounts, Document, read_documents
 from electrain.data.tokenizer.training import train_tokenizer
 from electrain.foundation.configuration import Tables, merge_tables
-from electrain.foundation.output_folder import require_empty
+from electrain.foundation.output_folder import (
+    MANIFEST_NAME,
+    Manifest,
+    is_temporary,
+    read_manifest,
+    require_empty,
+    write_manifest,
+)
 from electrain.foundation.progress import format_seconds, say
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.pretrained import DetectedText, predict_detect
@@ -23,6 +31,8 @@ from electrain.pretrain.speed import seconds_per_step
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
 from electrain.training.runtime import device_of
 
+KIND = "demo"
+PARTS = ("corpus", "tokenizer", "shards", "run")
 CORPUS = "builtin:documentation"
 # More than the preset reads, so that no text is seen twice.
 CORPUS_CHARACTERS = 16_000_000
@@ -66,7 +76,7 @@ def run_demo(output: Path | None, overrides: Tables | None = None, *, characters
     overrides = overrides or {}
     is_fitted = "steps" not in overrides.get("training", {})
     folder = output or _free_folder()
-    require_empty(folder)
+    _begin(folder)
     say(f"1/5  Collecting documentation in {folder}/corpus")
     _collect(folder / "corpus", _characters_read(overrides, characters) if is_fitted else characters)
     train_text, held_out_text = (str(folder / "corpus" / f"{name}.jsonl.gz") for name in ("train", "held_out"))
@@ -77,10 +87,30 @@ def run_demo(output: Path | None, overrides: Tables | None = None, *, characters
     say("4/5  Pretraining a generator and a discriminator (preset demo)")
     if is_fitted:
         overrides = with_fitting_steps(overrides, folder / "shards", time.perf_counter() - started)
-    pretrain(load_configuration("demo", overrides), folder / "shards", folder / "run")
+    result = pretrain(load_configuration("demo", overrides), folder / "shards", folder / "run")
+    if result.exit_code:
+        say(f"demo: ended early; electrain demo --output {folder} starts over")
+        raise SystemExit(result.exit_code)
     say("5/5  Evaluating on held-out documents")
     scores = evaluate_detection(str(folder / "run"), [held_out_text])
     _show(folder, scores)
+    write_manifest(folder, Manifest(KIND, True, {}, {}))
+
+
+def _begin(folder: Path) -> None:
+    """Makes `folder` a new one with an unfinished manifest; an interrupted demo in it is removed.
+
+    Raises: RunDirectoryError: it holds anything else.
+    """
+    if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder, KIND).finished:
+        say(f"demo: {folder} holds an interrupted demo; starting over")
+        for name in PARTS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for path in [path for path in folder.iterdir() if is_temporary(path)]:
+            path.unlink()
+        (folder / MANIFEST_NAME).unlink()
+    require_empty(folder)
+    write_manifest(folder, Manifest(KIND, False, {}, {}))
 
 
 def _characters_read(overrides: Tables, most: int) -> int:

@@ -17,11 +17,13 @@ from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
+from electrain.finetune.tasks.long_texts import UNREAD
+from electrain.finetune.tasks.question_answering import QuestionAnswering
 from electrain.finetune.tasks.tagging import Tagging
 from electrain.finetune.tasks.task import Answer
 from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import Progress
+from electrain.foundation.progress import Progress, say
 from electrain.inference.model import Source
 
 EXAMPLES_PER_ROUND = 512  # answered between two updates of the progress
@@ -49,21 +51,34 @@ def evaluate_task(
     given = {name: column for name, column in (columns or {}).items() if column}
     examples, chosen = _examples(tuned, data, given, skip_broken)
     answers: list[Answer] = []
+    cut = 0
     with Progress(f"evaluate {task}", "examples", len(examples)) as progress:
         for start in range(0, len(examples), EXAMPLES_PER_ROUND):
             part = examples[start : start + EXAMPLES_PER_ROUND]
             answers += tuned.task.answer(tuned.model, part)
+            cut += len({row.example for row in tuned.task.rows(part) if row.is_cut})
             progress.advance(len(part))
+    if cut:
+        _say_cut(cut, len(examples), tuned)
     settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
     settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
     result = {
         "task": task,
         "settings": settings,
         "examples": len(examples),
+        "cut_examples": cut,
         "main_score": tuned.task.main_score,
         "scores": tuned.task.score(examples, answers),
     }
     return result, answers
+
+
+def _say_cut(cut: int, examples: int, tuned: FineTuned) -> None:
+    if isinstance(tuned.task, QuestionAnswering):
+        say(f"{cut:,} of {examples:,} questions are cut at {tuned.task.longest_question_tokens} tokens")
+    else:
+        longest, unread = tuned.settings.longest_tokens, UNREAD[tuned.settings.cut]
+        say(f"{cut:,} of {examples:,} texts are longer than {longest:,} tokens: {unread}")
 
 
 def _examples(

@@ -212,6 +212,8 @@ def _words(one: Input, column: str, tokenizer: PreTrainedTokenizerFast) -> list[
     text = one.given.get("text")
     if isinstance(text, str):
         return _words_for(tokenizer, text)
+    if words is not None:
+        raise DataError(f'{one.where}: "{column}" holds no list of words; write a list, or a text in the field "text"')
     raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
 
 
