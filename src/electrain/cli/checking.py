@@ -1,6 +1,5 @@
 """The verb `check`: is a folder still what electrain wrote?"""
 
-import sys
 from pathlib import Path
 
 from electrain.cli.options import print_json
@@ -20,7 +19,7 @@ def check(folder: Path, /) -> None:
 
     findings = check_folder(folder)
     for fault in findings.faults:
-        print(f"electrain check: {fault}", file=sys.stderr)
+        say(f"electrain check: {fault}")
     if findings.faults:
         raise SystemExit(2)
     for unfinished in findings.unfinished:
