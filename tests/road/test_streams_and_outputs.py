@@ -335,7 +335,7 @@ def test_sigterm_leaves_no_temporary_text(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     )
     with open(tmp_path / "text.txt", "wb") as pipe:  # returns once the reader is there
-        assert list(tmp_path.glob(".tok.text-*"))
+        assert (tmp_path / "tok").is_dir()
         process.terminate()
         _, error = process.communicate()
     assert (process.returncode, error) == (143, b"")
