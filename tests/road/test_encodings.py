@@ -1,6 +1,7 @@
 """Files that are not UTF-8 are refused with the command that converts them, whatever language they are in."""
 
 import gzip
+import io
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from electrain.data.text.encodings import likely_encoding
 from electrain.foundation.errors import DataError
+from electrain.inference.predict.pretrained import read_texts
 from labelled_files import read, written
 
 TEXTS = {
@@ -60,3 +62,12 @@ def test_the_command_in_the_message_converts_the_file(tmp_path: Path, name: str,
     subprocess.run(command, shell=True, check=True)
     (found,) = read(tmp_path / f"utf8-{file}")
     assert [found.first, *found.labels] == row.split(",")
+
+
+@pytest.mark.parametrize(("name", "text"), [("CP1252", "das Hotel war schön\n"), ("UTF-16", "a hotel\n")])
+def test_a_pipe_in_another_encoding_is_told_what_to_pass_through(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode(name))))
+    with pytest.raises(DataError, match=f"standard input:1: not UTF-8 .*`iconv -f {name} -t UTF-8`"):
+        list(read_texts([]))

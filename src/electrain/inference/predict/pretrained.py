@@ -11,7 +11,7 @@ from torch import Tensor
 
 from electrain.data.text.cleaning import without_surrogates
 from electrain.data.text.compression import open_stream, uncompressed_suffix
-from electrain.data.text.encodings import conversion
+from electrain.data.text.encodings import conversion, likely_encoding
 from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, lines_of, parse_object, refuse_binary
 from electrain.data.tokenizer.windows import (
     TokenizedText,
@@ -247,7 +247,8 @@ def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) ->
         try:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            hint = conversion(path) if path else "convert it with `iconv -f ENCODING -t UTF-8`"
+            piped = f"pipe it through `iconv -f {likely_encoding(content) or 'ENCODING'} -t UTF-8`"
+            hint = piped if path is None else conversion(path)
             raise DataError(f"{name}:{number}: not UTF-8 ({error.reason}); {hint}") from error
         if field is not None and line.strip():
             record = parse_object(line, f"{name}:{number}", field)
