@@ -99,6 +99,7 @@ def test_a_folder_without_a_tokenizer_is_told_of_its_pickles_first(
     for path in folder.glob("tokenizer*"):
         path.unlink()
     assert "electrain convert" in refused_line(["predict", "embed", "the cat", "--model", str(folder)], capsys)
+    assert "holds no tokenizer" in command(capsys, "convert", folder, "--output", tmp_path / "new")[2]
 
 
 def test_what_cannot_be_converted_costs_one_line(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
@@ -126,6 +127,7 @@ def test_what_cannot_be_converted_costs_one_line(tiny_run: Runs, tmp_path: Path,
     refused.append(("convert", str(folder), "pytorch_model-00002-of-00002.bin: no such file"))
     (tmp_path / "none").mkdir()
     refused.append(("convert", str(tmp_path / "none"), "holds no config.json"))
+    refused.append(("convert", str(tmp_path / "absent"), "no such folder"))
     for verb, folder, message in refused:
         line = refused_line([verb, str(folder), "--output", str(tmp_path / "new")], capsys)
         assert message in line

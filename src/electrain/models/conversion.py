@@ -12,9 +12,11 @@ from electrain.foundation.errors import CheckpointError
 from electrain.foundation.hub import reason_of
 from electrain.foundation.json_reading import read_json
 from electrain.foundation.output_folder import replaced_directory, require_empty
+from electrain.foundation.progress import say
 from electrain.foundation.sums import write_sums
 from electrain.models.folders import is_of_a_pooler, pickled_weights, weights_of
 
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 _INDEX_NAME = "pytorch_model.bin.index.json"
 # What a folder holds besides weights and code: configurations, vocabularies, merges, SentencePiece models.
 _COPIED = (".json", ".txt", ".model", ".md", ".jinja", ".vocab", ".bpe", ".codes")
@@ -32,6 +34,8 @@ def convert_weights(source: Path, output: Path) -> dict[str, int]:
     Raises: CheckpointError: `source` is no such folder, its weights cannot be read, or they are not those of its
         config.json. RunDirectoryError: `output` is not empty.
     """
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such folder; give that of a model, downloaded with `hf download` or saved")
     if not (source / "config.json").is_file():
         raise CheckpointError(f"{source}: holds no config.json; give the folder of a model with its pytorch_model.bin")
     if list(source.glob("*.safetensors")):
@@ -51,6 +55,9 @@ def convert_weights(source: Path, output: Path) -> dict[str, int]:
         except CheckpointError as error:
             raise CheckpointError(str(error).replace(str(temporary), str(source))) from error
         write_sums(temporary)
+        has_tokenizer = any(path.name in _TOKENIZERS or path.suffix == ".model" for path in temporary.iterdir())
+    if not has_tokenizer:
+        say(f"{output}: holds no tokenizer, as {source} holds none; put the model's tokenizer.json or vocab.txt there")
     return {"weights": len(weights), "parameters": sum(tensor.numel() for tensor in weights.values())}
 
 

@@ -48,6 +48,8 @@ _PARTS_OF_SPEECH = {
 _PHRASES = {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"}
 # Of two columns without a name, that of the words has far more different values; fewer lines than this prove nothing.
 _LEAST_LINES, _TIMES_AS_MANY = 50, 3
+# A column that counts does so in nine of ten sentences; where none of the first ones counts, none will.
+_MOST_THAT_COUNT, _TRIED = 0.9, 20
 _Line = tuple[int, str]
 
 
@@ -165,7 +167,7 @@ def _layout(sentences: Sequence[Sequence[_Line]]) -> _Layout | None:
     if certain:
         separator = _separator_of(certain[0][0])
         width = len(separator.split(certain[0][0]))
-        first = [[separator.split(text)[0] for text in sentence] for sentence in certain]
+        first = [[separator.split(text, maxsplit=1)[0] for text in sentence] for sentence in certain]
         if width > 1 and _counts(first, least=1 if width > 2 else 2):
             return _Layout(separator, width, True, Counter())
     # A comment and a word "#" with its tag look alike, so the form of the file follows from lines that are certainly
@@ -211,20 +213,20 @@ def _counts(sentences: Sequence[Sequence[str]], least: int) -> bool:
     """
     if not sentences:
         return False
+    # A header, and a mistake here and there, must not turn the numbers into words.
     first = sentences[0][1:] if len(sentences[0]) > 1 and not sentences[0][0].isdecimal() else sentences[0]
+    if not any(cell.isdecimal() for cell in (*first[:2], *(cell for one in sentences[1:_TRIED] for cell in one[:1]))):
+        return False
     whole = [[cell for cell in one if not _NO_WORD.fullmatch(cell)] for one in (first, *sentences[1:])]
-    cells = [one for one in whole if one]
-    longest = max(map(len, cells), default=0)
     # Nine digits: a longer one is no count, and Python refuses to read thousands of them.
-    if longest < least or not all(cell.isdecimal() and len(cell) < 10 for one in cells for cell in one):
+    numbers = [list(map(int, one)) for one in whole if one and all(x.isdecimal() and len(x) < 10 for x in one)]
+    if not numbers or max(map(len, numbers)) < least or numbers[0][0] > 1:
         return False
-    numbers = [list(map(int, one)) for one in cells]
-    if numbers[0][0] > 1:
-        return False
-    if all(one == list(range(one[0], one[0] + len(one))) for one in numbers):
+    most = _MOST_THAT_COUNT * sum(map(bool, whole))
+    if sum(one == list(range(one[0], one[0] + len(one))) for one in numbers) >= most:
         return True
     counts_sentences = [one[0] for one in numbers] == list(range(numbers[0][0], numbers[0][0] + len(numbers)))
-    return len(numbers) > 1 and counts_sentences and all(len(set(one)) == 1 for one in numbers)
+    return len(numbers) > 1 and len(numbers) >= most and counts_sentences and all(len(set(one)) == 1 for one in numbers)
 
 
 def _form_of(sentences: Sequence[Sentence], layout: _Layout) -> Form:
