@@ -116,7 +116,8 @@ def test_a_fine_tuned_model_learns_scores_and_answers_both_alike(
         target = ["--decoder", "generator"] if task == "summarization" else []
         _answers(
             capsys, "finetune", task, "--model", run, "--train", data, "--validation", data, "--output", out,
-            "--training.epochs", "1", "--training.batch-rows", "4", "--training.precision", "float32", *target,
+            "--training.epochs", "1", "--training.batch-rows", "4", "--training.precision", "float32",
+            "--allow-unknown", *target,
         )  # fmt: skip
         losses = [json.loads(line).get("loss") for line in (out / "metrics.jsonl").read_text().splitlines()]
         scored = _answers(capsys, "evaluate", task, "--model", out, "--data", data)[0]["scores"]

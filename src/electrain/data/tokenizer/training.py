@@ -72,7 +72,7 @@ class TokenizerKind:
                 "--keep-joiners"
             )
 
-    def tokenizer(self, vocabulary: dict[str, int]) -> Tokenizer:
+    def backend(self, vocabulary: dict[str, int]) -> Tokenizer:
         """The tokenizer of this kind with a vocabulary, {token: id}."""
         if self.name == "wordpiece":
             return word_piece_tokenizer(vocabulary, letters=self.letters)
@@ -119,7 +119,7 @@ def train_tokenizer(
                 tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=output.parent) as text,
             ):
                 vocabulary, facts = _vocabulary(documents, kind, text, vocabulary_size, character_coverage)
-                tokenizer = wrap(kind.tokenizer(vocabulary))
+                tokenizer = wrap(kind.backend(vocabulary))
                 unknown = _unknown_share(tokenizer, text, facts["bytes"])
                 if not allow_unknown:
                     unknown.require_few("the corpus", _UNKNOWN_REMEDY)
@@ -141,7 +141,7 @@ def _vocabulary(
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """The vocabulary, {token: id}, and the facts for the manifest; `text` then holds the normalised documents."""
     is_word_piece, letters = kind.name == "wordpiece", kind.letters
-    backend = kind.tokenizer({})
+    backend = kind.backend({})
     sample = LetterSample(letters) if is_word_piece and not letters.cased else None
     characters, size = _collect(documents, backend.normalizer, text, sample)
     alphabet_size = _alphabet_size(characters, character_coverage)
