@@ -57,6 +57,45 @@ def test_what_pandas_writes_for_a_missing_number_is_missing(tmp_path: Path, text
     assert len(labels_of(tmp_path / "a.jsonl", [*others, text], skip_broken=True)) == 2
 
 
+@pytest.mark.parametrize("values", [["NA", 0, 1], ["N/A", "0", "1"], ["#N/A", "true", "false"]])
+def test_what_r_and_spreadsheets_write_is_missing_among_numbers(tmp_path: Path, values: list[Any]) -> None:
+    with pytest.raises(DataError, match=r'a.jsonl:1: no label in "label" \(".*" stands for none\)'):
+        labels_of(tmp_path / "a.jsonl", values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[0, 1, 0], [1, 0, 0]],
+        [[0.0, 1.0], [1.0, 1.0]],
+        ["[0 1 0]", "[1 0 0]"],
+        ["[0. 1.]", "[1. 1.]"],
+        ["[1, 0]", "[1, 1]"],
+    ],
+)
+def test_lists_with_a_place_for_each_label_are_no_lists_of_labels(tmp_path: Path, values: list[Any]) -> None:
+    with pytest.raises(DataError, match=r'a.jsonl:1: the lists in "label" hold 0 or 1 for each of [23] labels'):
+        labels_of(tmp_path / "a.jsonl", values)
+
+
+def test_lists_of_numbers_that_name_labels_are_read(tmp_path: Path) -> None:
+    assert labels_of(tmp_path / "a.jsonl", [[0], [1]]) == [("0",), ("1",)]
+    assert labels_of(tmp_path / "a.jsonl", [[0, 1], [1], []]) == [("0", "1"), ("1",), ()]
+    assert labels_of(tmp_path / "a.jsonl", [[0, 2], [1, 0]]) == [("0", "2"), ("1", "0")]
+
+
+def test_json_in_a_field_is_no_label(tmp_path: Path) -> None:
+    values = ['{"choices":["a","b"]}', "a", "b"]  # Label Studio's .csv
+    with pytest.raises(DataError, match=r'a.jsonl:1: "label" holds JSON \({"choices":\["a","b"\]}\), not a label'):
+        labels_of(tmp_path / "a.jsonl", values)
+    assert labels_of(tmp_path / "a.jsonl", values, skip_broken=True) == [("a",), ("b",)]
+
+
+def test_characters_that_cannot_be_seen_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels_of(tmp_path / "a.jsonl", ["very good", "very\u00a0good", "bad"])
+    assert '"very good" = "very\\u00a0good"' in capsys.readouterr().err
+
+
 def test_none_among_texts_is_a_label_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert labels_of(tmp_path / "a.jsonl", ["mild", "None", "nan"]) == [("mild",), ("None",), ("nan",)]
     err = capsys.readouterr().err

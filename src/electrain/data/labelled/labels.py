@@ -12,21 +12,24 @@ from dataclasses import dataclass, field, replace
 
 from electrain.data.labelled.columns import Columns, flag, label_columns
 from electrain.data.labelled.examples import TextExample
-from electrain.data.labelled.label_spelling import TRUTH, label_text, spelling_key
+from electrain.data.labelled.label_spelling import TRUTH, is_indicator, label_text, spelling_key
 from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
 NO_SEPARATOR = "none"
-# What pandas, Python, NumPy, JSON and SQL write for a missing value, in texts.
+# What pandas, Python, NumPy, JSON and SQL write for a missing value, in texts; and R and spreadsheets, which is also an
+# abbreviation.
 _WRITTEN_FOR_MISSING = frozenset({"None", "nan", "NaN", "<NA>", "NaT", "null", "NULL"})
+_MISSING_AMONG_NUMBERS = _WRITTEN_FOR_MISSING | {"NA", "N/A", "#N/A"}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SEPARATORS = ";|,"
 _RECURRING_SHARE = 2 / 3  # of the parts of fields that are taken for several labels
-_SHOWN = 6
+_SHOWN, _SHOWN_CHARACTERS = 6, 60
 # A list in a text, as str() and JSON write it, also without commas, as NumPy does.
 # The possessive "++" and "*+" keep a long text that is no list from being tried in every way.
-_ITEM = re.compile(r"'[^']*+'|\"[^\"]*+\"|[+-]?\d++")
+_ITEM = re.compile(r"'[^']*+'|\"[^\"]*+\"|[+-]?\d++(?:\.\d*+)?+")
+_JSON = re.compile(r'\[?\s*{\s*"')  # the beginning of an object or a list of them, as Label Studio writes in .csv
 _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})\s*+,?+\s*+)*+\]")
 
 
@@ -54,7 +57,8 @@ class LabelForm:
 def label_form(records: Sequence[Record], columns: Columns, where: str) -> LabelForm:
     """The form of the labels in all records.
 
-    Raises: DataError: no row has a label; fields look like several labels that are joined, and no separator is given.
+    Raises: DataError: no row has a label; fields look like several labels that are joined, and no separator is given;
+        lists hold 0 or 1 for each label.
     """
     names = label_columns(columns.label, {name for record in records for name in record.values})
     separator = "" if columns.label_separator == NO_SEPARATOR else columns.label_separator
@@ -66,6 +70,7 @@ def label_form(records: Sequence[Record], columns: Columns, where: str) -> Label
         form.notes.append(f'the lists in "{names[0]}" are written as text, and are read as lists of labels')
     elif not columns.label_separator:
         _refuse_joined(records, names[0])
+    _refuse_indicators(records, form)
     spellings: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)  # by key: the label as text, and as it stands
     is_none = True
     for record in records:
@@ -95,7 +100,7 @@ def label_form(records: Sequence[Record], columns: Columns, where: str) -> Label
 def labels_in(record: Record, form: LabelForm) -> tuple[str, ...]:
     """The labels of a row, each once; none is possible only where there can be several.
 
-    Raises: DataError: a label is missing, or a column of 0 and 1 holds something else.
+    Raises: DataError: a label is missing, or is JSON; a column of 0 and 1 holds something else.
     """
     if len(form.columns) > 1:
         return tuple(column.strip() for column in form.columns if _is_one(record, column))
@@ -106,6 +111,10 @@ def labels_in(record: Record, form: LabelForm) -> tuple[str, ...]:
         shown = f' ("{found}" stands for none)' if found else ""
         hint = f"fix or remove this row, or set {flag('label')}"
         raise DataError(f'{record.source}: no label in "{form.columns[0]}"{shown}; {hint}')
+    if found := next(filter(_JSON.match, labels), ""):
+        shown = found if len(found) <= _SHOWN_CHARACTERS else found[:_SHOWN_CHARACTERS] + "..."
+        hint = "write the name of the label, or a list of names"
+        raise DataError(f'{record.source}: "{form.columns[0]}" holds JSON ({shown}), not a label; {hint}')
     return tuple(dict.fromkeys(form.names.get(label, label) for label in labels))
 
 
@@ -143,12 +152,13 @@ def _is_one(record: Record, column: str) -> bool:
 
 def _missing(spellings: dict[str, Counter[tuple[str, str]]], column: str, notes: list[str]) -> frozenset[str]:
     """The texts that stand for a missing label, if the others are all numbers or all true and false."""
-    written = _WRITTEN_FOR_MISSING & set(spellings)
+    written = _MISSING_AMONG_NUMBERS & set(spellings)
     others = set(spellings) - written
-    if not written:
-        return frozenset()
     if others and (all(map(_NUMBER.fullmatch, others)) or others <= set(TRUTH)):
         return written
+    written &= _WRITTEN_FOR_MISSING
+    if not written:
+        return frozenset()
     shown = ", ".join(f'"{text}" ({spellings[text].total():,} rows)' for text in sorted(written))
     notes.append(f'{shown} in "{column}" is read as a label; leave the cell empty where the label is missing')
     return frozenset()
@@ -157,6 +167,18 @@ def _missing(spellings: dict[str, Counter[tuple[str, str]]], column: str, notes:
 def _are_lists(values: Iterable[object]) -> bool:
     texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
     return bool(texts) and all(text[0] == "[" and _LIST.fullmatch(text) for text in texts)
+
+
+def _refuse_indicators(records: Sequence[Record], form: LabelForm) -> None:
+    """Raises DataError if all rows have lists of one length, of 0 and 1: such a list has a place for each label."""
+    lists = [_values(record, form) for record in records]
+    is_list = form.are_lists or all(isinstance(record.values.get(form.columns[0]), list) for record in records)
+    if not is_list or len({len(values) for values in lists}) != 1 or len(lists[0]) < 2:
+        return
+    if is_indicator(label_text(value).rstrip(".") for values in lists for value in values):
+        what = f'the lists in "{form.columns[0]}" hold 0 or 1 for each of {len(lists[0])} labels, not their names'
+        hint = "write lists of the names, or a column of 0 and 1 for each label"
+        raise DataError(f"{records[0].source}: {what}; {hint}")
 
 
 def _refuse_joined(records: Sequence[Record], column: str) -> None:
@@ -177,6 +199,6 @@ def _refuse_joined(records: Sequence[Record], column: str) -> None:
 
 
 def _shown(value: object) -> str:
-    """The value as JSON has it; with escapes where its form in Unicode cannot be seen."""
-    is_plain = not isinstance(value, str) or unicodedata.is_normalized("NFC", value)
+    """The value as JSON has it; with escapes where its form in Unicode, or a character of it, cannot be seen."""
+    is_plain = not isinstance(value, str) or (unicodedata.is_normalized("NFC", value) and value.isprintable())
     return json.dumps(value, ensure_ascii=not is_plain)
