@@ -71,7 +71,21 @@ SHAPES: dict[str, tuple[str, tuple[str, str], tuple[str, str], tuple[str, str], 
                            ("2", "1"), "column 1 holds the tags"),
     "given and predicted": ("EU B-ORG O\nis O B-ORG\n", ("EU is", "B-ORG O"), ("EU is", "B-ORG O"), ("1", "2"),
                             "columns 2 and 3 both hold tags of names"),
+    "a count with a gap": ("1 Ada B-PER\n3 lives O\n\n1 She O\n2 is O\n", ("Ada lives", "B-PER O"), ("She is", "O O"),
+                           ("2", "3"), "column 1 counts"),
+    "a count from any number on": ("501 Ada B-PER\n501 lives O\n\n507 She O\n", ("Ada lives", "B-PER O"), ("She", "O"),
+                                   ("2", "3"), "column 1 counts"),
+    "tags, parts of speech, words": ("B-PER NNP Ada\nO VB lives\nO VB is\n", ("Ada lives is", "B-PER O O"),
+                                     ("Ada lives is", "B-PER O O"), ("3", "1"), "words are read from column 3"),
+    "confidences last": ("Ada B-PER 0.9\nlives O 0.8\n", ("Ada lives", "B-PER O"), ("Ada lives", "B-PER O"), ("1", "2"),
+                         "column 2 holds tags of names, and column 3 does not: .* column 1, the tags from 2"),
+    "places last": ("1\tAda\tB-PER\t0\t3\n2\tis\tO\t4\t6\n", ("Ada is", "B-PER O"), ("Ada is", "B-PER O"), ("2", "3"),
+                    "column 1 counts, column 3 holds tags of names, and column 5 does not"),
     # What was read rightly before, and is read without a word.
+    "phrases before parts of speech": ("EU B-NP NNP\nis B-VP VB\n", ("EU is", "NNP VB"), ("EU is", "NNP VB"),
+                                       ("words", "tags"), ""),
+    "byte order marks within": ("\ufeffEU B-ORG\n\n\ufeff-DOCSTART- O\n\n\ufeffis O\n", ("EU", "B-ORG"), ("is", "O"),
+                                ("words", "tags"), ""),
     "CoNLL-2003": ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", ("EU is", "B-ORG O"),
                    ("EU is", "B-ORG O"), ("words", "tags"), ""),
     "numbers as words": ("1984 O\n1985 B-X\n\n3 O\n", ("1984 1985", "O B-X"), ("3", "O"), ("words", "tags"), ""),
@@ -150,6 +164,20 @@ def test_a_header_is_refused_with_its_line(tmp_path: Path, text: str) -> None:
         read_examples("tagging", [str(path)], Columns())
     first = read_examples("tagging", [str(path)], Columns(), skip_broken=True).examples[0]
     assert (first.words, first.tags) == (("Ada", "lives"), ("B-PER", "O"))
+
+
+@pytest.mark.parametrize("counts", [(1, 2, 3, 1, 2), (1, 1, 2, 2, 2), (7, 7, 7, 9, 9)])
+def test_a_count_that_begins_anew_within_a_sentence_is_refused(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    rows = [f"{count} word{number} {('B-X', 'O')[number % 2]}\n" for number, count in enumerate(counts)]
+    line = next(number for number in range(2, 5) if counts[number] != counts[0] + number * (counts[1] - counts[0])) + 1
+    with pytest.raises(DataError, match=f"a.txt:{line}: the count in column 1 begins anew, yet no empty line"):
+        read_examples("tagging", [str(written(tmp_path / "a.txt", "".join(rows)))], Columns())
+
+
+def test_an_odd_tag_in_the_last_of_two_columns_of_tags_does_not_hide_it(tmp_path: Path) -> None:
+    text = "EU NNP B-X B-ORG\nis VBZ O O\nin IN O o\nRome NNP B-X B-LOC\n"
+    (read,) = read_examples("tagging", [str(written(tmp_path / "a.txt", text))], Columns()).examples
+    assert read.tags == ("B-ORG", "O", "o", "B-LOC")  # which is refused where the scheme is checked
 
 
 def test_a_row_of_conllu_without_a_tag_is_refused_with_its_line(tmp_path: Path) -> None:

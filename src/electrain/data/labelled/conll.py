@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import dropwhile, groupby
+from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,6 +147,10 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Sentence]:
             continue
         if layout.is_counted:
             rows = [row for row in rows if not _NO_WORD.fullmatch(row[1][0])]
+            if anew := _begins_anew([cells[0] for _, cells in rows]):
+                hint = "yet no empty line ends the sentence before; put one in"
+                broken(DataError(f"{path}:{rows[anew][0]}: the count in column 1 begins anew, {hint}"))
+                continue
         if rows:
             lines, cells = zip(*rows, strict=True)
             read.append(Sentence({}, f"{path}:{lines[0]}", cells, lines))
@@ -155,7 +159,8 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Sentence]:
 
 
 def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
-    numbered = ((number, line.rstrip(_WHITE)) for number, line in enumerate(lines, 1))
+    # Files that were put together may have a byte order mark in their middle.
+    numbered = ((number, line.rstrip(_WHITE).removeprefix("\ufeff")) for number, line in enumerate(lines, 1))
     for is_between, group in groupby(numbered, lambda line: not line[1] or line[1].startswith("-DOCSTART-")):
         if not is_between:
             yield list(group)
@@ -168,7 +173,7 @@ def _layout(sentences: Sequence[Sequence[_Line]]) -> _Layout | None:
         separator = _separator_of(certain[0][0])
         width = len(separator.split(certain[0][0]))
         first = [[separator.split(text, maxsplit=1)[0] for text in sentence] for sentence in certain]
-        if width > 1 and _counts(first, least=1 if width > 2 else 2):
+        if width > 1 and (_counts(first, least=1 if width > 2 else 2) or (width > 2 and _are_numbers(first))):
             return _Layout(separator, width, True, Counter())
     # A comment and a word "#" with its tag look alike, so the form of the file follows from lines that are certainly
     # no comments, and each doubtful line is then compared with that form.
@@ -227,6 +232,24 @@ def _counts(sentences: Sequence[Sequence[str]], least: int) -> bool:
         return True
     counts_sentences = [one[0] for one in numbers] == list(range(numbers[0][0], numbers[0][0] + len(numbers)))
     return len(numbers) > 1 and len(numbers) >= most and counts_sentences and all(len(set(one)) == 1 for one in numbers)
+
+
+def _are_numbers(sentences: Sequence[Sequence[str]]) -> bool:
+    """True for a first column of numbers alone, with gaps or from any number on: it has no words.
+
+    The first cell may be a header. One sentence has two words or more; fewer prove nothing.
+    """
+    cells = [cell for one in sentences for cell in one][1:]
+    are_numbers = all(cell.isdecimal() or _NO_WORD.fullmatch(cell) for cell in cells)
+    return max(map(len, sentences)) > 1 and are_numbers and any(map(str.isdecimal, cells))
+
+
+def _begins_anew(cells: Sequence[str]) -> int:
+    """The place of the first word that must be that of another sentence, by the numbers before the words; 0: none."""
+    numbers = [int(cell) for cell in cells] if all(cell.isdecimal() and len(cell) < 10 for cell in cells) else []
+    counts_words = len(numbers) < 2 or numbers[0] != numbers[1]
+    steps = (after >= before if counts_words else after == before for before, after in pairwise(numbers))
+    return next((place for place, fits in enumerate(steps, 1) if not fits), 0)
 
 
 def _form_of(sentences: Sequence[Sentence], layout: _Layout) -> Form:
@@ -343,13 +366,23 @@ def _found(sentences: Sequence[Sentence], form: Form) -> Found:
         return Found(first, None, counts)
     values = {place: Counter(row[place] for one in sentences for row in one.rows) for place in range(first, last + 1)}
     if _stands_first(values, first, last):
-        return Found(first + 1, first, f"column {first + 1} holds the tags")
+        word = max(range(first + 1, last + 1), key=lambda place: len(values[place]))  # parts of speech are fewer
+        return Found(word, first, f"column {first + 1} holds the tags")
     kinds = {place: _kinds(counted) for place, counted in values.items()}
     for place in range(first + 1, last):
         if _is_first_of_two(kinds[place], kinds[last], is_germeval=bool(first) and last - first == 2):
             reason = f"columns {place + 1} and {last + 1} both hold tags of names"
             return Found(first, place, f"{counts}, {reason}" if counts else reason)
+    tag = next((place for place in range(first + 1, last) if (kinds[place] or _PHRASES) - _PHRASES), last)
+    if tag != last and _are_no_names(values[last]):
+        reason = f"column {tag + 1} holds tags of names, and column {last + 1} does not"
+        return Found(first, tag, f"{counts}, {reason}" if counts else reason)
     return Found(first, last, counts)
+
+
+def _are_no_names(values: Counter[str]) -> bool:
+    """True if most values of a column are neither O nor tags of chunks: confidences, places, lemmas."""
+    return 2 * sum(count for tag, count in values.items() if tag != OUTSIDE and not is_chunk_tag(tag)) > values.total()
 
 
 def _is_first_of_two(kinds: set[str] | None, last: set[str] | None, *, is_germeval: bool) -> bool:
