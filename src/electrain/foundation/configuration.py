@@ -23,6 +23,7 @@ T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
 # TOML and numpy hold integers of 64 bits.
 MOST_INTEGER = 1 << 63
+MOST_LAYERS = 1000  # Wang et al. 2022, "DeepNet: Scaling Transformers to 1,000 Layers"
 
 
 def preset_names_in(package: str) -> list[str]:
@@ -227,6 +228,12 @@ def require_at_least(name: str, value: float, least: float) -> None:
     """Raises ValueError if the value is less than `least` or not finite."""
     if not least <= value < math.inf:
         raise ValueError(f"{name} = {value}: must be at least {least}")
+
+
+def require_layers(layers: int) -> None:
+    """Raises ValueError at more layers than any network has, which would be built until the memory is full."""
+    if layers > MOST_LAYERS:
+        raise ValueError(f"layers = {layers}: must be at most {MOST_LAYERS:,}")
 
 
 @dataclasses.dataclass(frozen=True)

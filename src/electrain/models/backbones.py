@@ -32,7 +32,7 @@ from transformers.models.bert.modeling_bert import BertPooler
 from transformers.utils import import_utils
 
 from electrain.data.tokenizer.tokenizer import SpecialIds
-from electrain.foundation.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least, require_layers
 from electrain.models.recurrent import RecurrentConfig, RecurrentForMaskedLM, RecurrentForTokenClassification
 
 # Rows at fine-tuning can be longer than in pretraining. A further position costs an embedding row (electra) or nothing
@@ -235,6 +235,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         for name in ("layers", "hidden_size", "feed_forward_size", "heads"):
             require_at_least(name, getattr(self, name), 1)
+        require_layers(self.layers)
         require_at_least("embedding_size", self.embedding_size, 0)
         if self.hidden_size % self.heads:
             raise ValueError(f"heads = {self.heads}: hidden_size {self.hidden_size} is not a multiple of it")

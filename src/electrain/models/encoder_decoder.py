@@ -16,7 +16,7 @@ from transformers import (
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, writing_ids
 from electrain.data.tokenizer.tokenizer import SPECIAL_TOKENS, SpecialIds, load_tokenizer, save_tokenizer
-from electrain.foundation.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least, require_layers
 from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.models.backbones import BACKBONES, MOST_POSITIONS, EncoderConfig, backbone_of, encoder_configuration
 from electrain.models.folders import configuration_of, quiet_transformers, weights_of
@@ -63,6 +63,7 @@ class DecoderConfig:
             require_at_least(name, getattr(self, name), 0)
             if getattr(self, name) and self.kind != "fresh":
                 raise ValueError(f'{name}: is for kind = "fresh"; a decoder of kind "{self.kind}" has its own sizes')
+        require_layers(self.layers)
         require_at_least("vocabulary_size", self.vocabulary_size, 1)
         if bool(self.source) != (self.kind == "folder"):
             raise ValueError(f'source: belongs to kind = "folder", and to it alone; this one is "{self.kind}"')

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 
-from electrain.foundation.configuration import require_at_least
+from electrain.foundation.configuration import require_at_least, require_layers
 from electrain.models.backbones import encode
 from electrain.models.heads import language_model, output_layer, word_features, word_logits
 
@@ -74,6 +74,7 @@ class GeneratorConfig:
         require_at_least("clusters", self.clusters, 1)
         for name in ("layers", "hidden_size", "feed_forward_size", "heads", "own_stage_steps"):
             require_at_least(name, getattr(self, name), 0)
+        require_layers(self.layers)
         if self.last_temperature:
             require_at_least("last_temperature", self.last_temperature, 0.01)
         sizes = [bool(size) for size in (self.hidden_size, self.feed_forward_size, self.heads)]
