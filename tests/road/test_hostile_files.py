@@ -180,3 +180,12 @@ def test_a_message_in_the_place_of_a_table(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match=r"t\.parquet: damaged metadata"):
         list(read_records([str(tmp_path / "t.parquet")], kind="table"))
+
+
+@pytest.mark.parametrize("flag", ["--training.seed", "--data.text-column", "--data.cut", "--data.train-examples"])
+@pytest.mark.parametrize("value", ["0x" + "9" * 5000, "[0x" + "9" * 5000 + "]", "9" * 5000])
+def test_a_number_that_python_cannot_write(capsys: pytest.CaptureFixture[str], flag: str, value: str) -> None:
+    files = ["--model", "absent", "--train", "absent", "--validation", "absent", "--output", "absent"]
+    code, _, error = command(capsys, "finetune", "classification", *files, flag, value)
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("electrain finetune: ")

@@ -23,6 +23,7 @@ MOST_DEPTH = 100
 # The largest file that electrain writes as JSON is a tokenizer of a few megabytes.
 MOST_BYTES = 1 << 28
 MOST_TOML_BYTES = 1 << 20
+MOST_NUMBER_BITS = 1 << 12  # Python writes numbers of up to 4,300 decimal digits, three times as many
 SEAL = "sha256"
 # A backslash and what it escapes, so that none is taken for the beginning of another: the two halves of a surrogate
 # pair, one half alone (in group 1), or anything else.
@@ -79,6 +80,13 @@ def _finite(digits: str) -> float:
     return value
 
 
+def _has_giant_number(value: Any) -> bool:
+    """True for a number that Python reads in hexadecimal digits, and then refuses to write in decimal ones."""
+    if isinstance(value, dict | list):
+        return any(map(_has_giant_number, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and value.bit_length() > MOST_NUMBER_BITS
+
+
 def _is_nested_deeply(value: Any) -> bool:
     level = [value]
     for _ in range(MOST_DEPTH):
@@ -100,6 +108,8 @@ def parse_toml(text: bytes, place: str) -> dict[str, Any]:
         content = tomllib.loads("\n".join(text_lines))
         if _is_nested_deeply(content):
             raise RecursionError
+        if _has_giant_number(content):
+            raise ValueError("too many digits")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start:,} is not UTF-8"
     except ValueError as error:  # TOMLDecodeError is one
