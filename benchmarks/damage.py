@@ -4,7 +4,7 @@
 
 Each trial damages one file: a bit flipped, the end cut off, emptied, removed, taken from beside it, and in JSON a key
 removed or a value of another type. Then one verb that reads the folder runs in a worker process, which has a limit of
-time and memory and is replaced when it dies. The file is restored afterwards.
+time and memory and is replaced when it dies. The file is restored afterwards. `electrain check` sees each damage too.
 
 `--without-hashes` first removes the hashes that this version writes, so that the folders are like those of older
 versions and of the hub, and only sizes and schemas can find a damage. There a flipped bit in a weight changes an answer
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ENDINGS = ("refused in one line", "harmless", "silent", "traceback", "died or out of memory", "hang")
+CHECKED = "found by `check`"
 MOST_SECONDS = 60
 MOST_BYTES = 24 << 30  # of addresses, of which torch takes several gigabytes that it never touches
 WORDS = ("ba", "de", "fi", "go", "lu", "ma", "ne", "po", "ri", "su")
@@ -89,9 +90,12 @@ def serve(connection: Connection) -> None:
 
     torch.set_num_threads(1)
     # Each would take longer than everything else that a trial does.
+    import electrain.finetune.report
+    import electrain.pretrain.report
     import electrain.pretrain.run
     import electrain.training.arithmetic
 
+    electrain.pretrain.report.draw_curves = electrain.finetune.report.draw_curves = lambda *_: []
     electrain.pretrain.run.measure_matrix_rate = lambda *_: 1e9
     electrain.training.arithmetic.measure_speedup = lambda *_: 0.0
     with contextlib.suppress(EOFError):
@@ -261,7 +265,11 @@ def try_damages(root: Path, readers: list[Reader], worker: Worker, number: int, 
             if usual[id(reader)].kind != "answered":
                 raise SystemExit(f"{' '.join(reader.arguments)}: {usual[id(reader)].shown}")
         path = draw.choice(files_of(folder))
+        before = path.read_bytes()
         how = damage(path, draw)
+        if path.exists() and path.read_bytes() == before:
+            continue
+        checked = worker.run(["check", str(root / path.relative_to(root).parts[0])])
         ended = worker.run(reader.arguments, reader.page)
         kind = ended.kind
         if kind == "answered":
@@ -270,6 +278,9 @@ def try_damages(root: Path, readers: list[Reader], worker: Worker, number: int, 
         row = f"{name if not name.split('/')[-1].startswith('step-') else 'checkpoints'}/{path.name}"
         row = row.replace("checkpoints/step-8/", "checkpoints/").replace("checkpoints/step-2/", "checkpoints/")
         counts.setdefault(row, Counter())[kind] += 1
+        counts[row][CHECKED] += checked.kind == ENDINGS[0]
+        if checked.kind not in (ENDINGS[0], "answered"):
+            print(f"trial {trial}: check ends with {checked.kind}: {path.relative_to(root)} ({how}): {checked.shown}")
         if kind not in ("refused in one line", "harmless"):
             verb = " ".join(reader.arguments[:2])
             print(f"trial {trial}: {kind}: {path.relative_to(root)} ({how}), {verb}", flush=True)
@@ -290,12 +301,15 @@ def _put_back(root: Path, kept: Path, reader: Reader) -> None:
 
 def print_table(counts: dict[str, Counter[str]]) -> None:
     """Prints a row of counts for each file, and their sums."""
-    print("| file | " + " | ".join(ENDINGS) + " |\n|---|" + "---:|" * len(ENDINGS))
+    columns = ("damages", *ENDINGS, CHECKED)
+    print("| file | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
+    for one in counts.values():
+        one["damages"] = sum(one[ending] for ending in ENDINGS)
     total: Counter[str] = Counter()
     for row in sorted(counts):
         total += counts[row]
-        print(f"| {row} | " + " | ".join(str(counts[row][ending]) for ending in ENDINGS) + " |")
-    print(f"| **all {total.total():,}** | " + " | ".join(f"**{total[ending]}**" for ending in ENDINGS) + " |")
+        print(f"| {row} | " + " | ".join(str(counts[row][column]) for column in columns) + " |")
+    print("| all | " + " | ".join(f"{total[column]:,}" for column in columns) + " |")
 
 
 def main() -> None:

@@ -251,3 +251,26 @@ def test_check_names_every_damaged_file(run: Path, hashes: bool, capsys: pytest.
         found = [line for line in lines if line.startswith(f"electrain check: {run / name}")]
         assert len(found) == 1, (name, lines)
     assert len(lines) == len(names) + 1
+
+
+def test_a_report_without_a_manifest_or_with_damaged_predictions_is_refused(
+    tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, tuned = tmp_path / "a.tsv", tmp_path / "tuned"
+    labels.write_text("text\tlabel\n" + "the cat\tone\nthe dog\ttwo\n" * 8)
+    arguments = ["--model", tiny_run(), "--train", labels, "--validation", labels, "--output", tuned]
+    code, _, err = command(capsys, "finetune", "classification", *arguments, "--training.epochs", "1")
+    assert code == 0, err
+    code, [found], err = command(capsys, "check", tuned)
+    assert (code, err) == (0, f"{found['files']} files are sound\n")
+    manifest, path = (tuned / "manifest.json").read_text(), tuned / "predictions.jsonl"
+    change(tuned / "manifest.json", sha256=None, facts={})
+    path.write_text(path.read_text().replace('"labels": ["one"]', '"labels": [["one"]]', 1))
+    assert f"{path}:1: damaged (no example and answer of classification)" in refuse(
+        ["report", "--run", str(tuned)], capsys
+    )
+    path.unlink()
+    (tuned / "manifest.json").write_text(manifest)
+    assert command(capsys, "report", "--run", tuned)[0] == 0  # a file that somebody removed is left out
+    (tuned / "manifest.json").unlink()
+    assert "manifest.json: missing; copy the run again" in refuse(["report", "--run", str(tuned)], capsys)

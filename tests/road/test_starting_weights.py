@@ -27,6 +27,7 @@ from transformers import (
 from command_line import command
 from electrain.data.shards.shards import open_shards
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
+from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import encode
 from electrain.pretrain.build import build_objective, load_starting_weights
 from electrain.pretrain.configuration import PretrainConfig
@@ -230,6 +231,7 @@ def test_other_rotary_positions_are_refused(run: Callable[..., Path]) -> None:
             content[name]["full_attention"]["rope_theta"] = value
         folder = source / name
         shutil.copytree(source / "model", folder)
+        (folder / SUMS_NAME).unlink()
         (folder / "config.json").write_text(json.dumps(content))
         refused(starting({"discriminator": str(folder)}, encoder=modern), f"its {name} is")
 
@@ -260,11 +262,12 @@ def test_refused_folders(run: Callable[..., Path], tmp_path: Path) -> None:
         ("gone", lambda path: path.unlink(), "holds no weights"),
     ):
         shutil.copytree(source, tmp_path / name)
+        (tmp_path / name / SUMS_NAME).unlink()
         damage(tmp_path / name / "model.safetensors")
         refused(starting({"discriminator": str(tmp_path / name)}), f"{name}: {message}")
     shutil.copytree(source, tmp_path / "config")
     (tmp_path / "config/config.json").write_text("{")
-    refused(starting({"discriminator": str(tmp_path / "config")}), "config: its config.json cannot be used")
+    refused(starting({"discriminator": str(tmp_path / "config")}), "config.json: damaged")
 
 
 def test_pickled_weights_are_not_opened(run: Callable[..., Path], tmp_path: Path) -> None:

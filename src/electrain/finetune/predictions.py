@@ -10,6 +10,7 @@ from typing import Any
 
 from electrain.finetune.tasks.metrics import answer_scores, looks_chinese
 from electrain.finetune.tasks.task import Answer
+from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import write_text_durably
 from electrain.foundation.report_page import Record, json_lines
@@ -49,11 +50,16 @@ def read_judged(run_directory: Path, task: str) -> list[Judged]:
     judge = _JUDGES.get(task)
     if judge is None:
         return []
-    judged = []
-    for record in json_lines(run_directory / PREDICTIONS_NAME):
+    judged, path = [], run_directory / PREDICTIONS_NAME
+    for number, record in enumerate(json_lines(path), 1):
         example, answer = record.get("example"), record.get("answer")
         if isinstance(example, dict) and isinstance(answer, dict):
-            judged.append(judge(example | {"source": Path(example["source"]).name}, answer))
+            try:
+                judged.append(judge(example | {"source": Path(example["source"]).name}, answer))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                raise RunDirectoryError(
+                    f"{path}:{number}: damaged (no example and answer of {task}); copy the file again, or remove it"
+                ) from error
     return judged
 
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from electrain.finetune.predictions import PREDICTIONS_NAME, Judged, read_judged
+from electrain.foundation.configuration import read_toml
+from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, MANIFEST_NAME
 from electrain.foundation.report_curves import BLACK, BLUE, GREEN, VERMILION, Curve, FigurePlan, draw_curves
 from electrain.foundation.report_page import (
@@ -47,7 +49,14 @@ _TRAINING_PLANS = (
 
 
 def is_fine_tuning(run_directory: Path) -> bool:
-    """True for the folder of a fine-tuning run, as its manifest says."""
+    """True for the folder of a fine-tuning run, as its manifest says.
+
+    Raises: RunDirectoryError: it is one, but the manifest, which a run writes first, is missing.
+    """
+    configuration = run_directory / CONFIGURATION_NAME
+    has_manifest = (run_directory / MANIFEST_NAME).exists()
+    if not has_manifest and configuration.is_file() and "epochs" in read_toml(configuration).get("training", {}):
+        raise RunDirectoryError(f"{run_directory / MANIFEST_NAME}: missing; copy the run again")
     return json_object(run_directory / MANIFEST_NAME).get("kind") == "fine-tuning"
 
 
@@ -56,7 +65,9 @@ def write_report(run_directory: Path) -> Path:
 
     Raises: RunDirectoryError: the folder is not a run's.
     """
-    require_as_written(run_directory, (CONFIGURATION_NAME, JOURNAL_NAME, PREDICTIONS_NAME), may_be_missing=True)
+    require_as_written(run_directory, (CONFIGURATION_NAME, JOURNAL_NAME))
+    # Whoever wants no text of theirs in the page may remove this file.
+    require_as_written(run_directory, (PREDICTIONS_NAME,), may_be_missing=True)
     manifest, records = json_object(run_directory / MANIFEST_NAME), json_lines(run_directory / JOURNAL_NAME)
     inputs, facts = manifest.get("inputs") or {}, manifest.get("facts") or {}
     task = str(inputs.get("task", ""))

@@ -1,6 +1,5 @@
 """Parts of every `report.html`: reading the files of a run, formatting numbers, and writing the page."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.errors import DataError, RunDirectoryError
+from electrain.foundation.json_reading import parse_json, read_bytes
 from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, write_text_durably
 
 REPORT_NAME = "report.html"
@@ -52,8 +52,8 @@ def json_lines(path: Path) -> list[Record]:
     records = []
     for line in path.read_text("utf-8", errors="replace").split("\n"):
         try:
-            record = json.loads(line)
-        except ValueError:
+            record: object = parse_json(line, "")
+        except DataError:
             continue
         if isinstance(record, dict):
             records.append(record)
@@ -63,8 +63,8 @@ def json_lines(path: Path) -> list[Record]:
 def json_object(path: Path) -> Record:
     """The JSON object in a file; empty if there is none."""
     try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        content: object = parse_json(read_bytes(path), str(path))
+    except DataError:
         return {}
     return content if isinstance(content, dict) else {}
 
