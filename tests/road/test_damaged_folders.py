@@ -216,7 +216,9 @@ def test_check_counts_the_sound_files(
     train_tokenizer([Document("some words and more words " * 20, "test")], tmp_path / "tokenizer", 100, False)
     capsys.readouterr()
     for folder in (run, run / "model", run / "checkpoints", tiny_shards, tmp_path / "tokenizer", classifier):
-        code, [found], err = command(capsys, "check", folder)
+        code, shown, err = command(capsys, "check", folder)
+        assert code == 0, err
+        [found] = shown
         assert code == 0
         assert found["files"] > 2
         assert err == f"{found['files']} files are sound\n"

@@ -74,7 +74,8 @@ def tokenizer(
         allow_unknown=allow_unknown,
     )
     say(counts.describe())
-    print_json({"output": str(output), **manifest.facts})
+    facts = {name: fact for name, fact in manifest.facts.items() if name != HASHES}
+    print_json({"output": str(output), **facts})
 
 
 def prepare(

@@ -58,6 +58,7 @@ from electrain.foundation.output_folder import (
 )
 from electrain.foundation.process import exit_code
 from electrain.foundation.progress import format_seconds, say
+from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
 from electrain.models.gradient_checkpointing import checkpoint_layers
@@ -401,7 +402,8 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     }
     write_text_durably(sitting.directory / SCORES_NAME, to_json(result, indent=2) + "\n")
     facts = {**manifest.facts, "step": run.state.step, "seconds": run.state.seconds, "scores": best.scores}
-    facts |= {HASHES: hashes_of(sitting.directory, (CONFIGURATION_NAME, JOURNAL_NAME, SCORES_NAME, PREDICTIONS_NAME))}
+    files = (CONFIGURATION_NAME, JOURNAL_NAME, SCORES_NAME, PREDICTIONS_NAME, f"model/{SUMS_NAME}")
+    facts |= {HASHES: hashes_of(sitting.directory, files)}
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(sitting.directory)
     if is_finished:

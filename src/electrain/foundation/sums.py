@@ -11,7 +11,6 @@ from electrain.foundation.errors import CheckpointError, ElectrainError, RunDire
 from electrain.foundation.output_folder import (
     MANIFEST_NAME,
     file_hash,
-    is_temporary,
     read_any_manifest,
     write_text_durably,
 )
@@ -25,7 +24,7 @@ def write_sums(directory: Path) -> None:
 
     The manifest, which has a hash of its own, is left out: it changes when the work is finished.
     """
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and not is_temporary(path))
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     named = [path for path in files if path.name not in (SUMS_NAME, MANIFEST_NAME)]
     lines = [f"{file_hash(path)}  {path.relative_to(directory).as_posix()}\n" for path in named]
     write_text_durably(directory / SUMS_NAME, "".join(lines))

@@ -75,7 +75,7 @@ def check_folder(folder: Path) -> Findings:
 
 
 def _parts(folder: Path) -> Iterator[Path]:
-    is_ours = any((folder / sign).is_file() for sign in _SIGNS)
+    is_ours = any((folder / sign).is_file() for sign in _SIGNS) or _is_checkpoint(folder)
     if is_ours:
         yield folder
     if is_ours or folder.name == CHECKPOINTS:
@@ -84,13 +84,23 @@ def _parts(folder: Path) -> Iterator[Path]:
                 yield from _parts(inside)
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    return folder.parent.name == CHECKPOINTS and folder.name.startswith("step-")
+
+
 def _check(folder: Path, findings: Findings) -> None:
     """First each file by itself; what they mean together is asked only where all of them can be read."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     findings.files += sum(path.name != REPORT_NAME for path in files)
     known = len(findings.faults)
     _check_hashes(folder, findings)
-    manifest = _check_manifest(folder, findings) if (folder / MANIFEST_NAME).is_file() else None
+    manifest = None
+    if (folder / MANIFEST_NAME).is_file():
+        manifest = _check_manifest(folder, findings)
+    elif (folder / CONFIGURATION_NAME).is_file():  # of a run, which writes its manifest before its first step
+        findings.note(folder / MANIFEST_NAME, f"{folder / MANIFEST_NAME}: missing; {_COPY}")
+    if _is_checkpoint(folder) and not (folder / STATE_NAME).is_file():
+        findings.note(folder / STATE_NAME, f"{folder / STATE_NAME}: missing; {_COPY}")
     is_going_on = manifest is not None and not manifest.finished
     for path in files:
         if path.name == CONFIGURATION_NAME:

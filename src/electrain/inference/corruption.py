@@ -114,9 +114,9 @@ def unigram_counts(run: RunFolder) -> NDArray[np.int64] | None:
     Raises: CheckpointError: the file is damaged.
     """
     path = Path(run.path) / COUNTS_NAME
+    require_as_written(Path(run.path), (COUNTS_NAME,))
     if not path.is_file():
         return None
-    require_as_written(Path(run.path), (COUNTS_NAME,))
     try:
         return read_counts(path)
     except ValueError as error:

@@ -38,6 +38,7 @@ from electrain.foundation.output_folder import (
 )
 from electrain.foundation.process import exit_code
 from electrain.foundation.progress import format_seconds, say
+from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import require_safetensors, tokenizer_of
 from electrain.pretrain.build import (
@@ -386,7 +387,9 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     export_models(objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
-    facts |= {HASHES: hashes_of(output, (CONFIGURATION_NAME, COUNTS_NAME, JOURNAL_NAME, EXAMPLES_NAME))}
+    files = (CONFIGURATION_NAME, COUNTS_NAME, JOURNAL_NAME, EXAMPLES_NAME)
+    sums = [path.relative_to(output).as_posix() for path in output.glob(f"*/{SUMS_NAME}")]
+    facts |= {HASHES: hashes_of(output, [*files, *sorted(sums)])}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
     report = write_report(output)
     steps = run.training.steps

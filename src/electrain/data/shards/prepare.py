@@ -31,7 +31,7 @@ from electrain.foundation.output_folder import (
     write_manifest,
 )
 from electrain.foundation.progress import Progress, say
-from electrain.foundation.sums import write_sums
+from electrain.foundation.sums import SUMS_NAME, write_sums
 
 COUNTS_NAME = "unigram_counts.npy"
 _OUR_FILES = (
@@ -185,6 +185,7 @@ def _batches(corpus: Iterable[RawText]) -> Iterator[tuple[list[str], list[bool]]
 
 def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manifest:
     np.save(output / COUNTS_NAME, writer.unigram_counts)
+    names = [path.name for path in output.glob("*.metadata")]
     facts = {
         "tokens": writer.tokens,
         "unknown_tokens": writer.unknown_share.unknown,
@@ -194,7 +195,7 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
         "dtype": {"<u2": "uint16", "<u4": "uint32"}[writer.dtype],
         "read": asdict(writer.counts),
         "files": [asdict(file) for file in writer.close()],
-        HASHES: hashes_of(output, [COUNTS_NAME]),
+        HASHES: hashes_of(output, [COUNTS_NAME, f"{TOKENIZER_FOLDER}/{SUMS_NAME}", *sorted(names)]),
     }
     manifest = Manifest("shards", True, inputs, facts)
     write_manifest(output, manifest)

@@ -25,7 +25,15 @@ from electrain.data.tokenizer.tokenizer import (
 from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unknown_share
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.lock import locked
-from electrain.foundation.output_folder import Manifest, abandon_work, begin_anew, one_line_when_full, write_manifest
+from electrain.foundation.output_folder import (
+    HASHES,
+    Manifest,
+    abandon_work,
+    begin_anew,
+    hashes_of,
+    one_line_when_full,
+    write_manifest,
+)
 from electrain.foundation.progress import say
 from electrain.foundation.sums import SUMS_NAME, write_sums
 
@@ -128,6 +136,7 @@ def train_tokenizer(
                 save_tokenizer(tokenizer, output)
                 write_sums(output)
                 facts["unknown_fraction"] = round(unknown.unknown / max(unknown.tokens, 1), 5)
+                facts[HASHES] = hashes_of(output, [SUMS_NAME])
                 manifest = Manifest("tokenizer", True, {"tokenizer": tokenizer_hash(tokenizer)}, facts)
                 write_manifest(output, manifest)
         except BaseException:
