@@ -297,6 +297,16 @@ def test_right_places_are_never_converted(tmp_path: Path, capsys: pytest.Capture
     assert not capsys.readouterr().err
 
 
+def test_an_answer_that_is_nowhere_says_nothing_of_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"question": "q", "context": "a b", "answers": {"text": [text], "answer_start": [start]}}
+        for text, start in (("b", 2), ("c", 0))
+    ]
+    with pytest.raises(DataError, match=r'a.jsonl:3: an answer that is not in its context: "c"'):
+        read(written(tmp_path / "a.jsonl", jsonl(rows)), "question-answering")
+    assert capsys.readouterr().err == ""
+
+
 def test_two_questions_with_one_id(tmp_path: Path) -> None:
     path = written(tmp_path / "a.json", squad([{"text": "Ada", "answer_start": 0}]))
     with pytest.raises(DataError, match=r'two questions with the id "q0"; the other is .*question q0'):

@@ -157,6 +157,28 @@ def test_questions_in_every_format_and_compression(tmp_path: Path, name: str, su
     ]
 
 
+def test_a_header_in_the_middle_is_told_with_its_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text,label\nt,x\n\ufefftext,label\nu,y\n")
+    with pytest.raises(DataError, match=r"a.csv:3: the header once more"):
+        read(path)
+    assert [one.first for one in read(path, skip_broken=True)] == ["t", "u"]
+    assert len(read(written(tmp_path / "b.csv", "text\ntext\n"), with_targets=False)) == 1  # a text, as any other
+
+
+def test_nameless_columns_of_spreadsheets_are_passed_over(tmp_path: Path) -> None:
+    found = read(written(tmp_path / "a.csv", "text,label,,\nt,x,,\nu,y,,\n"))
+    assert [(one.first, one.labels) for one in found] == [("t", ("x",)), ("u", ("y",))]
+
+
+def test_what_an_annotator_rejected_is_not_learned(tmp_path: Path) -> None:
+    rows = [{"text": "t", "label": "x", "answer": answer, "_task_hash": 1} for answer in ("accept", "reject", "ignore")]
+    path = written(tmp_path / "a.jsonl", jsonl(rows))
+    with pytest.raises(DataError, match=r'a.jsonl:3: "answer" is "reject", so that the label is not true'):
+        read(path)
+    assert len(read(path, skip_broken=True)) == 1
+    assert len(read(path, with_targets=False)) == 3
+
+
 def test_folders_globs_and_several_sources(tmp_path: Path) -> None:
     written(tmp_path / "b.tsv", "text\tlabel\none\tx\n")
     written(tmp_path / "a.jsonl", '{"text": "two", "label": "x"}')

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from command_line import command, refuse
-from electrain.data.labelled.checks import scheme_of_examples
+from electrain.data.labelled.checks import require_no_odd_spelling, scheme_of_examples
 from electrain.data.labelled.examples import TaggedExample
 from electrain.data.labelled.tag_schemes import (
     SCHEMES,
@@ -19,6 +19,7 @@ from electrain.data.labelled.tag_schemes import (
     tags_of_chunks,
 )
 from electrain.finetune.tasks.metrics import tagging_scores
+from electrain.foundation.errors import DataError
 
 Runs = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]
@@ -36,6 +37,19 @@ WRITTEN = {
 
 def tagged(*sentences: str) -> list[TaggedExample]:
     return [TaggedExample(("w",) * len(tags.split()), tuple(tags.split()), "a.conll:1") for tags in sentences]
+
+
+@pytest.mark.parametrize("tags", ["b-per i-per o", "B_PER I_PER O", "PER-B PER-I O", "B:PER O I:PER"])
+def test_chunks_in_another_spelling_are_refused(tags: str) -> None:
+    with pytest.raises(DataError, match=r'a.conll:1: tag ".*": the entities .* --data.tag-scheme none'):
+        require_no_odd_spelling(tagged(tags))
+
+
+@pytest.mark.parametrize("tags", ["B-PER O", "person-actor O", "NN-B NN-I", "b-x i-x", "DET NOUN X", "O", "A_B C_D O"])
+def test_other_tags_are_left_alone(tags: str) -> None:
+    if not tags.startswith("B-"):
+        require_no_odd_spelling(tagged(tags))
+    assert scheme_of_examples(tagged(tags)) == ("bio" if tags.startswith("B-") else "none")
 
 
 @pytest.mark.parametrize("name", SCHEMES)

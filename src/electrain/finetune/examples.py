@@ -126,10 +126,12 @@ def _questions_to_score(kept: Sequence[QuestionExample], known: list[QuestionExa
 def _tag_form(data: ExamplesConfig, train: Sequence[TaggedExample]) -> TagForm:
     """The scheme of the tags in the files, and that to train on.
 
-    Raises: ConfigurationError: tags that mark no chunks cannot be converted.
+    Raises: ConfigurationError: tags that mark no chunks cannot be converted. DataError: they mark some in an odd way.
     """
     named, wanted = (ALIASES.get(name, name) for name in (data.tag_scheme, data.train_tag_scheme))
     files = scheme_of_examples(train) if named == "auto" else cast(SchemeName, named)
+    if files == PLAIN and named == "auto":
+        checks.require_no_odd_spelling(train)
     if wanted == "as-read":
         model: SchemeName = "bio" if files == "iob1" and named == "auto" else files
     elif files == PLAIN:

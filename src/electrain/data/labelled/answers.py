@@ -40,7 +40,7 @@ def answers_in_characters(records: Sequence[Record], columns: Columns) -> list[R
         # Only answers that do not fit are looked for, because nearly all files count characters.
         if not all(_stands(text, start, context) for context, text, start in placed):
             known = [one for one in placed if one[1].strip() and one[1] in one[0]]
-            unit = _unit_of(known)
+            unit = "" if all(_stands(text, start, context) for context, text, start in known) else _unit_of(known)
             if unit:
                 changed = sum(in_characters(start, context, unit) != start for context, _, start in known)
                 say(

@@ -1,6 +1,7 @@
 """Checks of whole sets of examples: labels that never vary, labels unknown in training, schemes of tags."""
 
 import difflib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
+# Chunks written otherwise than B-PER, some of which begin with B: b-per, B_PER, and PER-B.
+_ODD_SPELLINGS = (re.compile(r"[bieslumw][-_:.–—].+", re.IGNORECASE), re.compile(r".+[-_:.–—][BIESLUMW]"))
 Labelled = Sequence[TextExample] | Sequence[TaggedExample]
 
 
@@ -125,6 +128,21 @@ def scheme_of_examples(examples: Sequence[TaggedExample]) -> SchemeName:
         if not found:
             break
     return best
+
+
+def require_no_odd_spelling(examples: Sequence[TaggedExample]) -> None:
+    """Raises DataError where all tags beside O mark chunks in another spelling than B-PER: b-per, B_PER, PER-B."""
+    tags = {tag for example in examples for tag in example.tags}
+    chunks = tags - {OUTSIDE, OUTSIDE.lower()}
+    spelling = next((one for one in _ODD_SPELLINGS if chunks and all(map(one.fullmatch, chunks))), None)
+    if spelling is None or len(chunks) == len(tags):
+        return
+    for example in examples:
+        for index, tag in enumerate(example.tags):
+            if tag in chunks:
+                found = "the entities of its file are not marked as in B-PER, so that only words would be scored"
+                hint = "write the tags so, or leave them with --data.tag-scheme none"
+                raise DataError(f'{word_place(example, index)}: tag "{tag}": {found}; {hint}')
 
 
 def require_whole_chunks(

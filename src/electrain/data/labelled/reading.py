@@ -84,6 +84,8 @@ def read_examples(
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
+    if with_targets:
+        records = _accepted(records, broken)
     further = None
     if task == "tagging":
         records, columns, further = words_and_tags(records, columns, broken, with_targets=with_targets)
@@ -111,6 +113,20 @@ def read_examples(
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
     return ReadExamples(examples, further or columns)
+
+
+def _accepted(records: Sequence[Record], broken: _Counted) -> list[Record]:
+    """The records without those that Prodigy keeps though the annotator rejected or ignored them."""
+    kept = []
+    for record in records:
+        answer = record.values.get("answer") if "_task_hash" in record.values else None
+        if answer in ("reject", "ignore"):
+            broken(
+                DataError(f'{record.source}: "answer" is "{answer}", so that the label is not true; remove this row')
+            )
+        else:
+            kept.append(record)
+    return kept
 
 
 def _flat(record: Record) -> Record:

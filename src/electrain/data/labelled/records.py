@@ -82,6 +82,8 @@ def delimited_rows(path: Path, broken: Broken, separator: str = "", quoting: str
         source = f"{path}:{number}"
         if len(row) != len(header):
             broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row"))
+        elif len(header) > 1 and [name.replace("\ufeff", "").strip() for name in row] == header:
+            broken(DataError(f"{source}: the header once more, as where files are put together; remove this row"))
         elif any(map(has_invalid_bytes, row)):
             broken(not_utf8(source, path))
         else:
@@ -171,7 +173,7 @@ def _name(value: object, names: list[str]) -> object:
 
 
 def _require_distinct(names: list[str], source: str) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]  # spreadsheets add nameless ones
     if repeated:
         raise DataError(f'{source}: the column "{repeated[0]}" is there twice; rename one of them')
 
