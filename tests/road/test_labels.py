@@ -96,6 +96,12 @@ def test_characters_that_cannot_be_seen_are_shown(tmp_path: Path, capsys: pytest
     assert '"very good" = "very\\u00a0good"' in capsys.readouterr().err
 
 
+def test_spaces_around_a_separator_are_no_other_spelling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = labels_of(tmp_path / "a.jsonl", ["a / b", "b / a", "b"], columns=Columns(label_separator="/"))
+    assert found == [("a", "b"), ("b", "a"), ("b",)]
+    assert capsys.readouterr().err == ""
+
+
 def test_none_among_texts_is_a_label_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert labels_of(tmp_path / "a.jsonl", ["mild", "None", "nan"]) == [("mild",), ("None",), ("nan",)]
     err = capsys.readouterr().err

@@ -137,7 +137,7 @@ def _values(record: Record, form: LabelForm) -> list[object]:
     if isinstance(value, str) and form.are_lists and value.strip():
         return [item.strip("'\"") for item in _ITEM.findall(value)]
     if form.separator and isinstance(value, str | None):
-        return [part for part in (value or "").split(form.separator) if part.strip()]
+        return [part.strip() for part in (value or "").split(form.separator) if part.strip()]
     return [value]
 
 
