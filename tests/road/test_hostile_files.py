@@ -189,3 +189,16 @@ def test_a_number_that_python_cannot_write(capsys: pytest.CaptureFixture[str], f
     code, _, error = command(capsys, "finetune", "classification", *files, flag, value)
     assert (code, error.count("\n")) == (2, 1)
     assert error.startswith("electrain finetune: ")
+
+
+def test_a_damaged_data_set_on_disk(tmp_path: Path) -> None:
+    import datasets
+
+    datasets.Dataset.from_dict({"text": ["x" * 77, "y" * 56]}).save_to_disk(str(tmp_path / "set"))
+    assert len(list(read_records([f"hub:{tmp_path / 'set'}"], kind="table"))) == 2
+    (path,) = (tmp_path / "set").glob("*.arrow")
+    good, bad = struct.pack("<iii", 0, 77, 133), struct.pack("<iii", 0, 77, 1 << 30)
+    assert path.read_bytes().count(good) == 1
+    path.write_bytes(path.read_bytes().replace(good, bad))
+    with pytest.raises(DataError, match=r"\.arrow: (truncated or )?damaged"):
+        list(read_records([f"hub:{tmp_path / 'set'}"], kind="table"))

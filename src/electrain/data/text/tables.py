@@ -50,12 +50,24 @@ def hub_rows(source: str) -> HubRows:
         raise DataError(f"{source}: cannot be opened ({_line(error)}); check name, configuration and split") from error
 
 
+def _require_sound(folder: Path) -> None:
+    """Reads the Arrow files of a folder once, since `datasets` maps them into memory, where a damaged one is the end.
+
+    Raises: DataError: one is damaged.
+    """
+    for path in sorted(folder.rglob("*.arrow")):
+        for _ in table_batches(path):
+            pass
+
+
 def _load(location: str, split: str) -> HubRows:
     import datasets
 
     folder = Path(location)
     # What `save_to_disk` wrote needs `load_from_disk`; `load_dataset` would read its files as a data set of its own.
     rows: HubRows | dict[str, HubRows]
+    if folder.is_dir():
+        _require_sound(folder)
     if (folder / "dataset_dict.json").is_file():
         rows = datasets.load_from_disk(location)[split]
     elif (folder / "state.json").is_file():
