@@ -246,10 +246,10 @@ def _shrink_vocabulary(folder: Path) -> None:
     ("damage", "error", "message"),
     [
         (_truncate, CheckpointError, "its weights cannot be used"),
-        (_pickle, CheckpointError, "holds no weights"),
+        (_pickle, CheckpointError, "a pickle, .* run `electrain convert"),
         (_drop_head, CheckpointError, "is no discriminator: its weights lack discriminator_predictions"),
         (_widen, CheckpointError, "do not have the shapes that its config.json gives"),
-        (lambda folder: (folder / "config.json").write_text("{"), CheckpointError, "config.json cannot be used"),
+        (lambda folder: (folder / "config.json").write_text("{"), CheckpointError, "config.json: not valid JSON"),
         (lambda folder: (folder / "config.json").unlink(), CheckpointError, "neither model/ nor config.json"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), TokenizerError, "cannot be read"),
         (lambda folder: [path.unlink() for path in folder.glob("tok*")], TokenizerError, "holds no tokenizer"),
@@ -336,8 +336,8 @@ def test_an_output_that_cannot_be_is_refused_at_once(
     assert "there is no folder" in capsys.readouterr().err
 
 
-def test_a_folder_is_read_once(tiny_run: Runs, tmp_path: Path) -> None:
-    """Each configuration that a verb needs is opened once; no file of another network is opened at all."""
+def test_only_the_networks_that_a_verb_needs_are_opened(tiny_run: Runs, tmp_path: Path) -> None:
+    """No file of another network is opened at all."""
     run = tiny_run("modernbert")
     opened: list[str] = []
     is_counting = False
@@ -363,8 +363,10 @@ def test_a_folder_is_read_once(tiny_run: Runs, tmp_path: Path) -> None:
         is_counting = True
         verb()
         is_counting = False
-        configurations = sorted(path for path in opened if Path(path).name in ("config.toml", "config.json"))
-        assert configurations == ["config.toml", *sorted(f"{network}/config.json" for network in networks)]
+        # A network's own is read three times: compared with its hash, looked through for absurd sizes, and used.
+        assert opened.count("config.toml") == 1
+        for network in networks:
+            assert 1 <= opened.count(f"{network}/config.json") <= 3
         assert {Path(path).parts[0] for path in opened} - {"unigram_counts.npy"} == {"config.toml", *networks}
 
 
