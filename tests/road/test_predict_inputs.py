@@ -1,5 +1,6 @@
 """What `predict` reads from tables, JSON lines and columns of words: the right column, each empty cell, or one line."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,17 @@ Runs = Callable[..., Path]
 TITLES = "title\ttext\tlabel\n" + "the cat\ta dog sees\tyes\na dog\tthe cats see\tno\n" * 4
 PAIRS = "premise\thypothesis\tlabel\n" + "the cat\ta dog sees\tyes\na dog\tthe cats see\tno\n" * 4
 CONLL = "the O\ncat B-X\n\na O\ndog B-X\n"
+QUESTION = {
+    "id": "1",
+    "question": "who sees?",
+    "context": "the cat sees",
+    "answers": [{"text": "cat", "answer_start": 4}],
+}
 
 
 @pytest.fixture(scope="module")
 def tuned(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny models of three tasks: "title" reads one text of two, "pair" reads pairs, "tag" tags words."""
+    """Tiny models: "title" reads one text of two, "pair" reads pairs, "tag" tags words, "answer" answers."""
     from electrain.cli.app import main
 
     folder = tmp_path_factory.mktemp("tuned")
@@ -29,6 +36,7 @@ def tuned(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         ("title", "classification", "title.tsv", TITLES, "title"),
         ("pair", "classification", "pair.tsv", PAIRS, ""),
         ("tag", "tagging", "tag.conll", CONLL * 4, ""),
+        ("answer", "question-answering", "answer.jsonl", json.dumps(QUESTION), ""),
     ):
         examples, made[name] = str(written(folder / file, content)), folder / name
         with pytest.raises(SystemExit) as ended:
@@ -203,3 +211,54 @@ def test_an_object_without_the_field_is_not_answered_from_another(
         assert 'a.jsonl:1: there is no field "x" for --text-column; it has title, words' in message
     answers, err = ask("classify", tuned["pair"], "a.jsonl", '\n{"premise": "a cat", "hypothesis": "a dog"}\n')
     assert ([answer["text"] for answer in answers], err) == (["", "a cat"], "")
+
+
+OBJECTS = '{"review": "good"}\n\n{"review": "bad"}\n'
+
+
+@pytest.mark.parametrize("content", [OBJECTS, OBJECTS + "{half\n", '[{"text": "a"}, {"text": "b"}]\n', '\n{"a": 1}'])
+@pytest.mark.parametrize("verb", ["embed", "detect", "classify", "tag"])
+def test_json_lines_are_not_answered_as_texts(
+    tiny_run: Runs,
+    tuned: dict[str, Path],
+    refused: Callable[..., str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    content: str,
+) -> None:
+    if content.endswith("{half\n"):
+        content = OBJECTS * 2 + content
+    model = {"classify": tuned["title"], "tag": tuned["tag"]}.get(verb, tiny_run())
+    assert "a.txt: holds JSON objects, not texts; rename it to .jsonl" in refused(verb, model, "a.txt", content)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    message = refuse(["predict", verb, "--model", str(model)], capsys)
+    assert "standard input: holds JSON objects, not texts; give it as a .jsonl file by --input" in message
+
+
+def test_a_text_with_braces_is_a_text(tuned: dict[str, Path], ask: Callable[..., Any]) -> None:
+    for content in ("{the cat} sees\na dog\n", "{}\n[]\n[1]\n", '{"a": 1}\nthe cat\n', "[the]\n", "3\ntrue\nnull\n"):
+        answers, err = ask("classify", tuned["title"], "a.txt", content)
+        assert [answer["text"] for answer in answers] == content.splitlines()
+        assert err == ""
+
+
+def test_a_line_of_more_than_two_fields_is_no_pair(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    message = refused("classify", tuned["pair"], "a.txt", "a cat\ta dog\n17\ta cat\ta dog\n")
+    assert "a.txt:2: 3 fields, but the model reads pairs; write one tab, between the two texts" in message
+    answers, _ = ask("classify", tuned["pair"], "a.txt", "a cat\ta dog\t\n")
+    assert [(answer["text"], answer["pair"]) for answer in answers] == [("a cat", "a dog")]
+    answers, _ = ask("classify", tuned["title"], "a.txt", "1\tthe cat\ta dog\n")
+    assert len(answers) == 1
+
+
+def test_an_identifier_is_no_question(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    for identifier in ("17", "56be4db0acb8000014e0a8ac"):
+        message = refused("answer", tuned["answer"], "a.txt", f"who?\tthe cat\n{identifier}\twho sees?\tthe cat\n")
+        assert f"a.txt:2: '{identifier}' stands before the first tab, where the question is read" in message
+    answers, _ = ask("answer", tuned["answer"], "a.txt", "who sees?\tthe cat\tsees\ta dog\n17\tthe cat\n")
+    assert len(answers) == 2

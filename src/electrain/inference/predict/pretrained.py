@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TypedDict
 
@@ -23,6 +24,7 @@ from electrain.data.tokenizer.windows import (
 )
 from electrain.foundation.errors import CheckpointError, DataError
 from electrain.foundation.json_output import to_json
+from electrain.foundation.json_reading import parse_json
 from electrain.foundation.output_file import written_output
 from electrain.inference.model import (
     LoadedModel,
@@ -38,6 +40,7 @@ from electrain.pretrain.run_folder import open_run_folder
 
 STANDARD_INPUT = "-"
 BATCH_TOKENS = 8192
+_LOOKED_AT_LINES = 20  # of which the first three with a text tell JSON from texts
 
 
 class JudgedToken(TypedDict):
@@ -218,7 +221,8 @@ def read_texts(
         input_path: a file, which may be compressed. "-" is standard input, and so is None if no texts are given.
         field: of JSON lines (.jsonl, .ndjson) this one is read.
         keeps_json: yield JSON lines unchanged.
-    Raises: DataError: texts and a file, or neither; an unreadable file; a line that is not UTF-8 or not such JSON.
+    Raises: DataError: texts and a file, or neither; an unreadable file; a line that is not UTF-8 or not such JSON; JSON
+        where texts are read.
     """
     if texts and input_path is not None:
         raise DataError(f"{input_path}: texts are given as well; give them, or --input, not both")
@@ -229,15 +233,38 @@ def read_texts(
             raise DataError("standard input is closed; give texts, or a file by --input")
         if input_path is None and sys.stdin.isatty():
             raise DataError("no text; give it as an argument, as a file by --input, or through a pipe")
-        yield from _read_lines(sys.stdin.buffer, None)
+        yield from _not_json(_read_lines(sys.stdin.buffer, None), None)
     else:
         path = Path(input_path)
         if path.is_file():  # a pipe can be read only once
             with open_stream(path) as file:
                 refuse_binary(path, file.read(PROBE_BYTES))
-        is_json = not keeps_json and uncompressed_suffix(path) in JSON_LINES
+        is_json = uncompressed_suffix(path) in JSON_LINES
         with open_stream(path) as file:
-            yield from _read_lines(file, path, field if is_json else None)
+            lines = _read_lines(file, path, field if is_json and not keeps_json else None)
+            yield from lines if is_json else _not_json(lines, path)
+
+
+def _not_json(lines: Iterator[str], path: Path | None) -> Iterator[str]:
+    """The lines. Raises: DataError: the first ones with a text are all JSON, whose keys are no words to be read."""
+    first = list(islice(lines, _LOOKED_AT_LINES))
+    filled = [line for line in first if line.strip()][:3]
+    if filled and all(map(_is_json_object, filled)):
+        way_out = "give it as a .jsonl file by --input" if path is None else "rename it to .jsonl"
+        raise DataError(f"{path or 'standard input'}: holds JSON objects, not texts; {way_out}")
+    yield from chain(first, lines)
+
+
+def _is_json_object(line: str) -> bool:
+    """True for a JSON object with a key, or a list of objects."""
+    if line.lstrip()[:1] not in ("{", "["):
+        return False
+    try:
+        value = parse_json(line, "")
+    except DataError:
+        return False
+    objects = value if isinstance(value, list) else [value]
+    return any(objects) and all(isinstance(one, dict) for one in objects)
 
 
 def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) -> Iterator[str]:

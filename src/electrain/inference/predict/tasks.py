@@ -1,5 +1,6 @@
 """Applies a fine-tuned model to texts, and turns texts into vectors."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ TASK_OF_VERB: dict[str, TaskName] = {
     "translate": "translation",
 }
 _BATCH_TOKENS = 8192
+# What may stand before a question in a line of fields, and is none: a number, or an identifier with a digit.
+_IDENTIFIER = re.compile(r"[\w.:#-]*\d[\w.:#-]*", re.ASCII)
 NO_COLUMNS = Columns()
 
 
@@ -192,11 +195,17 @@ def _example(task: TaskName, one: Input, tuned: FineTuned, fields: tuple[str, st
         return TaggedExample(tuple(_words(one, fields[0] or "words", tuned.task.tokenizer)), source=one.where)
     if task == "question-answering":
         question, context = _two(one, fields, needs_both=True)
+        if isinstance(one.given, str) and "\t" in context and _IDENTIFIER.fullmatch(question.strip()):
+            message = f"'{question[:40]}' stands before the first tab, where the question is read; leave it out"
+            raise DataError(f"{one.where}: {message}")
         identifier = None if isinstance(one.given, str) else one.given.get("id")
         return QuestionExample(str(identifier or one.number), clean(question), context, source=one.where)
     # A folder that electrain did not write does not say whether the model was trained on pairs.
     takes_pair, may_take_pair = bool(own.pair), not own.text
     first, second = _two(one, fields, needs_both=takes_pair)
+    if takes_pair and isinstance(one.given, str) and "\t" in second.rstrip():
+        count = len(one.given.rstrip().split("\t"))
+        raise DataError(f"{one.where}: {count} fields, but the model reads pairs; write one tab, between the two texts")
     if task in ("summarization", "translation"):
         return PairedExample(clean(first), source=one.where)
     has_pair = takes_pair or (may_take_pair and bool(second))
