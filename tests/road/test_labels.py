@@ -245,3 +245,13 @@ def test_a_separator_means_several_labels_though_each_training_text_has_one(tmp_
     assert [example.labels for example in examples.validation] == [("a", "b"), ()]
     with pytest.raises(DataError, match="label"):
         read_all("classification", ExamplesConfig(), [str(train)], [str(validation)], 0)
+
+
+def test_columns_mean_several_labels_though_each_training_text_has_one(tmp_path: Path) -> None:
+    train = written(tmp_path / "a.csv", "text,toxic,insult\nt,1,0\nu,0,1\n")
+    validation = written(tmp_path / "b.csv", "text,toxic,insult\nt,1,1\nu,0,0\n")
+    for named in ("toxic, insult", ""):  # "": found out
+        config = ExamplesConfig(label_column=named)
+        examples = read_all("classification", config, [str(train)], [str(validation)], 0)
+        assert examples.has_many
+        assert [example.labels for example in examples.validation] == [("toxic", "insult"), ()]

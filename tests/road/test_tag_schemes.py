@@ -18,6 +18,8 @@ from electrain.data.labelled.tag_schemes import (
     scheme_of_labels,
     tags_of_chunks,
 )
+from electrain.finetune.configuration import ExamplesConfig
+from electrain.finetune.examples import read_all
 from electrain.finetune.tasks.metrics import tagging_scores
 from electrain.foundation.errors import DataError
 
@@ -219,3 +221,28 @@ def test_letters_alone_segment_words(tiny_run: Runs, tmp_path: Path, capsys: Cap
     file.write_text(sentences("bio").replace("dogs B-LOC", "dogs B"))
     arguments = ["finetune", "tagging", "--model", str(tiny_run()), "--train", str(file), "--validation", str(file)]
     assert 'a.conll:7: broken tag "B"' in refuse([*arguments, "--output", str(tmp_path / "no")], capsys)
+
+
+def test_tags_without_names_are_said(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"tokens": ["Ada", "is"], "ner_tags": [1, 0]}\n{"tokens": ["It"], "ner_tags": [0]}\n')
+    read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a.jsonl: the tags are numbers, so words are scored, not entities" in line
+    read_all("tagging", ExamplesConfig(tag_scheme="none"), [str(file)], [str(file)], 0)
+    assert capsys.readouterr().err == ""
+
+
+def test_tags_of_parts_of_words_are_refused_with_their_row(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"tokens": ["Ada"], "ner_tags": [1]}\n{"tokens": ["A", "##da"], "ner_tags": [1, -100]}\n')
+    with pytest.raises(DataError, match=r'a.jsonl:2: word 2 \("##da"\): the tag -100 marks parts of words'):
+        read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0)
+
+
+def test_a_scheme_that_is_named_wrongly_is_not_said_to_be_read(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text(sentences("bio"))
+    with pytest.raises(DataError, match="it must be followed by I-PER or E-PER"):
+        read_all("tagging", ExamplesConfig(tag_scheme="bioes"), [str(file)], [str(file)], 0)
+    assert capsys.readouterr().err == ""

@@ -30,6 +30,7 @@ from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.progress import say
 
 E = TypeVar("E")
+_WHOLE_NUMBER = re.compile("-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Examples:
     train: list[Any]
     validation: list[Any]
     labels: tuple[str, ...]  # of all training examples, drawn or not, in the order of the logits; empty without labels
-    has_many: bool  # True where a training example, drawn or not, has several labels or none
+    has_many: bool  # True where a training example, drawn or not, has several labels or none, or may have them
     columns: Columns  # that were read
     tag_scheme: Literal["", SchemeName] = ""  # of the tags in both sets; "" for other tasks
     has_unanswered: bool = False  # True where the context of a training question, drawn or not, has no answer
@@ -74,16 +75,16 @@ def read_all(
     form = TagForm(PLAIN, PLAIN)
     if task == "tagging":
         form = _tag_form(data, kept)
-        own = tag_form_of_further(known, form)
         kept = in_scheme(require_whole_chunks(kept, form.files, skip_broken=data.skip_broken), form)
         _say_tag_form(data, form, read.examples)
+        own = tag_form_of_further(known, form)
         known = in_scheme(require_whole_chunks(known, own.files, skip_broken=data.skip_broken), own)
     if task in ("classification", "tagging"):
         checks.require_several_labels(kept)
         labels = _ordered(label for example in kept for label in checks.labels_of(example))
     if task == "classification":
         is_joined = read.columns.label_separator not in ("", NO_SEPARATOR)
-        has_many = is_joined or any(len(example.labels) != 1 for example in kept)
+        has_many = is_joined or read.has_label_columns or any(len(example.labels) != 1 for example in kept)
         if not has_many:
             checks.require_single_labels(known)
         known = in_spelling_of(known, labels, "validation")
@@ -146,7 +147,9 @@ def _say_tag_form(data: ExamplesConfig, form: TagForm, train: Sequence[TaggedExa
     if data.tag_scheme != "auto":
         return
     where, files = train[0].source.rpartition(":")[0], form.files
-    if files == PLAIN and any(is_chunk_tag(tag) for one in train for tag in one.tags):
+    if all(map(_WHOLE_NUMBER.fullmatch, {tag for one in train for tag in one.tags})):
+        say(f"{where}: the tags are numbers, so words are scored, not entities; give tags as names, such as B-PER")
+    elif files == PLAIN and any(is_chunk_tag(tag) for one in train for tag in one.tags):
         say(f"{where}: most tags are of no scheme such as BIO, so words are scored, not entities")
     elif files not in ("bio", PLAIN):
         does = "their entities are scored" if files == form.model else f"are read as {form.model.upper()}"
@@ -172,7 +175,7 @@ def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:
 def _ordered(labels: Iterable[str]) -> tuple[str, ...]:
     """Each label once: sorted by value where all are whole numbers, otherwise by name with O first."""
     different = set(labels)
-    if all(re.fullmatch("-?[0-9]+", label) for label in different):
+    if all(_WHOLE_NUMBER.fullmatch(label) for label in different):
         return tuple(sorted(different, key=int))
     return tuple(sorted(different, key=lambda label: (label != "O", label)))
 

@@ -21,6 +21,7 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
 Clean = Callable[[str], str]
+_PART_OF_WORD = "-100"  # the target that PyTorch's loss leaves out
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
 
@@ -31,6 +32,7 @@ class ReadExamples:
 
     examples: list[Any]  # examples of the task's type, in the order of the sources; at least one
     columns: Columns  # the columns that were used; pass them on to read further files in the same way
+    has_label_columns: bool = False  # each label has a column of 0 and 1
 
 
 class _Counted:
@@ -112,7 +114,7 @@ def read_examples(
         say(note)
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
-    return ReadExamples(examples, further or columns)
+    return ReadExamples(examples, further or columns, form is not None and len(form.columns) > 1)
 
 
 def _accepted(records: Sequence[Record], broken: _Counted) -> list[Record]:
@@ -185,6 +187,10 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     for what, values in (("word", words), ("tag", tags)):
         if "" in values:
             raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; fix or remove it")
+    if _PART_OF_WORD in tags:
+        place = word_place(example, tags.index(_PART_OF_WORD))
+        what = f"the tag {_PART_OF_WORD} marks parts of words in data that were prepared for a model"
+        raise DataError(f"{place}: {what}; give whole words with a tag for each")
     return example
 
 
