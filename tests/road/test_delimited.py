@@ -150,7 +150,7 @@ def test_what_training_was_told_evaluate_and_predict_know(
     code, answers, err = command(capsys, "predict", "classify", "--model", output, "--input", table)
     assert code == 0, err
     assert answers[1]["text"] == f'a "dog" sees; {known}'
-    other = written(tmp_path / "b.tsv", "text\tlabel\nthe cat\tyes\n")
+    other = written(tmp_path / "b.csv", "text\tlabel\nthe cat\tyes\n")
     message = refuse(["predict", "classify", "--model", str(output), "--input", str(other)], capsys)
     assert "the separator seems to be tab; give --separator tab" in message
     options = ("--separator", "tab", "--quoting", "none")

@@ -86,9 +86,12 @@ def test_detect_equals_one_text_at_a_time_and_keeps_the_order(
     texts = ["the cat", "", "a dog sees the cats .", "x", "   ", "who are the happy dogs ?"] * 60
     detector = load_detector(tiny_run(backbone))
     together = list(predict_detect(detector, iter(texts)))
-    assert [answer["text"] for answer in together] == texts
+    assert [answer["text"] for answer in together] == [text.strip() for text in texts]
     for text, answer in zip(texts[:6], together[:6], strict=True):
         (alone,) = predict_detect(detector, [text])
+        if not text.strip():
+            assert alone == answer == {"text": ""}
+            continue
         assert [each["token"] for each in answer["tokens"]] == text.split()
         for one, other in zip(alone["tokens"], answer["tokens"], strict=True):
             assert one["probability_replaced"] == pytest.approx(other["probability_replaced"], rel=1e-4)
@@ -162,9 +165,10 @@ def test_special_tokens_are_no_candidates(tiny_run: Runs) -> None:
 def test_fill_takes_the_model_of_a_language_modelling_run(tiny_run: Runs) -> None:
     run = tiny_run("modernbert", "masked-language-modelling")
     answers = list(predict_fill(run, ["a [MASK]", "", "x " * 60 + "[MASK] x"]))
-    assert [answer["model"] for answer in answers] == [str(run / "model")] * 3
-    assert [len(answer["masks"]) for answer in answers] == [1, 0, 1]
-    assert answers[2]["masks"][0]["start"] == 120
+    assert answers.pop(1) == {"text": ""}
+    assert [answer["model"] for answer in answers] == [str(run / "model")] * 2
+    assert [len(answer["masks"]) for answer in answers] == [1, 1]
+    assert answers[1]["masks"][0]["start"] == 120
 
 
 def test_fill_refuses_a_text_without_a_gap(tiny_run: Runs) -> None:

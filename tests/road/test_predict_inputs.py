@@ -34,6 +34,7 @@ def tuned(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     made = {}
     for name, task, file, content, column in (
         ("title", "classification", "title.tsv", TITLES, "title"),
+        ("semicolon", "classification", "semicolon.csv", TITLES.replace("\t", ";"), "title"),
         ("pair", "classification", "pair.tsv", PAIRS, ""),
         ("tag", "tagging", "tag.conll", CONLL * 4, ""),
         ("answer", "question-answering", "answer.jsonl", json.dumps(QUESTION), ""),
@@ -44,6 +45,7 @@ def tuned(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
                 ["finetune", task, "--model", str(tiny_run()), "--train", examples, "--validation", examples]
                 + ["--output", str(made[name]), "--training.epochs", "1", "--training.precision", "float32"]
                 + (["--data.text-column", column] if column else [])
+                + (["--data.separator", ";", "--data.quoting", "csv"] if name == "semicolon" else [])
             )
         assert not ended.value.code
     return made
@@ -262,3 +264,46 @@ def test_an_identifier_is_no_question(
         assert f"a.txt:2: '{identifier}' stands before the first tab, where the question is read" in message
     answers, _ = ask("answer", tuned["answer"], "a.txt", "who sees?\tthe cat\tsees\ta dog\n17\tthe cat\n")
     assert len(answers) == 2
+
+
+@pytest.mark.parametrize("verb", ["embed", "detect", "fill", "classify"])
+def test_blank_lines_and_empty_cells_have_their_answer(
+    tiny_run: Runs, tuned: dict[str, Path], ask: Callable[..., Any], verb: str
+) -> None:
+    model = tuned["title"] if verb == "classify" else tiny_run()
+    good, bad = ("good [MASK]", "bad [MASK]") if verb == "fill" else ("good", "bad")
+    # As Excel writes one column with two empty cells.
+    for name, head in (("a.csv", "title\r\n"), ("a.tsv", "title\r\n"), ("a.txt", "")):
+        answers, _ = ask(verb, model, name, f"{head}{good}\r\n\r\n \r\n{bad}\r\n\r\n")
+        assert [answer["text"] for answer in answers] == [good, "", "", bad, ""]
+        assert [answer for answer in answers if not answer["text"]] == [{"text": ""}] * 3
+    answers, _ = ask(verb, model, "a.txt", "\n\n")
+    assert answers == [{"text": ""}] * 2
+    answers, _ = ask(verb, model, "b.csv", f"title,n\n{good},1\n\n{bad},2\n")
+    assert [answer["text"] for answer in answers] == [good, bad]
+
+
+def test_files_may_have_another_separator_than_the_training_data(
+    tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ['the "cat"; it', "a dog, two"]
+    for name, content in (
+        ("a.csv", 'title,text\n"the ""cat""; it",x\n"a dog, two",y\n'),
+        ("a.tsv", 'title\ttext\nthe "cat"; it\tx\na dog, two\ty\n'),
+        ("b.tsv", 'title\nthe "cat"; it\na dog, two\n'),
+        ("b.csv", 'title;text\n"the ""cat""; it";x\na dog, two;y\n'),
+        ("c.csv", 'title\n"the ""cat""; it"\na dog, two\n'),
+        ("d.csv", 'sep=,\ntitle,text\n"the ""cat""; it",x\n"a dog, two",y\n'),
+    ):
+        answers, err = ask("classify", tuned["semicolon"], name, content)
+        assert [answer["text"] for answer in answers] == texts, name
+        assert err == ""
+    assert "give --separator" in refused("classify", tuned["semicolon"], "a.csv", "title|text\na|b\n")
+
+
+def test_evaluation_data_may_have_another_separator(
+    tuned: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = written(tmp_path / "a.csv", 'title,label\n"the cat, it",yes\na dog,no\n')
+    code, _, err = command(capsys, "evaluate", "classification", "--model", tuned["semicolon"], "--data", data)
+    assert code == 0, err

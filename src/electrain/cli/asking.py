@@ -97,7 +97,7 @@ def evaluate(
             training.
         references_column: summarization, translation: column of a list of further correct outputs. By default, none.
         separator: classification, regression, summarization, translation: character between the fields of .csv and .tsv
-            files, or tab. By default, the one used in training, or else that of the format.
+            files, or tab. By default, the one used in training where the header has it, or else that of the format.
         quoting: classification, regression, summarization, translation: quotes in .csv and .tsv files, as CSV has them
             (csv) or as characters of the text (none). By default, as in training, or else as the format has them.
         skip_broken: Fine-tuned tasks: leave invalid rows out and count them. By default, an invalid row is an error.

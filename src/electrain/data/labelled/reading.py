@@ -15,8 +15,11 @@ from electrain.data.labelled.examples import PairedExample, QuestionExample, Tag
 from electrain.data.labelled.label_spelling import label_text
 from electrain.data.labelled.labels import LabelForm, label_form, labels_in
 from electrain.data.labelled.record import Record
-from electrain.data.labelled.records import RecordKind, read_records
+from electrain.data.labelled.records import DELIMITED, FORMATS, RecordKind, read_records
 from electrain.data.text.cleaning import clean_text
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.delimited import goes_by_its_kind
+from electrain.data.text.source_files import source_files
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
@@ -81,8 +84,15 @@ def read_examples(
     where = ", ".join(sources)
     broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if with_targets else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
-    kind, separator, quoting = kinds.get(task, "table"), columns.separator, columns.quoting
-    records = list(map(_flat, read_records(sources, kind=kind, broken=broken, separator=separator, quoting=quoting)))
+    rows = read_records(
+        sources,
+        kind=kinds.get(task, "table"),
+        broken=broken,
+        separator=columns.separator,
+        quoting=columns.quoting,
+        keeps_blank=not with_targets,
+    )
+    records = list(map(_flat, rows))
     if not records:
         broken.say()
         raise DataError(f"{where}: no example in it; give files that hold some")
@@ -115,6 +125,19 @@ def read_examples(
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
     return ReadExamples(examples, further or columns, form is not None and len(form.columns) > 1)
+
+
+def fitting(trained: Columns, sources: Sequence[str]) -> Columns:
+    """A model's columns, to read files of which some may have another separator than its training data.
+
+    Returns: them without separator and quoting where each .csv or .tsv file among the sources goes by its own kind.
+    """
+    if not trained.separator:
+        return trained
+    paths = [path for one in sources if not one.startswith("hub:") for path in source_files(one, FORMATS["table"])]
+    delimited = [path for path in paths if uncompressed_suffix(path) in DELIMITED]
+    is_own = bool(delimited) and all(goes_by_its_kind(path, trained.separator) for path in delimited)
+    return replace(trained, separator="", quoting="") if is_own else trained
 
 
 def _accepted(records: Sequence[Record], broken: _Counted) -> list[Record]:

@@ -35,7 +35,13 @@ def refuse(error: DataError) -> NoReturn:
 
 
 def read_records(
-    sources: Sequence[str], *, kind: RecordKind, broken: Broken = refuse, separator: str = "", quoting: str = ""
+    sources: Sequence[str],
+    *,
+    kind: RecordKind,
+    broken: Broken = refuse,
+    separator: str = "",
+    quoting: str = "",
+    keeps_blank: bool = False,
 ) -> Iterator[Record]:
     """The records of `sources`, in order.
 
@@ -47,6 +53,7 @@ def read_records(
             where not given), or such rows.
         broken: gets the error of a record that cannot be read; if it returns, the record is left out.
         separator, quoting: of .csv and .tsv, as in `csv_rows`; "" goes by the name of the file.
+        keeps_blank: a blank line of a .csv or .tsv file with one column is an empty cell, as spreadsheets write it.
     Raises: DataError: a source cannot be read. Also whatever `broken` raises.
     """
     for source in sources:
@@ -56,7 +63,7 @@ def read_records(
             for path in source_files(source, FORMATS[kind]):
                 suffix = uncompressed_suffix(path)
                 if suffix in DELIMITED:
-                    yield from delimited_rows(path, broken, separator, quoting)
+                    yield from delimited_rows(path, broken, separator, quoting, keeps_blank=keeps_blank)
                 else:
                     yield from _READERS[suffix](path, broken)
 
@@ -70,10 +77,17 @@ def jsonl_rows(path: Path, broken: Broken) -> Iterator[Record]:
             broken(error)
 
 
-def delimited_rows(path: Path, broken: Broken, separator: str = "", quoting: str = "") -> Iterator[Record]:
-    """One row per row of a .csv or .tsv file, as `csv_rows` reads it, except the header and blank rows."""
+def delimited_rows(
+    path: Path, broken: Broken, separator: str = "", quoting: str = "", *, keeps_blank: bool = False
+) -> Iterator[Record]:
+    """One row per row of a .csv or .tsv file, as `csv_rows` reads it, except the header and blank rows.
+
+    Args: keeps_blank: see `read_records`.
+    """
     rows = csv_rows(path, separator, quoting or "auto")
     number, header = next(((number, row) for number, row in rows if "".join(row).strip()), (1, []))
+    if keeps_blank and len(header) == 1:
+        rows = ((number, row or [""]) for number, row in rows)
     # A row of one empty cell is no blank line where there is only one column.
     filled = ((number, row) for number, row in rows if len(row) > 1 or (row and (row[0].strip() or len(header) == 1)))
     header = [valid_text(name, f"{path}:{number}", path).replace("\ufeff", "").strip() for name in header]

@@ -65,7 +65,7 @@ def csv_rows(path: Path, separator: str = "", quoting: str = "auto") -> Iterator
     """
     if quoting not in get_args(Quoting):
         raise DataError(f"quoting = {quoting}: must be one of {', '.join(get_args(Quoting))}")
-    given = {"tab": "\t", "\\t": "\t"}.get(separator, separator)
+    given = _character(separator)
     if len(given) > 1 or given in ("\n", "\r", '"'):
         raise DataError(f"separator = {separator}: must be one character, or tab")
     is_tsv = uncompressed_suffix(path) == ".tsv"
@@ -77,6 +77,22 @@ def csv_rows(path: Path, separator: str = "", quoting: str = "auto") -> Iterator
     if is_tsv and quoting == "auto":
         _require_no_quoting(path, used, skips_first=bool(own))
     yield from _rows(path, used, is_quoted, skips_first=bool(own))
+
+
+def goes_by_its_kind(path: Path, separator: str) -> bool:
+    """True for a file whose header has not the given separator, but that of its suffix; or whose first line says so."""
+    is_tsv = uncompressed_suffix(path) == ".tsv"
+    if _own_separator(path):
+        return True
+    given = _first_rows(path, _character(separator), not is_tsv)
+    if not given or len(given[0][1]) > 1:
+        return False
+    own = _first_rows(path, "\t" if is_tsv else ",", not is_tsv)
+    return is_tsv or (bool(own) and len(own[0][1]) > 1)
+
+
+def _character(separator: str) -> str:
+    return {"tab": "\t", "\\t": "\t"}.get(separator, separator)
 
 
 def _rows(path: Path, separator: str, is_quoted: bool, *, skips_first: bool = False) -> Iterator[Row]:

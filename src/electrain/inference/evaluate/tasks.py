@@ -1,6 +1,7 @@
 """The score of a fine-tuned model on labelled examples."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from electrain.data.labelled.checks import (
@@ -15,7 +16,7 @@ from electrain.data.labelled.checks import (
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
-from electrain.data.labelled.reading import Example, read_examples
+from electrain.data.labelled.reading import Example, fitting, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.finetune.tasks.long_texts import UNREAD
 from electrain.finetune.tasks.question_answering import QuestionAnswering
@@ -88,7 +89,10 @@ def _examples(
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
     try:
-        columns = Columns(**({"label_separator": NO_SEPARATOR} | own | given))
+        trained = Columns(**({"label_separator": NO_SEPARATOR} | own))
+        if "separator" not in given and task not in ("tagging", "question-answering"):
+            trained = fitting(trained, data)
+        columns = replace(trained, **given)
         clean = cleaner_for(tuned.task.tokenizer)
         read = read_examples(task, data, columns, skip_broken=skip_broken, clean=clean)
     except DataError as error:

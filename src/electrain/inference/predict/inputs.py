@@ -65,7 +65,8 @@ def require_columns(texts: Sequence[str], path: Path | None, columns: Columns) -
 
 def _column_of(path: Path, columns: Columns) -> Iterator[str]:
     """The texts in a column of a table; "" where a cell is empty."""
-    records = read_records([str(path)], kind="table", separator=columns.separator, quoting=columns.quoting)
+    separator, quoting = columns.separator, columns.quoting
+    records = read_records([str(path)], kind="table", separator=separator, quoting=quoting, keeps_blank=True)
     try:
         first = list(islice(records, _LOOKED_AT_ROWS))
         if not first:

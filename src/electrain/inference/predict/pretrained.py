@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TypedDict
+from typing import IO, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -53,10 +53,10 @@ class JudgedToken(TypedDict):
 
 
 class DetectedText(TypedDict):
-    """A text with its tokens; a text without a word has none."""
+    """A text with its tokens; {"text": ""} for a blank text."""
 
     text: str
-    tokens: list[JudgedToken]
+    tokens: NotRequired[list[JudgedToken]]
 
 
 class Candidate(TypedDict):
@@ -75,11 +75,11 @@ class FilledMask(TypedDict):
 
 
 class FilledText(TypedDict):
-    """A text with its gaps, and the folder or hub id of the network that filled them."""
+    """A text with its gaps, and the folder or hub id of the network that filled them; {"text": ""} for a blank text."""
 
     text: str
-    model: str
-    masks: list[FilledMask]
+    model: NotRequired[str]
+    masks: NotRequired[list[FilledMask]]
 
 
 def predict_detect(model: Source | LoadedModel, texts: Iterable[str]) -> Iterator[DetectedText]:
@@ -94,6 +94,9 @@ def predict_detect(model: Source | LoadedModel, texts: Iterable[str]) -> Iterato
     for chunk in chunks_of(texts):
         tokenized = tokenize_texts(detector.tokenizer, chunk)
         for text, probabilities in zip(tokenized, _replaced_probabilities(detector, tokenized), strict=True):
+            if not text.text.strip():
+                yield {"text": ""}
+                continue
             tokens = detector.tokenizer.convert_ids_to_tokens(text.token_ids)
             yield {
                 "text": text.text,
@@ -141,7 +144,8 @@ def predict_fill(model: Source, texts: Iterable[str], *, by: str | None = None, 
                 raise DataError(f"{shown}: holds no {tokenizer.mask_token}; write one for each gap")
         for text, masks in zip(tokenized, _filled_masks(language_model, tokenized, top_k), strict=True):
             in_order = [masks[place] for place in sorted(masks)]
-            yield {"text": text.text, "model": language_model.source, "masks": in_order}
+            filled: FilledText = {"text": text.text, "model": language_model.source, "masks": in_order}
+            yield filled if text.text.strip() else {"text": ""}
 
 
 def _filler(model: Source, by: str | None) -> LoadedModel:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
@@ -19,7 +19,7 @@ from electrain.data.labelled.examples import (
     TextExample,
     is_blank,
 )
-from electrain.data.labelled.reading import Example, ReadExamples, read_examples
+from electrain.data.labelled.reading import Example, ReadExamples, fitting, read_examples
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import JSON_LINES, parse_object
 from electrain.data.text.words import split_words
@@ -61,10 +61,10 @@ class Input:
 
 
 class Embedding(TypedDict):
-    """A text and its vector, which has as many numbers as the encoder's hidden states."""
+    """A text and its vector, as long as the encoder's hidden states are wide; {"text": ""} for a blank text."""
 
     text: str
-    embedding: list[float]
+    embedding: NotRequired[list[float]]
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,8 @@ def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Co
 
 def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
     own, where, are_own = _columns_of(tuned), ", ".join(sources), True
+    if not given.separator and task not in ("tagging", "question-answering"):
+        own = fitting(own, sources)
     clean = cleaner_for(tuned.task.tokenizer)
     # The column of the tags tells whether a file in numbered columns has the shape of the training files.
     label = "" if given.text else tuned.settings.columns.get("label", "")
@@ -276,8 +278,10 @@ def predict_embed(model: Source, texts: Iterable[str]) -> Iterator[Embedding]:
     """
     encoder = load_encoder(model)
     for chunk in chunks_of(texts):
-        for text, vector in zip(chunk, mean_states(encoder, chunk), strict=True):
-            yield {"text": text, "embedding": vector}
+        filled = [text for text in chunk if text.strip()]
+        vectors = iter(mean_states(encoder, filled) if filled else [])
+        for text in chunk:
+            yield {"text": text, "embedding": next(vectors)} if text.strip() else {"text": ""}
 
 
 def load_encoder(model: Source) -> Encoder:
