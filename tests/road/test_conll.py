@@ -185,3 +185,65 @@ def test_a_row_of_conllu_without_a_tag_is_refused_with_its_line(tmp_path: Path) 
     with pytest.raises(DataError, match=r'a.conll:6: no tag in this row, only "_"'):
         read_examples("tagging", [str(path)], Columns())
     assert len(read_examples("tagging", [str(path)], Columns(), skip_broken=True).examples) == 1
+
+
+LETTERS = [f"w{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(60)]
+# The text of a file, words and tags of its first sentence, and what is said.
+FURTHER: dict[str, tuple[str, tuple[str, str], str]] = {
+    "documents": ("d1.txt Ada B-PER\nd1.txt is O\n\nd2.txt It O\nd2.txt is O\n", ("Ada is", "B-PER O"),
+                  "column 1 holds no words: the words are read from column 2, the tags from 3"),
+    "identifiers": ("T1 Ada B-PER\nT2 is O\n\nT3 It O\nT4 is O\n", ("Ada is", "B-PER O"), "column 1 holds no words"),
+    "places": ("0-3 Ada B-PER\n4-6 is O\n\n8-9 It O\n10-12 is O\n", ("Ada is", "B-PER O"), "column 1 holds no words"),
+    "counts with a point": ("1. Ada B-PER\n2. is O\n\n1. It O\n", ("Ada is", "B-PER O"), "column 1 holds no words"),
+    "documents and counts": ("d/a 0 0 Ada B-PER\nd/a 0 1 is O\n\nd/a 0 0 It O\nd/a 0 1 is O\n", ("Ada is", "B-PER O"),
+                             "columns up to 3 hold no words: the words are read from column 4, the tags from 5"),
+    "lemmas last": ("\n".join(f"{word}s {'NV'[n % 2]} {word}" for n, word in enumerate(LETTERS)), ("waas", "N"),
+                    "column 3 seems to hold lemmas, no tags: the words are read from column 1, the tags from 2"),
+    "lemmas that are words": ("\n".join(f"{word} {'NV'[n % 2]} {word}" for n, word in enumerate(LETTERS[:10] * 9)),
+                              ("waa", "N"), "column 3 seems to hold lemmas"),
+    "no tags": ("\n".join(f"{word} {word}s" for word in LETTERS), ("waa", "waas"),
+                "column 2 has 60 different tags in 60 rows, as if it held no tags but words"),
+    "a title": ("\n".join(["Mot Classe", *(f"{word} {'NV'[n % 2]}" for n, word in enumerate(LETTERS))]),
+                ("Mot", "Classe"),
+                'a.conll:1: the tag of the first row, "Mot Classe", occurs nowhere else; remove the row'),
+    # Nothing is said of these.
+    "lemmas in the middle": ("\n".join(f"{word} {word} {'NV'[n % 2]}" for n, word in enumerate(LETTERS)), ("waa", "N"),
+                             ""),
+    "one sentence of one word thrice": ("ha X O\nha Y O\n", ("ha ha", "O O"), ""),
+    "words with numbers": ("A1 X O\nA2 X O\n\nB Y O\nC X O\n", ("A1 A2", "O O"), ""),
+    "few rows": ("Ada B-PER\nis O\n", ("Ada is", "B-PER O"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", FURTHER)
+def test_columns_that_are_no_words_or_tags_are_found_out_and_said(tmp_path: Path, shape: str, capsys: Capture) -> None:
+    text, (words, tags), said = FURTHER[shape]
+    path = written(tmp_path / "a.conll", text)
+    read = read_examples("tagging", [str(path)], Columns())
+    count = len(words.split())
+    found = read.examples[0]
+    assert (" ".join(found.words[:count]), " ".join(found.tags[:count])) == (words, tags)
+    err = capsys.readouterr().err
+    assert err.count("\n") == (1 if said else 0)
+    assert said in err
+
+
+def test_a_header_that_is_repeated_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.conll", "Token POS\nAda N\n\nToken POS\nis V\n")
+    with pytest.raises(DataError, match=r'a.conll:1: "Token POS" is a header'):
+        read_examples("tagging", [str(path)], Columns())
+    assert [one.words for one in read_examples("tagging", [str(path)], Columns(), skip_broken=True).examples] == [
+        ("Ada",),
+        ("is",),
+    ]
+
+
+def test_the_columns_of_conll_2012_must_be_named(tmp_path: Path) -> None:
+    rows = ["nw/a 0 0 Ada NNP (S* - - - - (PERSON) (ARG0*) (1)", "nw/a 0 1 is VBZ *) be 1 1 - * * -", ""]
+    rows += ["nw/a 0 0 It PRP (S* - - - - * -", "nw/a 0 1 is VBZ *) be 1 1 - * -", ""]  # without the argument of a verb
+    text = "\n".join(["#begin document (nw/a); part 000", *rows, "#end document", ""])
+    path = written(tmp_path / "a.conll", text)
+    with pytest.raises(DataError, match=r"a.conll: .* give --data.text-column 4 and --data.label-column 5 for parts"):
+        read_examples("tagging", [str(path)], Columns())
+    read = read_examples("tagging", [str(path)], Columns("4", label="5")).examples
+    assert [(one.words, one.tags) for one in read] == [(("Ada", "is"), ("NNP", "VBZ")), (("It", "is"), ("PRP", "VBZ"))]

@@ -1,7 +1,7 @@
 """Sentences in files of columns: a word on each line, its tag beside it, an empty line after each sentence.
 
-The columns are those of CoNLL's shared tasks, in any number and order. Which of them hold words and tags is found out
-from what stands in them, for all files of one shape at once, and said where it is not the first and the last.
+The columns are those of CoNLL's shared tasks, in any number and order; `conll_columns` finds out which of them hold
+words and tags.
 """
 
 import re
@@ -12,22 +12,21 @@ from itertools import dropwhile, groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from electrain.data.labelled.columns import Columns, MissingColumnError, Role, flag
 from electrain.data.labelled.record import Broken, Record, valid_text
-from electrain.data.labelled.tag_schemes import OUTSIDE, is_chunk_tag
 from electrain.data.text.text_files import lines_of, open_text
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
 
 COLUMN_FORMATS = (".conll", ".conllu", ".txt", ".bio", ".iob")
 # The ten columns of CoNLL-U: universaldependencies.org/format.html.
 UNIVERSAL_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-WORDS, TAGS = "words", "tags"  # the columns that are found out, by the names that records give them
 _SPACES = re.compile("[ \t]+")  # not \s: an ideographic space can be a word
 _TABS = re.compile("\t+")
 _WHITE = " \t\r\n"
 _COMMENT = ("# ", "#\t")  # GermEval 2014 writes a tab
 _NO_WORD = re.compile(r"[0-9]+(-[0-9]+|\.[0-9]+)")  # CoNLL-U: a range of words (2-3), or an empty node (4.1)
+_DOCUMENT = ("#begin document", "#end document")  # between the documents of CoNLL-2012
+# Their columns but for the arguments of verbs, of which there are as many as a sentence has verbs, and coreference.
+_COLUMNS_2012 = 11
 _NO_TAG = re.compile(r"\s|://")
 # What people write over the columns.
 _TITLES = {
@@ -36,20 +35,8 @@ _TITLES = {
     *("ner_tags", "netag", "entity", "entities", "pos", "pos_tag", "pos_tags", "upos", "xpos", "chunk", "chunk_tag"),
     *("bio", "iob", "outer", "nested"),
 }
-# Tags that are no words of any language: Universal Dependencies', and those of the Penn Treebank that are not
-# punctuation. A first column that holds nothing else is one of tags.
-_PARTS_OF_SPEECH = {
-    *("ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN", "PUNCT", "SCONJ"),
-    *("SYM", "VERB", "X", "CC", "CD", "DT", "EX", "FW", "IN", "JJ", "JJR", "JJS", "LS", "MD", "NN", "NNS", "NNP"),
-    *("NNPS", "PDT", "POS", "PRP", "PRP$", "RB", "RBR", "RBS", "RP", "TO", "UH", "VB", "VBD", "VBG", "VBN", "VBP"),
-    *("VBZ", "WDT", "WP", "WP$", "WRB"),
-}
-# What the chunks of CoNLL-2000 are of: phrases, which are no names.
-_PHRASES = {"NP", "VP", "PP", "ADVP", "ADJP", "SBAR", "PRT", "CONJP", "INTJ", "LST", "UCP"}
-# Of two columns without a name, that of the words has far more different values; fewer lines than this prove nothing.
-_LEAST_LINES, _TIMES_AS_MANY = 50, 3
 # A column that counts does so in nine of ten sentences; where none of the first ones counts, none will.
-_MOST_THAT_COUNT, _TRIED = 0.9, 20
+MOST_THAT_COUNT, _TRIED = 0.9, 20
 _Line = tuple[int, str]
 
 
@@ -59,6 +46,7 @@ class Form(NamedTuple):
     width: int  # number of columns
     counting: int  # how many of the first columns count words or sentences
     is_universal: bool  # it is CoNLL-U
+    is_2012: bool = False  # it is of CoNLL-2012
 
     def place(self, name: str) -> int | None:
         """The place, from 0, of a column by its number from 1, or by its name in CoNLL-U; None: there is none."""
@@ -99,6 +87,7 @@ class _Layout(NamedTuple):
     width: int
     is_counted: bool  # the first column counts words
     tags: Counter[str]  # the last columns
+    is_2012: bool = False  # only the first columns are read, because further ones differ in number
 
     def is_row(self, text: str) -> bool:
         """True for a word that looks like a comment. The number of columns may be a comment's by chance."""
@@ -112,6 +101,8 @@ class _Layout(NamedTuple):
         number, text = line
         source = f"{path}:{number}"
         columns = tuple(self.separator.split(valid_text(text, source, path)))
+        if self.is_2012:
+            columns = columns[: self.width]
         if not columns[0]:
             raise DataError(f"{source}: begins with white space, so that there is no word; fix this line")
         if len(columns) != self.width:
@@ -129,15 +120,20 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Sentence]:
     first column counts, every line that begins with "#" is one. Ranges and empty nodes of CoNLL-U are left out.
     """
     with open_text(path, newline=None) as file:
-        sentences = list(_sentences(lines_of(file, str(path))))
+        content = list(lines_of(file, str(path)))
+    sentences = list(_sentences(content))
     layout = _layout(sentences)
     if layout is None:
         return
+    if any(line.startswith(_DOCUMENT) for line in content):
+        layout = layout._replace(width=min(layout.width, _COLUMNS_2012), is_2012=True)
     sentences = [_without_comments(sentence, layout) for sentence in sentences]
     header = next((sentence[0] for sentence in sentences if sentence), None)
-    if header is not None and _is_header(layout.separator.split(header[1]), layout):
-        broken(DataError(f'{path}:{header[0]}: "{header[1]}" is a header, not a word; remove this line'))
-        sentences = [[line for line in sentence if line != header] for sentence in sentences]
+    times = sum(text == header[1] for sentence in sentences for _, text in sentence) if header is not None else 0
+    if header is not None and _is_header(layout.separator.split(header[1]), layout, times):
+        for number in (number for sentence in sentences for number, text in sentence if text == header[1]):
+            broken(DataError(f'{path}:{number}: "{header[1]}" is a header, not a word; remove this line'))
+        sentences = [[line for line in sentence if line[1] != header[1]] for sentence in sentences]
     read: list[Sentence] = []
     for sentence in sentences:
         try:
@@ -161,7 +157,9 @@ def conll_sentences(path: Path, broken: Broken) -> Iterator[Sentence]:
 def _sentences(lines: Iterable[str]) -> Iterator[list[_Line]]:
     # Files that were put together may have a byte order mark in their middle.
     numbered = ((number, line.rstrip(_WHITE).removeprefix("\ufeff")) for number, line in enumerate(lines, 1))
-    for is_between, group in groupby(numbered, lambda line: not line[1] or line[1].startswith("-DOCSTART-")):
+    for is_between, group in groupby(
+        numbered, lambda line: not line[1] or line[1].startswith(("-DOCSTART-", *_DOCUMENT))
+    ):
         if not is_between:
             yield list(group)
 
@@ -203,12 +201,15 @@ def _without_comments(sentence: Sequence[_Line], layout: _Layout) -> list[_Line]
     return list(dropwhile(lambda line: line[1].startswith(_COMMENT) and not layout.is_row(line[1]), sentence))
 
 
-def _is_header(columns: Sequence[str], layout: _Layout) -> bool:
-    """True for a first row that names the columns. Raises nothing: a title that is also a tag elsewhere is a word."""
+def _is_header(columns: Sequence[str], layout: _Layout, times: int) -> bool:
+    """True for a first row, which occurs so many times, that names the columns.
+
+    Raises nothing: a title that is also the tag of another row is a word.
+    """
     if layout.is_counted:
         return not columns[0].replace("-", "").replace(".", "").isdecimal()
     is_titled = len(columns) > 1 and all(column.strip().lower() in _TITLES for column in columns)
-    return is_titled and layout.tags[columns[-1]] == 1
+    return is_titled and layout.tags[columns[-1]] == times
 
 
 def _counts(sentences: Sequence[Sequence[str]], least: int) -> bool:
@@ -227,7 +228,7 @@ def _counts(sentences: Sequence[Sequence[str]], least: int) -> bool:
     numbers = [list(map(int, one)) for one in whole if one and all(x.isdecimal() and len(x) < 10 for x in one)]
     if not numbers or max(map(len, numbers)) < least or numbers[0][0] > 1:
         return False
-    most = _MOST_THAT_COUNT * sum(map(bool, whole))
+    most = MOST_THAT_COUNT * sum(map(bool, whole))
     if sum(one == list(range(one[0], one[0] + len(one))) for one in numbers) >= most:
         return True
     counts_sentences = [one[0] for one in numbers] == list(range(numbers[0][0], numbers[0][0] + len(numbers)))
@@ -259,156 +260,4 @@ def _form_of(sentences: Sequence[Sentence], layout: _Layout) -> Form:
         if not _counts([[row[counting] for row in one.rows] for one in sentences], least=2):
             break
         counting += 1
-    return Form(layout.width, counting, is_universal)
-
-
-class Found(NamedTuple):
-    """The columns of words and tags, counted from 0, and why they are not the first and the last."""
-
-    word: int
-    tag: int | None  # None: the file has none
-    reason: str = ""
-
-
-class Choice(NamedTuple):
-    """The columns that are read, and the names under which they are found in further files of the same shape."""
-
-    word: int
-    tag: int | None
-    word_name: str
-    tag_name: str
-
-
-def words_and_tags(
-    records: Sequence[Record], columns: Columns, broken: Broken, *, with_targets: bool
-) -> tuple[list[Record], Columns, Columns | None]:
-    """The records with the columns `words` and `tags` of files in columns.
-
-    Args:
-        columns: numbers from 1, or names of CoNLL-U's columns; "" and the names "words" and "tags" let them be found.
-    Returns: the records, the columns to read from them, and those to name for further files; None without such files.
-    Raises: DataError: there is no column of that name. A sentence in CoNLL-U without a tag is given to `broken`.
-    """
-    forms = {record.form for record in records if isinstance(record, Sentence)}
-    if not forms:
-        return list(records), columns, None
-    chosen, kept = {}, set()
-    for form in forms:
-        sentences = [record for record in records if isinstance(record, Sentence) and record.form == form]
-        chosen[form] = _choose(sentences, form, columns, with_targets=with_targets)
-        kept.add((chosen[form].word_name, chosen[form].tag_name if with_targets else ""))
-    filled: list[Record] = []
-    for record in records:
-        if not isinstance(record, Sentence):
-            filled.append(record)
-            continue
-        word, tag = chosen[record.form].word, chosen[record.form].tag
-        values: dict[str, object] = {WORDS: [row[word] for row in record.rows]}
-        if tag is not None:
-            values[TAGS] = [row[tag] for row in record.rows]
-        lines = zip(record.lines, record.rows, strict=True)
-        untagged = [line for line, row in lines if tag is not None and row[tag] == "_"]
-        if with_targets and record.form.is_universal and untagged:
-            place = f"{record.source.rpartition(':')[0]}:{untagged[0]}"
-            broken(DataError(f'{place}: no tag in this row, only "_"; fix it, or choose another label_column'))
-            continue
-        filled.append(replace(record, values=values, rows=()))
-    has_tags = with_targets and any(choice.tag is not None for choice in chosen.values())
-    read = replace(columns, text=WORDS, label=TAGS if has_tags else columns.label)
-    only = kept.pop() if len(kept) == 1 else (WORDS, TAGS)
-    return filled, read, replace(columns, text=only[0], label=only[1])
-
-
-def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with_targets: bool) -> Choice:
-    """The columns that the user named; the others as they are found, with a line on stderr that says which."""
-    where = sentences[0].source.rpartition(":")[0]
-    names: dict[Role, str] = {"text": columns.text, "label": columns.label}
-    named = {role: form.place(name) for role, name in names.items()}
-    lacking = [role for role, name in names.items() if name not in ("", WORDS, TAGS) and named[role] is None]
-    if "label" in lacking and not with_targets:  # a file of another shape than that of training
-        named["text"] = None
-    elif lacking:
-        raise MissingColumnError(f'{where}: no column "{names[lacking[0]]}" for {flag(lacking[0])}; {form.listed}')
-    found = _found(sentences, form)
-    word, tag = _apart(found, named["text"], named["label"], form)
-    if word == tag and with_targets:
-        raise DataError(f"{where}: column {form.name(word)} cannot hold both the words and their tags; name another")
-    is_word_told = named["text"] is not None or word == 0 or (form.is_universal and named["label"] is not None)
-    is_tag_told = named["label"] is not None or not with_targets or (tag == form.width - 1 and not word)
-    if found.reason and not (is_word_told and is_tag_told):
-        files = len({one.source.rpartition(":")[0] for one in sentences})
-        more = f" and {files - 1} more" if files > 1 else ""
-        tags = f", the tags from {form.name(tag)}" if with_targets and tag is not None else ""
-        other = " (text_column and label_column name others)" if with_targets else ""
-        say(f"{where}{more}: {found.reason}: the words are read from column {form.name(word)}{tags}{other}")
-    if found == (word, tag, ""):  # the first and the last
-        return Choice(word, tag, WORDS, TAGS)
-    return Choice(word, tag, form.name(word), TAGS if tag is None else form.name(tag))
-
-
-def _apart(found: Found, word: int | None, tag: int | None, form: Form) -> tuple[int, int | None]:
-    """The columns that are named, and for one that is not that which is found, or the only one that is left."""
-    if word is None and tag is not None and found.word == tag:
-        word = next((place for place in range(form.counting, form.width) if place != tag), tag)
-    if tag is None and word is not None and found.tag == word:
-        left = [place for place in range(form.counting, form.width) if place != word]
-        tag = left[0] if len(left) == 1 else word
-    return found.word if word is None else word, found.tag if tag is None else tag
-
-
-def _found(sentences: Sequence[Sentence], form: Form) -> Found:
-    """The columns that are read where the user names none."""
-    if form.is_universal:
-        return Found(UNIVERSAL_COLUMNS.index("form"), UNIVERSAL_COLUMNS.index("upos"), "the file is CoNLL-U")
-    first, last = form.counting, form.width - 1
-    counts = f"column{' 1 counts' if first == 1 else 's 1 and 2 count'}" if first else ""
-    if first == last:
-        return Found(first, None, counts)
-    values = {place: Counter(row[place] for one in sentences for row in one.rows) for place in range(first, last + 1)}
-    if _stands_first(values, first, last):
-        word = max(range(first + 1, last + 1), key=lambda place: len(values[place]))  # parts of speech are fewer
-        return Found(word, first, f"column {first + 1} holds the tags")
-    kinds = {place: _kinds(counted) for place, counted in values.items()}
-    for place in range(first + 1, last):
-        if _is_first_of_two(kinds[place], kinds[last], is_germeval=bool(first) and last - first == 2):
-            reason = f"columns {place + 1} and {last + 1} both hold tags of names"
-            return Found(first, place, f"{counts}, {reason}" if counts else reason)
-    tag = next((place for place in range(first + 1, last) if (kinds[place] or _PHRASES) - _PHRASES), last)
-    if tag != last and _are_no_names(values[last]):
-        reason = f"column {tag + 1} holds tags of names, and column {last + 1} does not"
-        return Found(first, tag, f"{counts}, {reason}" if counts else reason)
-    return Found(first, last, counts)
-
-
-def _are_no_names(values: Counter[str]) -> bool:
-    """True if most values of a column are neither O nor tags of chunks: confidences, places, lemmas."""
-    return 2 * sum(count for tag, count in values.items() if tag != OUTSIDE and not is_chunk_tag(tag)) > values.total()
-
-
-def _is_first_of_two(kinds: set[str] | None, last: set[str] | None, *, is_germeval: bool) -> bool:
-    """True if a column of names is right, and not the last one, by the kinds of the names in both.
-
-    They are outer and nested names, or given and predicted ones. Phrases before names are neither.
-
-    Args: is_germeval: the file has the shape of GermEval 2014, in whose last column all may be O.
-    """
-    if not kinds or last is None or kinds <= _PHRASES:
-        return False
-    return is_germeval or bool(last and last <= kinds)
-
-
-def _kinds(values: Iterable[str]) -> set[str] | None:
-    """What the chunks of a column are of, {"PER", "LOC"}; empty where all are O; None where a value is no such tag."""
-    tags = set(values) - {OUTSIDE}
-    return {tag[2:] for tag in tags} if all(map(is_chunk_tag, tags)) else None
-
-
-def _stands_first(values: dict[int, Counter[str]], first: int, last: int) -> bool:
-    """True if the first column holds tags and no later one does."""
-    if _kinds(values[first]):
-        return not any(_kinds(values[place]) for place in range(first + 1, last + 1))
-    if first + 1 < last:
-        return False
-    is_of_tags, is_of_words = set(values[first]) <= _PARTS_OF_SPEECH, not set(values[last]) <= _PARTS_OF_SPEECH
-    many = values[first].total() >= _LEAST_LINES and len(values[last]) > _TIMES_AS_MANY * len(values[first])
-    return (is_of_tags and is_of_words and len(values[first]) > 1) or many
+    return Form(layout.width, counting, is_universal, layout.is_2012)

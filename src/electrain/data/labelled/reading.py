@@ -10,7 +10,8 @@ from typing import Any
 from electrain.data.labelled.answers import answers_in_characters, answers_of, without_surrogates
 from electrain.data.labelled.checks import require_distinct_identifiers, word_place
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
-from electrain.data.labelled.conll import Sentence, words_and_tags
+from electrain.data.labelled.conll import Sentence
+from electrain.data.labelled.conll_columns import words_and_tags
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
 from electrain.data.labelled.label_spelling import label_text
 from electrain.data.labelled.labels import LabelForm, label_form, labels_in
