@@ -158,3 +158,19 @@ def test_what_training_was_told_evaluate_and_predict_know(
     assert (code, len(answers)) == (0, 1), err
     message = refuse(["finetune", "classification", *arguments, "--data.separator", "::"], capsys)
     assert "must be one character" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [('text, label\na b, "x"\n', 2), ('text,label\nc,y\n"a, b",  "x, y"\n', 3), ('"text", "label"\n"a", "x"\n', 1)],
+)
+def test_a_space_before_a_quote_is_found_out(tmp_path: Path, content: str, place: int) -> None:
+    with pytest.raises(DataError, match=rf'a.csv:{place}: a space stands before the quote of "') as caught:
+        read(written(tmp_path / "a.csv", content))
+    assert "remove the spaces behind the separators" in str(caught.value)
+
+
+def test_spaces_and_quotes_of_a_text_are_read(tmp_path: Path) -> None:
+    content = 'label,text\nx," ""Yes"", he said"\ny, "No" she said\nz, it is\nx," ""Yes"""\n'
+    found = [example.first for example in read(written(tmp_path / "a.csv", content))]
+    assert found == ['"Yes", he said', '"No" she said', "it is", '"Yes"']

@@ -35,11 +35,27 @@ def test_spellings_of_one_label_are_joined_in_one_line(tmp_path: Path, capsys: p
 
 
 def test_labels_of_one_spelling_are_left_alone_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for values in (["True", "False"], ["1.0", "2.0"], ["e\u0301", "a"], [1.0, 2.0], ["good", "Good"], ["1", "01"]):
+    for values in (["True", "False"], ["1.0", "2.0"], ["e\u0301", "a"], [1.0, 2.0], ["a", "A"], ["1", "01"]):
         found = labels_of(tmp_path / "a.jsonl", values)
         assert len(set(found)) == 2
         assert [label for (label,) in found] == list(map(label_text, values))
     assert capsys.readouterr().err == ""
+
+
+def test_labels_that_look_alike_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for values, shown in (
+        (["pos", "Pos", "pos", "neg"], '"pos" (2), "Pos" (1)'),
+        (["1", "2", "\uff11"], '"1" (1), "\uff11" (1)'),
+        (["\u2764", "\u2764\ufe0f"], '"\u2764" (1), "\\u2764\\ufe0f" (1)'),
+        ([*["a"] * 40, *["A"] * 4, "b"], '"a" (40), "A" (4)'),
+        ([*["it"] * 400, *["IT"] * 4, "b"], '"it" (400), "IT" (4)'),
+        ([*["it"] * 40, *["IT"] * 20, "b"], ""),  # the pronoun and the trade
+        ([*["a"] * 40, *["A"] * 5, "b"], ""),
+    ):
+        assert len({label for (label,) in labels_of(tmp_path / "a.jsonl", values)}) == len(set(values))
+        err = capsys.readouterr().err
+        assert err.count("\n") == bool(shown)
+        assert (f"labels that look alike stay different: {shown}\n" if shown else "") in err
 
 
 @pytest.mark.parametrize("value", [None, "", " \u00a0", float("nan")])

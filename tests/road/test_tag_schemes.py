@@ -246,3 +246,43 @@ def test_a_scheme_that_is_named_wrongly_is_not_said_to_be_read(tmp_path: Path, c
     with pytest.raises(DataError, match="it must be followed by I-PER or E-PER"):
         read_all("tagging", ExamplesConfig(tag_scheme="bioes"), [str(file)], [str(file)], 0)
     assert capsys.readouterr().err == ""
+
+
+def test_kinds_of_chunks_that_look_alike_are_named(tmp_path: Path, capsys: Capture) -> None:
+    file = tmp_path / "a.conll"
+    file.write_text("Ada B-PER\nis O\nBo B-Per\nX I-Per\n")
+    read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'a.conll: tags that look alike stay different: "PER" (1), "Per" (2)' in line
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"text": "Ada is", "label": [[0, 3, "PER"]], "Comments": []}',
+        '{"text": "Ada is", "entities": [{"label": "PER", "start_offset": 0, "end_offset": 3}]}',
+        '{"text": "Ada is", "label": [{"start": 0, "end": 3, "labels": ["PER"]}]}',
+        '{"text": "Ada is", "tokens": [{"text": "Ada", "start": 0, "end": 3}], "spans": []}',
+        '{"data": {"text": "Ada is"}, "annotations": [{"result": [{"value": {"start": 0, "end": 3}}]}]}',
+    ],
+)
+def test_spans_must_become_words_and_tags(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(row + "\n")
+    with pytest.raises(DataError, match=r'a.jsonl:1: ".*" holds spans of characters, but each word needs a tag; write'):
+        read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0)
+
+
+def test_spans_beside_words_and_tags_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"words": ["Ada", "is"], "tags": ["B-PER", "O"], "spans": [[0, 3, "PER"]]}\n')
+    assert read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0).train[0].words == ("Ada", "is")
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.iob2", "a.v4_gold_conll", "eng.testa", "a.json"])
+def test_another_name_of_columns_is_said_to_be_enough(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("Ada B-PER\nis O\n")
+    with pytest.raises(DataError, match="unknown format; convert it to one of ") as caught:
+        read_all("tagging", ExamplesConfig(), [str(file)], [str(file)], 0)
+    assert ("needs only another name, ending in .conll" in str(caught.value)) == (name != "a.json")

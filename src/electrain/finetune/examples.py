@@ -19,6 +19,7 @@ from electrain.data.labelled.checks import (
 )
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
+from electrain.data.labelled.label_spelling import lookalikes
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Clean, read_examples
 from electrain.data.labelled.tag_schemes import ALIASES, OUTSIDE, PLAIN, SchemeName, every_tag, is_chunk_tag
@@ -77,6 +78,7 @@ def read_all(
         form = _tag_form(data, kept)
         kept = in_scheme(require_whole_chunks(kept, form.files, skip_broken=data.skip_broken), form)
         _say_tag_form(data, form, read.examples)
+        _say_lookalikes(kept)
         own = tag_form_of_further(known, form)
         known = in_scheme(require_whole_chunks(known, own.files, skip_broken=data.skip_broken), own)
     if task in ("classification", "tagging"):
@@ -154,6 +156,13 @@ def _say_tag_form(data: ExamplesConfig, form: TagForm, train: Sequence[TaggedExa
     elif files not in ("bio", PLAIN):
         does = "their entities are scored" if files == form.model else f"are read as {form.model.upper()}"
         say(f"{where}: the tags are {files.upper()} and {does}")
+
+
+def _say_lookalikes(train: Sequence[TaggedExample]) -> None:
+    """Names tags, or kinds of chunks, that differ only in capitals or the like."""
+    counts = Counter(tag[2:] if is_chunk_tag(tag) else tag for one in train for tag in one.tags)
+    if alike := lookalikes(counts):
+        say(f"{train[0].source.rpartition(':')[0]}: tags that look alike stay different: {alike}")
 
 
 def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:

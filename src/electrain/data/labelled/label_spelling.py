@@ -1,13 +1,18 @@
 """One value of a label as text, and what all its spellings have in common."""
 
+import json
 import math
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from electrain.data.text.cleaning import clean_text
 
 TRUTH = ("true", "false")
+_VARIATION = re.compile("[\ufe00-\ufe0f]")  # selects a character's form: text or emoji
+# Of labels that look alike, one is a slip where it is so many times rarer; of few rows each may be one.
+_TIMES_RARER, _FEW_ROWS = 10, 50
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
@@ -37,3 +42,21 @@ def spelling_key(text: str) -> str:
     whole = _WHOLE.fullmatch(text)
     text = whole[1] if whole else text
     return "0" if text == "-0" else text
+
+
+def lookalikes(counts: Counter[str]) -> str:
+    """The labels that differ only in capitals, full width or a variation selector, where that may be a slip; or "".
+
+    Single letters are often told apart by capitals, so among these only a rare one is named.
+    """
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in counts:
+        alike[_VARIATION.sub("", unicodedata.normalize("NFKC", label)).casefold()].append(label)
+    shown = []
+    for key, labels in alike.items():
+        rows = [counts[label] for label in labels]
+        is_few = sum(rows) <= _FEW_ROWS and not (len(key) == 1 and key.isalpha())
+        if len(labels) > 1 and (is_few or _TIMES_RARER * min(rows) <= max(rows)):
+            names = (json.dumps(label, ensure_ascii=bool(_VARIATION.search(label))) for label in labels)
+            shown.append(", ".join(f"{name} ({count:,})" for name, count in zip(names, rows, strict=True)))
+    return "; ".join(shown)

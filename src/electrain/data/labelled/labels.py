@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from electrain.data.labelled.columns import Columns, flag, label_columns
 from electrain.data.labelled.examples import TextExample
-from electrain.data.labelled.label_spelling import TRUTH, is_indicator, label_text, spelling_key
+from electrain.data.labelled.label_spelling import TRUTH, is_indicator, label_text, lookalikes, spelling_key
 from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
@@ -84,16 +84,21 @@ def label_form(records: Sequence[Record], columns: Columns, where: str) -> Label
         place = f'{records[0].source}: no label in "{names[0]}"'
         raise DataError(f"{place}: no row has a label; give data with labels, or set {flag('label')}")
     form = replace(form, missing=_missing(spellings, names[0], form.notes))
-    joined = []
+    joined, counts = [], Counter[str]()
     for key, found in spellings.items():
-        if key in form.missing or len(found) == 1:
+        if key in form.missing:
             continue
         label = found.most_common(1)[0][0][0]
+        counts[label] += found.total()
+        if len(found) == 1:
+            continue
         form.names.update({text: label for text, _ in found})
         joined.append(" = ".join(shown for _, shown in found))
     if joined:
         more = f" and {len(joined) - _SHOWN} more" if len(joined) > _SHOWN else ""
         form.notes.append(f"different spellings are one label: {'; '.join(joined[:_SHOWN])}{more}")
+    if alike := lookalikes(counts):
+        form.notes.append(f"labels that look alike stay different: {alike}")
     return replace(form, notes=[f"{where}: {note}" for note in form.notes])
 
 

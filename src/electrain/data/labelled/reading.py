@@ -105,6 +105,8 @@ def read_examples(
         if not records:
             broken.say()
             raise DataError(f"{where}: no example in it can be used; the messages above say why")
+    if task == "tagging" and with_targets:
+        _refuse_spans(records)
     # All records are read before the columns are chosen, because the first ones may lack a column.
     chosen = choose_columns(task, records, columns, where, with_targets=with_targets)
     columns = replace(columns, text=chosen.text, pair=chosen.pair, label=chosen.label, references=chosen.references)
@@ -153,6 +155,24 @@ def _accepted(records: Sequence[Record], broken: _Counted) -> list[Record]:
         else:
             kept.append(record)
     return kept
+
+
+def _refuse_spans(records: Sequence[Record]) -> None:
+    """Raises DataError if rows have spans of characters, and none has a list of words."""
+    lists = [(record.source, name, value) for record in records for name, value in record.values.items()]
+    if any(isinstance(item, str) for *_, value in lists if isinstance(value, list) for item in value):
+        return
+    for source, name, value in lists:
+        if isinstance(value, list) and any(map(_is_span, value)):
+            hint = 'write each sentence as {"words": ["Ada", "is"], "tags": ["B-PER", "O"]}'
+            raise DataError(f'{source}: "{name}" holds spans of characters, but each word needs a tag; {hint}')
+
+
+def _is_span(item: object) -> bool:
+    """True for [0, 5, "PER"] (doccano, spaCy), and objects with a start and an end (Prodigy, Label Studio)."""
+    if isinstance(item, dict):
+        return {"start", "end"} <= set(item) or {"start_offset", "end_offset"} <= set(item) or "result" in item
+    return isinstance(item, list) and list(map(type, item)) == [int, int, str]
 
 
 def _flat(record: Record) -> Record:

@@ -25,6 +25,7 @@ Row = tuple[int, list[str]]  # the number of the row's first line, and its field
 _SEPARATORS = ";\t,|"  # what spreadsheets and databases put between fields
 _SEPARATOR_LINE = re.compile('"?sep=(.)"?\r?\n?')  # Excel's own first line, which is no row
 _LOOKED_AT_ROWS = 20
+_SPACED_QUOTE = re.compile(' +"')
 
 
 class DialectError(DataError):
@@ -104,10 +105,15 @@ def _rows(path: Path, separator: str, is_quoted: bool, *, skips_first: bool = Fa
             file.readline(MOST_LINE_CHARACTERS)
             number = 2
         # strict: a quote that is never closed would swallow the rest of the file
-        rows = csv.reader(lines_of(file, str(path), number), delimiter=separator, quoting=quoting, strict=True)
+        lines: list[str] = []  # of the row
+        remembered = _remembered(lines_of(file, str(path), number), lines)
+        rows = csv.reader(remembered, delimiter=separator, quoting=quoting, strict=True)
         first = number
         try:
             for row in rows:
+                if is_quoted and any(map(_SPACED_QUOTE.match, row)):
+                    _refuse_spaced_quotes(lines, row, separator, f"{path}:{number}")
+                lines.clear()
                 yield number, row
                 number = rows.line_num + first
         except csv.Error as error:
@@ -119,6 +125,24 @@ def _rows(path: Path, separator: str, is_quoted: bool, *, skips_first: bool = Fa
                 f"{path}:{number}: a quote that this row opens is not rightly closed up to line {last} ({error}); "
                 "close it, and double quotes inside a text"
             ) from error
+
+
+def _remembered(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _refuse_spaced_quotes(lines: list[str], row: list[str], separator: str, source: str) -> None:
+    """Raises DataError if a row has quotes that are not the first characters of their fields, and yet enclose them."""
+    with contextlib.suppress(csv.Error):  # a text that goes on behind its quotes
+        own = next(csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True))
+        spaced = list(filter(_SPACED_QUOTE.match, row))
+        if len(spaced) > len(list(filter(_SPACED_QUOTE.match, own))):
+            found = (
+                f"a space stands before the quote of {spaced[0].strip()[:40]}, so that it is a character of the text"
+            )
+            raise DataError(f"{source}: {found}; remove the spaces behind the separators")
 
 
 def _own_separator(path: Path) -> str:

@@ -8,6 +8,8 @@ from electrain.data.text.compression import COMPRESSIONS, uncompressed_suffix
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
+_NO_COLUMNS = (".json", ".csv", ".xlsx", ".xml")  # formats of labelled sentences that are not in columns
+
 
 def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     """The files that a file name, a folder (with the folders inside) or a glob stands for, in order of name.
@@ -23,6 +25,8 @@ def source_files(source: str, formats: Sequence[str]) -> list[Path]:
     elif path.exists():
         if uncompressed_suffix(path) not in formats:
             known = f"{' '.join(formats)}, each also {' '.join(COMPRESSIONS)}"
+            if ".conll" in formats and uncompressed_suffix(path) not in _NO_COLUMNS:
+                known += "; a file with a word and its tag on each line needs only another name, ending in .conll"
             raise DataError(f"{source}: unknown format; convert it to one of {known}")
         return [path]
     else:
