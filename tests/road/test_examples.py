@@ -110,7 +110,7 @@ BROKEN: dict[str, tuple[str, str, bytes | str, str]] = {
         "question-answering",
         "a.json",
         '{"data": [{"context": "a"}]}',
-        r"a.json: not in SQuAD's form \('paragraphs'\)",
+        r"a.json: not in SQuAD's form \(there is no 'paragraphs'\)",
     ),
     "squad not utf-8": (
         "question-answering",

@@ -193,7 +193,7 @@ def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, monk
     [
         (b'{"text": "a"}\n{"txt": "b"}\n', "a.jsonl:2: has no field"),
         (b"plain\n", "a.jsonl:1: not valid JSON"),
-        (b'{"text": 3}\n', "a.jsonl:1: has no field"),
+        (b'{"text": 3}\n', "a.jsonl:1: .text. holds 3, not a text"),
         (b'{"text": "\xe9"}\n', "a.jsonl:1: not UTF-8"),
         (None, "a.jsonl: no such file"),
     ],

@@ -1,5 +1,6 @@
 """What `predict` reads from tables, JSON lines and columns of words: the right column, each empty cell, or one line."""
 
+import gzip
 import io
 import json
 from collections.abc import Callable
@@ -307,3 +308,81 @@ def test_evaluation_data_may_have_another_separator(
     data = written(tmp_path / "a.csv", 'title,label\n"the cat, it",yes\na dog,no\n')
     code, _, err = command(capsys, "evaluate", "classification", "--model", tuned["semicolon"], "--data", data)
     assert code == 0, err
+
+
+def test_messages_say_what_a_field_holds(
+    tiny_run: Runs, tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    for value, shown in ((None, "null"), ("Ada lives", '"Ada lives"'), (7, "7")):
+        message = refused("tag", tuned["tag"], "a.jsonl", json.dumps({"words": value}))
+        assert f'a.jsonl:1: "words" holds {shown}, no list of words; write a list into "words"' in message
+    message = refused("tag", tuned["tag"], "a.jsonl", '{"text": 3}')
+    assert '"text" holds 3, no text' in message
+    message = refused("tag", tuned["tag"], "a.jsonl", '{"tokens": ["a"]}')
+    assert "it has tokens; name a list with --text-column" in message
+    answers, _ = ask("tag", tuned["tag"], "a.jsonl", '{"tokens": ["a"]}', "--text-column", "tokens")
+    assert answers[0]["words"] == ["a"]
+    message = refused("classify", tuned["title"], "a.jsonl", '{"title": 5}')
+    assert 'a.jsonl:1: "title" holds 5, not a text; fix or remove this line' in message
+    message = refused("classify", tuned["pair"], "a.jsonl", '{"premise": "a", "hypothesis": ["b"]}')
+    assert 'a.jsonl:1: "hypothesis" holds ["b"], not a text' in message
+    assert '"text" holds 5, not a text' in refused("embed", tiny_run(), "a.jsonl", '{"text": 5}')
+
+
+@pytest.mark.parametrize("verb", ["embed", "classify"])
+def test_messages_say_what_a_file_is(
+    tiny_run: Runs,
+    tuned: dict[str, Path],
+    refused: Callable[..., str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    verb: str,
+) -> None:
+    model = tuned["title"] if verb == "classify" else tiny_run()
+    rows = [{"title": "a", "text": "a"}, {"title": "b", "text": "b"}]
+    for content in (json.dumps(rows), json.dumps(rows, indent=1), "[]"):
+        message = refused(verb, model, "a.jsonl", content)
+        assert "a.jsonl:1: not a JSON object, but the beginning of a JSON array; write one object per line" in message
+    message = refused(verb, model, "a.jsonl", json.dumps(rows[0], indent=1))
+    assert "a.jsonl:1: not a JSON object, but the beginning of JSON that goes over several lines" in message
+    old = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 1000
+    for name in ("a.csv", "a.txt"):
+        assert f"{name}: is compressed; add .gz to its name" in refused(verb, model, name, gzip.compress(b"text\na\n"))
+        assert f"{name}: is an old spreadsheet or document (.xls, .doc)" in refused(verb, model, name, old)
+    (tmp_path / "folder").mkdir()
+    message = refuse(["predict", verb, "--model", str(model), "--input", str(tmp_path / "folder")], capsys)
+    assert "folder: is a folder; give a file" in message
+
+
+def test_lines_that_end_as_on_old_macs(tuned: dict[str, Path], ask: Callable[..., Any]) -> None:
+    answers, _ = ask("classify", tuned["title"], "a.txt", "the cat\ra dog\r\rthe dog\r")
+    assert [answer["text"] for answer in answers] == ["the cat", "a dog", "", "the dog"]
+    answers, _ = ask("classify", tuned["title"], "a.txt", "the\rcat\na dog")
+    assert len(answers) == 2
+
+
+def test_columns_named_otherwise_than_in_training(
+    tuned: dict[str, Path], tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = written(tmp_path / "train.csv", "text,label\nthe cat,yes\na dog,no\n")
+    other = written(tmp_path / "other.csv", "sentence,label\nthe cat,yes\na dog,no\n")
+    output = ["--output", str(tmp_path / "out")]
+    arguments = ["--model", str(tiny_run()), "--train", str(train), "--validation", str(other), *output]
+    message = refuse(["finetune", "classification", *arguments], capsys)
+    assert 'other.csv: no column "text", which training reads as the text; the columns are sentence, label' in message
+    assert "rename the column as in the training data" in message
+    assert "--" not in message
+    data = ["--model", str(tuned["title"]), "--data", str(other)]
+    message = refuse(["evaluate", "classification", *data], capsys)
+    assert 'no column "title", which training reads as the text' in message
+    assert "rename the column, or name it with --text-column" in message
+    assert "for --text-column" in refuse(["evaluate", "classification", *data, "--text-column", "x"], capsys)
+    code, _, err = command(capsys, "evaluate", "classification", *data, "--text-column", "sentence")
+    assert code == 0, err
+
+
+def test_a_list_of_questions_is_not_squad(tuned: dict[str, Path], refused: Callable[..., str]) -> None:
+    message = refused("answer", tuned["answer"], "a.json", json.dumps([QUESTION]))
+    assert "not in SQuAD's form (it begins with a list)" in message
+    message = refused("answer", tuned["answer"], "a.json", json.dumps({"data": [["a"]]}))
+    assert "not in SQuAD's form (a part of it is no list or object" in message

@@ -17,7 +17,7 @@ from electrain.data.labelled.checks import (
     scheme_of_examples,
     tag_form_of_further,
 )
-from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.columns import Columns, MissingColumnError
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
 from electrain.data.labelled.label_spelling import lookalikes
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
@@ -71,7 +71,12 @@ def read_all(
         references=data.references_column,
         label_separator=read.columns.label_separator or NO_SEPARATOR,
     )
-    held_out = read_examples(task, validation, same, skip_broken=data.skip_broken, clean=clean)
+    try:
+        held_out = read_examples(task, validation, same, skip_broken=data.skip_broken, clean=clean)
+    except MissingColumnError as error:
+        if error.role == "references":
+            raise
+        raise DataError(f"{error.against_training}; rename the column as in the training data") from error
     kept, known, has_many = read.examples, held_out.examples, False
     form = TagForm(PLAIN, PLAIN)
     if task == "tagging":

@@ -21,7 +21,13 @@ def label_columns(name: str, existing: Collection[str]) -> tuple[str, ...]:
 
 
 class MissingColumnError(DataError):
-    """A column that was named does not exist."""
+    """A column that was named, or that training reads, does not exist."""
+
+    def __init__(self, where: str, name: str, role: Role, hint: str) -> None:
+        super().__init__(f'{where}: no column "{name}" for {flag(role)}; {hint}')
+        self.role = role
+        # Where the name is that of the training data, whose flag the user may not have set.
+        self.against_training = f'{where}: no column "{name}", which training reads as the {role}; {hint}'
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class _Chooser:
                     continue
                 nearest = difflib.get_close_matches(name, self.names, n=1)
                 hint = f'did you mean "{nearest[0]}"? ' if nearest else ""
-                raise MissingColumnError(f'{self.where}: no column "{name}" for {flag(role)}; {hint}{self.listed()}')
+                raise MissingColumnError(self.where, name, role, f"{hint}{self.listed()}")
 
     def usual(self, names: str) -> list[str]:
         """The columns that have one of these names."""

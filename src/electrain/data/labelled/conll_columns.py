@@ -102,7 +102,7 @@ def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with
     if "label" in lacking and not with_targets:  # a file of another shape than that of training
         named["text"] = None
     elif lacking:
-        raise MissingColumnError(f'{where}: no column "{names[lacking[0]]}" for {flag(lacking[0])}; {form.listed}')
+        raise MissingColumnError(where, names[lacking[0]], lacking[0], form.listed)
     if form.is_2012 and with_targets and named["label"] is None:
         hint = f"give {flag('text')} 4 and {flag('label')} 5 for parts of speech"
         raise DataError(f"{where}: the columns are those of CoNLL-2012, several of which may be the tags; {hint}")

@@ -129,8 +129,11 @@ def squad_questions(path: Path, broken: Broken) -> Iterator[Record]:
         questions = [(paragraph["context"], question) for paragraph in paragraphs for question in paragraph["qas"]]
         found = [(context, question["id"], question["question"], question) for context, question in questions]
     except (KeyError, TypeError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else "it begins with a list"
+        if not isinstance(content, list) and isinstance(error, TypeError):
+            reason = "a part of it is no list or object, and should be one"
         shape = "{data: [{paragraphs: [{context, qas: [{id, question, answers}]}]}]}"
-        raise DataError(f"{path}: not in SQuAD's form ({error}); it must look like {shape}, or be .jsonl") from error
+        raise DataError(f"{path}: not in SQuAD's form ({reason}); it must look like {shape}, or be .jsonl") from error
     for context, identifier, question, fields in found:
         values = {"id": identifier, "question": question, "context": context}
         if "answers" in fields or fields.get("is_impossible"):

@@ -43,6 +43,8 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
         ) from error
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the name") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder; give a file") from error
     except OSError as error:
         if error.errno is None:  # raised by a decompressor, not by the operating system
             raise DataError(f"{path}: truncated or damaged ({_line(error)}); copy it again") from error

@@ -10,6 +10,7 @@ from typing import IO, AnyStr, NamedTuple
 from electrain.data.text.compression import open_stream
 from electrain.data.text.encodings import conversion
 from electrain.foundation.errors import DataError
+from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import parse_json
 
 JSON_LINES = (".jsonl", ".ndjson")  # one JSON object on each line
@@ -18,6 +19,16 @@ MOST_LINE_CHARACTERS = 1 << 28
 PIECE_CHARACTERS = 1 << 16  # a longer text is passed on in pieces; docs/experiments.md has the measurement
 _BLOCK_CHARACTERS = 1 << 20
 PROBE_BYTES = 1 << 16
+_SHOWN_CHARACTERS = 40
+# How formats begin that are no text, and what to do about each. The second is that of .xls and .doc (OLE).
+_SIGNATURES = {
+    b"PK\x03\x04": "a spreadsheet, a document or an archive; save it as .csv, .tsv or plain text",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old spreadsheet or document (.xls, .doc); save it as .csv or plain text",
+    b"\x1f\x8b": "compressed; add .gz to its name",
+    b"\xfd7zXZ\x00": "compressed; add .xz to its name",
+    b"BZh91AY&SY": "compressed; add .bz2 to its name",
+    b"\x28\xb5\x2f\xfd": "compressed; add .zst to its name",
+}
 _BINARY_FRACTION = 0.1  # of control and undecodable bytes; UTF-8 text with a few faults has fewer
 _CUT_AFTER = re.compile(r"[\s\u3000-\u303f\u3400-\u9fff\uff00-\uff0f]")
 
@@ -70,10 +81,20 @@ def filled_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 def parse_object(line: str, source: str, field: str) -> dict[str, object]:
     """The JSON object on a line. Raises: DataError: it is none; the message shows one with the field `field`."""
+    shape = f'write one object per line, like {{"{field}": "..."}}'
+    if line.strip() == "{" or line.lstrip()[:1] == "[":
+        found = "a JSON array" if "[" in line else "JSON that goes over several lines"
+        raise DataError(f"{source}: not a JSON object, but the beginning of {found}; {shape}")
     record: object = parse_json(line, source, way_out="fix or remove this line")
     if not isinstance(record, dict):
-        raise DataError(f'{source}: not a JSON object; each line must look like {{"{field}": "..."}}')
+        raise DataError(f"{source}: not a JSON object; {shape}")
     return record
+
+
+def shown_value(value: object) -> str:
+    """A value of a JSON object as it stands there, for messages; its beginning where it is long."""
+    text = to_json(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def in_pieces(text: str, source: str) -> Iterator[RawText]:
@@ -141,8 +162,9 @@ def open_text(path: Path, newline: str | None) -> Iterator[io.TextIOWrapper]:
 
 def refuse_binary(path: Path, probe: bytes) -> None:
     """Raises DataError if the first bytes of the file are binary, or text in another encoding."""
-    if probe.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path}: is a spreadsheet, a document or an archive; save it as .csv, .tsv or plain text")
+    found = next((what for start, what in _SIGNATURES.items() if probe.startswith(start)), None)
+    if found is not None:
+        raise DataError(f"{path}: is {found}")
     text = probe.decode("utf-8", "surrogateescape")[:-3]  # the probe may end within a character of up to 4 bytes
     odd = len(re.findall("[\x00-\x08\x0e-\x1a\x1c-\x1f\udc80-\udcff]", text))
     if odd > _BINARY_FRACTION * len(text) and odd > 3:

@@ -13,7 +13,7 @@ from electrain.data.labelled.checks import (
     require_whole_chunks,
     tag_form_of_further,
 )
-from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.columns import Columns, MissingColumnError
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, fitting, read_examples
@@ -96,6 +96,9 @@ def _examples(
         clean = cleaner_for(tuned.task.tokenizer)
         read = read_examples(task, data, columns, skip_broken=skip_broken, clean=clean)
     except DataError as error:
+        if isinstance(error, MissingColumnError) and error.role not in given:
+            way_out = f"rename the column, or name it with --{error.role}-column"
+            raise DataError(f"{error.against_training}; {way_out}") from error
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
     examples = read.examples

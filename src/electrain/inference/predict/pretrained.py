@@ -13,7 +13,7 @@ from torch import Tensor
 from electrain.data.text.cleaning import without_surrogates
 from electrain.data.text.compression import open_stream, uncompressed_suffix
 from electrain.data.text.encodings import conversion, likely_encoding
-from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, lines_of, parse_object, refuse_binary
+from electrain.data.text.text_files import JSON_LINES, PROBE_BYTES, lines_of, parse_object, refuse_binary, shown_value
 from electrain.data.tokenizer.windows import (
     TokenizedText,
     Window,
@@ -274,7 +274,11 @@ def _is_json_object(line: str) -> bool:
 def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) -> Iterator[str]:
     """The lines, or a field of each where they are JSON objects."""
     name = "standard input" if path is None else str(path)
-    for number, content in enumerate(lines_of(file, name), start=1):
+    lines = lines_of(file, name)
+    first = next(lines, b"")
+    # A file without a line feed is one line, or has the line ends of old Macs.
+    lines = chain([first], lines) if b"\n" in first else iter(first.splitlines())
+    for number, content in enumerate(lines, start=1):
         try:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
@@ -285,8 +289,11 @@ def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) ->
             record = parse_object(line, f"{name}:{number}", field)
             text = record.get(field)
             if not isinstance(text, str | None) or field not in record:
+                found = (
+                    f'"{field}" holds {shown_value(text)}, not' if field in record else f'has no field "{field}" with'
+                )
                 hint = "fix or remove this line, or choose another field with --text-column"
-                raise DataError(f'{name}:{number}: has no field "{field}" with a text; {hint}')
+                raise DataError(f"{name}:{number}: {found} a text; {hint}")
             line = text or ""
         yield line
 

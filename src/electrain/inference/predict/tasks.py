@@ -21,7 +21,7 @@ from electrain.data.labelled.examples import (
 )
 from electrain.data.labelled.reading import Example, ReadExamples, fitting, read_examples
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.text_files import JSON_LINES, parse_object
+from electrain.data.text.text_files import JSON_LINES, parse_object, shown_value
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
@@ -217,15 +217,18 @@ def _example(task: TaskName, one: Input, tuned: FineTuned, fields: tuple[str, st
 def _words(one: Input, column: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     if isinstance(one.given, str):
         return _words_for(tokenizer, one.given)
-    words = one.given.get(column, one.given.get("words"))
-    if isinstance(words, list) and (words or "text" not in one.given):
+    words, text = one.given.get(column, one.given.get("words")), one.given.get("text")
+    if isinstance(words, list) and (words or not isinstance(text, str)):
         return [str(word) for word in words]
-    text = one.given.get("text")
     if isinstance(text, str):
         return _words_for(tokenizer, text)
-    if words is not None:
-        raise DataError(f'{one.where}: "{column}" holds no list of words; write a list, or a text in the field "text"')
-    raise DataError(f'{one.where}: has no list "{column}" and no text; it has {", ".join(one.given) or "nothing"}')
+    found = next((name for name in (column, "words", "text") if name in one.given), None)
+    if found is not None:
+        what = "no list of words" if found != "text" else "no text"
+        way_out = 'write a list into "words", or a text into "text"'
+        raise DataError(f'{one.where}: "{found}" holds {shown_value(one.given[found])}, {what}; {way_out}')
+    has = ", ".join(one.given) or "nothing"
+    raise DataError(f'{one.where}: has no list "{column}" and no text; it has {has}; name a list with --text-column')
 
 
 def _two(one: Input, fields: tuple[str, str], *, needs_both: bool) -> tuple[str, str]:
@@ -240,7 +243,9 @@ def _two(one: Input, fields: tuple[str, str], *, needs_both: bool) -> tuple[str,
     text_name, pair_name = fields
     text, pair = given.get(text_name), given.get(pair_name)
     for name, value in ((text_name, text), (pair_name, pair)) if needs_both else ((text_name, text),):
-        if name not in given or not isinstance(value, str | None):
+        if name in given and not isinstance(value, str | None):
+            raise DataError(f'{one.where}: "{name}" holds {shown_value(value)}, not a text; fix or remove this line')
+        if name not in given:
             reads = f'the model reads pairs, but there is no field "{name}"' if needs_both else f'has no field "{name}"'
             raise DataError(f"{one.where}: {reads} with a text; it has {', '.join(given) or 'nothing'}")
     return str(text or ""), pair if isinstance(pair, str) else ""
