@@ -211,6 +211,9 @@ FURTHER: dict[str, tuple[str, tuple[str, str], str]] = {
                              ""),
     "one sentence of one word thrice": ("ha X O\nha Y O\n", ("ha ha", "O O"), ""),
     "words with numbers": ("A1 X O\nA2 X O\n\nB Y O\nC X O\n", ("A1 A2", "O O"), ""),
+    "lemmas in a small file": ("The DT the\ndogs NNS dog\nbark VBP bark\n. SENT .\n\n" * 6, ("The dogs", "DT NNS"),
+                               "column 3 seems to hold lemmas"),
+    "words with a number each": ("word1 X O\nword2 X O\n", ("word1 word2", "O O"), ""),
     "few rows": ("Ada B-PER\nis O\n", ("Ada is", "B-PER O"), ""),
 }  # fmt: skip
 
@@ -247,3 +250,13 @@ def test_the_columns_of_conll_2012_must_be_named(tmp_path: Path) -> None:
         read_examples("tagging", [str(path)], Columns())
     read = read_examples("tagging", [str(path)], Columns("4", label="5")).examples
     assert [(one.words, one.tags) for one in read] == [(("Ada", "is"), ("NNP", "VBZ")), (("It", "is"), ("PRP", "VBZ"))]
+
+
+@pytest.mark.parametrize("text", ["d1 Ada\nd1 is\n\nd2 It\nd2 is\n", "T1 Ada\nT2 is\n\nT3 It\nT4 is\n"])
+def test_identifiers_before_words_without_tags_are_passed_over(tmp_path: Path, text: str, capsys: Capture) -> None:
+    path = written(tmp_path / "a.conll", text)
+    read = read_examples("tagging", [str(path)], Columns("2", label="3"), with_targets=False).examples
+    assert [one.words for one in read] == [("Ada", "is"), ("It", "is")]
+    assert "column 1 holds no words: the words are read from column 2" in capsys.readouterr().err
+    path = written(tmp_path / "b.conll", "1984 O\n1986 B-X\n\n3 O\n5 O\n")
+    assert read_examples("tagging", [str(path)], Columns(), with_targets=False).examples[0].words == ("1984", "1986")

@@ -33,7 +33,7 @@ _TITLES = {
     *("id", "ids", "index", "idx", "no", "nr", "num", "number", "#", "sentence", "sentence_id", "sent_id", "token_id"),
     *("token", "tokens", "word", "words", "form", "text", "lemma", "tag", "tags", "label", "labels", "ner", "ner_tag"),
     *("ner_tags", "netag", "entity", "entities", "pos", "pos_tag", "pos_tags", "upos", "xpos", "chunk", "chunk_tag"),
-    *("bio", "iob", "outer", "nested"),
+    *("bio", "iob", "outer", "nested", "doc", "doc_id", "document", "document_id", "file", "filename", "sent"),
 }
 # A column that counts does so in nine of ten sentences; where none of the first ones counts, none will.
 MOST_THAT_COUNT, _TRIED = 0.9, 20

@@ -106,7 +106,7 @@ def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with
     if form.is_2012 and with_targets and named["label"] is None:
         hint = f"give {flag('text')} 4 and {flag('label')} 5 for parts of speech"
         raise DataError(f"{where}: the columns are those of CoNLL-2012, several of which may be the tags; {hint}")
-    found = _found(sentences, form)
+    found = _found(sentences, form, with_targets=with_targets)
     word, tag = _apart(found, named["text"], named["label"], form)
     if word == tag and with_targets:
         raise DataError(f"{where}: column {form.name(word)} cannot hold both the words and their tags; name another")
@@ -129,13 +129,16 @@ def _say_doubts(sentences: Sequence[Sentence], word: int, tag: int, where: str) 
     """Says where what was found out to be tags may be something else, or the first of them a title."""
     tags = Counter(row[tag] for one in sentences for row in one.rows)
     first = sentences[0].rows[0][tag]
+    may_be_title = not (first in _PARTS_OF_SPEECH or is_chunk_tag(first)) and tags.total() >= _LEAST_LINES
     if _are_no_tags(sentences, word, tag):
         found = f"column {tag + 1} has {len(tags):,} different tags in {tags.total():,} rows"
         say(f"{where}: {found}, as if it held no tags but words (label_column names another)")
-    elif first in _PARTS_OF_SPEECH or is_chunk_tag(first) or tags.total() < _LEAST_LINES:
-        return
     # Among other tags that occur once, a title would not stand out.
-    elif 10 * len(tags) <= tags.total() and [one for one, count in tags.items() if count == 1] == [first]:
+    elif (
+        may_be_title
+        and 10 * len(tags) <= tags.total()
+        and [one for one, count in tags.items() if count == 1] == [first]
+    ):
         shown = " ".join(sentences[0].rows[0])
         doubt = "occurs nowhere else; remove the row if it is a header"
         say(f'{sentences[0].source}: the tag of the first row, "{shown}", {doubt}')
@@ -151,13 +154,13 @@ def _apart(found: Found, word: int | None, tag: int | None, form: Form) -> tuple
     return found.word if word is None else word, found.tag if tag is None else tag
 
 
-def _found(sentences: Sequence[Sentence], form: Form) -> Found:
-    """The columns that are read where the user names none."""
+def _found(sentences: Sequence[Sentence], form: Form, *, with_targets: bool) -> Found:
+    """The columns that are read where the user names none; without targets, there may be no column of tags."""
     if form.is_universal:
         return Found(UNIVERSAL_COLUMNS.index("form"), UNIVERSAL_COLUMNS.index("upos"), "the file is CoNLL-U")
     first, last = form.counting, form.width - 1
     counts = f"column{' 1 counts' if first == 1 else 's 1 and 2 count'}" if first else ""
-    while first < last - 1 and _is_identifier(sentences, first):
+    while first < last - with_targets and _is_identifier(sentences, first, alone=first == last - 1):
         first += 1
     if first > form.counting:
         no_words = f"column{f' {first} holds' if first - form.counting == 1 else f's up to {first} hold'} no words"
@@ -177,17 +180,22 @@ def _found(sentences: Sequence[Sentence], form: Form) -> Found:
     if tag != last and _are_no_names(values[last]):
         reason = f"column {tag + 1} holds tags of names, and column {last + 1} does not"
         return Found(first, tag, f"{counts}, {reason}" if counts else reason)
-    few = [place for place in values if 1 < len(values[place]) * _TIMES_AS_MANY <= len(values[last]) and place > first]
-    if few and _are_lemmas(sentences, first, last):
+    are_words = _are_words(sentences, first, last)
+    fewer = 1 if are_words else _TIMES_AS_MANY
+    between = [place for place in range(first + 1, last) if not _are_words(sentences, first, place)]
+    few = [place for place in between if len(values[place]) > 1 and fewer * len(values[place]) <= len(values[last])]
+    if few and (are_words or _are_no_tags(sentences, first, last)):
         reason = f"column {last + 1} seems to hold lemmas, no tags"
         return Found(first, few[0], f"{counts}, {reason}" if counts else reason)
     return Found(first, last, counts)
 
 
-def _is_identifier(sentences: Sequence[Sentence], place: int) -> bool:
+def _is_identifier(sentences: Sequence[Sentence], place: int, *, alone: bool) -> bool:
     """True for a column before others that names documents, sentences or places: d1.txt, T1 T2, 0-3 4-8, 1. 2.
 
     It is the same in each sentence while further columns vary, or has numbers that go up.
+
+    Args: alone: only one column follows, so that numbers alone may be words.
     """
     cells = [[row[place] for row in one.rows] for one in sentences]
     long = [one for one in cells if len(one) > 1]
@@ -196,6 +204,11 @@ def _is_identifier(sentences: Sequence[Sentence], place: int) -> bool:
     is_constant = len(cells) > 1 and 2 * len(long) > len(cells) and all(len(set(one)) == 1 for one in cells)
     if is_constant and any(len({row[place + 1 :] for row in one.rows}) > 1 for one in sentences):
         return True
+    if alone and all(cell.isdecimal() for one in cells for cell in one):
+        return False
+    # A counted file has its words next; four letters or more, as in word1, are a word.
+    if sentences[0].form.counting or any(sum(map(str.isalpha, cell)) > 3 for one in cells for cell in one):
+        return False
     # Nine digits: Python refuses to read thousands of them.
     if not all(0 < len(number) < 10 for one in cells for cell in one for number in _DIGITS.findall(cell) or [""]):
         return False
@@ -216,11 +229,10 @@ def _are_no_tags(sentences: Sequence[Sentence], word: int, tag: int) -> bool:
     return len(rows) >= _LEAST_TAGS and (2 * tags > len(rows) or as_words)
 
 
-def _are_lemmas(sentences: Sequence[Sentence], word: int, place: int) -> bool:
-    """True for a column that has too many different values to hold tags, or is the word itself in a quarter of rows."""
+def _are_words(sentences: Sequence[Sentence], word: int, place: int) -> bool:
+    """True for a column, such as lemmas, that is the word itself in a quarter of the rows."""
     rows = [row for one in sentences for row in one.rows]
-    same = sum(row[place].lower() == row[word].lower() for row in rows)
-    return _are_no_tags(sentences, word, place) or (len(rows) >= _LEAST_TAGS and 4 * same > len(rows))
+    return len(rows) >= _LEAST_TAGS and 4 * sum(row[place].lower() == row[word].lower() for row in rows) > len(rows)
 
 
 def _are_no_names(values: Counter[str]) -> bool:
