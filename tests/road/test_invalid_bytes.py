@@ -93,3 +93,13 @@ def test_strict_names_the_conversion(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(lines(TEXTS, ["cp1252"] * 40))
     with pytest.raises(DataError, match=r"a\.jsonl:1: bytes that are not UTF-8; it looks like CP1252; .*--strict"):
         read(tmp_path / "a.jsonl", strict=True)
+
+
+@pytest.mark.parametrize("wrong", [4, 30])
+def test_no_conversion_is_given_that_spoils_lines_in_utf8(tmp_path: Path, wrong: int) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(TEXTS, ["cp1252"] * wrong + ["utf-8"] * (40 - wrong)))
+    with pytest.raises(DataError, match=r"other lines are UTF-8.*convert only those") as caught:
+        read(tmp_path / "a.jsonl")
+    assert "look like CP1252" in str(caught.value)
+    assert "iconv -f CP1252" not in str(caught.value)
+    assert "ENCODING" not in str(caught.value)

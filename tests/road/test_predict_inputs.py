@@ -386,3 +386,13 @@ def test_a_list_of_questions_is_not_squad(tuned: dict[str, Path], refused: Calla
     assert "not in SQuAD's form (it begins with a list)" in message
     message = refused("answer", tuned["answer"], "a.json", json.dumps({"data": [["a"]]}))
     assert "not in SQuAD's form (a part of it is no list or object" in message
+
+
+def test_the_name_of_a_file_among_the_texts_is_noticed(
+    tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, model = written(tmp_path / "two words.txt", "the cat\n"), tiny_run()
+    capsys.readouterr()
+    code, answers, stderr = command(capsys, "predict", "detect", path, "a dog. see", "--model", model)
+    assert (code, [answer["text"] for answer in answers]) == (0, [str(path), "a dog. see"])
+    assert stderr == f"{path}: read as a text; to read the file of this name, give --input '{path}'\n"

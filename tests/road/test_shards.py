@@ -21,6 +21,7 @@ from electrain.data.shards.prepare import prepare
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, read_documents
 from electrain.data.tokenizer.tokenizer import (
+    SPECIAL_TOKENS,
     SpecialIds,
     load_tokenizer,
     save_tokenizer,
@@ -298,7 +299,13 @@ def test_a_script_needs_no_guard(tmp_path: Path, tokenizer: Path, corpus: str, f
     open_shards(tmp_path / "shards")
 
 
-def test_full_disk_is_one_line(tmp_path: Path, tokenizer: Path, corpus: str) -> None:
+@pytest.mark.parametrize("ids_fail_first", [False, True])
+def test_full_disk_is_one_line(tmp_path: Path, tokenizer: Path, corpus: str, ids_fail_first: bool) -> None:
+    """Also where the ids no longer fit before their index is begun."""
+    if ids_fail_first:  # more than a buffer of Python's files, so that they reach the disk at once
+        corpus = str(tmp_path / "large.txt")
+        Path(corpus).write_text("the cat " * 20_000)
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -424,3 +431,21 @@ def test_a_text_file_of_many_lines_is_said_to_be_one_document(
     assert code == 0
     assert result["documents"] == 5 * 2900 + 900 + 1
     assert "--document-separator" not in err
+
+
+def test_a_vocabulary_that_skips_ids_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers gives a token that vocab.txt names twice the second place, and leaves the first one out."""
+    words = [*SPECIAL_TOKENS.values(), "cat", "the", "cat"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (tmp_path / "a.txt").write_text("the cat")
+    code, results, stderr = command(
+        capsys, "prepare", tmp_path / "a.txt", "--tokenizer", tmp_path, "--output", tmp_path / "shards"
+    )
+    assert (code, results, stderr.count("\n")) == (2, [], 1)
+    assert "7 tokens with ids up to 7, so that some ids are skipped; if its vocab.txt names a token twice" in stderr
+    (tmp_path / "vocab.txt").write_text("\n".join([*words[:5], "[unused0]", *words[6:]]) + "\n")
+    code, results, _ = command(
+        capsys, "prepare", tmp_path / "a.txt", "--tokenizer", tmp_path, "--output", tmp_path / "shards"
+    )
+    assert (code, results[0]["vocabulary_size"]) == (0, 8)

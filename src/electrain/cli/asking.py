@@ -211,6 +211,7 @@ def predict(
     )
 
     require_writable(output)
+    inputs.say_names_of_files(texts)
     columns = Columns(text_column or "", pair_column or "", separator=separator or "", quoting=quoting or "")
     results: Iterator[Mapping[str, object]]
     if task in predict_tasks.TASK_OF_VERB:

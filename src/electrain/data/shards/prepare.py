@@ -17,7 +17,13 @@ from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusForma
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.lost_letters import say_lost_dots
-from electrain.data.tokenizer.tokenizer import load_tokenizer, plain_backend, save_tokenizer, tokenizer_hash
+from electrain.data.tokenizer.tokenizer import (
+    load_tokenizer,
+    plain_backend,
+    require_ids_in_a_row,
+    save_tokenizer,
+    tokenizer_hash,
+)
 from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
 from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
 from electrain.foundation.lock import locked
@@ -73,6 +79,7 @@ def prepare(
     if processes is not None and not 1 <= processes <= MOST_PROCESSES:
         raise ConfigurationError(f"--processes {processes}: must be at least 1 and at most {MOST_PROCESSES:,}")
     loaded = load_tokenizer(tokenizer)
+    require_ids_in_a_row(loaded, str(tokenizer))
     if chinese_words:
         require_segmenter()
         if is_tokenised(sources):
@@ -120,8 +127,10 @@ def _encode(
                 if writer.tokens >= ENOUGH_TOKENS and not allow_unknown:
                     writer.unknown_share.require_few(_WHAT)
         say(f"prepare: {counts.documents:,} documents, {_speed(writer, time.monotonic() - started)}")
-    finally:
-        writer.close()
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
     if not counts.documents:
         raise no_document(corpus.sources)
 

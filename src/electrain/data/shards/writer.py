@@ -182,3 +182,9 @@ class ShardWriter:
                 file.abandon()
                 raise
         return self._finished
+
+    def abandon(self) -> None:
+        """Closes the file being written as it is, after an error; its index may be missing."""
+        if self._file is not None:
+            self._file.abandon()
+            self._file = None

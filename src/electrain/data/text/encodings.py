@@ -39,6 +39,7 @@ _OFTEN["CP932"] = _OFTEN["EUC-JP"]
 _OPENING = set("¿¡")
 _APOSTROPHES = "\u2019·"
 _MISPLACED = re.compile("(?:^|[^ก-ฮัิ-ฺ็-์])[ัิ-ฺ็-์]")  # a Thai vowel or tone that follows no consonant
+_MIXED = 0.1  # share of lines that are UTF-8; short lines of a code page are so by chance (in GB18030, 联通 is)
 _INVALID = re.compile("[\udc80-\udcff]")
 _LEAST_SCORE = 0.7  # share of the letters that must be plausible
 
@@ -155,10 +156,26 @@ def likely_encoding(sample: bytes) -> str | None:
     return max(scores, key=scores.__getitem__, default=None)
 
 
+def _is_utf8(content: bytes) -> bool:
+    """True if every byte belongs to a character."""
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 @lru_cache(1)  # a file may have many such lines
 def conversion(path: Path) -> str:
     """The end of a message about a file that is not UTF-8: the command that converts it, with the likely encoding."""
-    guess = likely_encoding(not_ascii(path))
+    sample = not_ascii(path)
+    lines = [] if b"\0" in sample else [line for line in sample.split(b"\n") if not line.isascii()]
+    others = [line for line in lines if not _is_utf8(line)]
+    if len(lines) - len(others) > _MIXED * len(lines):
+        guess = likely_encoding(b"\n".join(others))
+        looks = f" (they look like {guess})" if guess else ""
+        return f"its other lines are UTF-8 and would be spoiled by iconv; convert only those that are not{looks}"
+    guess = likely_encoding(sample)
     tools = dict(zip(COMPRESSIONS, ("gzip", "xz", "bzip2", "zstd"), strict=True))
     tool, name = tools.get(path.suffix.lower()), shlex.quote(str(path))
     new = shlex.quote(str(path.with_name(f"utf8-{path.name}")))

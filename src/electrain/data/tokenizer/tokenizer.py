@@ -65,6 +65,20 @@ def special_ids_of(tokenizer: "PreTrainedTokenizerFast") -> SpecialIds:
     return SpecialIds(**{kind: int(number) for kind, number in ids.items()})
 
 
+def require_ids_in_a_row(tokenizer: "PreTrainedTokenizerFast", name: str) -> None:
+    """Raises TokenizerError if ids are skipped; shards and networks hold as many places as there are tokens.
+
+    transformers skips one for each line of a vocab.txt that repeats a token.
+    Args: name: of the tokenizer, for the message.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= len(tokenizer):
+        raise TokenizerError(
+            f"{name}: has {len(tokenizer):,} tokens with ids up to {largest:,}, so that some ids are skipped; if its "
+            "vocab.txt names a token twice, put another in place of the first, such as [unused0]"
+        )
+
+
 def word_piece_tokenizer(
     vocabulary: dict[str, int], *, cased: bool = False, letters: Letters | None = None
 ) -> Tokenizer:

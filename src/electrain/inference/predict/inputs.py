@@ -1,6 +1,8 @@
 """What `predict` reads from files other than one text per line: tables, JSON lines, sentences in columns of words."""
 
+import os.path
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -55,6 +57,13 @@ def texts_of(texts: Sequence[str], path: Path | None, columns: Columns) -> Itera
     if suffix in COLUMN_FORMATS:
         raise _words_not_texts(path)
     return _column_of(path, columns)
+
+
+def say_names_of_files(texts: Sequence[str]) -> None:
+    """Says on stderr which of the texts is the name of a file, the first time: its content was meant more often."""
+    name = next((text for text in texts if Path(text).suffix and os.path.isfile(text)), None)
+    if name is not None:
+        say(f"{name}: read as a text; to read the file of this name, give --input {shlex.quote(name)}")
 
 
 def require_columns(texts: Sequence[str], path: Path | None, columns: Columns) -> None:
