@@ -123,6 +123,9 @@ def test_a_model_of_pairs_says_so(
     message = refused("classify", tuned["pair"], "a.csv", "text\nthe cat\n")
     assert "the model reads pairs (premise and hypothesis), and only the texts in text are given" in message
     assert "name both with --text-column and --pair-column" in message
+    message = refused("classify", tuned["pair"], "a.csv", "one,two\na,b\n", "--pair-column", "two")
+    assert 'no column "premise", which training reads as the text' in message
+    assert "name it with --text-column" in message
     message = refused("classify", tuned["pair"], "a.jsonl", '{"text": "the cat"}\n')
     assert 'the model reads pairs, but there is no field "pair"' in message
     message = refuse(["predict", "classify", "the cat", "--model", str(tuned["pair"])], capsys)

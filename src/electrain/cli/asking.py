@@ -187,7 +187,7 @@ def predict(
         pair_column: classify, regress, answer: column of the second text, or of the context. By default, the column
             used in training.
         separator: All but tag and answer: character between the fields of .csv and .tsv files, or tab. By default, the
-            one used in training, or else that of the format.
+            one used in training where the header has it, or else that of the format.
         quoting: All but tag and answer: quotes in .csv and .tsv files, as CSV has them (csv) or as characters of the
             text (none). By default, as in training, or else as the format has them.
         candidates: fill: number of words to suggest for each [MASK].

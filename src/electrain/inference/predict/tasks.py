@@ -138,7 +138,9 @@ def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Colum
     wanted = replace(own, label=label, **{name: value for name, value in vars(given).items() if value})
     try:
         read = read_examples(task, sources, wanted, with_targets=False, clean=clean)
-    except MissingColumnError:
+    except MissingColumnError as error:
+        if (given.text or given.pair) and not getattr(given, error.role):
+            raise DataError(f"{error.against_training}; name it with --{error.role}-column") from error
         if given.text or given.pair:
             raise
         read = read_examples(task, sources, replace(wanted, text="", pair=""), with_targets=False, clean=clean)
