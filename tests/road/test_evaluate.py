@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from command_line import command, refuse
 from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import PackedBatch, RowSource
 from electrain.data.shards.shards import open_shards
@@ -331,3 +332,21 @@ def test_blimp_refuses_in_one_line(tiny_run: Runs, tmp_path: Path, content: byte
         (tmp_path / "pairs.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=message):
         evaluate_blimp(tiny_run(), tmp_path / "pairs.jsonl")
+
+
+def test_text_that_the_model_cannot_read_is_said(
+    tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_run()
+    (tmp_path / "a.txt").write_text("the cat sees a dog . " * 100)
+    (tmp_path / "b.txt").write_text("the cat \u03c9\u03c9 \u03c8\u03c8 . " * 100)
+    (tmp_path / "short.txt").write_text("the cat")
+    capsys.readouterr()
+    _, _, stderr = command(capsys, "evaluate", "detection", "--model", model, "--data", tmp_path / "a.txt")
+    assert "[UNK]" not in stderr
+    code, _, stderr = command(capsys, "evaluate", "detection", "--model", model, "--data", tmp_path / "b.txt")
+    assert code == 0
+    assert "evaluate detection: --data: warning: 40.0% of the tokens are [UNK]" in stderr
+    message = refuse(["evaluate", "detection", "--model", str(model), "--data", str(tmp_path / "short.txt")], capsys)
+    assert "--data holds 3 tokens, fewer than a row of the model" in message
+    assert "--data.sequence-length" not in message
