@@ -140,7 +140,7 @@ def _refuse_spaced_quotes(lines: list[str], row: list[str], separator: str, sour
         spaced = list(filter(_SPACED_QUOTE.match, row))
         if len(spaced) > len(list(filter(_SPACED_QUOTE.match, own))):
             found = (
-                f"a space stands before the quote of {spaced[0].strip()[:40]}, so that it is a character of the text"
+                f"a space stands before the quote of {spaced[0].strip()[:40]}, so that it is read as part of the text"
             )
             raise DataError(f"{source}: {found}; remove the spaces behind the separators")
 
