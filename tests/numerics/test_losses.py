@@ -1,6 +1,7 @@
 """Losses equal Hugging Face's and hand-worked ones, and do not depend on how a step is cut into micro-batches."""
 
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ class AskedAtOnce(loop.StopRequest):
     """Ends the loop after its first step."""
 
     def __init__(self) -> None:
-        super().__init__(is_asked=True)
+        super().__init__(signal.SIGTERM)
 
 
 def test_gradient_clipping_limits_the_norm(tiny_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,9 +196,11 @@ def test_json_lines_have_the_fields_of_training(tiny_run: Runs, tmp_path: Path, 
         "--data.pair-column", "passage", "--data.label-column", "answers",
     )  # fmt: skip
     assert code == 0, err
-    labelled(inputs, '{"id": "abc", "query": "who", "passage": "a dog"}\n{"question": "who", "context": "a cat"}\n')
-    _, answers, _ = command(capsys, "predict", "answer", "--model", tmp_path / "answers", "--input", inputs)
-    assert [answer["id"] for answer in answers] == ["abc", "2"]
+    for question, context in (("query", "passage"), ("question", "context")):
+        lines = [{"id": "abc", question: "who", context: "a dog"}, {question: "who", context: "a cat"}]
+        labelled(inputs, "\n".join(map(json.dumps, lines)) + "\n")
+        _, answers, _ = command(capsys, "predict", "answer", "--model", tmp_path / "answers", "--input", inputs)
+        assert [answer["id"] for answer in answers] == ["abc", "2"]
 
 
 def test_a_table_of_other_columns_is_read_by_the_usual_names(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:

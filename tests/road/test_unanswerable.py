@@ -73,6 +73,7 @@ def test_no_answer_is_learned_scored_and_told(tiny_run: Runs, tmp_path: Path, ca
     settings = json.loads((run / "model/task.json").read_text())
     del settings["null_threshold"], settings["class_weights"]
     (run / "model/task.json").write_text(json.dumps(settings))
+    (run / "model/SHA256SUMS").unlink()
     _, [_, always], _ = command(capsys, "predict", "answer", *lines, "--model", run)
     assert list(always) == PLAIN_KEYS
     assert always["answer"] == none["best_span"]["answer"]
