@@ -22,6 +22,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -157,7 +158,7 @@ def _vectors(folder: Path, texts: list[str]) -> dict[str, Callable[[], int]]:
     encoder = load_encoder(folder)
 
     def ours() -> int:
-        return sum(len(mean_states(encoder, chunk)) for chunk in chunks_of(texts))
+        return sum(len(mean_states(encoder, chunk, Counter())) for chunk in chunks_of(texts))
 
     return {"electrain": ours, "plain loop": plain}
 

@@ -68,6 +68,7 @@ FLAGS: list[tuple[list[str], str]] = [
     (["--zzz.steps", "5"], "unknown section 'zzz'; known: encoder, training, generator"),
     (["--training.qqqq", "5"], "unknown field 'qqqq'; known: steps, batch_rows"),
     (["--training.steps", "1.5"], "[training] steps = 1.5: must be a whole number"),
+    (["--training.seed", str(2**70)], f"[training] seed = {2**70}: must be smaller than 2^63"),
     (["--training.steps", "many"], "[training] steps = 'many': must be a whole number"),
     (["--training.steps", "true"], "[training] steps = True: must be a whole number"),
     (["--training.steps", "5", "--training.steps", "6"], "[training] steps = [5, 6]: must be a whole number"),
@@ -177,7 +178,8 @@ def test_every_field_of_numbers_refuses_those_that_no_run_can_have(
             refused = {int: ["inf", f"{2**63}", "9" * 5000], float: ["nan", "-inf", "9" * 400]}.get(hint, [])
             for text in refused:
                 tables = parse_overrides([f"--{section}.{name}", text])
-                with pytest.raises(ConfigurationError, match=rf"\[{section}\] {name} = .*: must be a (fin|who)"):
+                message = rf"\[{section}\] {name} = .*: must be (a fin|a who|smaller)"
+                with pytest.raises(ConfigurationError, match=message):
                     load(tables)
 
 

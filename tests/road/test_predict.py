@@ -417,6 +417,13 @@ def test_a_pipeline_answers_as_predict_does(
     texts = [" ".join(random.choice(words, size=size)) for size in (3, 9, 10, 11, 15, 22, 23, 40, 90)]
     _, answers, err = command(capsys, "predict", "classify", *texts, "--model", tuned)
     assert "6 of 9 texts are longer than 12 tokens" in err
+    many = tmp_path / "many.txt"
+    many.write_text("\n".join(texts * 40))
+    for verb, model in (("classify", tuned), ("embed", tuned / "model")):
+        _, answers_to_many, err = command(capsys, "predict", verb, "--input", many, "--model", model)
+        assert len(answers_to_many) == 360
+        assert err.count("texts are longer") == 1, "one line, however many batches there are"
+    assert "240 of 360 texts" in err
     classify = pipeline("text-classification", model=str(tuned / "model"))
     for answer, theirs in zip(answers, classify(texts, truncation=True), strict=True):
         assert answer["label"] == theirs["label"]

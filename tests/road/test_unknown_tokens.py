@@ -116,6 +116,7 @@ def test_fine_tuning_refuses_texts_that_are_mostly_unknown(
     code, results, stderr = command(capsys, *arguments)
     assert (code, results) == (2, [])
     assert "the training texts: 33.3% of the tokens are [UNK]" in stderr
+    assert "use a model whose tokenizer knows them" in stderr
     assert not (tmp_path / "out").exists()
     code, _, stderr = command(capsys, *arguments, "--allow-unknown")
     assert code != 2

@@ -74,6 +74,10 @@ SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
 _TEXTS = "the training texts"
+_UNKNOWN_REMEDY = (
+    "their characters are not in the model's vocabulary, or their words have more than 100 characters; use a model "
+    "whose tokenizer knows them"
+)
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
 
@@ -223,9 +227,9 @@ def _build(
     rows = task.rows(examples.train)
     unknown = unknown_share((row.input_ids for row in rows), pretrained.tokenizer)
     if not config.data.allow_unknown:
-        unknown.require_few(_TEXTS)
+        unknown.require_few(_TEXTS, _UNKNOWN_REMEDY)
     if runtime.is_first:
-        unknown.say(_TEXTS)
+        unknown.say(_TEXTS, _UNKNOWN_REMEDY)
         _say_what_is_cut(rows, task, settings, pretrained.longest_row)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
     training = _training(config, per_epoch)

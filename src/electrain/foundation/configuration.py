@@ -168,7 +168,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         raise ConfigurationError(f"{where} = {value!r}: is not UTF-8; write it otherwise")
     limit = {int: MOST_INTEGER, float: math.inf}.get(kind)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or (limit and not abs(value) < limit):
-        names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a string"}
+        whole = "smaller than 2^63" if isinstance(value, int) and not isinstance(value, bool) else "a whole number"
+        names = {int: whole, float: "a finite number", bool: "true or false", str: "a string"}
         raise ConfigurationError(f"{where} = {value!r}: must be {names[kind]}")
     return value
 

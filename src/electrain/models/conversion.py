@@ -14,7 +14,7 @@ from electrain.foundation.json_reading import read_json
 from electrain.foundation.output_folder import replaced_directory, require_empty
 from electrain.foundation.progress import say
 from electrain.foundation.sums import write_sums
-from electrain.models.folders import is_of_a_pooler, pickled_weights, weights_of
+from electrain.models.folders import is_of_a_pooler, pickled_weights, require_no_pointer, weights_of
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json")
 _INDEX_NAME = "pytorch_model.bin.index.json"
@@ -22,7 +22,6 @@ _INDEX_NAME = "pytorch_model.bin.index.json"
 _COPIED = (".json", ".txt", ".model", ".md", ".jinja", ".vocab", ".bpe", ".codes")
 # Buffers of older libraries: they can be computed, and no network has them any more.
 _BUFFERS = ("position_ids", "embeddings.token_type_ids")
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def convert_weights(source: Path, output: Path) -> dict[str, int]:
@@ -81,9 +80,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of one pickle, by their names."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file, though the folder's index names it; copy the folder again")
-    with open(path, "rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise CheckpointError(f"{path}: is a pointer to the weights, not the weights; run `git lfs pull` first")
+    require_no_pointer(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises whatever reading it comes upon

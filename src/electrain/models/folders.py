@@ -26,6 +26,7 @@ _LAYERS = ("num_hidden_layers", "num_hidden_groups", "num_layers", "n_layer", "n
 _SIZES = ("vocab_size", "hidden_size", "embedding_size", "intermediate_size", "type_vocab_size", "n_embd", "n_inner")
 _POSITIONS = ("max_position_embeddings", "n_positions")
 MOST_LAYERS = 1000
+_LFS_POINTER = b"version https://git-lfs"
 MOST_POSITIONS = 1 << 20  # rotary positions have no weights, so their number can be larger than any of them
 
 
@@ -107,7 +108,10 @@ def pickled_weights(folder: Path) -> list[Path]:
 def require_safetensors(source: str) -> None:
     """Raises CheckpointError if a folder holds no weights as safetensors; it names the command that makes them."""
     folder = Path(source)
-    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+    weights = list(folder.glob("*.safetensors"))
+    for path in weights:
+        require_no_pointer(path)
+    if not folder.is_dir() or weights:
         return
     if pickled := pickled_weights(folder):
         given, made = shlex.quote(source), shlex.quote(f"{source.rstrip('/')}-safetensors")
@@ -116,6 +120,13 @@ def require_safetensors(source: str) -> None:
             f"`electrain convert {given} --output {made}` and give that folder"
         )
     raise CheckpointError(f"{source}: holds no weights (*.safetensors); give a finished run, or save it as such")
+
+
+def require_no_pointer(path: Path) -> None:
+    """Raises CheckpointError for the few bytes that stand for a file where Git LFS has not fetched it."""
+    with open(path, "rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise CheckpointError(f"{path}: is a pointer to the weights, not the weights; run `git lfs pull` first")
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Applies a fine-tuned model to texts, and turns texts into vectors."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -88,9 +90,13 @@ def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Colum
     Yields: what the task's `answer` method returns; {"text": ""} for a blank line or an empty text.
     Raises: DataError: an input lacks what the task reads. CheckpointError: see `load_fine_tuned`.
     """
-    task = TASK_OF_VERB[verb]
-    tuned = load_fine_tuned(model, (task,))
-    own = _columns_of(tuned)
+    tuned = load_fine_tuned(model, (TASK_OF_VERB[verb],))
+    yield from _answers(tuned, _examples_of(tuned, inputs, given))
+
+
+def _examples_of(tuned: FineTuned, inputs: Iterable[Input], given: Columns) -> Iterator[list[Example]]:
+    """The inputs as examples, in chunks, as `predict_task` reads them."""
+    task, own = tuned.settings.task, _columns_of(tuned)
     trained = fields = (given.text or own.text, given.pair or own.pair)
     are_known = bool(given.text)
     for chunk in chunks_of(inputs):
@@ -106,7 +112,7 @@ def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Colum
         if first is not None and trained[0] and fields != trained:
             found = f"there is no {trained[0]}, which the model was trained on; {fields[0]} is read instead"
             say(f"{first.where}: {found}")
-        yield from _answers(tuned, examples)
+        yield examples
 
 
 def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
@@ -124,8 +130,7 @@ def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Co
     except DataError as error:
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
-    for examples in chunks_of(read.examples):
-        yield from _answers(tuned, examples)
+    yield from _answers(tuned, chunks_of(read.examples))
 
 
 def _read(task: TaskName, sources: Sequence[str], tuned: FineTuned, given: Columns) -> ReadExamples:
@@ -168,19 +173,20 @@ def _columns_of(tuned: FineTuned) -> Columns:
     return Columns(**{name: column for name, column in tuned.settings.columns.items() if name in kept})
 
 
-def _answers(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
-    """The answers to some examples, {"text": ""} to a blank one."""
-    answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)])
-    for example in examples:
-        yield {"text": ""} if is_blank(example) else next(answers)
+def _answers(tuned: FineTuned, chunks: Iterable[Sequence[Example]]) -> Iterator[Answer]:
+    """The answers to chunks of examples, {"text": ""} to a blank one."""
+    with _saying_what_is_cut(tuned.settings.longest_tokens, tuned.settings.cut) as is_cut:
+        for examples in chunks:
+            answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)], is_cut)
+            for example in examples:
+                yield {"text": ""} if is_blank(example) else next(answers)
 
 
-def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example]) -> Iterator[Answer]:
-    """The answers to some examples, after saying on stderr how many texts are too long to be read whole."""
+def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example], is_cut: Counter[bool]) -> Iterator[Answer]:
+    """The answers to some examples, after counting the texts that are too long to be read whole."""
     # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
     if examples and tuned.settings.task not in ("tagging", "question-answering"):
-        is_cut = {row.example: row.is_cut for row in tuned.task.rows(examples)}
-        _say_cut(list(is_cut.values()), tuned.settings.longest_tokens, tuned.settings.cut)
+        is_cut.update({row.example: row.is_cut for row in tuned.task.rows(examples)}.values())
     yield from tuned.task.answer(tuned.model, examples) if examples else []
 
 
@@ -262,9 +268,15 @@ def _words_for(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
     return [piece for piece, _ in pieces]
 
 
-def _say_cut(is_cut: Sequence[bool], longest: int, cut: Cut = "beginning") -> None:
-    if any(is_cut):
-        say(f"{sum(is_cut)} of {len(is_cut)} texts are longer than {longest} tokens: {UNREAD[cut]}")
+@contextmanager
+def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counter[bool]]:
+    """Counts whether texts are cut; in the end, one line on stderr says how many are, however many there were."""
+    is_cut: Counter[bool] = Counter()
+    try:
+        yield is_cut
+    finally:
+        if is_cut[True]:
+            say(f"{is_cut[True]} of {is_cut.total()} texts are longer than {longest} tokens: {UNREAD[cut]}")
 
 
 def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
@@ -284,11 +296,12 @@ def predict_embed(model: Source, texts: Iterable[str]) -> Iterator[Embedding]:
     Raises: CheckpointError: not an encoder.
     """
     encoder = load_encoder(model)
-    for chunk in chunks_of(texts):
-        filled = [text for text in chunk if text.strip()]
-        vectors = iter(mean_states(encoder, filled) if filled else [])
-        for text in chunk:
-            yield {"text": text, "embedding": next(vectors)} if text.strip() else {"text": ""}
+    with _saying_what_is_cut(encoder.longest_row) as is_cut:
+        for chunk in chunks_of(texts):
+            filled = [text for text in chunk if text.strip()]
+            vectors = iter(mean_states(encoder, filled, is_cut) if filled else [])
+            for text in chunk:
+                yield {"text": text, "embedding": next(vectors)} if text.strip() else {"text": ""}
 
 
 def load_encoder(model: Source) -> Encoder:
@@ -304,11 +317,14 @@ def load_encoder(model: Source) -> Encoder:
 
 
 @torch.inference_mode()
-def mean_states(encoder: Encoder, texts: Sequence[str]) -> list[list[float]]:
-    """For each text the mean of the last hidden states over its tokens, as in `predict_embed`."""
+def mean_states(encoder: Encoder, texts: Sequence[str], is_cut: Counter[bool]) -> list[list[float]]:
+    """For each text the mean of the last hidden states over its tokens, as in `predict_embed`.
+
+    Args: is_cut: counts whether each text is longer than a row.
+    """
     network, tokenizer, longest = encoder.network, encoder.tokenizer, encoder.longest_row
     encoded = encode_plain(tokenizer, list(map(cleaner_for(tokenizer), texts)), truncation=True, max_length=longest)
-    _say_cut([bool(encoding.overflowing) for encoding in encoded.encodings or []], longest)
+    is_cut.update(bool(encoding.overflowing) for encoding in encoded.encodings or [])
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
     vectors: list[list[float]] = [[] for _ in texts]
     for batch in inference_batches(rows, _BATCH_TOKENS):
