@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.output_folder import (
     MANIFEST_NAME,
     Manifest,
-    is_temporary,
     read_manifest,
+    remove_work,
     require_empty,
     write_manifest,
 )
@@ -104,11 +103,7 @@ def _begin(folder: Path) -> None:
     """
     if (folder / MANIFEST_NAME).is_file() and not read_manifest(folder, KIND).finished:
         say(f"demo: {folder} holds an interrupted demo; starting over")
-        for name in PARTS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for path in [path for path in folder.iterdir() if is_temporary(path)]:
-            path.unlink()
-        (folder / MANIFEST_NAME).unlink()
+        remove_work(folder, (*PARTS, MANIFEST_NAME))
     require_empty(folder)
     write_manifest(folder, Manifest(KIND, False, {}, {}))
 

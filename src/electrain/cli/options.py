@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from electrain.foundation.configuration import MOST_INTEGER
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
 
 
 def _number(kind: type[int] | type[float], least: float = -math.inf) -> Callable[[Any, Sequence[Token]], float]:
     """A strict converter: cyclopts alone rounds `--steps 1.5` to 2, and accepts nan."""
-    limit, what = (1 << 63, "a whole number") if kind is int else (math.inf, "a finite number")
+    limit, what = (MOST_INTEGER, "a whole number") if kind is int else (math.inf, "a finite number")
     what += "" if least == -math.inf else f", at least {least}"
 
     def convert(_: Any, tokens: Sequence[Token]) -> float:

@@ -172,7 +172,7 @@ def finetune(
         runtime.together(begin)  # the first process makes the folder, for which the others wait
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
-                parts = _build(config, settings, pretrained, examples, output, runtime)
+                parts = _build(config, settings, pretrained, examples, chosen_by, output, runtime)
             return _run(parts)
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(OUT_OF_MEMORY) from error
@@ -209,6 +209,7 @@ def _build(
     settings: TaskSettings,
     pretrained: Pretrained,
     examples: Examples,
+    chosen_by: str,
     output: Path,
     runtime: Runtime,
 ) -> _Parts:
@@ -251,7 +252,7 @@ def _build(
         module,
         Sitting(TrainingRun(module, [optimizer], batches, training, runtime), output),
         frozenset(round(training.steps * (number + 1) / evaluations) for number in range(evaluations)),
-        deciding_score(config.training.choose_by, task, settings.task),
+        chosen_by,
         Best(),
     )
 

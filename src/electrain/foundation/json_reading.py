@@ -59,18 +59,23 @@ def parse_json(
         # An object or a list for each level: most texts are too short to be looked through.
         if text.count("[") + text.count("{") > MOST_DEPTH and _is_nested_deeply(value):
             raise RecursionError
-    except UnicodeDecodeError as error:
-        reason = f"byte {error.start:,} is not UTF-8"
     except json.JSONDecodeError as error:
         reason = f"{error.msg} at column {error.colno}"
         place = place if error.lineno == 1 else f"{place}:{error.lineno}"
-    except ValueError as error:  # a number
-        reason = "a number of too many digits" if "digits" in str(error) else str(error)
-    except RecursionError:
-        reason = f"nested deeper than {MOST_DEPTH}"
+    except (ValueError, RecursionError) as error:
+        reason = _reason_of(error)
     if reason:
         raise kind(f"{place}: not valid JSON ({reason}); {way_out}")
     return value
+
+
+def _reason_of(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text of either format, by what its library raised."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start:,} is not UTF-8"
+    if isinstance(error, RecursionError):
+        return f"nested deeper than {MOST_DEPTH}"
+    return "a number of too many digits" if "digits" in str(error) else first_line(error)
 
 
 def _finite(digits: str) -> float:
@@ -110,12 +115,8 @@ def parse_toml(text: bytes, place: str) -> dict[str, Any]:
             raise RecursionError
         if _has_giant_number(content):
             raise ValueError("too many digits")
-    except UnicodeDecodeError as error:
-        reason = f"byte {error.start:,} is not UTF-8"
-    except ValueError as error:  # TOMLDecodeError is one
-        reason = "a number of too many digits" if "digits" in str(error) else first_line(error)
-    except RecursionError:
-        reason = f"nested deeper than {MOST_DEPTH}"
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+        reason = _reason_of(error)
     if reason:
         raise ConfigurationError(f"{place}: not a readable TOML file ({reason}); correct it")
     return content
@@ -200,7 +201,12 @@ def read_bytes(
     return content
 
 
+def parse_json_file(path: Path, kind: type[ElectrainError] = DataError, *, way_out: str = "correct it") -> Json:
+    """The value in a JSON file. Raises: `kind`: see `read_bytes` and `parse_json`."""
+    return parse_json(read_bytes(path, kind, way_out=way_out), str(path), kind, way_out=way_out)
+
+
 def read_json(path: Path, schema: type[T], kind: type[ElectrainError] = DataError, *, way_out: str = "correct it") -> T:
-    """The content of a JSON file as the type `schema`. Raises: `kind`: see `read_bytes`, `parse_json` and `as_kind`."""
-    value = parse_json(read_bytes(path, kind, way_out=way_out), str(path), kind, way_out=way_out)
+    """The content of a JSON file as the type `schema`. Raises: `kind`: see `parse_json_file` and `as_kind`."""
+    value = parse_json_file(path, kind, way_out=way_out)
     return as_kind(value, schema, str(path), kind, way_out=way_out)

@@ -17,7 +17,7 @@ from electrain import __version__
 from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, first_line
 from electrain.foundation.json_output import to_json
-from electrain.foundation.json_reading import as_kind, parse_json, read_bytes, sealed, unsealed
+from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
 from electrain.foundation.progress import say
 
 FORMAT_VERSION = 1
@@ -190,7 +190,7 @@ def read_any_manifest(directory: Path) -> Manifest:
     """The manifest of a folder of any kind. Raises: RunDirectoryError: it is missing, damaged or of a newer format."""
     path, way_out = directory / MANIFEST_NAME, "copy the folder again, or make it again"
     fault = RunDirectoryError
-    value = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    value = parse_json_file(path, fault, way_out=way_out)
     content = unsealed(value, str(path), fault, way_out=way_out)
     version = content.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -236,14 +236,14 @@ def begin_anew(directory: Path, kind: str, names: Sequence[str]) -> None:
             raise RunDirectoryError(
                 f"{directory}: holds {article}finished {kind} already; give a new folder, or remove this one"
             )
-        _remove_work(directory, names)
+        remove_work(directory, names)
         left = [path.name for path in contents_of(directory) if path.name != MANIFEST_NAME]
         if left:
             raise RunDirectoryError(f"{directory}: holds interrupted work and also {left[0]}; move that elsewhere")
         (directory / MANIFEST_NAME).unlink()
         say(f"{directory} holds interrupted work; starting over")
     elif all(map(is_temporary, contents_of(directory))):
-        _remove_work(directory, names)
+        remove_work(directory, names)
     require_empty(directory)
     write_manifest(directory, Manifest(kind, False, {}, {}))
 
@@ -251,13 +251,14 @@ def begin_anew(directory: Path, kind: str, names: Sequence[str]) -> None:
 def abandon_work(directory: Path, names: Sequence[str], *, existed: bool) -> None:
     """Undoes `begin_anew` and what followed. Args: existed: the folder was there before, and stays."""
     with suppress(OSError):
-        _remove_work(directory, names)
+        remove_work(directory, names)
         (directory / MANIFEST_NAME).unlink(missing_ok=True)
         if not existed:
             directory.rmdir()
 
 
-def _remove_work(directory: Path, names: Sequence[str]) -> None:
+def remove_work(directory: Path, names: Sequence[str]) -> None:
+    """Removes what interrupted work left: files and folders by globs of their names, and temporary ones."""
     for path in [path for name in (*names, ".*.writing") for path in directory.glob(name)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

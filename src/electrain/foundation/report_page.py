@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from electrain.foundation.errors import DataError, RunDirectoryError
-from electrain.foundation.json_reading import parse_json, read_bytes
+from electrain.foundation.json_reading import parse_json, parse_json_file
 from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, write_text_durably
 
 REPORT_NAME = "report.html"
@@ -63,7 +63,7 @@ def json_lines(path: Path) -> list[Record]:
 def json_object(path: Path) -> Record:
     """The JSON object in a file; empty if there is none."""
     try:
-        content: object = parse_json(read_bytes(path), str(path))
+        content: object = parse_json_file(path)
     except DataError:
         return {}
     return content if isinstance(content, dict) else {}

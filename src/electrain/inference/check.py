@@ -1,6 +1,6 @@
 """Checks every file of a folder that electrain wrote; a line for each that is missing, damaged or of another form."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from electrain.finetune.run import KIND as FINE_TUNING
 from electrain.finetune.tasks.task_folder import TASK_FILE_NAME, load_task_settings
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError, TokenizerError
-from electrain.foundation.json_reading import parse_json, read_bytes
+from electrain.foundation.json_reading import parse_json, parse_json_file
 from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, Manifest, read_any_manifest
 from electrain.foundation.report_page import REPORT_NAME
 from electrain.foundation.sums import SUMS_NAME, fault_of, read_sums
@@ -123,6 +123,11 @@ def _check(folder: Path, findings: Findings) -> None:
 def _check_hashes(folder: Path, findings: Findings) -> None:
     hashes: dict[str, str] = {}
     findings.attempt(folder / SUMS_NAME, lambda: hashes.update(read_sums(folder)))
+    _compare(folder, hashes, findings)
+
+
+def _compare(folder: Path, hashes: Mapping[str, str], findings: Findings) -> None:
+    """Compares files of a folder with their hashes, by name."""
     for name, expected in hashes.items():
         fault = fault_of(folder / name, expected)
         if fault:
@@ -138,10 +143,7 @@ def _check_manifest(folder: Path, findings: Findings) -> Manifest | None:
         return None
     if not manifest.finished:
         findings.unfinished.append(folder)
-    for name, expected in manifest.hashes.items():
-        fault = fault_of(folder / name, expected)
-        if fault:
-            findings.note(folder / name, f"{fault}; {_COPY}")
+    _compare(folder, manifest.hashes, findings)
     if manifest.kind == "shards" and manifest.finished:
         findings.attempt(path, lambda: _check_shards(folder, manifest, findings))
     tokenizer = folder if manifest.kind == "tokenizer" else folder / "tokenizer"
@@ -156,11 +158,8 @@ def _check_manifest(folder: Path, findings: Findings) -> Manifest | None:
 def _check_shards(folder: Path, manifest: Manifest, findings: Findings) -> None:
     for file in facts_of(manifest, folder).files:
         hashes = {"": file.sha256, ".index": file.index_sha256, ".words": file.words_sha256}
-        for ending, expected in hashes.items():
-            path = folder / f"{file.name}{ending}"
-            fault = fault_of(path, expected) if expected else ""
-            if fault:
-                findings.note(path, f"{fault}; {_COPY}")
+        taken = {file.name + ending: expected for ending, expected in hashes.items() if expected}
+        _compare(folder, taken, findings)
 
 
 def _require_configuration(path: Path) -> None:
@@ -186,7 +185,7 @@ def _require_tokenizer(folder: Path, expected: str) -> None:
 
 
 def _require_json(path: Path) -> None:
-    parse_json(read_bytes(path, way_out=_COPY), str(path), way_out=_COPY)
+    parse_json_file(path, way_out=_COPY)
 
 
 def _require_lines(path: Path, *, may_be_cut: bool) -> None:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.foundation.hub import reading_options, reason_of
-from electrain.foundation.json_reading import parse_json, read_bytes
+from electrain.foundation.json_reading import parse_json_file
 from electrain.foundation.progress import say
 from electrain.foundation.sums import verify_sums
 from electrain.models.backbones import backbone_of
@@ -148,7 +148,7 @@ def _require_possible(path: Path) -> None:
     if not path.is_file():
         return
     fault, way_out = CheckpointError, "copy the folder again"
-    content: object = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    content: object = parse_json_file(path, fault, way_out=way_out)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: damaged (not a JSON object); {way_out}")
     for name, value in _numbers_in(content):

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from electrain.foundation.errors import CheckpointError, first_line
 from electrain.foundation.json_output import to_json
-from electrain.foundation.json_reading import as_kind, parse_json, read_bytes, sealed, unsealed
+from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
 from electrain.foundation.output_folder import file_hash, replaced_directory
 from electrain.training.optimizer import optimizer_tensors, restore_optimizers
 from electrain.training.sharding import copy_weights, gathered
@@ -113,7 +113,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     Raises: CheckpointError: a file is damaged, or belongs elsewhere; the message begins with its path.
     """
     path, way_out = directory / STATE_NAME, "copy the checkpoint again"
-    value = parse_json(read_bytes(path, CheckpointError, way_out=way_out), str(path), CheckpointError, way_out=way_out)
+    value = parse_json_file(path, CheckpointError, way_out=way_out)
     content = unsealed(value, str(path), CheckpointError, way_out=way_out)
     written = as_kind(content, _Written, str(path), CheckpointError, way_out=way_out)
     steps = {written.step, written.state.get("run", {}).get("step"), int(directory.name.removeprefix("step-"))}

@@ -8,11 +8,10 @@ from itertools import groupby
 
 from electrain.data.labelled.columns import Columns, flag
 from electrain.data.labelled.record import Record
+from electrain.data.text.cleaning import without_surrogates
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
-# Lone surrogates, which JSON can hold and tokenizers refuse. One for one, so that the places of answers stay right.
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHOWN_CHARACTERS = 40
 # What a file may count instead of characters, with the encoding and the bytes of one unit: JavaScript and Java count
 # UTF-16 units, and C, Go and Rust bytes.
@@ -20,11 +19,6 @@ _UNITS = {"UTF-16 units": ("utf-16-le", 2), "UTF-8 bytes": ("utf-8", 1)}
 # What "is_impossible" may say: some corpora have texts or numbers there.
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 Answers = list[tuple[str, int]]  # text, and the place of its first character in the context
-
-
-def without_surrogates(text: str) -> str:
-    """The text with a replacement character for each half of a surrogate pair."""
-    return _SURROGATE.sub("\ufffd", text)
 
 
 def answers_in_characters(records: Sequence[Record], columns: Columns) -> list[Record]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from electrain.data.labelled.answers import answers_in_characters, answers_of, without_surrogates
+from electrain.data.labelled.answers import answers_in_characters, answers_of
 from electrain.data.labelled.checks import require_distinct_identifiers, word_place
 from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
 from electrain.data.labelled.conll import Sentence
@@ -17,7 +17,7 @@ from electrain.data.labelled.label_spelling import label_text
 from electrain.data.labelled.labels import LabelForm, label_form, labels_in
 from electrain.data.labelled.record import Record
 from electrain.data.labelled.records import DELIMITED, FORMATS, RecordKind, read_records
-from electrain.data.text.cleaning import clean_text
+from electrain.data.text.cleaning import clean_text, without_surrogates
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import goes_by_its_kind
 from electrain.data.text.source_files import source_files

@@ -21,7 +21,7 @@ from electrain.finetune.tasks.task import AnyTask
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
-from electrain.foundation.json_reading import as_kind, parse_json, read_bytes
+from electrain.foundation.json_reading import as_kind, parse_json_file
 from electrain.foundation.output_folder import write_text_durably
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import is_encoder_decoder, load_encoder_decoder
@@ -158,7 +158,7 @@ def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSett
 def read_task_settings(path: Path) -> TaskSettings:
     """The content of `task.json`. Raises: CheckpointError: it is damaged, or of a newer format."""
     fault, way_out = CheckpointError, "copy the folder again"
-    content = parse_json(read_bytes(path, fault, way_out=way_out), str(path), fault, way_out=way_out)
+    content = parse_json_file(path, fault, way_out=way_out)
     version = content.pop("format_version", None) if isinstance(content, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise CheckpointError(f"{path}: format {version} is newer than this electrain reads; update electrain")
