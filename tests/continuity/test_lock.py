@@ -28,11 +28,11 @@ import os, sys, time
 from pathlib import Path
 from electrain.foundation.lock import locked
 with locked(Path(sys.argv[1])):
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        time.sleep(20)
-        os._exit(0)
-    print("held", flush=True)
-    time.sleep(60)
+    is_parent = sys.argv[2] != "fork" or os.fork() != 0
+    if sys.argv[2] != "fork" or not is_parent:  # of the two, the child tells: it drops the lock while it begins
+        print("held", flush=True)
+    time.sleep(60 if is_parent else 20)
+    os._exit(0)
 """
 
 

@@ -26,6 +26,8 @@ def without_annotations(hint: typing.Any) -> typing.Any:
 
 
 def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    # The library keeps the console of the first help of the process, and with it that help's width.
+    app._fallback_console = None
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert not ended.value.code
