@@ -37,9 +37,9 @@ from electrain.foundation.errors import ElectrainError
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.models.generators import GeneratorConfig
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.plan import plan
-from electrain.pretrain.run_folder import open_run_folder
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.plan import plan
+from electrain.pretraining.run_folder import open_run_folder
 from electrain.training.runtime import device_of
 from probes import FrozenEncoder, probe, read_labelled, read_tagged
 from sittings import claimed, read_lines

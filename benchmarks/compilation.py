@@ -20,9 +20,9 @@ import torch
 
 from electrain.data.shards.rows import RowSource
 from electrain.models.backbones import choose_attention
-from electrain.pretrain.build import PretrainObjective, Vocabulary, build_objective, micro_batches
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.objectives.rows import Rows
+from electrain.pretraining.build import PretrainObjective, Vocabulary, build_objective, micro_batches
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.objectives.rows import Rows
 from electrain.training import compilation
 from electrain.training.arithmetic import synchronize
 from electrain.training.loop import TrainingRun, train

@@ -90,13 +90,13 @@ def serve(connection: Connection) -> None:
 
     torch.set_num_threads(1)
     # Each would take longer than everything else that a trial does.
-    import electrain.finetune.report
-    import electrain.pretrain.report
-    import electrain.pretrain.run
+    import electrain.finetuning.report
+    import electrain.pretraining.report
+    import electrain.pretraining.run
     import electrain.training.arithmetic
 
-    electrain.pretrain.report.draw_curves = electrain.finetune.report.draw_curves = lambda *_: []
-    electrain.pretrain.run.measure_matrix_rate = lambda *_: 1e9
+    electrain.pretraining.report.draw_curves = electrain.finetuning.report.draw_curves = lambda *_: []
+    electrain.pretraining.run.measure_matrix_rate = lambda *_: 1e9
     electrain.training.arithmetic.measure_speedup = lambda *_: 0.0
     with contextlib.suppress(EOFError):
         while True:

@@ -28,10 +28,10 @@ from typing import Any
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.reading import Columns, read_examples
 from electrain.data.labelled.tag_schemes import scheme_of_labels
-from electrain.finetune.configuration import WRITING_TASKS, load_finetune_configuration
-from electrain.finetune.examples import drawn
-from electrain.finetune.run import finetune
-from electrain.finetune.tasks.metrics import (
+from electrain.finetuning.configuration import WRITING_TASKS, load_finetune_configuration
+from electrain.finetuning.examples import drawn
+from electrain.finetuning.run import finetune
+from electrain.finetuning.tasks.metrics import (
     answer_scores,
     classification_scores,
     looks_chinese,
@@ -40,8 +40,8 @@ from electrain.finetune.tasks.metrics import (
     tagging_scores,
     translation_scores,
 )
-from electrain.finetune.tasks.sequence_to_sequence import copying_pairs, first_words
-from electrain.finetune.tasks.task_folder import load_fine_tuned
+from electrain.finetuning.tasks.sequence_to_sequence import copying_pairs, first_words
+from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.foundation.configuration import parse_overrides
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import write_bytes_durably

@@ -41,10 +41,10 @@ from transformers import (
 
 from electrain.data.labelled.examples import TextExample
 from electrain.data.tokenizer.windows import chunks_of
-from electrain.finetune.batches import training_batches
-from electrain.finetune.configuration import FinetuneConfig, FinetuneTrainingConfig
-from electrain.finetune.model import FineTuning
-from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned
+from electrain.finetuning.batches import training_batches
+from electrain.finetuning.configuration import FinetuneConfig, FinetuneTrainingConfig
+from electrain.finetuning.model import FineTuning
+from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned
 from electrain.inference.predict.tasks import Input, load_encoder, mean_states, predict_task
 from electrain.models.backbones import choose_attention
 from electrain.training.loop import TrainingRun, train

@@ -16,9 +16,9 @@ from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
 from electrain.data.text.corpus import CorpusFormat
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
-from electrain.pretrain.build import micro_batches, vocabulary_of
-from electrain.pretrain.configuration import load_configuration
-from electrain.pretrain.objectives.rows import Rows
+from electrain.pretraining.build import micro_batches, vocabulary_of
+from electrain.pretraining.configuration import load_configuration
+from electrain.pretraining.objectives.rows import Rows
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate, synchronize
 from electrain.training.runtime import device_of
 from machine_jobs import Task

@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from electrain.data.shards.rows import RowSource
-from electrain.pretrain.build import micro_batches, vocabulary_of
+from electrain.pretraining.build import micro_batches, vocabulary_of
 from electrain.training.arithmetic import synchronize
 from electrain.training.runtime import device_of
 from machine_jobs import Task

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from electrain.foundation.configuration import merge_tables
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.run import pretrain
 from electrain.training.sitting import Sitting
 from machine_facts import words_of
 from machine_jobs import Job, Task
@@ -249,9 +249,9 @@ def _ask(road: Road) -> None:
     from electrain.inference.predict.generator import predict_generate
     from electrain.inference.predict.pretrained import predict_detect, predict_fill
     from electrain.inference.predict.tasks import predict_embed
-    from electrain.pretrain.hardware import named_hardware
-    from electrain.pretrain.plan import plan
-    from electrain.pretrain.report import write_report
+    from electrain.pretraining.hardware import named_hardware
+    from electrain.pretraining.plan import plan
+    from electrain.pretraining.report import write_report
 
     tiny, small, article = (str(road.folder / name) for name in ("tiny", "small", "article"))
     texts = [road.sentence(), road.sentence()[:20]]
@@ -297,8 +297,8 @@ def loaded_alike(run: str, texts: list[str]) -> str:
 
 
 def _finetune(road: Road) -> None:
-    from electrain.finetune.configuration import load_finetune_configuration
-    from electrain.finetune.run import finetune
+    from electrain.finetuning.configuration import load_finetune_configuration
+    from electrain.finetuning.run import finetune
     from electrain.inference.evaluate.tasks import evaluate_task
     from electrain.inference.predict.tasks import predict_examples
 

@@ -14,9 +14,9 @@ import torch
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
 from electrain.foundation.configuration import merge_tables
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.objectives.rows import Rows
-from electrain.pretrain.run import BuiltRun, build_run
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.objectives.rows import Rows
+from electrain.pretraining.run import BuiltRun, build_run
 from electrain.training.arithmetic import measure_matrix_rate, synchronize
 from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.loop import StepResult, train

@@ -29,9 +29,9 @@ import torch
 
 from electrain.data.shards.rows import PackedBatch
 from electrain.models.backbones import choose_attention
-from electrain.pretrain.build import Vocabulary, build_objective, corrupted_micro_batch
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.memory import SPECIAL_IDS, step_memory
+from electrain.pretraining.build import Vocabulary, build_objective, corrupted_micro_batch
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.memory import SPECIAL_IDS, step_memory
 from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import TrainingRun, train
 from electrain.training.optimizer import build_optimizers

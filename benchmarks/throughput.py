@@ -30,11 +30,11 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining
 from electrain.data.shards.rows import RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
-from electrain.pretrain.build import PretrainObjective, Vocabulary, build_objective, micro_batches
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.flops import passes_of, training_flops_per_row
-from electrain.pretrain.objectives.masking import most_selected
-from electrain.pretrain.objectives.rows import Rows
+from electrain.pretraining.build import PretrainObjective, Vocabulary, build_objective, micro_batches
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.flops import passes_of, training_flops_per_row
+from electrain.pretraining.objectives.masking import most_selected
+from electrain.pretraining.objectives.rows import Rows
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate, synchronize
 from electrain.training.compilation import compile_or_say_why_not
 from electrain.training.loop import TrainingRun, train

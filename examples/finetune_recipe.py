@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 from electrain.data.labelled.examples import TaskName
-from electrain.finetune.configuration import load_finetune_configuration, recipe_names
-from electrain.finetune.run import finetune
-from electrain.finetune.tasks.task_folder import load_fine_tuned
+from electrain.finetuning.configuration import load_finetune_configuration, recipe_names
+from electrain.finetuning.run import finetune
+from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.foundation.configuration import parse_overrides
 from electrain.inference.evaluate.tasks import evaluate_task
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.reading import read_examples
-from electrain.finetune.tasks.sequence_to_sequence import copying_pairs
+from electrain.finetuning.tasks.sequence_to_sequence import copying_pairs
 from electrain.foundation.errors import ElectrainError
 
 

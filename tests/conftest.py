@@ -96,5 +96,5 @@ def same_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def quick_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretraining without the half second that measures the machine, and without drawing curves."""
-    monkeypatch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
-    monkeypatch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("electrain.pretraining.run.measure_matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr("electrain.pretraining.report.write_report", lambda folder: folder / "report.html")

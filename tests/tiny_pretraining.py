@@ -18,8 +18,8 @@ from electrain.data.tokenizer.tokenizer import (
     wrap,
 )
 from electrain.foundation.configuration import build_configuration, merge_tables
-from electrain.pretrain.build import build_objective, micro_batches, vocabulary_of
-from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretraining.build import build_objective, micro_batches, vocabulary_of
+from electrain.pretraining.configuration import PretrainConfig
 
 INVENTED_WORDS = [
     first + second

@@ -6,8 +6,8 @@ The folders, in the order of the road; each imports only from those above it (AR
     data         text, tokenizer, token shards, labelled examples
     models       backbones, generators, the discriminator, Hugging Face folders
     training     the training loop and the protocol of what it trains
-    pretrain     pretraining objectives, the run and its report
-    finetune     fine-tuning tasks and the run
+    pretraining  pretraining objectives, the run and its report
+    finetuning   fine-tuning tasks and the run
     inference    evaluate and predict
     cli          the command line
 """

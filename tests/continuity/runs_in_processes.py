@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from torch import Tensor, distributed
 
-from electrain.pretrain import report, run
+from electrain.pretraining import report, run
 from electrain.training import arithmetic
 from electrain.training.sharding import local
 from electrain.training.sitting import Sitting

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from electrain.foundation.errors import ConfigurationError
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from electrain.training import arithmetic, runtime
 from electrain.training.arithmetic import (
     DTYPES,

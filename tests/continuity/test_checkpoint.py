@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from electrain.foundation.errors import CheckpointError, RunDirectoryError
-from electrain.pretrain.objectives import replaced_token_detection
-from electrain.pretrain.run import RunResult, pretrain
+from electrain.pretraining.objectives import replaced_token_detection
+from electrain.pretraining.run import RunResult, pretrain
 from electrain.training import checkpoint
 from electrain.training.checkpoint import find_checkpoint
 from electrain.training.journal import Journal

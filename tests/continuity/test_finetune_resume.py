@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from electrain.finetune.batches import epoch_order
-from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.run import finetune
+from electrain.finetuning.batches import epoch_order
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.run import finetune
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import ConfigurationError, RunDirectoryError
 from electrain.training import sitting as module
@@ -152,7 +152,7 @@ def test_two_processes_equal_one(tiny_run: Any, examples: str, tmp_path: Path) -
 DISAGREEING = """
 import os, sys
 from electrain.cli.app import main
-from electrain.finetune.tasks.classification import Classification
+from electrain.finetuning.tasks.classification import Classification
 
 score = Classification.score
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._pytree import tree_unflatten
 
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from electrain.training.loop import TrainingRun
 from electrain.training.recording import RecordedPasses
 from tiny_pretraining import tiny_configuration

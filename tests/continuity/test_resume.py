@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from electrain.foundation.configuration import merge_tables, to_toml
 from electrain.foundation.errors import ConfigurationError, RunDirectoryError
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.run import RunResult, pretrain
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.run import RunResult, pretrain
 from electrain.training import compilation, loop
 from tiny_pretraining import tiny_configuration, write_invented_shards
 

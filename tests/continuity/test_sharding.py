@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from electrain.foundation.configuration import merge_tables
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))

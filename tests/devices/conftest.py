@@ -9,7 +9,7 @@ import pytest
 import torch
 from short_runs import CUDA, short_configuration, take_device
 
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from electrain.training.runtime import Runtime
 
 
@@ -38,8 +38,8 @@ def trained(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
             made[name] = tmp_path_factory.mktemp("trained") / "run"
             with pytest.MonkeyPatch.context() as patch:
                 take_device(patch, "cpu")
-                patch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
-                patch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")
+                patch.setattr("electrain.pretraining.run.measure_matrix_rate", lambda *_: 1e9)
+                patch.setattr("electrain.pretraining.report.write_report", lambda folder: folder / "report.html")
                 pretrain(short_configuration(name), tiny_shards, made[name])
         return made[name]
 

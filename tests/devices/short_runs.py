@@ -10,7 +10,7 @@ from regenerate import OBJECTIVES
 
 import electrain
 from electrain.foundation.configuration import merge_tables
-from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretraining.configuration import PretrainConfig
 from tiny_pretraining import tiny_configuration
 
 NO_CUDA_HERE = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

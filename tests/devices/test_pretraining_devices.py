@@ -10,7 +10,7 @@ import pytest
 from regenerate import OBJECTIVES
 from short_runs import CUDA, short_configuration, take_device
 
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 
 pytestmark = [pytest.mark.usefixtures("quick_pretraining"), pytest.mark.slow]
 MODERNBERT = "replaced_token_detection_modernbert"

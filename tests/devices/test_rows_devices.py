@@ -14,8 +14,8 @@ from short_runs import CUDA, short_configuration
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
 from electrain.foundation.errors import ConfigurationError
-from electrain.pretrain.build import Vocabulary, micro_batches, rows_near
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.build import Vocabulary, micro_batches, rows_near
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import SPECIAL_IDS, tiny_configuration
 
 VOCABULARY = Vocabulary(300, SPECIAL_IDS.mask, torch.arange(300) % 5 == 0)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from short_runs import short_configuration
 
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 
 Trained = Callable[[str], Path]
 MODERNBERT = "replaced_token_detection_modernbert"

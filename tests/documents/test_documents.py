@@ -10,9 +10,9 @@ import pytest
 from write_field_tables import BEGIN, TABLES, with_tables
 
 from electrain.cli.app import app, main
-from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetuning.configuration import FinetuneConfig
 from electrain.foundation.configuration import field_descriptions
-from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
+from electrain.pretraining.configuration import PretrainConfig, load_configuration, preset_names
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -12,7 +12,7 @@ from docstring_parser import parse
 from command_line import refuse
 from electrain.cli import asking, training
 from electrain.cli.app import VERBS, app, main
-from electrain.finetune.configuration import TASKS, FinetuneConfig
+from electrain.finetuning.configuration import TASKS, FinetuneConfig
 
 
 def function(verb: str) -> Callable[..., None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from electrain.finetune.configuration import load_finetune_configuration, recipe_names
+from electrain.finetuning.configuration import load_finetune_configuration, recipe_names
 from tiny_pretraining import INVENTED_WORDS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

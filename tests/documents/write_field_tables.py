@@ -9,9 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetuning.configuration import FinetuneConfig
 from electrain.foundation.configuration import field_descriptions
-from electrain.pretrain.configuration import PretrainConfig
+from electrain.pretraining.configuration import PretrainConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLES: dict[str, type[Any]] = {"guide.md": PretrainConfig, "finetuning.md": FinetuneConfig}

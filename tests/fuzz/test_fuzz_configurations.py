@@ -11,7 +11,7 @@ import pytest
 
 from command_line import command
 from damage import CASES, damaged, draws_of, ends_of
-from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
+from electrain.finetuning.configuration import FinetuneConfig, load_finetune_configuration
 from electrain.foundation.configuration import (
     build_configuration,
     field_descriptions,
@@ -20,10 +20,10 @@ from electrain.foundation.configuration import (
     read_toml,
     to_toml,
 )
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
 
 KINDS = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
-PACKAGES = {"pretrain": "electrain.pretrain.presets", "finetune": "electrain.finetune.recipes"}
+PACKAGES = {"pretrain": "electrain.pretraining.presets", "finetune": "electrain.finetuning.recipes"}
 _PIECES = [
     *"0123456789-+.eE_,;:=#'\"\\[]{}()<>|/ \t\n\r\0\x1b\x7f\x80\u2028\u202e\ud800\udcffäß中😀",
     *("nan", "inf", "-inf", "true", "false", "null", "1e999", "1e-999", "0x10", "0b1", "1_000", "-1", "0", "1", "0.5"),

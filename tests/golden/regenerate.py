@@ -12,7 +12,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from electrain.pretrain.run import pretrain  # noqa: E402
+from electrain.pretraining.run import pretrain  # noqa: E402
 from tiny_pretraining import tiny_configuration, write_invented_shards  # noqa: E402
 
 STEPS = 50

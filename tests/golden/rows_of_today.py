@@ -20,7 +20,7 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from electrain.data.shards.rows import RowSource  # noqa: E402
 from electrain.data.shards.shards import Shards, open_shards  # noqa: E402
-from electrain.pretrain.build import Vocabulary, corrupted_micro_batch  # noqa: E402
+from electrain.pretraining.build import Vocabulary, corrupted_micro_batch  # noqa: E402
 from tiny_pretraining import SPECIAL_IDS, tiny_configuration, write_invented_shards  # noqa: E402
 
 GOLDEN_ROWS = FOLDER / "rows.json"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from electrain.pretrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
+from electrain.pretraining.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
 
 
 @pytest.mark.parametrize("levels", [3, 50, None])

@@ -23,9 +23,9 @@ from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer, word_piece_tokenizer, wrap
-from electrain.finetune.tasks.metrics import translation_scores
-from electrain.finetune.tasks.sequence_to_sequence import SequenceToSequence
-from electrain.finetune.tasks.task import Task
+from electrain.finetuning.tasks.metrics import translation_scores
+from electrain.finetuning.tasks.sequence_to_sequence import SequenceToSequence
+from electrain.finetuning.tasks.task import Task
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration
 from electrain.models.encoder_decoder import (

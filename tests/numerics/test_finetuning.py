@@ -20,11 +20,11 @@ from transformers import (
 
 from electrain.data.labelled.examples import TaggedExample, TextExample
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
-from electrain.finetune.configuration import FinetuneConfig, resolved
-from electrain.finetune.tasks.classification import Classification
-from electrain.finetune.tasks.regression import Regression
-from electrain.finetune.tasks.tagging import IGNORED, Tagging, entities_of
-from electrain.finetune.tasks.task import inference_batches
+from electrain.finetuning.configuration import FinetuneConfig, resolved
+from electrain.finetuning.tasks.classification import Classification
+from electrain.finetuning.tasks.regression import Regression
+from electrain.finetuning.tasks.tagging import IGNORED, Tagging, entities_of
+from electrain.finetuning.tasks.task import inference_batches
 from electrain.foundation.configuration import build_configuration
 from electrain.models.task_heads import (
     ReferenceHead,

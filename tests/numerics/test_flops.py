@@ -9,11 +9,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from electrain.data.shards.rows import DataConfig
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig
-from electrain.pretrain.build import PretrainObjective, build_objective
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.flops import paper_flops_per_row, passes_of, training_flops_per_row
-from electrain.pretrain.objectives.rows import Rows
-from electrain.pretrain.plan import paper_flops
+from electrain.pretraining.build import PretrainObjective, build_objective
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.flops import paper_flops_per_row, passes_of, training_flops_per_row
+from electrain.pretraining.objectives.rows import Rows
+from electrain.pretraining.plan import paper_flops
 from electrain.training.settings import TrainingConfig
 
 LAYERS, HIDDEN, FEED_FORWARD, EMBEDDING, VOCABULARY, LENGTH, MASKED = 2, 16, 24, 10, 50, 12, 3

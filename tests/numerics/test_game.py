@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from electrain.pretrain.objectives.game import (
+from electrain.pretraining.objectives.game import (
     gumbel_noise,
     mixed_logits,
     policy_gradient_losses,
@@ -17,7 +17,7 @@ from electrain.pretrain.objectives.game import (
     reversed_straight_through,
     rewards,
 )
-from electrain.pretrain.objectives.sampling import sample_words
+from electrain.pretraining.objectives.sampling import sample_words
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 VOCABULARY = 5

@@ -14,10 +14,10 @@ from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError
 from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.unigram_generator import UnigramGenerator
-from electrain.pretrain.export import export_models
-from electrain.pretrain.objectives.rows import Rows
-from electrain.pretrain.objectives.writing import Sampling, nucleus, write_passages
-from electrain.pretrain.plan import plan
+from electrain.pretraining.export import export_models
+from electrain.pretraining.objectives.rows import Rows
+from electrain.pretraining.objectives.writing import Sampling, nucleus, write_passages
+from electrain.pretraining.plan import plan
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 SHARINGS = ["shared", "gradient-disentangled", "separate"]

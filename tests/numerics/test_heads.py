@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from electrain.pretrain.objectives.head_losses import copied_word_losses, electric_losses
-from electrain.pretrain.objectives.rows import Rows
+from electrain.pretraining.objectives.head_losses import copied_word_losses, electric_losses
+from electrain.pretraining.objectives.rows import Rows
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 BACKBONES = ["electra", "modernbert", "bert"]

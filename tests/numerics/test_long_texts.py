@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from test_question_answering import TOKENIZER, WORDS
 
 from electrain.data.labelled.examples import TextExample
-from electrain.finetune.tasks.classification import Classification, TextTask
-from electrain.finetune.tasks.long_texts import Cut, places_of_rows
-from electrain.finetune.tasks.regression import Regression
+from electrain.finetuning.tasks.classification import Classification, TextTask
+from electrain.finetuning.tasks.long_texts import Cut, places_of_rows
+from electrain.finetuning.tasks.regression import Regression
 
 LABELS = ("a", "b")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.objectives.head_losses import replaced_token_loss, word_loss
-from electrain.pretrain.objectives.rows import Rows
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.objectives.head_losses import replaced_token_loss, word_loss
+from electrain.pretraining.objectives.rows import Rows
 from electrain.training import loop, optimizer
 from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import StepResult, TrainingRun, train

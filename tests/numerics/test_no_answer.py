@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_question_answering import TOKENIZER, WORDS, example_of, tiny_model
 
 from electrain.data.labelled.examples import QuestionExample
-from electrain.finetune.tasks.no_answer import Spans, best_threshold, no_answer_scores, spans_of
-from electrain.finetune.tasks.question_answering import QuestionAnswering
+from electrain.finetuning.tasks.no_answer import Spans, best_threshold, no_answer_scores, spans_of
+from electrain.finetuning.tasks.question_answering import QuestionAnswering
 from electrain.foundation.errors import ConfigurationError
 
 # Two questions with an answer, one of them answered half right, and two without.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from electrain.pretrain.build import build_objective
+from electrain.pretraining.build import build_objective
 from electrain.training.objective import Objective, Outcome
 from electrain.training.optimizer import (
     AdamWithoutBiasCorrection,

@@ -14,14 +14,14 @@ from transformers import ElectraConfig, ElectraForQuestionAnswering, ModernBertC
 from conftest import VOCABULARY
 from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
-from electrain.finetune.tasks.question_answering import (
+from electrain.finetuning.tasks.question_answering import (
     ContextWindow,
     QuestionAnswering,
     TokenizedContext,
     best_span,
     window_bounds,
 )
-from electrain.finetune.tasks.task import Row
+from electrain.finetuning.tasks.task import Row
 from electrain.foundation.errors import ConfigurationError, DataError
 
 CHARACTERS = [*"北京是中国的首都在哪里人口有多少万", "2100", "年", "，", "。", "？"]

@@ -9,8 +9,8 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.models.recurrent import ELECTRAClassifier
-from electrain.pretrain.export import export_models
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.export import export_models
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
 
 RECURRENT = {"encoder": {"backbone": "lstm", "embedding_size": 0}, "discriminator": {"heads": ["correction"]}}

@@ -9,8 +9,8 @@ from regenerate import OBJECTIVES
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.foundation.configuration import merge_tables
 from electrain.models.backbones import choose_attention
-from electrain.pretrain.build import build_objective
-from electrain.pretrain.memory import LiveBytes, repeated, row_of, step_memory
+from electrain.pretraining.build import build_objective
+from electrain.pretraining.memory import LiveBytes, repeated, row_of, step_memory
 from electrain.training.arithmetic import Arithmetic
 from electrain.training.loop import TrainingRun, forward_and_backward
 from electrain.training.optimizer import build_optimizers, update_weights

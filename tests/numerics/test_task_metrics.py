@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from electrain.data.labelled.tag_schemes import scheme_of_labels
-from electrain.finetune.tasks.metrics import (
+from electrain.finetuning.tasks.metrics import (
     answer_scores,
     classification_scores,
     looks_chinese,
@@ -87,7 +87,7 @@ def test_a_missing_library_is_said_before_any_work(monkeypatch: pytest.MonkeyPat
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("electrain.finetune.tasks.metrics.importlib.import_module", missing)
+    monkeypatch.setattr("electrain.finetuning.tasks.metrics.importlib.import_module", missing)
     for task, library in {"classification": "sklearn", "regression": "scipy", "translation": "sacrebleu"}.items():
         with pytest.raises(
             ConfigurationError, match=f"scoring needs {library}, which is not installed; run pip install"

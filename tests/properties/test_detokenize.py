@@ -18,7 +18,7 @@ from electrain.data.tokenizer.targets import (
     written_text,
 )
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash, word_piece_tokenizer, wrap
-from electrain.finetune.tasks.detokenize import detokenize
+from electrain.finetuning.tasks.detokenize import detokenize
 from electrain.foundation.errors import TokenizerError
 
 TEXTS = [

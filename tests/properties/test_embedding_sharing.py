@@ -9,9 +9,9 @@ from electrain.models.backbones import EncoderConfig, encoder_configuration, gen
 from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.embedding_sharing import build_generator, count_parameters
 from electrain.models.heads import language_model
-from electrain.pretrain.objectives.corruption import ProposalSettings
-from electrain.pretrain.objectives.game import GameConfig
-from electrain.pretrain.objectives.replaced_token_detection import ReplacedTokenDetection
+from electrain.pretraining.objectives.corruption import ProposalSettings
+from electrain.pretraining.objectives.game import GameConfig
+from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
 from tiny_pretraining import SPECIAL_IDS
 
 VOCABULARY = 90

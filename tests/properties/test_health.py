@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from electrain.pretrain.health import HealthMonitor, entropy_of
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.health import HealthMonitor, entropy_of
+from electrain.pretraining.run import pretrain
 from electrain.training.settings import TrainingConfig
 from tiny_pretraining import tiny_configuration
 

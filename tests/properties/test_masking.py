@@ -19,8 +19,8 @@ from electrain.data.shards.randomness import (
     row_uniforms,
 )
 from electrain.data.shards.rows import PackedBatch
-from electrain.pretrain.objectives import masking
-from electrain.pretrain.objectives.masking import MaskedBatch, Masking, most_selected
+from electrain.pretraining.objectives import masking
+from electrain.pretraining.objectives.masking import MaskedBatch, Masking, most_selected
 from tiny_pretraining import as_arrays, as_tensors
 
 PAD, CLS, SEP, MASK, WORDS = 0, 2, 3, 4, 200

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from electrain.data.shards.rows import PackedBatch
-from electrain.pretrain.objectives import noise
-from electrain.pretrain.objectives.masking import Masking, mask_batch
+from electrain.pretraining.objectives import noise
+from electrain.pretraining.objectives.masking import Masking, mask_batch
 from tiny_pretraining import as_arrays, as_tensors
 
 MASK, VOCABULARY = 4, 40

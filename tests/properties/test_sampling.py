@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import open_shards
-from electrain.pretrain.build import build_objective, micro_batches, vocabulary_of
-from electrain.pretrain.objectives.sampling import place_averaged_words, place_words, sample_words
+from electrain.pretraining.build import build_objective, micro_batches, vocabulary_of
+from electrain.pretraining.objectives.sampling import place_averaged_words, place_words, sample_words
 from electrain.training.objective import MicroBatch
 from tiny_pretraining import tiny_configuration
 

@@ -15,9 +15,9 @@ from electrain.data.tokenizer.chinese_words import word_beginnings
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.foundation.errors import ElectrainError
 from electrain.inference.predict.corrupt import predict_corrupt
-from electrain.pretrain.objectives.masking import Masking, mask_batch
-from electrain.pretrain.objectives.noise import word_numbers
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.objectives.masking import Masking, mask_batch
+from electrain.pretraining.objectives.noise import word_numbers
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 TEXT = "我们在北京大学学习deep learning，很好。"

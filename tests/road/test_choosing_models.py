@@ -14,9 +14,9 @@ from torch.nn import functional
 from command_line import command
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TextExample
 from electrain.data.tokenizer.tokenizer import load_tokenizer
-from electrain.finetune.choosing import Best, says_the_same
-from electrain.finetune.tasks.classification import Classification
-from electrain.finetune.tasks.tagging import Tagging
+from electrain.finetuning.choosing import Best, says_the_same
+from electrain.finetuning.tasks.classification import Classification
+from electrain.finetuning.tasks.tagging import Tagging
 from electrain.inference.evaluate.tasks import evaluate_task
 
 Runs = Callable[..., Path]
@@ -60,7 +60,7 @@ def answer_in_turn(monkeypatch: pytest.MonkeyPatch, *said: Sequence[str]) -> Non
 
 def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes longer than everything else here."""
-    monkeypatch.setattr("electrain.finetune.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("electrain.finetuning.report.write_report", lambda folder: folder / "report.html")
 
 
 def fine_tune(capsys: Capture, model: Path, output: Path, *more: object) -> tuple[int, Any, str]:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_line import refuse
-from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
+from electrain.finetuning.configuration import FinetuneConfig, load_finetune_configuration
 from electrain.foundation.configuration import Tables, build_configuration, parse_overrides, read_toml, to_toml
 from electrain.foundation.errors import ConfigurationError
-from electrain.pretrain.configuration import PretrainConfig, load_configuration, preset_names
+from electrain.pretraining.configuration import PretrainConfig, load_configuration, preset_names
 from tiny_pretraining import TINY_TABLES, tiny_configuration
 
 TINY = to_toml(tiny_configuration())

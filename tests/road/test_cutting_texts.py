@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from command_line import command
-from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.run import finetune
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.run import finetune
 from electrain.foundation.configuration import build_configuration
 from electrain.training import sitting
 
@@ -109,7 +109,7 @@ def test_a_question_that_is_cut_is_said(tiny_run: Runs, tmp_path: Path, capsys: 
 
 
 def test_a_run_that_was_killed_goes_on_exactly(tiny_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("electrain.finetune.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("electrain.finetuning.report.write_report", lambda folder: folder / "report.html")
     files = [str(write(tmp_path / "train.tsv", 8, 0))]
     fields = {"epochs": 2.0, "batch_rows": 8, "precision": "float32", "class_weights": "balanced"}
     tables = {"training": fields, "data": {"longest_tokens": 24, "cut": "windows"}}

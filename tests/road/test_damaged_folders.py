@@ -18,11 +18,11 @@ from electrain.cli.app import main
 from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.data.tokenizer.training import train_tokenizer
-from electrain.finetune.tasks.task_folder import TaskSettings, save_task_settings
+from electrain.finetuning.tasks.task_folder import TaskSettings, save_task_settings
 from electrain.foundation.errors import RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
 from electrain.models.backbones import backbone_of
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 
@@ -131,7 +131,7 @@ def test_evaluation_verifies_the_shards(
 @pytest.fixture
 def run(tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A finished run of ten steps, with the hashes that pretraining writes."""
-    monkeypatch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr("electrain.pretraining.run.measure_matrix_rate", lambda *_: 1e9)
     pretrain(tiny_configuration(), tiny_shards, tmp_path / "run")
     return tmp_path / "run"
 

@@ -27,8 +27,8 @@ from electrain.inference.evaluate.judged_tokens import judge_rows
 from electrain.inference.evaluate.sentence_scores import one_pass_scores, tokenize_sentences
 from electrain.inference.model import load_detector
 from electrain.inference.predict.corrupt import predict_corrupt
-from electrain.pretrain.build import corrupted_micro_batch, vocabulary_of
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.build import corrupted_micro_batch, vocabulary_of
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, SPECIAL_IDS, objective_of, tiny_configuration
 
 Runs = Callable[..., Path]

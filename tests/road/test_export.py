@@ -21,16 +21,16 @@ from transformers import (
 
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
-from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.model import build_model, open_pretrained
-from electrain.finetune.tasks.task_folder import TaskSettings
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.model import build_model, open_pretrained
+from electrain.finetuning.tasks.task_folder import TaskSettings
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.inference.model import load_detector
 from electrain.inference.predict.pretrained import predict_detect
-from electrain.pretrain.build import build_objective, load_starting_weights
-from electrain.pretrain.configuration import PretrainConfig, StartConfig
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.build import build_objective, load_starting_weights
+from electrain.pretraining.configuration import PretrainConfig, StartConfig
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import SPECIAL_IDS, invented_text, tiny_configuration
 
 SHAPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -47,8 +47,8 @@ BASELINE = {"training": {"objective": "masked-language-modelling"}}
 def runs(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`runs(sections)`: configuration, folder, and the trained objective as the last checkpoint has it."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("electrain.pretrain.run.measure_matrix_rate", lambda *_: 1e9)
-    patch.setattr("electrain.pretrain.report.write_report", lambda folder: folder / "report.html")
+    patch.setattr("electrain.pretraining.run.measure_matrix_rate", lambda *_: 1e9)
+    patch.setattr("electrain.pretraining.report.write_report", lambda folder: folder / "report.html")
     made: dict[str, Any] = {}
 
     def make(sections: dict[str, Any]) -> tuple[PretrainConfig, Path, Any]:

@@ -12,9 +12,9 @@ from transformers import AutoConfig, RobertaConfig, RobertaModel
 from command_line import command
 from electrain.data.labelled.examples import TaggedExample, TextExample
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer
-from electrain.finetune.choosing import says_the_same
-from electrain.finetune.configuration import ExamplesConfig
-from electrain.finetune.examples import read_all
+from electrain.finetuning.choosing import says_the_same
+from electrain.finetuning.configuration import ExamplesConfig
+from electrain.finetuning.examples import read_all
 
 Runs = Callable[..., Path]
 Capture = pytest.CaptureFixture[str]

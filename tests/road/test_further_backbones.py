@@ -20,7 +20,7 @@ from transformers import (
 from electrain.foundation.errors import CheckpointError
 from electrain.inference.predict.pretrained import predict_detect, predict_fill
 from electrain.models.backbones import BACKBONES, Backbone, EncoderConfig, Shape
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
 
 

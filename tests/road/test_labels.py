@@ -11,8 +11,8 @@ from command_line import command, refuse
 from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.label_spelling import label_text, spelling_key
 from electrain.data.labelled.labels import in_spelling_of
-from electrain.finetune.configuration import ExamplesConfig
-from electrain.finetune.examples import read_all
+from electrain.finetuning.configuration import ExamplesConfig
+from electrain.finetuning.examples import read_all
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 

@@ -25,8 +25,8 @@ from electrain.data.tokenizer.tokenizer import (
     wrap,
 )
 from electrain.data.tokenizer.windows import tokenize_texts
-from electrain.finetune.configuration import ExamplesConfig
-from electrain.finetune.examples import read_all
+from electrain.finetuning.configuration import ExamplesConfig
+from electrain.finetuning.examples import read_all
 from electrain.foundation.output_folder import read_manifest
 from electrain.models.backbones import EncoderConfig, encoder_configuration
 from electrain.models.discriminator import Discriminator

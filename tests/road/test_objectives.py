@@ -36,9 +36,9 @@ from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.corrupt import predict_corrupt
 from electrain.inference.predict.generator import predict_generate
 from electrain.inference.predict.pretrained import predict_detect, predict_fill
-from electrain.pretrain.objectives import masked_language_modelling, replaced_token_detection
-from electrain.pretrain.observations import metrics_of
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.objectives import masked_language_modelling, replaced_token_detection
+from electrain.pretraining.observations import metrics_of
+from electrain.pretraining.run import pretrain
 from electrain.training.loop import StepResult
 from tiny_pretraining import INVENTED_WORDS, batches_of, objective_of, tiny_configuration
 

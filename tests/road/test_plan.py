@@ -8,9 +8,9 @@ import pytest
 from electrain.data.shards.rows import DataConfig
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.hardware import Hardware, named_hardware
-from electrain.pretrain.plan import plan, with_checkpointing
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.hardware import Hardware, named_hardware
+from electrain.pretraining.plan import plan, with_checkpointing
 from electrain.training.settings import TrainingConfig
 
 CONFIG = PretrainConfig(

@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoTokenizer, ElectraForMaskedLM, ElectraFo
 
 from command_line import command
 from electrain.data.tokenizer.windows import Window, batches_by_length, places_in_original, tokenize_texts, windows_of
-from electrain.finetune.configuration import FinetuneConfig
+from electrain.finetuning.configuration import FinetuneConfig
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, TokenizerError
 from electrain.inference.evaluate.blimp import evaluate_blimp
@@ -25,7 +25,7 @@ from electrain.inference.model import load_detector, load_generator, load_langua
 from electrain.inference.predict import pretrained
 from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
 from electrain.inference.predict.tasks import predict_embed
-from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.pretraining.run_folder import RunFolder, open_run_folder
 from tiny_pretraining import tiny_configuration
 
 Runs = Callable[..., Path]

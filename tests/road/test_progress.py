@@ -7,7 +7,7 @@ import pytest
 
 from electrain.foundation import progress
 from electrain.foundation.progress import Progress, format_seconds
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
 LINE = re.compile(r"training: (\d+) of 10 steps, ([\d,]+) tokens/s(.*), (\d+ s) left")

@@ -44,7 +44,7 @@ def test_plan_without_shards_does_not_know(capsys: Capture) -> None:
 def test_pretrain_says_it_once(
     tiny_shards: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("electrain.pretrain.repetition.MOST_READINGS", 0.02)
+    monkeypatch.setattr("electrain.pretraining.repetition.MOST_READINGS", 0.02)
     (tmp_path / "c.toml").write_text(to_toml(tiny_configuration(training={"steps": 2, "warmup_steps": 0})))
     run = ["pretrain", "--config", tmp_path / "c.toml", "--shards", tiny_shards, "--output", tmp_path / "run"]
     _, _, stderr = command(capsys, *run)

@@ -12,12 +12,12 @@ import pytest
 
 from command_line import command
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TextExample
-from electrain.finetune.predictions import write_predictions
-from electrain.finetune.report import write_report as write_finetune_report
+from electrain.finetuning.predictions import write_predictions
+from electrain.finetuning.report import write_report as write_finetune_report
 from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.output_folder import Manifest, write_manifest
 from electrain.foundation.report_curves import smoothed
-from electrain.pretrain.report import write_report
+from electrain.pretraining.report import write_report
 
 EXAMPLE = {
     "step": 40,

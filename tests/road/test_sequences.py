@@ -110,7 +110,7 @@ def protein_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from electrain.data.shards.prepare import prepare
     from electrain.data.text.corpus import CorpusCounts, read_documents
     from electrain.data.tokenizer.training import TokenizerKind, train_tokenizer
-    from electrain.pretrain.run import pretrain
+    from electrain.pretraining.run import pretrain
 
     folder = tmp_path_factory.mktemp("protein")
     corpus = str(write_lines(folder / "c.jsonl", sequences(RESIDUES, 40, 150)))

@@ -29,9 +29,9 @@ from electrain.data.shards.shards import open_shards
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import encode
-from electrain.pretrain.build import build_objective, load_starting_weights
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.build import build_objective, load_starting_weights
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import SPECIAL_IDS, tiny_configuration
 
 IDS = torch.randint(5, 106, (3, 20), generator=torch.Generator().manual_seed(1))

@@ -116,7 +116,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(
 def test_a_disk_that_is_full_for_the_first_files_loses_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_shards: Path, tmp_path: Path, error: Any
 ) -> None:
-    from electrain.pretrain import run
+    from electrain.pretraining import run
 
     def full(*_: object) -> None:
         raise error
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_for_the_first_files_loses_nothing(
 def test_a_full_disk_keeps_the_best_model_that_there_was(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tiny_run: Run, tmp_path: Path, error: Any
 ) -> None:
-    from electrain.finetune import run
+    from electrain.finetuning import run
 
     rows = [f"the cat sees\t{'ab'[number % 2]}" for number in range(8)]
     (tmp_path / "t.tsv").write_text("\n".join(["text\tlabel", *rows]))
@@ -304,7 +304,7 @@ def test_a_stopped_demo_does_not_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from electrain.cli import demo
-    from electrain.pretrain.run import RunResult
+    from electrain.pretraining.run import RunResult
 
     for name in ("_collect", "train_tokenizer", "prepare"):
         monkeypatch.setattr(demo, name, lambda *_: None)

@@ -18,9 +18,9 @@ from electrain.data.labelled.tag_schemes import (
     scheme_of_labels,
     tags_of_chunks,
 )
-from electrain.finetune.configuration import ExamplesConfig
-from electrain.finetune.examples import read_all
-from electrain.finetune.tasks.metrics import tagging_scores
+from electrain.finetuning.configuration import ExamplesConfig
+from electrain.finetuning.examples import read_all
+from electrain.finetuning.tasks.metrics import tagging_scores
 from electrain.foundation.errors import DataError
 
 Runs = Callable[..., Path]

@@ -19,7 +19,7 @@ from command_line import command
 from electrain.data.tokenizer.plain_text import encode_plain, plain_ids
 from electrain.data.tokenizer.tokenizer import word_piece_tokenizer, wrap
 from electrain.data.tokenizer.windows import tokenize_texts
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
 
 TYPED, PLAIN = "bak [SEP] fil [MASK][CLS] gom [PAD]", "bak {zzz} fil {zzzz}{zzz} gom {zzz}"

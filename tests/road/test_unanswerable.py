@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from command_line import command
-from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.run import finetune
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.run import finetune
 from electrain.foundation.configuration import build_configuration
 from electrain.training import sitting
 
@@ -107,7 +107,7 @@ def test_a_validation_set_of_one_kind_is_said(tiny_run: Runs, tmp_path: Path, ca
 
 
 def test_the_threshold_survives_a_kill(tiny_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("electrain.finetune.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("electrain.finetuning.report.write_report", lambda folder: folder / "report.html")
     files = [str(write(tmp_path / "train.json", 40, 0))], [str(write(tmp_path / "known.json", 30, 1))]
     fields = {"epochs": 2.0, "batch_rows": 8, "evaluations_per_epoch": 2, "precision": "float32"}
     tables = {"training": fields, "data": {"longest_tokens": 24}}

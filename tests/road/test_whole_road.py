@@ -14,7 +14,7 @@ from command_line import command
 from electrain.cli import demo
 from electrain.cli.demo import run_demo
 from electrain.foundation.configuration import to_toml
-from electrain.pretrain.speed import seconds_per_step
+from electrain.pretraining.speed import seconds_per_step
 from tiny_pretraining import invented_text, tiny_configuration
 
 WORDS = ("the", "a", "small", "big", "old", "cat", "dog", "bird", "house", "tree", "sees", "likes", "near", "under")

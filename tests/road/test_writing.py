@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, EncoderDecoderModel
 
 from command_line import command
-from electrain.pretrain.run import pretrain
+from electrain.pretraining.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
 
 WORDS = INVENTED_WORDS[:6]

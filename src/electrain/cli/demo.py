@@ -23,10 +23,10 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.progress import format_seconds, say
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.pretrained import DetectedText, predict_detect
-from electrain.pretrain.configuration import load_configuration
-from electrain.pretrain.plan import plan
-from electrain.pretrain.run import pretrain
-from electrain.pretrain.speed import seconds_per_step
+from electrain.pretraining.configuration import load_configuration
+from electrain.pretraining.plan import plan
+from electrain.pretraining.run import pretrain
+from electrain.pretraining.speed import seconds_per_step
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
 from electrain.training.runtime import device_of
 

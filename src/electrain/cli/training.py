@@ -58,8 +58,8 @@ def pretrain(
         output: Folder to create for the run.
         resume: Continue from the newest intact checkpoint in the output folder.
     """
-    from electrain.pretrain.configuration import load_configuration
-    from electrain.pretrain.run import pretrain as run
+    from electrain.pretraining.configuration import load_configuration
+    from electrain.pretraining.run import pretrain as run
 
     begun = output / CONFIGURATION_NAME if resume else None
     configuration = load_configuration(config, parse_overrides(overrides), resumed=begun)
@@ -100,11 +100,11 @@ def plan(
     """
     from electrain.data.shards.rows import RowSource
     from electrain.data.shards.shards import open_shards
-    from electrain.pretrain.configuration import load_configuration
-    from electrain.pretrain.hardware import named_hardware
-    from electrain.pretrain.plan import PAPER_VOCABULARY_SIZE
-    from electrain.pretrain.plan import plan as plan_run
-    from electrain.pretrain.repetition import say_if_read_too_often
+    from electrain.pretraining.configuration import load_configuration
+    from electrain.pretraining.hardware import named_hardware
+    from electrain.pretraining.plan import PAPER_VOCABULARY_SIZE
+    from electrain.pretraining.plan import plan as plan_run
+    from electrain.pretraining.repetition import say_if_read_too_often
 
     for flag, value in (("--utilisation", utilisation), ("--price-per-hour", price_per_hour)):
         if value is not None and hardware is None:
@@ -133,9 +133,9 @@ def report(*, run: Path) -> None:
     Args:
         run: Output folder of `electrain pretrain` or `electrain finetune`.
     """
-    from electrain.finetune.report import is_fine_tuning
-    from electrain.finetune.report import write_report as report_fine_tuning
-    from electrain.pretrain.report import write_report as report_pretraining
+    from electrain.finetuning.report import is_fine_tuning
+    from electrain.finetuning.report import write_report as report_fine_tuning
+    from electrain.pretraining.report import write_report as report_pretraining
 
     write = report_fine_tuning if is_fine_tuning(run) else report_pretraining
     print_json({"report": str(write(run))})
@@ -175,10 +175,10 @@ def finetune(
         allow_unknown: Go on where more than a fifth of the tokens of the training texts are [UNK].
         resume: Continue from the newest intact checkpoint in the output folder.
     """
-    from electrain.finetune.configuration import FinetuneConfig, load_finetune_configuration
-    from electrain.finetune.run import FinetuneResult
-    from electrain.finetune.run import finetune as run
-    from electrain.finetune.seeds import finetune_seeds
+    from electrain.finetuning.configuration import FinetuneConfig, load_finetune_configuration
+    from electrain.finetuning.run import FinetuneResult
+    from electrain.finetuning.run import finetune as run
+    from electrain.finetuning.seeds import finetune_seeds
     from electrain.foundation.lock import locked
 
     tables = parse_overrides(overrides)
@@ -228,8 +228,8 @@ def fields(of: Literal["pretrain", "finetune"] = "pretrain", /) -> None:
     Args:
         of: Verb whose configuration is listed.
     """
-    from electrain.finetune.configuration import FinetuneConfig
-    from electrain.pretrain.configuration import PretrainConfig
+    from electrain.finetuning.configuration import FinetuneConfig
+    from electrain.pretraining.configuration import PretrainConfig
 
     print(describe_fields(PretrainConfig if of == "pretrain" else FinetuneConfig))
 

@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.shards import facts_of, read_counts
 from electrain.data.tokenizer.tokenizer import load_tokenizer, tokenizer_hash
-from electrain.finetune.configuration import FinetuneConfig
-from electrain.finetune.run import KIND as FINE_TUNING
-from electrain.finetune.tasks.task_folder import TASK_FILE_NAME, load_task_settings
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.run import KIND as FINE_TUNING
+from electrain.finetuning.tasks.task_folder import TASK_FILE_NAME, load_task_settings
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.json_reading import parse_json, parse_json_file
@@ -20,8 +20,8 @@ from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME
 from electrain.foundation.report_page import REPORT_NAME
 from electrain.foundation.sums import SUMS_NAME, fault_of, read_sums
 from electrain.models.folders import configuration_of
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.run import KIND as PRETRAINING
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.run import KIND as PRETRAINING
 from electrain.training.checkpoint import STATE_NAME, read_checkpoint
 from electrain.training.sitting import CHECKPOINTS
 

@@ -20,9 +20,9 @@ from electrain.foundation.sums import require_as_written
 from electrain.inference.model import LoadedModel
 from electrain.models.frozen_generator import FrozenGenerator
 from electrain.models.unigram_generator import UnigramGenerator
-from electrain.pretrain.build import Vocabulary, corrupted_micro_batch, proposal_settings, vocabulary_of
-from electrain.pretrain.configuration import PretrainConfig, load_configuration
-from electrain.pretrain.objectives.corruption import (
+from electrain.pretraining.build import Vocabulary, corrupted_micro_batch, proposal_settings, vocabulary_of
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
+from electrain.pretraining.objectives.corruption import (
     Proposal,
     ProposalSettings,
     corrupted_ids,
@@ -30,8 +30,8 @@ from electrain.pretrain.objectives.corruption import (
     propose,
     written_rows,
 )
-from electrain.pretrain.objectives.rows import Rows
-from electrain.pretrain.run_folder import RunFolder
+from electrain.pretraining.objectives.rows import Rows
+from electrain.pretraining.run_folder import RunFolder
 from electrain.training.runtime import device_of
 
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from electrain.data.tokenizer.windows import TokenizedText, Window
-from electrain.finetune.tasks.task import padded
+from electrain.finetuning.tasks.task import padded
 from electrain.foundation.errors import CheckpointError
 from electrain.models import heads
 from electrain.models.backbones import BACKBONES, LABELS, Backbone, backbone_of, encode, positions_of
@@ -24,7 +24,7 @@ from electrain.models.discriminator import Head
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
 from electrain.models.frozen_generator import require_causal
 from electrain.models.heads import language_model_kind, states_and_word_logits
-from electrain.pretrain.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
+from electrain.pretraining.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
 # A run folder, a model folder or a hub id; or a run folder that has been read already.

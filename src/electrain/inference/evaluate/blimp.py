@@ -23,7 +23,7 @@ from electrain.inference.evaluate.sentence_scores import (
 )
 from electrain.inference.model import LoadedModel, Source, load_head, load_language_model, load_model
 from electrain.models.discriminator import Head
-from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.pretraining.run_folder import RunFolder, open_run_folder
 
 Results = dict[str, Any]  # printed as JSON
 ScorerName = Literal["discriminator", "electric", "correction", "generator", "pseudo_log_likelihood"]

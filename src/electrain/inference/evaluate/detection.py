@@ -24,9 +24,9 @@ from electrain.foundation.progress import say
 from electrain.inference.corruption import corruption_settings, open_corruption, unigram_counts
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.inference.model import LoadedModel, Source, load_detector, load_generator, load_head, load_model
-from electrain.pretrain.configuration import PretrainConfig
-from electrain.pretrain.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
-from electrain.pretrain.run_folder import RunFolder, open_run_folder
+from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.objectives.detection_metrics import detection_metrics, rank_auc, unigram_auc
+from electrain.pretraining.run_folder import RunFolder, open_run_folder
 
 Results = dict[str, Any]  # printed as JSON
 # A corpus is read only as far as the rows need; a token and the space before it are rarely longer than this.

@@ -13,7 +13,7 @@ from electrain.foundation.progress import Progress
 from electrain.inference.corruption import Corrupted, Corruption
 from electrain.inference.model import LoadedModel, replaced_logits, word_logits
 from electrain.models.generators import take_positions
-from electrain.pretrain.objectives.sampling import place_words
+from electrain.pretraining.objectives.sampling import place_words
 
 BATCH_ROWS = 32
 

@@ -18,11 +18,11 @@ from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, fitting, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
-from electrain.finetune.tasks.long_texts import UNREAD
-from electrain.finetune.tasks.question_answering import QuestionAnswering
-from electrain.finetune.tasks.tagging import Tagging
-from electrain.finetune.tasks.task import Answer
-from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
+from electrain.finetuning.tasks.long_texts import UNREAD
+from electrain.finetuning.tasks.question_answering import QuestionAnswering
+from electrain.finetuning.tasks.tagging import Tagging
+from electrain.finetuning.tasks.task import Answer
+from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress, say
 from electrain.inference.model import Source

@@ -18,7 +18,7 @@ from electrain.foundation.output_folder import read_manifest
 from electrain.inference.corruption import Corruption, open_corruption
 from electrain.inference.model import Source, load_language_model
 from electrain.models.frozen_generator import FrozenGenerator
-from electrain.pretrain.run_folder import open_run_folder
+from electrain.pretraining.run_folder import open_run_folder
 
 
 class CorruptionStep(TypedDict):

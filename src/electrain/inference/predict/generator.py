@@ -12,7 +12,7 @@ from electrain.foundation.configuration import require_at_least, require_fractio
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.inference.model import Source, load_language_model
 from electrain.models.backbones import backbone_of
-from electrain.pretrain.objectives.writing import Sampling, write_passages
+from electrain.pretraining.objectives.writing import Sampling, write_passages
 
 
 class WrittenText(TypedDict):
@@ -37,7 +37,7 @@ def predict_generate(
     Args:
         model: a run folder with a causal generator, or the folder of one.
         tokens: number of tokens to write; fewer if the model's longest row ends before.
-        temperature, top_p: see `electrain.pretrain.objectives.writing.Sampling`.
+        temperature, top_p: see `electrain.pretraining.objectives.writing.Sampling`.
         seed: decides the words drawn, together with the number of the text.
     Raises: CheckpointError: no causal generator. DataError: a text leaves no room. ConfigurationError: a setting is
         out of range.

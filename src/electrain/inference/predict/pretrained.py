@@ -36,7 +36,7 @@ from electrain.inference.model import (
     rows_of,
     word_logits_at,
 )
-from electrain.pretrain.run_folder import open_run_folder
+from electrain.pretraining.run_folder import open_run_folder
 
 STANDARD_INPUT = "-"
 BATCH_TOKENS = 8192

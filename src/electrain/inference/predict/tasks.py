@@ -28,15 +28,15 @@ from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
-from electrain.finetune.model import open_pretrained
-from electrain.finetune.tasks.long_texts import UNREAD, Cut
-from electrain.finetune.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
-from electrain.finetune.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
+from electrain.finetuning.model import open_pretrained
+from electrain.finetuning.tasks.long_texts import UNREAD, Cut
+from electrain.finetuning.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
+from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.inference.model import Source
 from electrain.models.folders import is_of_a_pooler, weights_of
-from electrain.pretrain.run_folder import open_run_folder
+from electrain.pretraining.run_folder import open_run_folder
 from electrain.training.runtime import device_of
 
 TASK_OF_VERB: dict[str, TaskName] = {

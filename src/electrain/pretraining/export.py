@@ -1,0 +1,48 @@
+"""Writes the networks of a pretraining run as Hugging Face folders, each with the tokenizer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from electrain.data.tokenizer.tokenizer import save_tokenizer
+from electrain.foundation.output_folder import replaced_directory
+from electrain.foundation.sums import write_sums
+from electrain.models.backbones import backbone_of
+from electrain.models.unigram_generator import UnigramGenerator
+from electrain.pretraining.build import PretrainObjective
+from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
+from electrain.pretraining.run_folder import HEAD_FOLDERS
+
+
+def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, sequence_length: int) -> None:
+    """Writes `model/`, a folder for each head that `model/` does not hold, and `generator/` if there is one.
+
+    `model/` is for fine-tuning: it loads into any Hugging Face class, of which only the head is new.
+
+    Args:
+        sequence_length: tokens of a training row. The saved tokenizers cut there, since later positions are untrained.
+    """
+    logging.disable_progress_bar()
+    for name, network in _networks(objective).items():
+        with replaced_directory(output / name) as temporary:
+            exported = network()
+            exported.save_pretrained(temporary)
+            backbone = backbone_of(exported.config)
+            has_types = backbone is not None and backbone.has_token_types
+            save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
+            write_sums(temporary)
+
+
+def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:
+    """The function that makes the network of each folder."""
+    if isinstance(objective, MaskedLanguageModelling):
+        return {"model": objective.model.export}
+    networks = {
+        "model" if part == "encoder" else HEAD_FOLDERS[part]: network
+        for part, network in objective.discriminator.exports().items()
+    }
+    if not isinstance(objective.generator, UnigramGenerator):
+        networks["generator"] = objective.generator.export
+    return networks

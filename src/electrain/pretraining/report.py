@@ -1,0 +1,113 @@
+"""Writes `report.html` of a pretraining run, a file that needs no other, during the run or after it."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from electrain.foundation.output_folder import CONFIGURATION_NAME, EXAMPLES_NAME, JOURNAL_NAME
+from electrain.foundation.report_curves import draw_curves
+from electrain.foundation.report_page import (
+    Record,
+    json_lines,
+    last,
+    number,
+    step_of,
+    training_figures,
+    whole,
+    write_page,
+)
+from electrain.foundation.sums import require_as_written
+from electrain.pretraining.report_figures import FIGURES
+
+SHOWN_EXAMPLES = 4
+# The discriminator's colour: Okabe and Ito's vermilion, which colour-blind readers tell apart from blue and grey.
+MARK_COLOUR = "213, 94, 0"
+_RECENT_LINES = 5
+_FINAL_FIGURES = {
+    "loss": "loss",
+    "discriminator_auc": "detection AUC",
+    "unigram_auc": "AUC of word frequency alone",
+    "masked_language_model_accuracy": "masked-word accuracy",
+    "generator_accuracy": "generator accuracy",
+}
+
+
+def write_report(run_directory: Path) -> Path:
+    """Writes `report.html` into the folder of a pretraining run, finished or not, and returns its path.
+
+    Raises: RunDirectoryError: the folder is not of a run.
+    """
+    require_as_written(run_directory, (CONFIGURATION_NAME, JOURNAL_NAME))
+    # Whoever wants no text of theirs in the page may remove this file.
+    require_as_written(run_directory, (EXAMPLES_NAME,), may_be_missing=True)
+    records = json_lines(run_directory / JOURNAL_NAME)
+    lines = [record for record in records if record.get("event") == "log"]
+    machines = [record for record in records if record.get("event") == "machine"]
+    values = {
+        "figures": _figures(lines),
+        "recent_lines": _RECENT_LINES,
+        "machine": _facts(machines[-1]) if machines else [],
+        "sittings": len(machines),
+        "warnings": [
+            (whole(step_of(one)), str(one.get("message"))) for one in records if one.get("event") == "warning"
+        ],
+        "curves": draw_curves(lines, FIGURES),
+        "examples": _examples(list(filter(_is_example, json_lines(run_directory / EXAMPLES_NAME)))),
+        "colour": MARK_COLOUR,
+    }
+    return write_page(run_directory, "pretraining/report.html", values)
+
+
+def _figures(lines: Sequence[Record]) -> list[tuple[str, str]]:
+    if not lines:
+        return []
+    figures = training_figures(lines)
+    for name, label in _FINAL_FIGURES.items():
+        recent = [value for line in lines[-_RECENT_LINES:] if (value := number(line, name)) is not None]
+        if recent:
+            figures.append((label, f"{statistics.fmean(recent):.3f}"))
+    return [*figures, ("refused updates", whole(last(lines, "refused_updates") or 0))]
+
+
+def _facts(machine: Record) -> list[str]:
+    described = []
+    for key, value in machine.items():
+        if key in ("event", "step"):
+            continue
+        is_flops = key.endswith("_flops") and isinstance(value, int | float)
+        shown = f"{value / 1e9:,.1f} GFLOP{'/s' if 'rate' in key else ''}" if is_flops else str(value)
+        label = "operations per row" if key == "row_flops" else key.removesuffix("_flops").replace("_", " ")
+        described.append(f"{label}: {shown}")
+    return described
+
+
+def _is_example(record: Record) -> bool:
+    columns = [record.get(name) for name in ("tokens", "originals", "probabilities", "is_replaced")]
+    return all(isinstance(column, list) for column in columns) and len({len(column or []) for column in columns}) == 1
+
+
+def _examples(examples: Sequence[Record]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Some examples from the first to the last, each as its step and its words."""
+    if not examples:
+        return []
+    spread = [examples[round(k * (len(examples) - 1) / (SHOWN_EXAMPLES - 1))] for k in range(SHOWN_EXAMPLES)]
+    shown = {step_of(example): example for example in spread}
+    return [(whole(step), _words(example)) for step, example in sorted(shown.items())]
+
+
+def _words(example: Record) -> list[dict[str, str]]:
+    columns = (example[name] for name in ("tokens", "originals", "probabilities", "is_replaced"))
+    words: list[dict[str, str]] = []
+    for token, original, probability, is_replaced in zip(*columns, strict=True):
+        text, chance = str(token), min(1.0, max(0.0, float(probability or 0.0)))
+        title = f"replaced with probability {chance:.2f}" + (f"; the original is {original}" if is_replaced else "")
+        words.append(
+            {
+                "space": "" if text.startswith("##") or not words else " ",
+                "text": text.removeprefix("##"),
+                "shade": f"{0.75 * chance:.2f}",
+                "title": title,
+                "original": str(original) if is_replaced else "",
+            }
+        )
+    return words
