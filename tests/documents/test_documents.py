@@ -15,7 +15,7 @@ from electrain.foundation.configuration import field_descriptions
 from electrain.pretraining.configuration import PretrainConfig, load_configuration, preset_names
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def commands(document: Path) -> list[str]:
@@ -24,6 +24,18 @@ def commands(document: Path) -> list[str]:
     return [
         line.strip().removeprefix("$ ") for line in lines if line.strip().removeprefix("$ ").startswith("electrain ")
     ]
+
+
+def links_of(document: Path) -> list[tuple[str, str]]:
+    """The file, empty for the document itself, and the heading of each link that does not leave the repository."""
+    links = re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", document.read_text("utf-8"))
+    return [(target, anchor) for target, anchor in links if "://" not in target]
+
+
+def anchors(document: Path) -> set[str]:
+    """The names that headings have in links: lower case, with hyphens for spaces, without punctuation."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 CASES = [(document.name, command) for document in DOCUMENTS for command in commands(document)]
@@ -38,9 +50,8 @@ def test_every_command_is_understood(document, command):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_link_leads_somewhere(document):
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text("utf-8")):
-        if not target.startswith("http"):
-            assert (document.parent / target).exists(), target
+    for target, _ in links_of(document):
+        assert (document.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -89,13 +100,13 @@ def test_the_verb_fields_lists_every_field(capsys):
 
 
 def test_the_package_says_only_what_is_so():
-    """Links are URLs, and every extra but `dev` holds libraries that a source file names."""
+    """Links are URLs, and every extra but `dev` and `docs` holds libraries that a source file names."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert all(target.startswith("https://") for target in project.get("urls", {}).values())
     assert project["classifiers"]
     assert project["keywords"]
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "src").rglob("*.py"))
     for extra, requirements in project["optional-dependencies"].items():
-        for requirement in requirements if extra != "dev" else []:
+        for requirement in requirements if extra not in ("dev", "docs") else []:
             module = re.match(r"[\w-]+", requirement)[0].replace("-", "_")
             assert re.search(rf"import {module}|from {module}|[\"']{module}[\"'.]", sources), f"{extra}: {requirement}"
