@@ -6,7 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-
 from test_documents import anchors, links_of
 
 pytest.importorskip("mkdocs", reason='the site needs pip install "electrain[docs]"')
