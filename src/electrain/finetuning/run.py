@@ -307,6 +307,9 @@ def _run(parts: _Parts) -> FinetuneResult:
     if run.has_steps_left and not _is_patience_over(parts):
         if sitting.is_first:
             say(f"{len(parts.examples.train):,} training examples, {run.training.steps:,} steps")
+            manifest = read_manifest(sitting.directory, KIND)
+            facts = manifest.facts | {"steps": run.training.steps}  # which the configuration does not tell
+            write_manifest(sitting.directory, Manifest(KIND, manifest.finished, manifest.inputs, facts))
         has_ended = sitting.train(lambda result: _after_step(parts, result))
         is_stopped = not has_ended and not _is_patience_over(parts)
     if sitting.is_first:

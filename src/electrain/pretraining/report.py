@@ -52,7 +52,7 @@ def write_report(run_directory: Path) -> Path:
             (whole(step_of(one)), str(one.get("message"))) for one in records if one.get("event") == "warning"
         ],
         "curves": draw_curves(lines, FIGURES),
-        "examples": _examples(list(filter(_is_example, json_lines(run_directory / EXAMPLES_NAME)))),
+        "examples": _examples(json_lines(run_directory / EXAMPLES_NAME)),
         "colour": MARK_COLOUR,
     }
     return write_page(run_directory, "pretraining/report.html", values)
@@ -81,33 +81,46 @@ def _facts(machine: Record) -> list[str]:
     return described
 
 
+def shown_examples(records: Sequence[Record]) -> list[Record]:
+    """Some of the examples, from the first to the last, by their steps; records that are none are left out."""
+    examples = list(filter(_is_example, records))
+    if not examples:
+        return []
+    spread = [examples[round(k * (len(examples) - 1) / (SHOWN_EXAMPLES - 1))] for k in range(SHOWN_EXAMPLES)]
+    shown = {step_of(example): example for example in spread}
+    return [example for _, example in sorted(shown.items())]
+
+
 def _is_example(record: Record) -> bool:
     columns = [record.get(name) for name in ("tokens", "originals", "probabilities", "is_replaced")]
     return all(isinstance(column, list) for column in columns) and len({len(column or []) for column in columns}) == 1
 
 
-def _examples(examples: Sequence[Record]) -> list[tuple[str, list[dict[str, str]]]]:
-    """Some examples from the first to the last, each as its step and its words."""
-    if not examples:
-        return []
-    spread = [examples[round(k * (len(examples) - 1) / (SHOWN_EXAMPLES - 1))] for k in range(SHOWN_EXAMPLES)]
-    shown = {step_of(example): example for example in spread}
-    return [(whole(step), _words(example)) for step, example in sorted(shown.items())]
+def _examples(records: Sequence[Record]) -> list[tuple[str, list[dict[str, str]]]]:
+    """Each example that is shown as its step and its words."""
+    return [(whole(step_of(example)), _words(example)) for example in shown_examples(records)]
+
+
+def judged_tokens(example: Record) -> list[tuple[str, float, str | None]]:
+    """Each token of an example, the probability that it was replaced, and the original where it was."""
+    columns = (example[name] for name in ("tokens", "originals", "probabilities", "is_replaced"))
+    return [
+        (str(token), min(1.0, max(0.0, float(probability or 0.0))), str(original) if is_replaced else None)
+        for token, original, probability, is_replaced in zip(*columns, strict=True)
+    ]
 
 
 def _words(example: Record) -> list[dict[str, str]]:
-    columns = (example[name] for name in ("tokens", "originals", "probabilities", "is_replaced"))
     words: list[dict[str, str]] = []
-    for token, original, probability, is_replaced in zip(*columns, strict=True):
-        text, chance = str(token), min(1.0, max(0.0, float(probability or 0.0)))
-        title = f"replaced with probability {chance:.2f}" + (f"; the original is {original}" if is_replaced else "")
+    for text, chance, original in judged_tokens(example):
+        title = f"replaced with probability {chance:.2f}" + (f"; the original is {original}" if original else "")
         words.append(
             {
                 "space": "" if text.startswith("##") or not words else " ",
                 "text": text.removeprefix("##"),
                 "shade": f"{0.75 * chance:.2f}",
                 "title": title,
-                "original": str(original) if is_replaced else "",
+                "original": original or "",
             }
         )
     return words
