@@ -45,7 +45,9 @@ from electrain.finetuning.batches import training_batches
 from electrain.finetuning.configuration import FinetuneConfig, FinetuneTrainingConfig
 from electrain.finetuning.model import FineTuning
 from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned
-from electrain.inference.predict.tasks import Input, load_encoder, mean_states, predict_task
+from electrain.inference.asked import Input
+from electrain.inference.predict.tasks import load_encoder, mean_states
+from electrain.inference.predictor import open_networks
 from electrain.models.backbones import choose_attention
 from electrain.training.loop import TrainingRun, train
 from electrain.training.optimizer import build_layered_optimizer
@@ -128,7 +130,7 @@ def _answers(run: Path, texts: list[str]) -> dict[str, Callable[[], int]]:
 
     def ours() -> int:
         inputs = (Input(text, number, "") for number, text in enumerate(texts, start=1))
-        return sum(1 for _ in predict_task("classify", run, inputs))
+        return sum(1 for _ in open_networks(run).ask("classify", inputs))
 
     def ours_loaded() -> int:
         examples = [TextExample(text) for text in texts]

@@ -246,9 +246,7 @@ def _ask(road: Road) -> None:
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
     from electrain.inference.predict.corrupt import predict_corrupt
-    from electrain.inference.predict.generator import predict_generate
-    from electrain.inference.predict.pretrained import predict_detect, predict_fill
-    from electrain.inference.predict.tasks import predict_embed
+    from electrain.inference.predictor import load
     from electrain.pretraining.hardware import named_hardware
     from electrain.pretraining.plan import plan
     from electrain.pretraining.report import write_report
@@ -266,12 +264,12 @@ def _ask(road: Road) -> None:
         road.step(
             f"evaluate detection {name}", lambda run=run: evaluate_detection(run, shards, rows=256)["discriminator"]
         )
-        road.step(f"predict detect {name}", lambda run=run: list(predict_detect(run, texts)))
-        road.step(f"predict embed {name}", lambda run=run: len(list(predict_embed(run, texts))))
+        road.step(f"predict detect {name}", lambda run=run: [one.to_dict() for one in load(run).detect(texts)])
+        road.step(f"predict embed {name}", lambda run=run: len(load(run).embed(texts)))
         road.step(f"predict corrupt {name}", lambda run=run: list(predict_corrupt(run, texts)))
-        road.step(f"predict fill {name}", lambda run=run: list(predict_fill(run, masked)))
+        road.step(f"predict fill {name}", lambda run=run: [one.to_dict() for one in load(run).fill(masked)])
         road.step(f"load in Transformers {name}", lambda run=run: loaded_alike(run, texts))
-    road.step("predict generate", lambda: list(predict_generate(article, texts, tokens=8)))
+    road.step("predict generate", lambda: [one.to_dict() for one in load(article).generate(texts, tokens=8)])
     road.step("evaluate blimp", lambda: evaluate_blimp(tiny, pairs)["scorers"].keys())
     road.step("report", lambda: write_report(Path(tiny)))
     road.step("plan", lambda: asdict(plan(load_configuration("small"), named_hardware("this"))))
@@ -300,7 +298,7 @@ def _finetune(road: Road) -> None:
     from electrain.finetuning.configuration import load_finetune_configuration
     from electrain.finetuning.run import finetune
     from electrain.inference.evaluate.tasks import evaluate_task
-    from electrain.inference.predict.tasks import predict_examples
+    from electrain.inference.predictor import open_networks
 
     verbs = {
         "classification": "classify",
@@ -330,7 +328,7 @@ def _finetune(road: Road) -> None:
 
         def ask(task: Any = task, verb: str = verb, examples: Any = examples, output: Path = output) -> object:
             scores, _ = evaluate_task(task, str(output), examples)
-            return {"answers": len(list(predict_examples(verb, str(output), examples))), "scores": scores}
+            return {"answers": len(list(open_networks(output).ask_examples(verb, examples))), "scores": scores}
 
         road.step(f"evaluate and predict {task}", ask)
 

@@ -12,7 +12,16 @@ The folders, in the order of the road; each imports only from those above it (AR
     cli          the command line
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from electrain.foundation.errors import ElectrainError
+    from electrain.inference.answers import Answer
+    from electrain.inference.predictor import Predictor, load
+
+__all__ = ["Answer", "ElectrainError", "Predictor", "__version__", "load"]
 
 __version__ = "0.1.0"
 
@@ -21,3 +30,23 @@ __version__ = "0.1.0"
 # quiet machine. This many rounds are the middle (docs/experiments.md, "Waiting threads").
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# The module of each name that is imported when it is first used, so that `import electrain` takes no time.
+_MODULES = {
+    "Answer": "electrain.inference.answers",
+    "ElectrainError": "electrain.foundation.errors",
+    "Predictor": "electrain.inference.predictor",
+    "load": "electrain.inference.predictor",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module electrain has no attribute {name}")
+    value: object = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

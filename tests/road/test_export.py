@@ -19,6 +19,7 @@ from transformers import (
     pipeline,
 )
 
+from asking import asked
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
 from electrain.finetuning.configuration import FinetuneConfig
@@ -27,7 +28,6 @@ from electrain.finetuning.tasks.task_folder import TaskSettings
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.inference.model import load_detector
-from electrain.inference.predict.pretrained import predict_detect
 from electrain.pretraining.build import build_objective, load_starting_weights
 from electrain.pretraining.configuration import PretrainConfig, StartConfig
 from electrain.pretraining.run import pretrain
@@ -192,9 +192,9 @@ def test_older_runs_are_read(runs: Any, tmp_path: Path, backbone: str) -> None:
     config, folder, objective = runs({"encoder": {"backbone": backbone}})
     older = as_an_older_run(folder, tmp_path / "older")
     texts = invented_text(4, seed=5)
-    assert list(predict_detect(older, texts)) == list(predict_detect(folder, texts))
+    assert asked("detect", older, texts) == asked("detect", folder, texts)
     if backbone != "electra":
-        assert list(predict_detect(older / "model", texts)) == list(predict_detect(folder, texts))
+        assert asked("detect", older / "model", texts) == asked("detect", folder, texts)
         with pytest.raises(CheckpointError, match="keeps the detection head in detector/"):
             load_detector(folder / "model")
     started = dataclasses.replace(config, start=StartConfig(discriminator=str(older / "model")))

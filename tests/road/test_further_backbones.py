@@ -17,8 +17,8 @@ from transformers import (
     RobertaForTokenClassification,
 )
 
+from asking import asked
 from electrain.foundation.errors import CheckpointError
-from electrain.inference.predict.pretrained import predict_detect, predict_fill
 from electrain.models.backbones import BACKBONES, Backbone, EncoderConfig, Shape
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import INVENTED_WORDS, tiny_configuration
@@ -75,9 +75,9 @@ def test_one_entry_is_a_backbone(
     assert pretrain(config, tiny_shards, tmp_path / "run").is_finished
     pretrain(config, tiny_shards, tmp_path / "run", resume=True)
     text = " ".join(INVENTED_WORDS[:5])
-    (detected,) = predict_detect(tmp_path / "run", [text])
+    (detected,) = asked("detect", tmp_path / "run", [text])
     assert len(detected["tokens"]) == 5
-    (filled,) = predict_fill(tmp_path / "run", ["[MASK] " + text], by="correction")
+    (filled,) = asked("fill", tmp_path / "run", ["[MASK] " + text], by="correction")
     assert filled
     for folder, kind in {
         "model": AutoModel,
@@ -97,4 +97,4 @@ def test_without_the_entry_it_is_refused(tmp_path: Path) -> None:
     config = RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     RobertaForTokenClassification(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="is a roberta model; a discriminator must be one of electra, modernbert"):
-        next(iter(predict_detect(tmp_path, ["text"])))
+        asked("detect", tmp_path, ["text"])[0]

@@ -26,6 +26,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+from asking import asked
 from electrain.cli.app import main
 from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import load_tokenizer
@@ -34,8 +35,6 @@ from electrain.foundation.errors import ConfigurationError, ElectrainError
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predict.corrupt import predict_corrupt
-from electrain.inference.predict.generator import predict_generate
-from electrain.inference.predict.pretrained import predict_detect, predict_fill
 from electrain.pretraining.objectives import masked_language_modelling, replaced_token_detection
 from electrain.pretraining.observations import metrics_of
 from electrain.pretraining.run import pretrain
@@ -250,12 +249,12 @@ def sentence(count: int) -> str:
 @pytest.mark.usefixtures("quick_pretraining")
 def test_generate_writes_on(runs: dict[str, Path]) -> None:
     text = sentence(4)
-    one, two = predict_generate(runs["article"], [text, text], tokens=8)
+    one, two = asked("generate", runs["article"], [text, text], tokens=8)
     assert one["text"] == text
     assert len(one["tokens"]) == 8
     assert one != two
-    assert next(iter(predict_generate(runs["article"], [text], tokens=8))) == one
-    short = next(iter(predict_generate(runs["article"], [sentence(20)], tokens=50)))
+    assert asked("generate", runs["article"], [text], tokens=8)[0] == one
+    short = asked("generate", runs["article"], [sentence(20)], tokens=50)[0]
     assert len(short["tokens"]) == 3  # rows of 24 with [CLS]
     for bad, message in (
         ({"model": runs["shuffle"]}, "cannot write on"),
@@ -265,7 +264,7 @@ def test_generate_writes_on(runs: dict[str, Path]) -> None:
     ):
         arguments = {"model": runs["article"], "texts": [text], **bad}
         with pytest.raises(ElectrainError, match=message):
-            list(predict_generate(**arguments))
+            asked("generate", **arguments)
 
 
 @pytest.mark.usefixtures("quick_pretraining")
@@ -297,14 +296,14 @@ def test_fill_and_blimp_use_the_heads_there_are(runs: dict[str, Path], tmp_path:
         ("correction of replaced", None, "generator"),
         ("correction of replaced", "correction", "correction"),
     ):
-        filled = next(iter(predict_fill(runs[name], [text], by=by)))
+        filled = asked("fill", runs[name], [text], by=by)[0]
         assert filled["model"] == str(runs[name] / wanted)
     with pytest.raises(ElectrainError, match="has no detection head, only electric"):
-        list(predict_detect(runs["electric"], [text]))
+        asked("detect", runs["electric"], [text])
     with pytest.raises(ElectrainError, match="has no correction head, only electric"):
-        list(predict_fill(runs["electric"], [text], by="correction"))
+        asked("fill", runs["electric"], [text], by="correction")
     with pytest.raises(ElectrainError, match="sees only the words before a gap"):
-        list(predict_fill(runs["article"], [text], by="generator"))
+        asked("fill", runs["article"], [text], by="generator")
     pairs = tmp_path / "pairs.jsonl"
     fields = {"UID": "set", "linguistics_term": "term", "field": "field"}
     record = {"sentence_good": sentence(5), "sentence_bad": sentence(6), **fields}
@@ -383,7 +382,7 @@ def test_networks_that_no_generator_can_be_are_refused(tiny_shards: Path, tmp_pa
         network.save_pretrained(folder)
         load_tokenizer(tiny_shards / "tokenizer").save_pretrained(folder)
         with pytest.raises(ElectrainError, match=f"is a {folder.name}, no masked or causal"):
-            list(predict_fill(folder, ["[MASK]"]))
+            asked("fill", folder, ["[MASK]"])
 
 
 @pytest.mark.usefixtures("quick_pretraining")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import normalizers
 from transformers import AutoModel, AutoTokenizer, ElectraForMaskedLM, ElectraForPreTraining, pipeline
 
+from asking import asked
 from command_line import command
 from electrain.data.tokenizer.windows import Window, batches_by_length, places_in_original, tokenize_texts, windows_of
 from electrain.finetuning.configuration import FinetuneConfig
@@ -22,9 +23,8 @@ from electrain.foundation.errors import CheckpointError, DataError, ElectrainErr
 from electrain.inference.evaluate.blimp import evaluate_blimp
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.model import load_detector, load_generator, load_language_model
-from electrain.inference.predict import pretrained
-from electrain.inference.predict.pretrained import predict_detect, predict_fill, read_texts, write_json_lines
-from electrain.inference.predict.tasks import predict_embed
+from electrain.inference.predict.pretrained import read_texts, write_json_lines
+from electrain.inference.predictor import load
 from electrain.pretraining.run_folder import RunFolder, open_run_folder
 from tiny_pretraining import tiny_configuration
 
@@ -33,7 +33,7 @@ Runs = Callable[..., Path]
 
 def test_detect_points_into_the_text_as_given(tiny_run: Runs) -> None:
     text = "  The\u00a0 \u200bÜNHAPPY\tc\u00ad\x00ats  \n saw\ufeff a dog!"
-    (answer,) = predict_detect(tiny_run(), [text])
+    (answer,) = asked("detect", tiny_run(), [text])
     assert answer["text"] == text
     tokens = [(each["token"], text[each["start"] : each["end"]]) for each in answer["tokens"]]
     assert tokens == [
@@ -79,16 +79,13 @@ def test_short_texts_are_not_padded_to_the_longest_of_all() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])
-def test_detect_equals_one_text_at_a_time_and_keeps_the_order(
-    tiny_run: Runs, monkeypatch: pytest.MonkeyPatch, backbone: str
-) -> None:
-    monkeypatch.setattr(pretrained, "BATCH_TOKENS", 64)
+def test_detect_equals_one_text_at_a_time_and_keeps_the_order(tiny_run: Runs, backbone: str) -> None:
     texts = ["the cat", "", "a dog sees the cats .", "x", "   ", "who are the happy dogs ?"] * 60
-    detector = load_detector(tiny_run(backbone))
-    together = list(predict_detect(detector, iter(texts)))
+    detector = load(tiny_run(backbone), batch_tokens=64)
+    together = [answer.to_dict() for answer in detector.detect(iter(texts))]
     assert [answer["text"] for answer in together] == [text.strip() for text in texts]
     for text, answer in zip(texts[:6], together[:6], strict=True):
-        (alone,) = predict_detect(detector, [text])
+        alone = detector.detect(text).to_dict()
         if not text.strip():
             assert alone == answer == {"text": ""}
             continue
@@ -102,17 +99,16 @@ def test_detect_equals_hugging_face(tiny_run: Runs) -> None:
     encoding = AutoTokenizer.from_pretrained(folder)("the cats see a dog", return_tensors="pt")
     with torch.no_grad():
         expected = torch.sigmoid(ElectraForPreTraining.from_pretrained(folder).eval()(**encoding).logits)[0, 1:-1]
-    (answer,) = predict_detect(folder, ["the cats see a dog"])
+    (answer,) = asked("detect", folder, ["the cats see a dog"])
     assert [each["probability_replaced"] for each in answer["tokens"]] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 def test_long_texts_are_judged_in_windows(tiny_run: Runs) -> None:
-    detector = load_detector(tiny_run())
     words = [["the", "cat", "sees", "a", "dog", "and", "x", "."][number * 5 % 8] for number in range(70)]
-    (answer,) = predict_detect(detector, [" ".join(words)])
+    (answer,) = asked("detect", tiny_run(), [" ".join(words)])
     assert len(answer["tokens"]) == 70
     window = next(each for each in windows_of(0, 70, 22) if each.start)
-    (alone,) = predict_detect(detector, [" ".join(words[window.start : window.end])])
+    (alone,) = asked("detect", tiny_run(), [" ".join(words[window.start : window.end])])
     expected = alone["tokens"][window.answers_from - window.start : window.answers_to - window.start]
     for one, other in zip(expected, answer["tokens"][window.answers_from : window.answers_to], strict=True):
         assert one["probability_replaced"] == pytest.approx(other["probability_replaced"], rel=1e-4)
@@ -146,7 +142,7 @@ def test_fill_equals_hugging_face_and_says_what_filled(tiny_run: Runs) -> None:
         logits = ElectraForMaskedLM.from_pretrained(folder).eval()(**encoding).logits[0]
     expected = logits[encoding["input_ids"][0] == tokenizer.mask_token_id].softmax(-1)
     expected[:, tokenizer.all_special_ids] = 0
-    (answer,) = predict_fill(tiny_run(), [text], top_k=3)
+    (answer,) = asked("fill", tiny_run(), [text], candidates=3)
     assert answer["model"] == str(folder)
     assert [text[mask["start"] : mask["end"]] for mask in answer["masks"]] == ["[MASK]", "[MASK]"]
     for mask, row in zip(answer["masks"], expected, strict=True):
@@ -156,7 +152,7 @@ def test_fill_equals_hugging_face_and_says_what_filled(tiny_run: Runs) -> None:
 
 
 def test_special_tokens_are_no_candidates(tiny_run: Runs) -> None:
-    (answer,) = predict_fill(tiny_run(), ["a [MASK]"], top_k=1000)
+    (answer,) = asked("fill", tiny_run(), ["a [MASK]"], candidates=1000)
     tokens = {each["token"] for each in answer["masks"][0]["candidates"]}
     vocabulary = set(AutoTokenizer.from_pretrained(tiny_run() / "generator").get_vocab())
     assert tokens == vocabulary - {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
@@ -164,7 +160,7 @@ def test_special_tokens_are_no_candidates(tiny_run: Runs) -> None:
 
 def test_fill_takes_the_model_of_a_language_modelling_run(tiny_run: Runs) -> None:
     run = tiny_run("modernbert", "masked-language-modelling")
-    answers = list(predict_fill(run, ["a [MASK]", "", "x " * 60 + "[MASK] x"]))
+    answers = asked("fill", run, ["a [MASK]", "", "x " * 60 + "[MASK] x"])
     assert answers.pop(1) == {"text": ""}
     assert [answer["model"] for answer in answers] == [str(run / "model")] * 2
     assert [len(answer["masks"]) for answer in answers] == [1, 1]
@@ -173,7 +169,7 @@ def test_fill_takes_the_model_of_a_language_modelling_run(tiny_run: Runs) -> Non
 
 def test_fill_refuses_a_text_without_a_gap(tiny_run: Runs) -> None:
     with pytest.raises(DataError, match=r"text 2 \('no gap'\): holds no \[MASK\]"):
-        list(predict_fill(tiny_run(), ["a [MASK]", "no gap"]))
+        asked("fill", tiny_run(), ["a [MASK]", "no gap"])
 
 
 def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,10 +353,10 @@ def test_only_the_networks_that_a_verb_needs_are_opened(tiny_run: Runs, tmp_path
     held_out = tmp_path / "held-out.txt"
     held_out.write_text("the cat sees a dog . " * 50)
     for verb, networks in (
-        (lambda: list(predict_detect(run, ["the cat"])), {"detector"}),
-        (lambda: list(predict_fill(run, ["the [MASK]"])), {"generator"}),
+        (lambda: asked("detect", run, ["the cat"]), {"detector"}),
+        (lambda: asked("fill", run, ["the [MASK]"]), {"generator"}),
         (lambda: evaluate_blimp(run, examples), {"detector", "generator"}),
-        (lambda: list(predict_embed(run, ["the cat"])), {"model"}),
+        (lambda: asked("embed", run, ["the cat"]), {"model"}),
         (lambda: evaluate_detection(run, [str(held_out)], rows=4), {"detector", "generator"}),
     ):
         opened.clear()
@@ -436,7 +432,7 @@ def test_embeddings_are_means_over_all_real_tokens(tiny_run: Runs, backbone: str
     texts = ["the cat", "a dog sees the happy cats .", "x", "cat " * 60]
     folder = tiny_run(backbone) / "model"
     network, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
-    for text, answer in zip(texts, predict_embed(tiny_run(backbone), texts), strict=True):
+    for text, answer in zip(texts, asked("embed", tiny_run(backbone), texts), strict=True):
         inputs = tokenizer(text, truncation=True, max_length=24, return_tensors="pt")
         with torch.no_grad():
             states = network(**inputs).last_hidden_state[0]

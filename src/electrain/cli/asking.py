@@ -18,6 +18,7 @@ from electrain.cli.options import (
 )
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
+from electrain.inference.answers import Answer
 
 _LABELLED = typing.get_args(TaskChoice)
 _OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
@@ -199,39 +200,31 @@ def predict(
     """
     from electrain.data.labelled.columns import Columns
     from electrain.foundation.output_file import require_writable
+    from electrain.inference.asked import TASK_OF_VERB, Input
     from electrain.inference.predict import inputs
-    from electrain.inference.predict import tasks as predict_tasks
-    from electrain.inference.predict.corrupt import predict_corrupt
-    from electrain.inference.predict.generator import predict_generate
-    from electrain.inference.predict.pretrained import (
-        predict_detect,
-        predict_fill,
-        read_texts,
-        write_json_lines,
-    )
+    from electrain.inference.predict.pretrained import read_texts, write_json_lines
+    from electrain.inference.predictor import open_networks
 
     require_writable(output)
     inputs.say_names_of_files(texts)
     columns = Columns(text_column or "", pair_column or "", separator=separator or "", quoting=quoting or "")
-    results: Iterator[Mapping[str, object]]
-    if task in predict_tasks.TASK_OF_VERB:
-        if not texts and inputs.holds_examples(input, task):
-            results = predict_tasks.predict_examples(task, model, [str(input)], columns)
-        else:
-            inputs.require_columns(texts, input, columns)
-            lines = read_texts(texts, input, keeps_json=True)
-            results = predict_tasks.predict_task(task, model, predict_tasks.read_inputs(lines, input), columns)
-        write_json_lines(results, output)
-        return
-    given = inputs.texts_of(texts, input, columns)
-    if task == "detect":
-        results = predict_detect(model, given)
-    elif task == "fill":
-        results = predict_fill(model, given, by=by, top_k=candidates)
-    elif task == "embed":
-        results = predict_tasks.predict_embed(model, given)
-    elif task == "generate":
-        results = predict_generate(model, given, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+    results: Iterator[Answer | Mapping[str, object]]
+    if task == "corrupt":
+        from electrain.inference.predict.corrupt import predict_corrupt
+
+        results = predict_corrupt(model, inputs.texts_of(texts, input, columns), seed=seed)
+    elif task not in TASK_OF_VERB:
+        given = inputs.texts_of(texts, input, columns)
+        options: dict[str, dict[str, object]] = {
+            "fill": {"candidates": candidates, "by": by},
+            "generate": {"tokens": tokens, "temperature": temperature, "top_p": top_p, "seed": seed},
+        }
+        asked = (Input(text, number, f"input {number}") for number, text in enumerate(given, start=1))
+        results = open_networks(model).ask(task, asked, options=options.get(task))
+    elif not texts and inputs.holds_examples(input, task):
+        results = open_networks(model).ask_examples(task, [str(input)], columns)
     else:
-        results = predict_corrupt(model, given, seed=seed)
+        inputs.require_columns(texts, input, columns)
+        lines = read_texts(texts, input, keeps_json=True)
+        results = open_networks(model).ask(task, inputs.read_inputs(lines, input), columns)
     write_json_lines(results, output)

@@ -21,8 +21,9 @@ from electrain.foundation.output_folder import (
     write_manifest,
 )
 from electrain.foundation.progress import format_seconds, say
+from electrain.inference.answers import DetectedText
 from electrain.inference.evaluate.detection import evaluate_detection
-from electrain.inference.predict.pretrained import DetectedText, predict_detect
+from electrain.inference.predictor import load
 from electrain.pretraining.configuration import load_configuration
 from electrain.pretraining.plan import plan
 from electrain.pretraining.run import pretrain
@@ -184,8 +185,8 @@ def _show(folder: Path, scores: dict[str, Any]) -> None:
     print(
         f"\nThe {SHOWN_WORDS} words of each sentence that the discriminator finds most likely to have been replaced:\n"
     )
-    for prediction in predict_detect(str(run), SENTENCES):
-        print(f"  {prediction['text']}\n      {_most_suspicious(prediction)}")
+    for prediction in load(run).detect(SENTENCES):
+        print(f"  {prediction.text}\n      {_most_suspicious(prediction)}")
     auc = scores["discriminator"]["auc"]
     baseline = scores["baselines"]["unigram_auc"]
     verdict = "it reads the context" if auc > baseline + 0.05 else "it has NOT learned to read the context"
@@ -204,5 +205,5 @@ Next, with your own text:
 
 
 def _most_suspicious(prediction: DetectedText) -> str:
-    ranked = sorted(prediction["tokens"], key=lambda token: -token["probability_replaced"])[:SHOWN_WORDS]
-    return ", ".join(f"{token['token']} {token['probability_replaced']:.0%}" for token in ranked)
+    ranked = sorted(prediction.tokens, key=lambda token: -token.probability_replaced)[:SHOWN_WORDS]
+    return ", ".join(f"{token.token} {token.probability_replaced:.0%}" for token in ranked)

@@ -104,17 +104,18 @@ def word_logits(
     return logits[..., : language_model.vocabulary_size].float()
 
 
-def load_detector(source: Source) -> LoadedModel:
+def load_detector(source: Source, device: torch.device | None = None) -> LoadedModel:
     """The discriminator of a run, of a model folder or of a hub model.
 
+    Args: device: that of the weights. By default, see `device_of`.
     Raises: CheckpointError: no such folder, missing or damaged weights, or no discriminator. TokenizerError: no
         tokenizer, or one that does not fit the model.
     """
     run = open_run_folder(source)
-    return load_head(run, "detection") if run.heads else _load(run, run.model, lambda _: "detection")
+    return load_head(run, "detection", device) if run.heads else _load(run, run.model, lambda _: "detection", device)
 
 
-def load_head(source: Source, head: Head) -> LoadedModel:
+def load_head(source: Source, head: Head, device: torch.device | None = None) -> LoadedModel:
     """The network that holds one head of a run's discriminator.
 
     Raises: CheckpointError: the run has no such head; otherwise as `load_detector`.
@@ -125,17 +126,17 @@ def load_head(source: Source, head: Head) -> LoadedModel:
             f"{run}: has no {head} head, only {', '.join(run.heads) or 'the network in model/'}; "
             f'pretrain with "{head}" among the [discriminator] heads'
         )
-    return _load(run, run.heads[head], lambda _: HEAD_KINDS[head])
+    return _load(run, run.heads[head], lambda _: HEAD_KINDS[head], device)
 
 
-def load_language_model(source: Source) -> LoadedModel:
+def load_language_model(source: Source, device: torch.device | None = None) -> LoadedModel:
     """The masked or causal language model of a run, of a model folder or of a hub model.
 
     In a run it is the generator; without a generator, the correction head; without that head, the network in `model/`,
     which predicts words in a run of the masked-language-modelling baseline. Raises: as `load_detector`.
     """
     run = open_run_folder(source)
-    return _load(run, run.generator or run.heads.get("correction", run.model), language_model_kind)
+    return _load(run, run.generator or run.heads.get("correction", run.model), language_model_kind, device)
 
 
 def load_model(source: Source) -> LoadedModel:
@@ -163,7 +164,9 @@ def load_generator(source: Source, generator: Path | str | None) -> LoadedModel:
     return load_language_model(run if generator is None else generator)
 
 
-def _load(run: RunFolder, source: str, kind_of: Callable[[PretrainedConfig], Kind]) -> LoadedModel:
+def _load(
+    run: RunFolder, source: str, kind_of: Callable[[PretrainedConfig], Kind], device: torch.device | None = None
+) -> LoadedModel:
     """The network in `source`, which is one of the run's folders."""
     configuration = configuration_of(source)
     kind, backbone = kind_of(configuration), backbone_of(configuration)
@@ -184,7 +187,7 @@ def _load(run: RunFolder, source: str, kind_of: Callable[[PretrainedConfig], Kin
         require_causal(model)
     longest = min(positions_of(configuration) or math.inf, tokenizer.model_max_length, run.trained_length or math.inf)
     vocabulary_size = 1 + max(tokenizer.get_vocab().values())
-    return LoadedModel(model.to(device_of()).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
+    return LoadedModel(model.to(device or device_of()).eval(), tokenizer, kind, source, int(longest), vocabulary_size)
 
 
 def _class_for(backbone: Backbone | None, kind: Kind) -> type[PreTrainedModel] | None:

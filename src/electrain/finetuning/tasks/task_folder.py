@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import TaskName
@@ -200,8 +201,12 @@ class FineTuned:
     source: str
 
 
-def load_fine_tuned(model: Path | str | RunFolder, tasks: tuple[TaskName, ...]) -> FineTuned:
+def load_fine_tuned(
+    model: Path | str | RunFolder, tasks: tuple[TaskName, ...], device: torch.device | None = None
+) -> FineTuned:
     """The model of a fine-tuning run, or of a model's folder or hub id, that was fine-tuned for one of the tasks.
+
+    Args: device: that of the weights. By default, see `device_of`.
 
     Raises: CheckpointError: it was not, or cannot be read. TokenizerError: its tokenizer cannot be used.
     """
@@ -219,4 +224,4 @@ def load_fine_tuned(model: Path | str | RunFolder, tasks: tuple[TaskName, ...]) 
     else:
         network, tokenizer, target_tokenizer = load_encoder_decoder(Path(source))
     task = build_task(settings, tokenizer, target_tokenizer, with_token_types=takes_token_types(network))
-    return FineTuned(network.to(device_of()).eval(), task, settings, tokenizer, source)
+    return FineTuned(network.to(device or device_of()).eval(), task, settings, tokenizer, source)

@@ -1,7 +1,6 @@
 """Continues texts with a causal generator."""
 
 from collections.abc import Iterable, Iterator
-from typing import TypedDict
 
 import torch
 
@@ -10,21 +9,14 @@ from electrain.data.tokenizer.plain_text import cleaner_for, plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
-from electrain.inference.model import Source, load_language_model
+from electrain.inference.answers import WrittenText
+from electrain.inference.model import LoadedModel
 from electrain.models.backbones import backbone_of
 from electrain.pretraining.objectives.writing import Sampling, write_passages
 
 
-class WrittenText(TypedDict):
-    """A text, its continuation, and the tokens of the continuation."""
-
-    text: str
-    written: str
-    tokens: list[str]
-
-
 def predict_generate(
-    model: Source,
+    writer: LoadedModel,
     texts: Iterable[str],
     *,
     tokens: int = 40,
@@ -35,14 +27,13 @@ def predict_generate(
     """For each text, in order, its continuation by the causal generator.
 
     Args:
-        model: a run folder with a causal generator, or the folder of one.
+        writer: see `load_language_model`.
         tokens: number of tokens to write; fewer if the model's longest row ends before.
         temperature, top_p: see `electrain.pretraining.objectives.writing.Sampling`.
         seed: decides the words drawn, together with the number of the text.
     Raises: CheckpointError: no causal generator. DataError: a text leaves no room. ConfigurationError: a setting is
         out of range.
     """
-    writer = load_language_model(model)
     tokenizer, backbone = writer.tokenizer, backbone_of(writer.model.config)
     if backbone is None or not backbone.is_causal:
         raise CheckpointError(
@@ -70,8 +61,5 @@ def predict_generate(
         draws = row_uniforms(seed, "predict generate", torch.tensor([number]), row.shape[1])
         uniforms = below_one(draws).to(writer.device)
         written = write_passages(writer.model, row, can_write, uniforms, sampling)[0, 1 + len(ids) :].tolist()
-        yield {
-            "text": text,
-            "written": tokenizer.decode(written, skip_special_tokens=True),
-            "tokens": tokenizer.convert_ids_to_tokens(written),
-        }
+        shown = tokenizer.decode(written, skip_special_tokens=True)
+        yield WrittenText(text, shown, tuple(tokenizer.convert_ids_to_tokens(written)))

@@ -3,7 +3,7 @@
 import os.path
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from electrain.data.labelled.conll import COLUMN_FORMATS, has_counted_words
 from electrain.data.labelled.record import Record
 from electrain.data.labelled.records import FORMATS, read_records
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.text_files import JSON_LINES, open_text
+from electrain.data.text.text_files import JSON_LINES, open_text, parse_object
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
+from electrain.inference.asked import Input
 from electrain.inference.predict.pretrained import read_texts
 
 # Rows from which the column of the text is chosen, so that a file larger than memory can be read.
@@ -57,6 +58,14 @@ def texts_of(texts: Sequence[str], path: Path | None, columns: Columns) -> Itera
     if suffix in COLUMN_FORMATS:
         raise _words_not_texts(path)
     return _column_of(path, columns)
+
+
+def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
+    """The lines as inputs; those of a .jsonl file are parsed. Raises: DataError: a line is no JSON object."""
+    is_jsonl = path is not None and uncompressed_suffix(path) in JSON_LINES
+    for number, line in enumerate(lines, start=1):
+        where = f"input {number}" if path is None else f"{path}:{number}"
+        yield Input(parse_object(line, where, "text") if is_jsonl and line.strip() else line, number, where)
 
 
 def say_names_of_files(texts: Sequence[str]) -> None:

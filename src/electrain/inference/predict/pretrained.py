@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, NotRequired, TypedDict
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -26,91 +26,50 @@ from electrain.foundation.errors import CheckpointError, DataError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import parse_json
 from electrain.foundation.output_file import written_output
+from electrain.inference.answers import Answer, Candidate, DetectedText, FilledMask, FilledText, JudgedToken
 from electrain.inference.model import (
     LoadedModel,
-    Source,
-    load_detector,
     load_head,
     load_language_model,
     replaced_logits,
     rows_of,
     word_logits_at,
 )
-from electrain.pretraining.run_folder import open_run_folder
+from electrain.pretraining.run_folder import RunFolder
 
 STANDARD_INPUT = "-"
 BATCH_TOKENS = 8192
 _LOOKED_AT_LINES = 20  # of which the first three with a text tell JSON from texts
 
 
-class JudgedToken(TypedDict):
-    """A token and its place in the text as given, in characters, end exclusive."""
-
-    token: str
-    start: int
-    end: int
-    probability_replaced: float
-
-
-class DetectedText(TypedDict):
-    """A text with its tokens; {"text": ""} for a blank text."""
-
-    text: str
-    tokens: NotRequired[list[JudgedToken]]
-
-
-class Candidate(TypedDict):
-    """A word that may fill a gap."""
-
-    token: str
-    probability: float
-
-
-class FilledMask(TypedDict):
-    """The place of a [MASK] in the text as given, in characters, and its likeliest words."""
-
-    start: int
-    end: int
-    candidates: list[Candidate]
-
-
-class FilledText(TypedDict):
-    """A text with its gaps, and the folder or hub id of the network that filled them; {"text": ""} for a blank text."""
-
-    text: str
-    model: NotRequired[str]
-    masks: NotRequired[list[FilledMask]]
-
-
-def predict_detect(model: Source | LoadedModel, texts: Iterable[str]) -> Iterator[DetectedText]:
+def predict_detect(
+    detector: LoadedModel, texts: Iterable[str], batch_tokens: int = BATCH_TOKENS
+) -> Iterator[DetectedText]:
     """For each text, in order, its tokens with the probability that each was replaced.
 
     Args:
-        model: a run folder, a discriminator's folder, a hub id, or a discriminator that was loaded before.
+        detector: see `load_detector`.
         texts: of any length; one longer than the model's rows is judged in overlapping windows.
-    Raises: CheckpointError, TokenizerError: see `load_detector`.
+        batch_tokens: maximum number of tokens in a forward pass, padding counted.
     """
-    detector = model if isinstance(model, LoadedModel) else load_detector(model)
     for chunk in chunks_of(texts):
         tokenized = tokenize_texts(detector.tokenizer, chunk)
-        for text, probabilities in zip(tokenized, _replaced_probabilities(detector, tokenized), strict=True):
+        judged = _replaced_probabilities(detector, tokenized, batch_tokens)
+        for text, probabilities in zip(tokenized, judged, strict=True):
             if not text.text.strip():
-                yield {"text": ""}
+                yield DetectedText("")
                 continue
             tokens = detector.tokenizer.convert_ids_to_tokens(text.token_ids)
-            yield {
-                "text": text.text,
-                "tokens": [
-                    {"token": token, "start": start, "end": end, "probability_replaced": probability}
-                    for token, (start, end), probability in zip(tokens, text.spans, probabilities, strict=True)
-                ],
-            }
+            parts = zip(tokens, text.spans, probabilities, strict=True)
+            yield DetectedText(text.text, tuple(JudgedToken(token, *span, chance) for token, span, chance in parts))
 
 
 @torch.inference_mode()
-def _replaced_probabilities(detector: LoadedModel, texts: Sequence[TokenizedText]) -> list[list[float]]:
+def _replaced_probabilities(
+    detector: LoadedModel, texts: Sequence[TokenizedText], batch_tokens: int
+) -> list[list[float]]:
     result = [[0.0] * len(text.token_ids) for text in texts]
-    for windows in batches_by_length(_all_windows(detector, texts), BATCH_TOKENS):
+    for windows in batches_by_length(_all_windows(detector, texts), batch_tokens):
         ids, is_real = rows_of(detector, windows, texts)
         probabilities = torch.sigmoid(replaced_logits(detector, ids, is_real)).tolist()
         for window, row in zip(windows, probabilities, strict=True):
@@ -121,20 +80,20 @@ def _replaced_probabilities(detector: LoadedModel, texts: Sequence[TokenizedText
     return result
 
 
-def predict_fill(model: Source, texts: Iterable[str], *, by: str | None = None, top_k: int = 5) -> Iterator[FilledText]:
+def predict_fill(
+    filler: LoadedModel, texts: Iterable[str], *, candidates: int = 5, batch_tokens: int = BATCH_TOKENS
+) -> Iterator[FilledText]:
     """For each text, in order, the words most likely to stand at each [MASK].
 
     Args:
-        model: a run folder, the folder of a masked language model, or a hub id.
-        by: generator or correction: the network of the run that fills. None takes the generator if it is a masked
-            language model, else the correction head, else the model itself (in a run of masked language modelling).
-        top_k: number of candidates for each [MASK]; special tokens are never candidates.
-    Raises: DataError: a text holds no [MASK]. CheckpointError, TokenizerError: see `load_language_model`.
+        filler: see `load_filler`.
+        candidates: number of candidates for each [MASK]; special tokens are never candidates.
+        batch_tokens: maximum number of tokens in a forward pass, padding counted.
+    Raises: DataError: a text holds no [MASK].
     """
-    language_model = _filler(model, by)
-    if top_k < 1:
-        raise DataError(f"--candidates {top_k}: must be at least 1")
-    tokenizer, number = language_model.tokenizer, 0
+    if candidates < 1:
+        raise DataError(f"candidates {candidates}: must be at least 1")
+    tokenizer, number = filler.tokenizer, 0
     for chunk in chunks_of(texts):
         tokenized = tokenize_texts(tokenizer, chunk, reads_masks=True)
         for text in tokenized:
@@ -142,23 +101,26 @@ def predict_fill(model: Source, texts: Iterable[str], *, by: str | None = None, 
             if text.text.strip() and tokenizer.mask_token_id not in text.token_ids:
                 shown = f"text {number} ('{text.text.strip()[:40]}')"
                 raise DataError(f"{shown}: holds no {tokenizer.mask_token}; write one for each gap")
-        for text, masks in zip(tokenized, _filled_masks(language_model, tokenized, top_k), strict=True):
-            in_order = [masks[place] for place in sorted(masks)]
-            filled: FilledText = {"text": text.text, "model": language_model.source, "masks": in_order}
-            yield filled if text.text.strip() else {"text": ""}
+        filled = _filled_masks(filler, tokenized, candidates, batch_tokens)
+        for text, masks in zip(tokenized, filled, strict=True):
+            in_order = tuple(masks[place] for place in sorted(masks))
+            yield FilledText(text.text, filler.source, in_order) if text.text.strip() else FilledText("")
 
 
-def _filler(model: Source, by: str | None) -> LoadedModel:
-    """The network that `by` names, or else the first one that sees both sides of a gap."""
-    run = open_run_folder(model)
+def load_filler(run: RunFolder, by: str | None = None, device: torch.device | None = None) -> LoadedModel:
+    """The network that fills gaps: the one that `by` names, or the first of those below that sees both sides of a gap.
+
+    They are the generator, the correction head, and the network in `model/` of a run of masked language modelling.
+    Raises: CheckpointError: there is none; otherwise as `load_language_model`.
+    """
     if by == "correction":
-        return load_head(run, "correction")
+        return load_head(run, "correction", device)
     if by == "generator" and run.heads and run.generator is None:
-        raise CheckpointError(f"{run}: has no generator that fills gaps; leave --by out, or give another run")
-    found = load_language_model(run)
+        raise CheckpointError(f"{run}: has no generator that fills gaps; leave `by` out, or give another run")
+    found = load_language_model(run, device)
     if found.kind == "causal-language-model":
         if by is None and "correction" in run.heads:
-            return load_head(run, "correction")
+            return load_head(run, "correction", device)
         raise CheckpointError(
             f"{found.source}: is a causal generator, which sees only the words before a gap; "
             "use predict generate to continue a text"
@@ -168,7 +130,7 @@ def _filler(model: Source, by: str | None) -> LoadedModel:
 
 @torch.inference_mode()
 def _filled_masks(
-    language_model: LoadedModel, texts: Sequence[TokenizedText], top_k: int
+    language_model: LoadedModel, texts: Sequence[TokenizedText], top_k: int, batch_tokens: int
 ) -> list[dict[int, FilledMask]]:
     """For each text, its filled gaps by token number."""
     mask_id = language_model.tokenizer.mask_token_id
@@ -178,7 +140,7 @@ def _filled_masks(
         for window in _all_windows(language_model, texts)
         if mask_id in texts[window.text].token_ids[window.answers_from : window.answers_to]
     ]
-    for batch in batches_by_length(windows, BATCH_TOKENS):
+    for batch in batches_by_length(windows, batch_tokens):
         ids, is_real = rows_of(language_model, batch, texts)
         # A gap in the overlap of two windows is filled once, from the window that answers for it.
         is_gap = torch.zeros_like(ids, dtype=torch.bool)
@@ -189,11 +151,11 @@ def _filled_masks(
         for (row, place), candidates in zip(is_gap.nonzero().tolist(), answers, strict=True):
             token = batch[row].start + place - 1
             start, end = texts[batch[row].text].spans[token]
-            result[batch[row].text][token] = {"start": start, "end": end, "candidates": candidates}
+            result[batch[row].text][token] = FilledMask(start, end, candidates)
     return result
 
 
-def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) -> list[list[Candidate]]:
+def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) -> list[tuple[Candidate, ...]]:
     """For each row of (gaps, vocabulary) logits, the likeliest tokens that are not special."""
     tokenizer = language_model.tokenizer
     # The softmax covers special tokens, so that the probabilities are the model's own; they are only not listed.
@@ -203,10 +165,7 @@ def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) ->
     allowed = len(tokenizer) - len(tokenizer.all_special_ids)
     values, ids = probabilities.topk(min(top_k, allowed), dim=-1)
     return [
-        [
-            {"token": token, "probability": value}
-            for token, value in zip(tokenizer.convert_ids_to_tokens(row_ids), row_values, strict=True)
-        ]
+        tuple(map(Candidate, tokenizer.convert_ids_to_tokens(row_ids), row_values))
         for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
     ]
 
@@ -298,12 +257,12 @@ def _read_lines(file: IO[bytes], path: Path | None, field: str | None = None) ->
         yield line
 
 
-def write_json_lines(records: Iterable[Mapping[str, object]], output: Path | None = None) -> None:
+def write_json_lines(records: Iterable[Answer | Mapping[str, object]], output: Path | None = None) -> None:
     """Writes each record as a line of JSON, as soon as it is made, to standard output or into a file.
 
     A file appears when it is complete; see `written_output`. Raises: DataError: it cannot be written.
     """
     with contextlib.nullcontext(sys.stdout) if output is None else written_output(output) as file:
         for record in records:
-            file.write(to_json(record) + "\n")
+            file.write(to_json(record.to_dict() if isinstance(record, Answer) else record) + "\n")
             file.flush()

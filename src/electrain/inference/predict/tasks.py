@@ -2,11 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import torch
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
@@ -23,50 +22,29 @@ from electrain.data.labelled.examples import (
 )
 from electrain.data.labelled.reading import Example, ReadExamples, fitting, read_examples
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.text_files import JSON_LINES, parse_object, shown_value
+from electrain.data.text.text_files import shown_value
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.model import open_pretrained
 from electrain.finetuning.tasks.long_texts import UNREAD, Cut
-from electrain.finetuning.tasks.task import Answer, Row, encoder_inputs, inference_batches, on_device
-from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned, takes_token_types
+from electrain.finetuning.tasks.task import Answer as Record
+from electrain.finetuning.tasks.task import Row, encoder_inputs, inference_batches, on_device
+from electrain.finetuning.tasks.task_folder import FineTuned, takes_token_types
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
+from electrain.inference.answers import Answer, Embedding, answer_of
+from electrain.inference.asked import TASK_OF_VERB, Input
 from electrain.inference.model import Source
 from electrain.models.folders import is_of_a_pooler, weights_of
 from electrain.pretraining.run_folder import open_run_folder
 from electrain.training.runtime import device_of
 
-TASK_OF_VERB: dict[str, TaskName] = {
-    "classify": "classification",
-    "regress": "regression",
-    "tag": "tagging",
-    "answer": "question-answering",
-    "summarize": "summarization",
-    "translate": "translation",
-}
 _BATCH_TOKENS = 8192
 # What may stand before a question in a line of fields, and is none: a number, or an identifier with a digit.
 _IDENTIFIER = re.compile(r"[\w.:#-]*\d[\w.:#-]*", re.ASCII)
 NO_COLUMNS = Columns()
-
-
-@dataclass(frozen=True)
-class Input:
-    """One input of a fine-tuned model."""
-
-    given: str | Mapping[str, object]  # a text, or a JSON object
-    number: int  # counted from 1
-    where: str  # the place of the input, for messages
-
-
-class Embedding(TypedDict):
-    """A text and its vector, as long as the encoder's hidden states are wide; {"text": ""} for a blank text."""
-
-    text: str
-    embedding: NotRequired[list[float]]
 
 
 @dataclass(frozen=True)
@@ -78,19 +56,17 @@ class Encoder:
     longest_row: int  # maximum number of tokens, special ones counted
 
 
-def predict_task(verb: str, model: Source, inputs: Iterable[Input], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
+def predict_task(tuned: FineTuned, inputs: Iterable[Input], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
     """For each input, in order, the model's answer.
 
     Args:
-        verb: a key of `TASK_OF_VERB`.
         inputs: texts, in which a tab separates the two texts of a pair and a question from its context; or JSON
             objects with the columns of the training examples, or with text and pair, question and context, or words.
         given: the columns of JSON objects that the user named. Without them, the first object decides: only where it
             lacks the columns of the training examples, the others are read, and stderr says so.
-    Yields: what the task's `answer` method returns; {"text": ""} for a blank line or an empty text.
-    Raises: DataError: an input lacks what the task reads. CheckpointError: see `load_fine_tuned`.
+    Yields: what the task's `answer` method returns, typed; a blank answer for a blank line or an empty text.
+    Raises: DataError: an input lacks what the task reads.
     """
-    tuned = load_fine_tuned(model, (TASK_OF_VERB[verb],))
     yield from _answers(tuned, _examples_of(tuned, inputs, given))
 
 
@@ -115,18 +91,16 @@ def _examples_of(tuned: FineTuned, inputs: Iterable[Input], given: Columns) -> I
         yield examples
 
 
-def predict_examples(verb: str, model: Source, sources: Sequence[str], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
+def predict_examples(tuned: FineTuned, sources: Sequence[str], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
     """For each example of files of labelled examples, in order, the model's answer; labels are not read.
 
     Args: given: the columns that the user named. Without them, those of the training examples are read; only where
         these do not exist, the columns with the usual names, and stderr says so.
-    Yields: what the task's `answer` method returns; {"text": ""} where a cell that the model reads is empty.
+    Yields: as `predict_task`; a blank answer where a cell that the model reads is empty.
     Raises: DataError: a file cannot be read; it has one text where the model reads pairs, or two where it reads one.
     """
-    task = TASK_OF_VERB[verb]
-    tuned = load_fine_tuned(model, (task,))
     try:
-        read = _read(task, sources, tuned, given)
+        read = _read(tuned.settings.task, sources, tuned, given)
     except DataError as error:
         # `electrain finetune` has the same options under --data.
         raise DataError(str(error).replace("--data.", "--")) from error
@@ -174,15 +148,16 @@ def _columns_of(tuned: FineTuned) -> Columns:
 
 
 def _answers(tuned: FineTuned, chunks: Iterable[Sequence[Example]]) -> Iterator[Answer]:
-    """The answers to chunks of examples, {"text": ""} to a blank one."""
+    """The answers to chunks of examples."""
+    verb = next(verb for verb, task in TASK_OF_VERB.items() if task == tuned.settings.task)
     with _saying_what_is_cut(tuned.settings.longest_tokens, tuned.settings.cut) as is_cut:
         for examples in chunks:
             answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)], is_cut)
             for example in examples:
-                yield {"text": ""} if is_blank(example) else next(answers)
+                yield answer_of(verb, {"text": ""} if is_blank(example) else next(answers))
 
 
-def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example], is_cut: Counter[bool]) -> Iterator[Answer]:
+def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example], is_cut: Counter[bool]) -> Iterator[Record]:
     """The answers to some examples, after counting the texts that are too long to be read whole."""
     # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
     if examples and tuned.settings.task not in ("tagging", "question-answering"):
@@ -279,33 +254,26 @@ def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counte
             say(f"{is_cut[True]} of {is_cut.total()} texts are longer than {longest} tokens: {UNREAD[cut]}")
 
 
-def read_inputs(lines: Iterable[str], path: Path | None) -> Iterator[Input]:
-    """The lines as inputs; those of a .jsonl file are parsed. Raises: DataError: a line is no JSON object."""
-    is_jsonl = path is not None and uncompressed_suffix(path) in JSON_LINES
-    for number, line in enumerate(lines, start=1):
-        where = f"input {number}" if path is None else f"{path}:{number}"
-        yield Input(parse_object(line, where, "text") if is_jsonl and line.strip() else line, number, where)
-
-
-def predict_embed(model: Source, texts: Iterable[str]) -> Iterator[Embedding]:
+def predict_embed(encoder: Encoder, texts: Iterable[str], batch_tokens: int = _BATCH_TOKENS) -> Iterator[Embedding]:
     """For each text, in order, the mean of the encoder's last hidden states over its tokens.
 
     [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
     both give the same vectors. A text longer than the model's rows is cut, and stderr says so.
-
-    Raises: CheckpointError: not an encoder.
     """
-    encoder = load_encoder(model)
     with _saying_what_is_cut(encoder.longest_row) as is_cut:
         for chunk in chunks_of(texts):
             filled = [text for text in chunk if text.strip()]
-            vectors = iter(mean_states(encoder, filled, is_cut) if filled else [])
+            vectors = iter(mean_states(encoder, filled, is_cut, batch_tokens) if filled else [])
             for text in chunk:
-                yield {"text": text, "embedding": next(vectors)} if text.strip() else {"text": ""}
+                yield Embedding(text, tuple(next(vectors))) if text.strip() else Embedding("")
 
 
-def load_encoder(model: Source) -> Encoder:
-    """The encoder of any model, without its head. Raises: CheckpointError: not an encoder."""
+def load_encoder(model: Source, device: torch.device | None = None) -> Encoder:
+    """The encoder of any model, without its head.
+
+    Args: device: that of the weights. By default, see `device_of`.
+    Raises: CheckpointError: not an encoder.
+    """
     run = open_run_folder(model)
     opened = open_pretrained(run)
     network = weights_of(
@@ -313,11 +281,13 @@ def load_encoder(model: Source) -> Encoder:
     ).eval()
     # The tokenizers of older runs allow longer rows than the run was trained on.
     longest = min(opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
-    return Encoder(network.to(device_of()), opened.tokenizer, longest)
+    return Encoder(network.to(device or device_of()), opened.tokenizer, longest)
 
 
 @torch.inference_mode()
-def mean_states(encoder: Encoder, texts: Sequence[str], is_cut: Counter[bool]) -> list[list[float]]:
+def mean_states(
+    encoder: Encoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = _BATCH_TOKENS
+) -> list[list[float]]:
     """For each text the mean of the last hidden states over its tokens, as in `predict_embed`.
 
     Args: is_cut: counts whether each text is longer than a row.
@@ -327,7 +297,7 @@ def mean_states(encoder: Encoder, texts: Sequence[str], is_cut: Counter[bool]) -
     is_cut.update(bool(encoding.overflowing) for encoding in encoded.encodings or [])
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
     vectors: list[list[float]] = [[] for _ in texts]
-    for batch in inference_batches(rows, _BATCH_TOKENS):
+    for batch in inference_batches(rows, batch_tokens):
         inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
         states = network(**on_device(inputs, network.device))[0].float()
         lengths = torch.tensor([[len(row.input_ids)] for row in batch], device=states.device)
