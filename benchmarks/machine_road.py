@@ -327,7 +327,7 @@ def _finetune(road: Road) -> None:
             continue  # said above
 
         def ask(task: Any = task, verb: str = verb, examples: Any = examples, output: Path = output) -> object:
-            scores, _ = evaluate_task(task, str(output), examples)
+            scores = dict(evaluate_task(task, str(output), examples).scores)
             return {"answers": len(list(open_networks(output).ask_examples(verb, examples))), "scores": scores}
 
         road.step(f"evaluate and predict {task}", ask)

@@ -174,8 +174,8 @@ def test_balanced_weights_are_those_of_scikit_learn_and_are_recorded(
     fine_tune(capsys, tiny_run(), tmp_path / "run", *sources)
     written = json.loads((tmp_path / "run/model/task.json").read_text())["class_weights"]
     assert written == pytest.approx(compute_class_weight("balanced", classes=np.unique(labels), y=labels).tolist())
-    result, _ = evaluate_task("classification", tmp_path / "run", [str(train)])  # the folder is read again
-    assert result["examples"] == 7
+    result = evaluate_task("classification", tmp_path / "run", [str(train)])  # the folder is read again
+    assert result.counts["examples"] == 7
     several = tmp_path / "several.jsonl"
     several.write_text('{"text": "cat", "label": ["a", "b"]}\n{"text": "dog", "label": []}\n')
     arguments = ["finetune", "classification", "--model", tiny_run(), "--train", several, "--validation", several,

@@ -179,7 +179,7 @@ def test_tags_are_converted_on_request(tiny_run: Runs, tmp_path: Path, capsys: C
     assert code == 0, err
     assert json.loads((tmp_path / "words/scores.json").read_text())["main_score"] == "accuracy"
     _, [answer, _], _ = command(capsys, "predict", "tag", "--model", tmp_path / "words", "--input", file)
-    assert set(answer) == {"words", "tags"}
+    assert set(answer) == {"words", "tags", "probabilities"}
 
 
 def test_one_odd_tag_is_refused_with_its_line(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:

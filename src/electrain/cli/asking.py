@@ -130,7 +130,8 @@ def evaluate(
         columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
         columns |= {"label_separator": label_separator, "separator": separator, "quoting": quoting}
         given = {role: column for role, column in columns.items() if column is not None}
-        result, answers = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
+        evaluation = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
+        result, answers = evaluation.to_dict(), evaluation.answers
     print_json(result)  # before the files, which may fail
     if predictions is not None:
         write_json_lines(answers, predictions)

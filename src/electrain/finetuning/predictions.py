@@ -73,7 +73,7 @@ def _classified(example: Record, answer: Record) -> Judged:
     ]
     return Judged(
         example["source"],
-        _texts(example["first"], example["second"]),
+        shown_texts(example["first"], example["second"]),
         ", ".join(true),
         ", ".join(f"{label} ({chances[label]:.2f})" for label in given),
         0.0 if set(true) == set(given) else error,
@@ -83,7 +83,7 @@ def _classified(example: Record, answer: Record) -> Judged:
 
 def _measured(example: Record, answer: Record) -> Judged:
     true, given = example["value"], answer["value"]
-    text = _texts(example["first"], example["second"])
+    text = shown_texts(example["first"], example["second"])
     return Judged(example["source"], text, f"{true:g}", f"{given:.3g}", abs(true - given))
 
 
@@ -92,9 +92,9 @@ def _tagged(example: Record, answer: Record) -> Judged:
     wrong = [(word, *pair) for word, pair in zip(example["words"], labels, strict=True) if pair[0] != pair[1]]
     return Judged(
         example["source"],
-        _shortened(" ".join(example["words"])),
-        _shortened(", ".join(f"{word} {true}" for word, true, _ in wrong)),
-        _shortened(", ".join(f"{word} {given}" for word, _, given in wrong)),
+        shortened(" ".join(example["words"])),
+        shortened(", ".join(f"{word} {true}" for word, true, _ in wrong)),
+        shortened(", ".join(f"{word} {given}" for word, _, given in wrong)),
         float(len(wrong)),
         labels,
     )
@@ -110,7 +110,7 @@ def _answered(example: Record, answer: Record) -> Judged:
         error = float(bool(accepted) or given is not None)
     return Judged(
         example["source"],
-        _texts(example["question"], example["context"]),
+        shown_texts(example["question"], example["context"]),
         " / ".join(accepted) or NO_ANSWER,
         f"{NO_ANSWER if given is None else given} ({answer['score']:.2f})",
         error,
@@ -121,8 +121,8 @@ def _written(example: Record, answer: Record) -> Judged:
     references = list(filter(None, [example["target"], *example["references"]]))
     output = answer["output"]
     overlap = max(_overlap(reference, output) for reference in references)
-    expected = _shortened(references[0])
-    return Judged(example["source"], _shortened(example["text"]), expected, _shortened(output), 1 - overlap)
+    expected = shortened(references[0])
+    return Judged(example["source"], shortened(example["text"]), expected, shortened(output), 1 - overlap)
 
 
 _JUDGES: dict[str, Callable[[Record, Record], Judged]] = {
@@ -144,9 +144,11 @@ def _overlap(one: str, other: str) -> float:
     return 2 * (pairs[0] & pairs[1]).total() / total if total else 0.0
 
 
-def _texts(first: str, second: str | None) -> str:
-    return _shortened(first if second is None else f"{first} | {second}")
+def shown_texts(first: str, second: str | None) -> str:
+    """A text or a pair as a report shows it."""
+    return shortened(first if second is None else f"{first} | {second}")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """The beginning of a text that is too long for a report."""
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"

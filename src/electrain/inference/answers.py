@@ -193,11 +193,15 @@ class Entity(Part):
 
 @dataclass(frozen=True)
 class TaggedText(Answer):
-    """The words of a sentence with their tags, and the entities that the tags mark; None where they mark none."""
+    """The words of a sentence with their tags, and the entities that the tags mark; None where they mark none.
 
-    optional = ("entities",)
+    Each word has the probability of its tag; None where the model does not say it.
+    """
+
+    optional = ("probabilities", "entities")
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] | None = None
     entities: tuple[Entity, ...] | None = None
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,9 @@ _SCORERS = {
     "translation": "sacrebleu",
 }
 _ENTITY_SCORES = {"precision": "precision", "recall": "recall", "f1": "f1-score"}  # ours, and seqeval's name of it
-_AVERAGES = {"micro avg", "macro avg", "weighted avg"}  # what seqeval reports beside the types
-_NO_KIND = "_"  # seqeval's name for the type of tags that are a letter alone
+ALL_KINDS = "micro avg"  # seqeval's name for the entities of all types
+_OTHER_AVERAGES = {"macro avg", "weighted avg"}
+NO_KIND = "_"  # seqeval's name for the type of tags that are a letter alone
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 # What the evaluation script of CMRC 2018 removes from an answer; it keeps all other ASCII punctuation.
@@ -57,12 +58,12 @@ def classification_scores(
     _require_examples(truth)
     if not isinstance(truth[0], str):
         return _scores_of_several_labels([set(labels) for labels in truth], [set(labels) for labels in predicted])
-    library = _library("sklearn.metrics")
+    sklearn = library("sklearn.metrics")
     with warnings.catch_warnings(action="ignore"):  # a single label, for which 0 is returned
-        matthews = library.matthews_corrcoef(truth, predicted)
+        matthews = sklearn.matthews_corrcoef(truth, predicted)
     return {
-        "accuracy": 100 * float(library.accuracy_score(truth, predicted)),
-        "f1_macro": 100 * float(library.f1_score(truth, predicted, average="macro", zero_division=0)),
+        "accuracy": 100 * float(sklearn.accuracy_score(truth, predicted)),
+        "f1_macro": 100 * float(sklearn.f1_score(truth, predicted, average="macro", zero_division=0)),
         "matthews": 100 * float(matthews),
     }
 
@@ -74,7 +75,7 @@ def _scores_of_several_labels(truth: Sequence[set[str]], predicted: Sequence[set
         return {"exact_match": 100.0, "f1_micro": 0.0, "f1_macro": 0.0}
     # scikit-learn takes a table of one column for a binary problem, and scores the absent label too: each label, and
     # all of them together, are scored as binary problems here.
-    f1 = partial(_library("sklearn.metrics").f1_score, zero_division=0)
+    f1 = partial(library("sklearn.metrics").f1_score, zero_division=0)
     return {
         "exact_match": 100 * float(np.mean((is_true == is_given).all(1))),
         "f1_micro": 100 * float(f1(is_true.ravel(), is_given.ravel())),
@@ -91,19 +92,19 @@ def regression_scores(truth: Sequence[float], predicted: Sequence[float]) -> dic
     """
     _require_examples(truth)
     wanted, given = np.array(truth, np.float64), np.array(predicted, np.float64)
-    library = _library("scipy.stats")
     return {
-        "pearson": 100 * _correlation(library.pearsonr, wanted, given),
-        "spearman": 100 * _correlation(library.spearmanr, wanted, given),
+        "pearson": 100 * correlation("pearsonr", wanted, given),
+        "spearman": 100 * correlation("spearmanr", wanted, given),
         "mean_squared_error": float(np.mean((wanted - given) ** 2)),
     }
 
 
-def _correlation(measure: Callable[..., Any], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def correlation(name: Literal["pearsonr", "spearmanr"], one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """SciPy's correlation of that name of two sides, each (examples,); 0 where it is undefined."""
     if len(one) < 2:
         return 0.0
     with warnings.catch_warnings(action="ignore"):  # constant sides, for which NaN is returned
-        value = float(measure(one, other).statistic)
+        value = float(getattr(library("scipy.stats"), name)(one, other).statistic)
     return value if np.isfinite(value) else 0.0
 
 
@@ -126,17 +127,30 @@ def tagging_scores(
     scores = {"accuracy": 100 * float(np.mean([true == given for true, given in pairs]))}
     if scheme == PLAIN:
         return scores
-    scores |= dict.fromkeys(_ENTITY_SCORES, 0.0)
+    report = entity_report(truth, predicted, scheme)
+    total = report.pop(ALL_KINDS, dict.fromkeys(_ENTITY_SCORES, 0.0))
+    scores |= {name: total[name] for name in _ENTITY_SCORES}
+    return scores | {f"f1_{kind}": own["f1"] for kind, own in report.items() if kind != NO_KIND}
+
+
+def entity_report(
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], scheme: SchemeName
+) -> dict[str, dict[str, float]]:
+    """precision, recall and f1 in per cent, and support, of each type of entity and of `ALL_KINDS`, by seqeval.
+
+    Args: see `tagging_scores`.
+    Returns: empty if there is no entity on either side.
+    """
     sides = [[in_seqevals_letters(tags, scheme) for tags in side] for side in (truth, predicted)]
-    if any(chunks_of_tags(tags, scheme) for side in (truth, predicted) for tags in side):
-        is_strict = bool(SCHEMES[scheme].end)
-        how = {"mode": "strict", "scheme": _library("seqeval.scheme").IOBES} if is_strict else {}
-        report = _library("seqeval.metrics").classification_report(*sides, output_dict=True, zero_division=0, **how)
-        total = report["micro avg"]
-        scores |= {name: 100 * float(total[key]) for name, key in _ENTITY_SCORES.items()}
-        types = [kind for kind in report if kind not in (*_AVERAGES, _NO_KIND)]
-        scores |= {f"f1_{kind}": 100 * float(report[kind]["f1-score"]) for kind in types}
-    return scores
+    if not any(chunks_of_tags(tags, scheme) for side in (truth, predicted) for tags in side):
+        return {}
+    how = {"mode": "strict", "scheme": library("seqeval.scheme").IOBES} if SCHEMES[scheme].end else {}
+    report = library("seqeval.metrics").classification_report(*sides, output_dict=True, zero_division=0, **how)
+    return {
+        kind: {name: 100 * float(own[key]) for name, key in _ENTITY_SCORES.items()} | {"support": int(own["support"])}
+        for kind, own in report.items()
+        if kind not in _OTHER_AVERAGES
+    }
 
 
 def answer_scores(
@@ -214,6 +228,22 @@ def translation_scores(
     }
 
 
+def bleu_interval(
+    references: Sequence[Sequence[str]], outputs: Sequence[str], *, tokenize: str, samples: int
+) -> list[float]:
+    """The 95% confidence interval of bleu, by sacreBLEU's bootstrap over `samples` samples (Koehn 2004)."""
+    bleu, _ = _translation_metrics(tokenize)
+    score = bleu.corpus_score(list(outputs), _reference_streams(references), n_bootstrap=samples)
+    return [float(score._mean - score._ci), float(score._mean + score._ci)]
+
+
+def sentence_chrf(references: Sequence[Sequence[str]], outputs: Sequence[str]) -> list[float]:
+    """sacreBLEU's chrF of each output by itself, in per cent; of several references, the best."""
+    chrf = library("sacrebleu.metrics").CHRF()
+    pairs = zip(references, outputs, strict=True)
+    return [float(chrf.sentence_score(output, list(accepted)).score) for accepted, output in pairs]
+
+
 def translation_signature(references: Sequence[Sequence[str]], *, tokenize: str) -> dict[str, str]:
     """sacreBLEU's signatures of bleu and chrf, to be published with `translation_scores` of the same references."""
     # A signature depends on the number of references, not on their text.
@@ -226,7 +256,7 @@ def translation_signature(references: Sequence[Sequence[str]], *, tokenize: str)
 
 
 def _translation_metrics(tokenize: str) -> tuple[Any, Any]:
-    metrics = _library("sacrebleu.metrics")
+    metrics = library("sacrebleu.metrics")
     if tokenize not in metrics.BLEU.TOKENIZERS:
         known = ", ".join(metrics.BLEU.TOKENIZERS)
         raise ConfigurationError(f"tokenize = '{tokenize}': sacreBLEU has no such tokenizer; choose one of {known}")
@@ -260,14 +290,22 @@ def summary_scores(
     Raises: DataError: no output, or one without a reference.
     Source: Lin 2004.
     """
+    scores = sentence_rouge(references, outputs, by_characters=by_characters)
+    return {name: float(np.mean(own)) for name, own in scores.items()}
+
+
+def sentence_rouge(
+    references: Sequence[Sequence[str]], outputs: Sequence[str], *, by_characters: bool
+) -> dict[str, list[float]]:
+    """rouge1, rouge2 and rougeL of each output, see `summary_scores`."""
     _require_references(references)
     names = ["rouge1", "rouge2", "rougeL"]
-    scorer = _library("rouge_score.rouge_scorer").RougeScorer(
+    scorer = library("rouge_score.rouge_scorer").RougeScorer(
         names, use_stemmer=not by_characters, tokenizer=_CharacterTokenizer() if by_characters else None
     )
     pairs = zip(references, outputs, strict=True)
     scores = [scorer.score_multi(list(accepted), output) for accepted, output in pairs]
-    return {name: 100 * float(np.mean([score[name].fmeasure for score in scores])) for name in names}
+    return {name: [100 * float(score[name].fmeasure) for score in scores] for name in names}
 
 
 def looks_chinese(texts: Sequence[str]) -> bool:
@@ -290,12 +328,13 @@ def _require_examples(examples: Sequence[object]) -> None:
 def require_scorer(task: str, *, has_entities: bool = False) -> None:
     """Raises ConfigurationError where the library that scores a task is not installed; to be called before any work."""
     if task == "tagging" and has_entities:
-        _library("seqeval")
+        library("seqeval")
     elif task in _SCORERS:
-        _library(_SCORERS[task])
+        library(_SCORERS[task])
 
 
-def _library(module: str) -> Any:
+def library(module: str) -> Any:
+    """A library that scores. Raises: ConfigurationError: it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

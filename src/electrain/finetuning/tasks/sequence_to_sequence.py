@@ -129,30 +129,32 @@ class SequenceToSequence(Task[PairedExample]):
 
         Raises: DataError: an example has neither target nor references.
         """
-        references = [_references(example) for example in examples]
+        references = [references_of(example) for example in examples]
         outputs = [str(answer["output"]) for answer in answers]
         if self.name == "translation":
-            return translation_scores(references, outputs, tokenize=_bleu_tokenizer(references))
+            return translation_scores(references, outputs, tokenize=bleu_tokenizer(references))
         return summary_scores(references, outputs, by_characters=_are_chinese(references))
 
     def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, object]:
         """sacreBLEU's signatures for translations; for summaries, whether ROUGE compares words or characters."""
-        references = [_references(example) for example in examples]
+        references = [references_of(example) for example in examples]
         if self.name == "summarization":
             units = "characters" if _are_chinese(references) else "words, stemmed"
             return {"rouge": units, "of_several_references": "the best"}
-        return {"signatures": translation_signature(references, tokenize=_bleu_tokenizer(references))}
+        return {"signatures": translation_signature(references, tokenize=bleu_tokenizer(references))}
 
 
 def _are_chinese(references: Sequence[Sequence[str]]) -> bool:
     return looks_chinese([texts[0] for texts in references])
 
 
-def _bleu_tokenizer(references: Sequence[Sequence[str]]) -> str:
+def bleu_tokenizer(references: Sequence[Sequence[str]]) -> str:
+    """sacreBLEU's tokenizer for these references."""
     return "zh" if _are_chinese(references) else "13a"
 
 
-def _references(example: PairedExample) -> list[str]:
+def references_of(example: PairedExample) -> list[str]:
+    """The target and the further references. Raises: DataError: there is none."""
     references = [text for text in (example.target, *example.references) if text]
     if not references:
         raise DataError(

@@ -107,20 +107,24 @@ class Tagging(Task[TaggedExample]):
 
     @torch.inference_mode()
     def answer(self, model: PreTrainedModel, examples: Sequence[TaggedExample]) -> list[Answer]:
-        """{"words", "tags"}, and where tags mark entities, {"entities": [{"type", "text", "first_word", "last_word"}]}.
+        """{"words", "tags", "probabilities"}, and where tags mark entities, {"entities": [...]}, see `entities_of`.
 
-        A word without any token (a control character, for instance) gets the tag O, or the first tag if there is no O.
+        Each word has the probability of its tag. A word without any token (a control character, for instance) gets the
+        tag O, or the first tag if there is no O, with the probability 1.
         """
         silent = OUTSIDE if OUTSIDE in self.labels else self.labels[0]
         tags = [[silent] * len(example.words) for example in examples]
+        chances = [[1.0] * len(example.words) for example in examples]
         for batch in inference_batches(self.rows(examples), self.batch_tokens):
-            best = self.logits(model, batch).argmax(-1).tolist()
-            for row, numbers in zip(batch, best, strict=True):
-                for word, number in zip(row.places, numbers, strict=False):
+            best = self.logits(model, batch).float().softmax(-1).max(-1)
+            for row, numbers, highest in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True):
+                for word, number, chance in zip(row.places, numbers, highest, strict=False):
                     if word is not None:
-                        tags[row.example][word] = self.labels[number]
-        pairs = zip(examples, tags, strict=True)
-        answers: list[Answer] = [{"words": list(example.words), "tags": own} for example, own in pairs]
+                        tags[row.example][word], chances[row.example][word] = self.labels[number], chance
+        answers: list[Answer] = [
+            {"words": list(example.words), "tags": own, "probabilities": sure}
+            for example, own, sure in zip(examples, tags, chances, strict=True)
+        ]
         if self.scheme != PLAIN:
             answers = [one | {"entities": entities_of(one["words"], one["tags"], self.scheme)} for one in answers]
         return answers
@@ -140,7 +144,10 @@ class Tagging(Task[TaggedExample]):
 
 
 def entities_of(words: Sequence[str], tags: Sequence[str], scheme: SchemeName = "bio") -> list[Answer]:
-    """The entities that tags mark, as they are scored: see `chunks_of_tags`."""
+    """The entities that tags mark, as they are scored: {"type", "text", "first_word", "last_word"} each.
+
+    See `chunks_of_tags`.
+    """
     entities: list[Answer] = []
     for kind, first, last in chunks_of_tags(tags, scheme):
         text = joined_words(words[first : last + 1])

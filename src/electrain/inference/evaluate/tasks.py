@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from electrain.data.labelled.checks import (
     TagForm,
@@ -25,6 +24,8 @@ from electrain.finetuning.tasks.task import Answer
 from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress, say
+from electrain.inference.evaluate.breakdown import broken_down, truth_of
+from electrain.inference.evaluate.evaluation import Evaluation
 from electrain.inference.model import Source
 
 EXAMPLES_PER_ROUND = 512  # answered between two updates of the progress
@@ -37,8 +38,8 @@ def evaluate_task(
     *,
     columns: dict[str, str] | None = None,
     skip_broken: bool = False,
-) -> tuple[dict[str, Any], list[Answer]]:
-    """The scores of a model with the settings that produced them, and its answers in the order of the examples.
+) -> Evaluation:
+    """The scores of a model with the settings that produced them, what they are made of, and the model's answers.
 
     Args:
         model: a fine-tuning run, a model folder, or a hub id.
@@ -63,15 +64,18 @@ def evaluate_task(
         _say_cut(cut, len(examples), tuned)
     settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
     settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
-    result = {
-        "task": task,
-        "settings": settings,
-        "examples": len(examples),
-        "cut_examples": cut,
-        "main_score": tuned.task.main_score,
-        "scores": tuned.task.score(examples, answers),
-    }
-    return result, answers
+    main_score, scores = tuned.task.main_score, tuned.task.score(examples, answers)
+    breakdown, interval = broken_down(tuned.task, examples, answers)
+    return Evaluation(
+        task,
+        settings,
+        {"examples": len(examples), "cut_examples": cut},
+        scores,
+        main_score,
+        {main_score: interval} if len(examples) > 1 else {},
+        breakdown,
+        [answer | {"gold": truth_of(tuned.task, one)} for one, answer in zip(examples, answers, strict=True)],
+    )
 
 
 def _say_cut(cut: int, examples: int, tuned: FineTuned) -> None:
