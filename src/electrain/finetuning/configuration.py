@@ -17,7 +17,7 @@ from electrain.foundation.configuration import (
 )
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.encoder_decoder import DecoderConfig
-from electrain.training.settings import Precision
+from electrain.training.settings import Precision, TrackerName
 
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 TagScheme = Literal["bio", "iob2", "iob1", "bioes", "iobes", "bilou", "bmes", "bmewo"]
@@ -139,6 +139,9 @@ class FinetuneTrainingConfig:
             weights, to show what pretraining contributes.
         precision: Number format of the matrix products. auto measures which is fastest when the run begins: bfloat16
             autocast, float16 autocast on a GPU without bfloat16, or float32. float16 needs a CUDA device.
+        report_to: Trackers that draw the curves of the run while it trains, besides metrics.jsonl: tensorboard writes
+            event files into the folder tensorboard of the run (`pip install "electrain[track]"`), wandb makes a run
+            of Weights & Biases (`pip install wandb`).
     """
 
     epochs: float = 0.0
@@ -159,6 +162,7 @@ class FinetuneTrainingConfig:
     patience_evaluations: int = 0
     weights: Literal["pretrained", "fresh"] = "pretrained"
     precision: Precision = "auto"
+    report_to: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         at_least_0 = "epochs micro_batch_rows seed patience_evaluations weight_decay word_embedding_rate_ratio"

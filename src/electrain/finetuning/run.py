@@ -68,6 +68,7 @@ from electrain.training.optimizer import build_layered_optimizer
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
 from electrain.training.settings import TrainingConfig
 from electrain.training.sitting import Sitting
+from electrain.training.tracking import require_trackers
 
 FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
 SCORES_NAME = "scores.json"
@@ -130,6 +131,7 @@ def finetune(
         resume: go on from the newest good checkpoint of `output`; where there is none, begin.
     Raises: ElectrainError: a mistake that the user can fix, in one line.
     """
+    require_trackers(config.training.report_to)
     pretrained = open_pretrained(model, may_have_decoder=task in WRITING_TASKS)
     config = resolved(config, task, int(pretrained.configuration.hidden_size))
     clean = cleaner_for(pretrained.tokenizer)
@@ -273,6 +275,7 @@ def _training(config: FinetuneConfig, per_epoch: int) -> TrainingConfig:
         seed=training.seed,
         precision=training.precision,
         compile=False,
+        report_to=training.report_to,
     )
 
 
@@ -371,7 +374,7 @@ def _evaluate(parts: _Parts) -> None:
     notes = ["best so far"] * is_better + ["one and the same answer to every example"] * bool(is_constant)
     note = f" ({'; '.join(notes)})" if notes else ""
     say(f"step {step}: validation {chosen_by} {scores.get(chosen_by, 0.0):.2f}{note}")
-    sitting.journal.write({"event": "validation", "step": step, **scores, "is_best": is_better})
+    sitting.record({"event": "validation", "step": step, **scores, "is_best": is_better})
     if is_better:
         write_predictions(sitting.directory, known, answers)
         with replaced_directory(sitting.directory / "model") as temporary:

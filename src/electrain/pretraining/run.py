@@ -67,6 +67,7 @@ from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, compute_reproducibly, started_runtime
 from electrain.training.sharding import copy_weights, gathered, is_sharded, shard_parameters
 from electrain.training.sitting import Sitting
+from electrain.training.tracking import require_trackers
 
 KIND = "run"
 FIRST_FILES = {CONFIGURATION_NAME, COUNTS_NAME, "tokenizer", MANIFEST_NAME}
@@ -101,6 +102,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         resume: continue from the newest intact checkpoint of `output`, or begin if there is none.
     Raises: ElectrainError: a mistake that the user can fix.
     """
+    require_trackers(config.training.report_to)
     recorded = partial(recorded_arithmetic, output, KIND) if resume else None
     with (
         started_runtime(config.training.precision, recorded) as runtime,

@@ -27,6 +27,11 @@ class Journal:
                 kept.append(line)
         write_bytes_durably(self.path, b"".join(line + b"\n" for line in kept))
 
+    def last_step(self) -> int:
+        """The last step of which there is a line; 0 if there is none. A crash may have cut the last line short."""
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        return max((_step_of(line) or 0 for line in lines), default=0)
+
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line. Numbers that are not finite become null, since JSON has no others."""
         with open(self.path, "a", encoding="utf-8") as file:
@@ -34,9 +39,15 @@ class Journal:
 
 
 def _is_up_to(step: int, line: bytes) -> bool:
+    number = _step_of(line)
+    return number is not None and number <= step
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line names, or 0; None if it is no line of ours."""
     try:
         record = parse_json(line, "")
     except DataError:
-        return False
+        return None
     number = record.get("step", 0) if isinstance(record, dict) else None
-    return isinstance(number, int) and number <= step
+    return number if isinstance(number, int) else None

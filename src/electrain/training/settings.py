@@ -7,6 +7,7 @@ from electrain.foundation.configuration import require_at_least
 
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Sharding = Literal["none", "parameters"]
+TrackerName = Literal["tensorboard", "wandb"]
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 
 
@@ -49,6 +50,9 @@ class TrainingConfig:
             A run may go on with the other. One process holds all in any case.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
             masked-language-modelling is the baseline, an encoder that restores masked words itself.
+        report_to: Trackers that draw the curves of the run while it trains, besides metrics.jsonl: tensorboard writes
+            event files into the folder tensorboard of the run (`pip install "electrain[track]"`), wandb makes a run
+            of Weights & Biases (`pip install wandb`).
     """
 
     steps: int
@@ -70,6 +74,7 @@ class TrainingConfig:
     deterministic: bool = True
     sharding: Sharding = "none"
     objective: Objective = "replaced-token-detection"
+    report_to: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_rows", "checkpoint_every_steps", "log_every_steps"):

@@ -1,11 +1,13 @@
 """One sitting of a run, from its beginning or a checkpoint until it stops, for pretraining and fine-tuning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
 
+from electrain.foundation.configuration import read_toml
 from electrain.foundation.errors import CheckpointError
-from electrain.foundation.output_folder import JOURNAL_NAME, file_hash
+from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, file_hash
 from electrain.foundation.progress import Progress, say
 from electrain.training.checkpoint import (
     STATE_NAME,
@@ -18,6 +20,7 @@ from electrain.training.checkpoint import (
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun, train
 from electrain.training.objective import R
+from electrain.training.tracking import State, Tracking
 
 CHECKPOINTS = "checkpoints"
 
@@ -36,6 +39,9 @@ class Sitting(Generic[R]):
         self.run, self.directory = run, directory
         self.journal = Journal(directory / JOURNAL_NAME)
         self.last_line: dict[str, Any] = {}
+        self._tracking = Tracking((), directory, 0, 0)
+        # The last step that an earlier sitting logged, which may be later than the one that it is restored to.
+        self._logged_step = 0
         # The last log line's words for the live line, and the tokens and seconds at that time.
         self._details = ""
         self._logged_tokens, self._logged_seconds = 0, 0.0
@@ -60,6 +66,7 @@ class Sitting(Generic[R]):
                 take(checkpoint.state)
         state = self.run.state
         if self.is_first:
+            self._logged_step = self.journal.last_step()
             self.journal.cut_back(state.step)
         self._logged_tokens, self._logged_seconds = state.tokens, state.seconds
         return checkpoint is not None
@@ -99,8 +106,23 @@ class Sitting(Generic[R]):
                 progress.update(run.state.step, ", ".join(filter(None, [f"{rate:,.0f} tokens/s", self._details])))
             return is_over
 
-        with progress:
+        with progress, self._tracked():
             return train(run, show_then)
+
+    @contextmanager
+    def _tracked(self) -> Iterator[None]:
+        """Feeds the trackers of the configuration while the block runs, in the first process."""
+        run = self.run
+        end: State = "failed"
+        names = run.training.report_to if self.is_first else ()
+        if names:
+            self._tracking = Tracking(names, self.directory, run.state.step, self._logged_step)
+            self._tracking.start(read_toml(self.directory / CONFIGURATION_NAME))
+        try:
+            yield
+            end = "failed" if run.is_failed else "stopped" if run.state.stopped_by else "finished"
+        finally:
+            self._tracking.finish(end)
 
     def tokens_per_second(self) -> float:
         """Real tokens per second of training since the last log line."""
@@ -125,9 +147,14 @@ class Sitting(Generic[R]):
             "refused_updates": state.refused_updates,
             **numbers,
         }
-        self.journal.write(self.last_line)
+        self.record(self.last_line)
         self._details = details
         return self.last_line
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Writes a line to the journal, and its numbers to the trackers."""
+        self.journal.write(line)
+        self._tracking.log(line)
 
     def save(self, **more: Any) -> None:
         """Writes a checkpoint, for which all processes wait. Args: more: values that `restore` returns."""
