@@ -176,7 +176,8 @@ def test_what_is_imported_is_declared():
         "huggingface_hub",
         "pydantic",
         "starlette",
-    }  # transformers and FastAPI choose them
+        "wandb",
+    }  # transformers and FastAPI choose them; who reports to wandb installs it
     # The scorers are imported by their names when a task asks for them; datasets reads .zst files with zstandard.
     assert declared - foreign == {"scikit_learn", "scipy", "zstandard"}
 
