@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,9 @@ def _collect(folder: Path, characters: int) -> None:
     """Writes train.jsonl.gz and held_out.jsonl.gz, with one document per line."""
     folder.mkdir()
     texts = enumerate(_whole_texts(_documents(CORPUS), characters))
-    with gzip.open(folder / "train.jsonl.gz", "wt") as train, gzip.open(folder / "held_out.jsonl.gz", "wt") as held_out:
+    names = (folder / "train.jsonl.gz", folder / "held_out.jsonl.gz")
+    with ExitStack() as stack:
+        train, held_out = (stack.enter_context(gzip.open(name, "wt", encoding="utf-8", newline="\n")) for name in names)
         for number, text in texts:
             (held_out if number % HELD_OUT_EVERY == 0 else train).write(json.dumps({"text": text}) + "\n")
 

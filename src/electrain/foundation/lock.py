@@ -5,8 +5,6 @@ The kernel holds the lock and gives it back however its process ends, so a kille
 holder also touches the file every few seconds, and a process on another machine watches for that before it begins.
 """
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -21,11 +19,11 @@ from electrain.foundation.errors import ElectrainError, RunDirectoryError
 from electrain.foundation.json_reading import as_kind, parse_json
 from electrain.foundation.output_folder import LOCK_NAME
 from electrain.foundation.progress import say
+from electrain.foundation.system import is_running, lock_file, open_to_lock, remove_and_close, touch
 
 TOUCHED_EVERY_SECONDS = 5.0
 # Several touches, since a file server may tell of them late.
 WATCHED_SECONDS = 30.0
-_HELD_ELSEWHERE = (errno.EAGAIN, errno.EACCES)
 _held: set[int] = set()  # the descriptors of the locks of this process
 
 
@@ -54,15 +52,13 @@ def locked(directory: Path) -> Iterator[None]:
         return
     _held.add(descriptor)
     is_over = threading.Event()
-    threading.Thread(target=_touch, args=(descriptor, is_over), daemon=True).start()
+    threading.Thread(target=_touch, args=(descriptor, path, is_over), daemon=True).start()
     try:
         yield
     finally:
         is_over.set()
         _held.discard(descriptor)
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+        remove_and_close(path, descriptor)
         if is_new:
             with suppress(OSError):  # it is not empty
                 directory.rmdir()
@@ -72,7 +68,7 @@ def _taken(path: Path) -> int | None:
     """The descriptor of the file, now locked; None if the file cannot be made."""
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            descriptor = open_to_lock(path)
         except OSError:
             return None
         try:
@@ -85,7 +81,8 @@ def _taken(path: Path) -> int | None:
                 _require_ended(holder, path, has_locks=has_locks)
             own = Holder(socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S"))
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(asdict(own)).encode() + b"\n", 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps(asdict(own)).encode() + b"\n")
             return descriptor
         except BaseException:
             os.close(descriptor)
@@ -94,13 +91,10 @@ def _taken(path: Path) -> int | None:
 
 def _lock(descriptor: int, path: Path) -> bool:
     """False if the file system has no locks. Raises: RunDirectoryError: another process has the lock."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _HELD_ELSEWHERE:
-            return False
-        raise _refusal(_holder(descriptor), path) from error
-    return True
+    is_ours = lock_file(descriptor)
+    if is_ours is False:
+        raise _refusal(_holder(descriptor), path)
+    return bool(is_ours)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:
@@ -113,7 +107,8 @@ def _is_same(descriptor: int, path: Path) -> bool:
 def _holder(descriptor: int) -> Holder | None:
     """Who wrote the file; None if nobody did, or was killed while it did."""
     try:
-        return as_kind(parse_json(os.pread(descriptor, 4096, 0), ""), Holder, "")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return as_kind(parse_json(os.read(descriptor, 4096), ""), Holder, "")
     except ElectrainError:
         return None
 
@@ -122,25 +117,17 @@ def _require_ended(holder: Holder, path: Path, *, has_locks: bool) -> None:
     """Raises RunDirectoryError unless the process that left the file has ended."""
     if holder.host == socket.gethostname():
         # With locks its own is gone, and so is the process. Its number may be that of another one by now.
-        if not has_locks and holder.pid != os.getpid() and _is_alive(holder.pid):
+        runs = not has_locks and holder.pid != os.getpid() and is_running(holder.pid)
+        if runs:
             raise _refusal(holder, path)
-        return
+        if runs is False:
+            return
     say(f"{path.parent}: process {holder.pid} on {holder.host} left its lock; looking whether it still runs")
     first, until = _touched(path), time.monotonic() + WATCHED_SECONDS
     while time.monotonic() < until:
         time.sleep(min(1.0, WATCHED_SECONDS))
         if _touched(path) != first:
             raise _refusal(holder, path)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
-        return True
-    return True
 
 
 def _touched(path: Path) -> int:
@@ -161,10 +148,10 @@ def _refusal(holder: Holder | None, path: Path) -> RunDirectoryError:
     )
 
 
-def _touch(descriptor: int, is_over: threading.Event) -> None:
+def _touch(descriptor: int, path: Path, is_over: threading.Event) -> None:
     while not is_over.wait(TOUCHED_EVERY_SECONDS):
         with suppress(OSError):
-            os.utime(descriptor)
+            touch(descriptor, path)
 
 
 def _forget() -> None:
@@ -175,4 +162,5 @@ def _forget() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget)

@@ -49,12 +49,12 @@ def written_output(output: Path) -> Iterator[TextIO]:
     """
     require_writable(output)
     if not _is_file(output):  # nothing may take the place of a pipe or a device
-        with open(output, "w", encoding="utf-8") as file:
+        with open(output, "w", encoding="utf-8", newline="\n") as file:
             yield file
         return
     before, temporary = _identity(output), temporary_beside(output)
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
             yield file
         if _identity(output) != before:
             free = next(path for number in itertools.count(2) if not (path := _numbered(output, number)).exists())

@@ -19,6 +19,7 @@ from electrain.foundation.errors import ElectrainError, RunDirectoryError, first
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
 from electrain.foundation.progress import say
+from electrain.foundation.system import sync_directory
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -78,16 +79,17 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
 
     Its name cannot be guessed, and it is opened only if it is new: a link that somebody laid there is never followed.
     """
-    with open(temporary_beside(path), "xb") as file:
-        try:
+    temporary = temporary_beside(path)
+    try:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             # A rename is atomic, but without the sync the new name could reach the disk before the content does.
             os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+        os.replace(temporary, path)  # closed before, since Windows renames no open file
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def temporary_beside(path: Path) -> Path:
@@ -98,15 +100,6 @@ def temporary_beside(path: Path) -> Path:
 def is_temporary(path: Path) -> bool:
     """True for what an interrupted writer left, of this version or an older one."""
     return path.name.startswith(".") and path.name.endswith(".writing")
-
-
-def sync_directory(directory: Path) -> None:
-    """Makes the renames inside a folder survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from electrain.foundation.errors import DataError
+from electrain.foundation.system import ending_signals
 
 # A shell reports 128 + the signal's number for a process that a signal ended; so does this one.
 SIGNAL_OFFSET = 128
@@ -33,22 +34,22 @@ def fill_closed_streams() -> None:
 
 
 def write_utf8() -> None:
-    """Lets standard output take any character: JSON is UTF-8, whatever the terminal's language."""
+    """Lets standard output take any character: JSON is UTF-8, whatever the terminal's language or the system."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
 
 
 def require_standard_output() -> None:
     """Raises DataError if standard output is closed. Call it before the work whose result it will take."""
     if sys.stdout is None:
-        raise DataError("standard output is closed; send it to a file with > FILE, or to > /dev/null")
+        raise DataError(f"standard output is closed; send it to a file with > FILE, or to > {os.devnull}")
 
 
 def end_cleanly_on_signals() -> None:
     """Lets SIGTERM and a closed terminal end the process as an exception, so that temporary files are removed."""
     if threading.current_thread() is not threading.main_thread():  # Python allows handlers there only
         return
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ending_signals():
         if signal.getsignal(number) == signal.SIG_DFL:  # not where `nohup` or a caller has its own way
             signal.signal(number, _end)
 

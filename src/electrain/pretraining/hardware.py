@@ -1,12 +1,12 @@
 """Devices by name: the rate of their matrix products, and their memory."""
 
 import difflib
-import os
 from dataclasses import dataclass
 
 import torch
 
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.limits import memory_bytes
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
 from electrain.training.runtime import device_of
 
@@ -28,7 +28,7 @@ class Hardware:
     name: str  # as on the command line
     float32_flops: float  # operations per second of float32 matrix products, 2 m n k each, without TF32
     bfloat16_flops: float  # the same in bfloat16, dense, accumulating in float32; 0 where the device has no bfloat16
-    memory_bytes: float
+    memory_bytes: float  # 0: unknown
     utilisation: float = UTILISATION_OF_NOMINAL  # assumed fraction of these rates that training reaches
     float16_flops: float = 0.0  # the same in float16, dense; 0 where training cannot use it
     device: str = "cuda"  # kind of device: cuda or cpu
@@ -99,7 +99,7 @@ def _this_machine() -> Hardware:
     if device.type == "cuda":
         memory = float(torch.cuda.get_device_properties(device).total_memory)
     else:
-        memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        memory = float(memory_bytes())
     rates = {"bfloat16": 0.0, "float16": 0.0}
     best = choose_arithmetic("auto", device)
     if best.precision in rates:

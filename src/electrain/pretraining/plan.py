@@ -230,7 +230,9 @@ def with_checkpointing(config: PretrainConfig, *, is_on: bool) -> PretrainConfig
 def _largest_micro_batch(
     config: PretrainConfig, dtype: torch.dtype, hardware: Hardware, vocabulary_size: int
 ) -> int | None:
-    """The largest power of two of rows that fits; 0 if not even one does; None for layers without checkpointing."""
+    """The largest power of two of rows that fits; 0 if not even one does; None if layers or memory are unknown."""
+    if not hardware.memory_bytes:  # this machine does not say
+        return None
     # More rows than a micro-batch has, so that gradients are added up.
     config = replace(config, training=replace(config.training, batch_rows=2 * MANY_ROWS))
     device = torch.device(hardware.device)

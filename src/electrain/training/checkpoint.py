@@ -62,7 +62,7 @@ def save_checkpoint(
                 save_file(tensors, temporary / name)
             hashes = {name: file_hash(temporary / name) for name in TENSOR_FILES}
             content = sealed({"step": step, "hashes": hashes, "state": state})
-            (temporary / STATE_NAME).write_text(to_json(content, indent=2), "utf-8")
+            (temporary / STATE_NAME).write_text(to_json(content, indent=2), "utf-8", newline="\n")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{directory}: cannot be written ({error}); free some space or correct the permissions, then "

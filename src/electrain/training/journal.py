@@ -34,7 +34,7 @@ class Journal:
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends one line. Numbers that are not finite become null, since JSON has no others."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        with open(self.path, "a", encoding="utf-8", newline="\n") as file:
             file.write(to_json(record) + "\n")
 
 

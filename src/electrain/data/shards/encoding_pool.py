@@ -3,7 +3,6 @@
 Why not `ProcessPoolExecutor`: docs/decisions/0007-processes-and-compressed-files.md.
 """
 
-import os
 import queue
 import subprocess
 from collections import deque
@@ -81,11 +80,6 @@ class EncodingPool:
             ) from error
         finally:
             self._idle.put(child)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _start_child() -> "subprocess.Popen[bytes]":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from electrain.data.shards.datatrove import adopt_files, is_tokenised
-from electrain.data.shards.encoding_pool import EncodingPool, available_cores
+from electrain.data.shards.encoding_pool import EncodingPool
 from electrain.data.shards.writer import TOKENIZER_FOLDER, ShardWriter
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
@@ -26,6 +26,7 @@ from electrain.data.tokenizer.tokenizer import (
 )
 from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
 from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
+from electrain.foundation.limits import available_cores
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
     HASHES,

@@ -77,7 +77,7 @@ class TokenFileWriter:
             file.close()
         size = self._dtype.itemsize
         lines = [f"{TOKENIZER_FOLDER}/tokenizer.json|{size}", str(self.tokens), f"{self.tokens / 1e6:.3g} MT"]
-        Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8")
+        Path(f"{self._path}.metadata").write_text("\n".join(lines), "utf-8", newline="\n")
         hashes = {ending: sha256.hexdigest() for ending, (_, sha256) in self._files.items()}
         words = hashes.get(".words", "")
         return TokenFile(self._path.name, self.tokens, self.documents, hashes[""], hashes[".index"], words)

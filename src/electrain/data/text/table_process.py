@@ -6,7 +6,6 @@ docs/experiments.md, "Reading tables in a process of their own".
 """
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from electrain.data.text.compression import open_seekable, uncompressed_suffix
 from electrain.data.text.text_files import missing_column
 from electrain.foundation.child_process import receive, send, start_child
 from electrain.foundation.errors import DataError
+from electrain.foundation.limits import memory_bytes
+from electrain.foundation.system import limit_memory
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,7 +28,6 @@ _BATCH_ROWS = 64  # a row may hold a whole book
 # Larger messages are divided: the format that carries them ends at 2 GiB.
 _MESSAGE_BYTES = 1 << 28
 _LEAST_MEMORY = 1 << 31
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # Children that wait for the next file, so that a folder of files does not start one for each.
 _idle: list["subprocess.Popen[bytes]"] = []
 
@@ -97,10 +97,7 @@ def _end(child: "subprocess.Popen[bytes]") -> None:
 
 def memory_limit() -> int:
     """The bytes that reading a table may take: half of what this machine, or its container, has."""
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        total = min(total, int(_CGROUP_LIMIT.read_text()))
-    return max(_LEAST_MEMORY, total // 2)
+    return max(_LEAST_MEMORY, memory_bytes() // 2)
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
@@ -112,7 +109,7 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
             return
         assert isinstance(request, tuple)
         folder, path, column, limit = request
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        limit_memory(limit)
         fault = ""
         try:
             os.chdir(folder)  # a parent may have moved since the child was started
