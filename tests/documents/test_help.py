@@ -210,7 +210,7 @@ def test_every_option_of_a_task_is_in_the_table() -> None:
     """What no table names is read by every task, so a new option cannot be forgotten."""
     for verb, readers in (("evaluate", asking.EVALUATE_READERS), ("predict", asking.PREDICT_READERS)):
         by_all = {
-            "evaluate": {"task", "model", "data", "output"},
+            "evaluate": {"task", "model", "data", "output", "report"},
             "predict": {"task", "texts", "model", "input", "output", "text_column"},
         }
         assert set(inspect.signature(function(verb)).parameters) == by_all[verb] | set(readers)

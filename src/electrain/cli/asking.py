@@ -1,7 +1,8 @@
 """The verbs that use a trained model, `evaluate` and `predict`, and the options that each task reads."""
 
+import sys
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from electrain.cli.options import (
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 from electrain.inference.answers import Answer
+from electrain.inference.evaluate.evaluation import Evaluation, pretrained_evaluation
 
 _LABELLED = typing.get_args(TaskChoice)
 _OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
@@ -60,6 +62,7 @@ def evaluate(
     data: Files,
     output: Path | None = None,
     predictions: Path | None = None,
+    report: Path | None = None,
     generator: str | None = None,
     text_column: str | None = None,
     pair_column: str | None = None,
@@ -76,7 +79,8 @@ def evaluate(
     """Score a model.
 
     A pretrained model is scored by `detection` on held-out text or by `blimp` on minimal pairs, a fine-tuned model by
-    its own task on labelled examples.
+    its own task on labelled examples. At a terminal, tables show what the scores are made of and where the model errs;
+    into a file or a pipe goes one JSON object.
 
     Args:
         task: What to score.
@@ -86,6 +90,8 @@ def evaluate(
         output: JSON file for the scores. By default, they are only printed.
         predictions: Fine-tuned tasks: file for the answers, one JSON line per example. By default, answers are not
             saved.
+        report: HTML file that draws the scores, what they are made of, and the worst answers with their texts. By
+            default, none is written.
         generator: detection, blimp: run folder, model folder or hub id of the generator, when --model is a model folder
             or hub id. By default, the generator of the run.
         text_column: Column of the text. By default "text" for detection; for fine-tuned tasks, the column used in
@@ -106,24 +112,22 @@ def evaluate(
         seed: detection: seed of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
     """
-    from electrain.foundation.json_output import to_json
-    from electrain.foundation.output_file import require_writable, written_output
-    from electrain.inference.evaluate.blimp import blimp_table, evaluate_blimp
+    from electrain.foundation.output_file import require_writable
+    from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
-    from electrain.inference.predict.pretrained import write_json_lines
 
-    for path in filter(None, (output, predictions)):
+    _require_different({"--output": output, "--predictions": predictions, "--report": report})
+    for path in filter(None, (output, predictions, report)):
         require_writable(path)
-    answers: Sequence[Mapping[str, object]] = []
     if task == "detection":
         column = text_column or "text"
         result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
+        evaluation = pretrained_evaluation(result)
     elif task == "blimp":
         if len(data) != 1:
             raise ConfigurationError(f"--data: blimp reads one file or folder, not {len(data)}; give one")
         result = evaluate_blimp(model, data[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
-        for line in blimp_table(result):
-            say(line)
+        evaluation = pretrained_evaluation(result)
     else:
         from electrain.inference.evaluate.tasks import evaluate_task
 
@@ -131,13 +135,49 @@ def evaluate(
         columns |= {"label_separator": label_separator, "separator": separator, "quoting": quoting}
         given = {role: column for role, column in columns.items() if column is not None}
         evaluation = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
-        result, answers = evaluation.to_dict(), evaluation.answers
-    print_json(result)  # before the files, which may fail
+    _show(evaluation)  # before the files, which may fail
+    _write(evaluation, output, predictions, report)
+
+
+def _require_different(files: Mapping[str, Path | None]) -> None:
+    """Raises ConfigurationError if two results would be written into one file."""
+    flags: dict[Path, str] = {}
+    for flag, path in files.items():
+        if path is not None and path.resolve() in flags and (path.is_file() or not path.exists()):
+            raise ConfigurationError(f"{flag} {path}: is also {flags[path.resolve()]}; give another file")
+        if path is not None:
+            flags[path.resolve()] = flag
+
+
+def _show(evaluation: Evaluation) -> None:
+    """A table for a person at a terminal, otherwise JSON."""
+    from electrain.inference.evaluate.blimp import blimp_table
+    from electrain.inference.evaluate.table import print_evaluation
+
+    if sys.stdout.isatty():
+        print_evaluation(evaluation)
+        return
+    record = evaluation.to_dict()
+    if evaluation.task == "blimp":
+        for line in blimp_table(record):
+            say(line)
+    print_json(record)
+
+
+def _write(evaluation: Evaluation, output: Path | None, predictions: Path | None, report: Path | None) -> None:
+    from electrain.foundation.json_output import to_json
+    from electrain.foundation.output_file import written_output
+    from electrain.inference.evaluate.report import evaluation_page  # Jinja2 takes its time
+    from electrain.inference.predict.pretrained import write_json_lines
+
     if predictions is not None:
-        write_json_lines(answers, predictions)
+        write_json_lines(evaluation.answers, predictions)
     if output is not None:
         with written_output(output) as file:
-            file.write(to_json(result, indent=2) + "\n")
+            file.write(to_json(evaluation.to_dict(), indent=2) + "\n")
+    if report is not None:
+        with written_output(report) as file:
+            file.write(evaluation_page(evaluation))
 
 
 def predict(

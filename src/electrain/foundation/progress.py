@@ -19,15 +19,20 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u
 
 
 def say(message: str) -> None:
-    """Prints one line on stderr. All messages of the package pass here.
+    """Prints one line on stderr. All messages of the package pass here; see `printable`."""
+    if sys.stderr is None:  # closed; `print` would write to standard output, among the results
+        return
+    with suppress(OSError, ValueError):  # where nobody reads any more, the results still count
+        print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may be shown it.
 
     Names of files and columns, labels and ids come from whoever made the data. Their line breaks could forge a second
     message, and their escape sequences could command the terminal, so they are shown as backslash escapes.
     """
-    if sys.stderr is None:  # closed; `print` would write to standard output, among the results
-        return
-    with suppress(OSError, ValueError):  # where nobody reads any more, the results still count
-        print(_UNPRINTABLE.sub(_escaped, message), file=sys.stderr, flush=True)
+    return _UNPRINTABLE.sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:

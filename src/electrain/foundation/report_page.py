@@ -19,8 +19,7 @@ Record = dict[str, Any]
 def write_page(directory: Path, template: str, values: Record) -> Path:
     """Writes `report.html` into a run folder from a template of this package, and returns its path.
 
-    The template gets the given values, the folder's name, its configuration and whether the run is finished. All text
-    is escaped.
+    The template gets the given values, the folder's name, its configuration and whether the run is finished.
 
     Raises: RunDirectoryError: the folder is not of a run.
     """
@@ -28,6 +27,18 @@ def write_page(directory: Path, template: str, values: Record) -> Path:
     if not configuration.is_file():
         what = f"holds no {CONFIGURATION_NAME}" if directory.is_dir() else "no such folder"
         raise RunDirectoryError(f"{directory}: {what}; give the folder of a run")
+    values = values | {
+        "name": directory.resolve().name,
+        "is_finished": json_object(directory / MANIFEST_NAME).get("finished") is True,
+        "configuration": configuration.read_text("utf-8", errors="replace"),
+    }
+    text = rendered(template, values)
+    write_text_durably(directory / REPORT_NAME, text)
+    return directory / REPORT_NAME
+
+
+def rendered(template: str, values: Record) -> str:
+    """A page from a template of this package, given by its path in it. All text in the values is escaped."""
     environment = Environment(
         loader=PackageLoader("electrain", ""),
         autoescape=True,
@@ -35,14 +46,7 @@ def write_page(directory: Path, template: str, values: Record) -> Path:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    text = environment.get_template(template).render(
-        name=directory.resolve().name,
-        is_finished=json_object(directory / MANIFEST_NAME).get("finished") is True,
-        configuration=configuration.read_text("utf-8", errors="replace"),
-        **values,
-    )
-    write_text_durably(directory / REPORT_NAME, text)
-    return directory / REPORT_NAME
+    return environment.get_template(template).render(values)
 
 
 def json_lines(path: Path) -> list[Record]:

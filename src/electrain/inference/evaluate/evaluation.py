@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from electrain.finetuning.tasks.task import Answer
-
 MOST_MISTAKES = 20
 # A larger confusion matrix can neither be read nor drawn; the most frequent mix-ups are told of any number of labels.
 MOST_MATRIX_LABELS = 50
@@ -134,7 +132,7 @@ class Evaluation:
     main_score: str = ""
     intervals_95: Mapping[str, Sequence[float]] = field(default_factory=dict)
     breakdown: Breakdown | None = None
-    answers: Sequence[Answer] = field(default=(), repr=False)
+    answers: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `electrain evaluate` prints, without the answers."""
@@ -143,3 +141,12 @@ class Evaluation:
             return head | dict(self.scores) | ({"intervals_95": self.intervals_95} if self.intervals_95 else {})
         main = {"main_score": self.main_score, "scores": dict(self.scores), "intervals_95": self.intervals_95}
         return head | main | {"breakdown": asdict(self.breakdown)}
+
+
+def pretrained_evaluation(result: Mapping[str, Any]) -> Evaluation:
+    """What `evaluate_detection` or `evaluate_blimp` returned, as an `Evaluation`."""
+    rest = {name: value for name, value in result.items() if name not in ("task", "settings", "intervals_95")}
+    counts = {name: value for name, value in rest.items() if isinstance(value, int | float)}
+    scores = {name: value for name, value in rest.items() if name not in counts}
+    intervals = result.get("intervals_95", {})
+    return Evaluation(result["task"], result["settings"], counts, scores, intervals_95=intervals)
