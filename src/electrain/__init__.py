@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from electrain.foundation.errors import ElectrainError
     from electrain.inference.answers import Answer
     from electrain.inference.predictor import Predictor, load
+    from electrain.inference.verbs import evaluate, finetune, pretrain
 
-__all__ = ["Answer", "ElectrainError", "Predictor", "__version__", "load"]
+__all__ = ["Answer", "ElectrainError", "Predictor", "__version__", "evaluate", "finetune", "load", "pretrain"]
 
 __version__ = "0.1.0"
 
@@ -36,7 +37,10 @@ _MODULES = {
     "Answer": "electrain.inference.answers",
     "ElectrainError": "electrain.foundation.errors",
     "Predictor": "electrain.inference.predictor",
+    "evaluate": "electrain.inference.verbs",
+    "finetune": "electrain.inference.verbs",
     "load": "electrain.inference.predictor",
+    "pretrain": "electrain.inference.verbs",
 }
 
 

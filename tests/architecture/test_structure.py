@@ -86,10 +86,10 @@ def test_files_and_functions_stay_small(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_functions_take_few_parameters(path):
-    """At most seven: more are a parcel without a name. A verb's parameters are its options on the command line."""
+    """At most seven: more are a parcel without a name. A verb's parameters are its options."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            if path.parent.name == "cli" and node.name in VERBS:
+            if (path.parent.name == "cli" or path.name == "verbs.py") and node.name in VERBS:
                 continue
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
             names = [one.arg for one in given if one is not None and one.arg not in ("self", "cls")]

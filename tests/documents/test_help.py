@@ -10,9 +10,10 @@ import pytest
 from docstring_parser import parse
 
 from command_line import refuse
-from electrain.cli import asking, training
+from electrain.cli import asking
 from electrain.cli.app import VERBS, app, main
 from electrain.finetuning.configuration import TASKS, FinetuneConfig
+from electrain.finetuning.readers import READERS
 
 
 def function(verb: str) -> Callable[..., None]:
@@ -199,8 +200,7 @@ def test_fields_that_a_task_does_not_read_are_refused(
 ) -> None:
     flag = f"--{name}".replace("_", "-")
     arguments = ["finetune", task, "--model", "x", "--train", "y", "--validation", "y", "--output", "z"]
-    readers = training.FINETUNE_READERS
-    tasks = readers.get(name, readers.get(name.partition(".")[0], TASKS))
+    tasks = READERS.get(name, READERS.get(name.partition(".")[0], TASKS))
     line = refuse([*arguments, flag, "absurd", "--training.seed", "absurd"], capsys)
     refusal = f"electrain finetune: {flag}: {task} does not read it, only {', '.join(tasks)}; leave it out\n"
     assert (line == refusal) == (task not in tasks), line

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from electrain.cli.options import (
-    PAIRED_TASKS,
-    TABLE_TASKS,
-    WRITING_TASKS,
     Files,
     Number,
     Seed,
@@ -17,6 +14,7 @@ from electrain.cli.options import (
     Whole,
     print_json,
 )
+from electrain.data.labelled.examples import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 from electrain.inference.answers import Answer

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
+from electrain.finetuning.readers import require_read
 from electrain.foundation.configuration import MOST_INTEGER
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
@@ -36,10 +37,6 @@ Number = Annotated[float, Parameter(converter=_number(float))]
 Files = Annotated[list[str], Parameter(consume_multiple=True)]
 Overrides = Annotated[str, Parameter(allow_leading_hyphen=True)]
 TaskChoice = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
-
-PAIRED_TASKS = ("classification", "regression", "question-answering")
-TABLE_TASKS = ("classification", "regression", "summarization", "translation")  # that read .csv and .tsv files
-WRITING_TASKS = ("summarization", "translation")
 
 
 def print_json(result: Any) -> None:
@@ -90,9 +87,3 @@ def refuse_unread_options(readers: dict[str, tuple[str, ...]]) -> Callable[..., 
                 require_read(f"--{option.replace('_', '-')}", tasks, given["task"])
 
     return refuse
-
-
-def require_read(flag: str, tasks: tuple[str, ...], task: str) -> None:
-    """Raises ConfigurationError unless the task is one of those that read the flag."""
-    if task not in tasks:
-        raise ConfigurationError(f"{flag}: {task} does not read it, only {', '.join(tasks)}; leave it out")

@@ -4,41 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from electrain.cli.options import (
-    PAIRED_TASKS,
-    TABLE_TASKS,
-    WRITING_TASKS,
-    Files,
-    Number,
-    Overrides,
-    TaskChoice,
-    Whole,
-    print_json,
-    require_read,
-)
-from electrain.foundation.configuration import Tables, describe_fields, parse_overrides
+from electrain.cli.options import Files, Number, Overrides, TaskChoice, Whole, print_json
+from electrain.foundation.configuration import describe_fields, parse_overrides
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import CONFIGURATION_NAME
-
-# The tasks that read each section or field of a fine-tuning configuration. A file may set any of them, because one
-# file can serve several tasks; on the command line, a field that the task does not read is a mistake.
-FINETUNE_READERS: dict[str, tuple[str, ...]] = {
-    "decoder": WRITING_TASKS,
-    "generation": WRITING_TASKS,
-    "data.pair_column": PAIRED_TASKS,
-    "data.references_column": WRITING_TASKS,
-    "data.tag_scheme": ("tagging",),
-    "data.train_tag_scheme": ("tagging",),
-    "data.label_separator": ("classification",),
-    "data.separator": TABLE_TASKS,
-    "data.quoting": TABLE_TASKS,
-    "data.cut": ("classification", "regression"),
-    "data.window_overlap_tokens": ("question-answering",),
-    "data.longest_answer_tokens": ("question-answering",),
-    "training.label_smoothing": WRITING_TASKS,
-    "training.class_weights": ("classification", "tagging"),
-    "head.pooling": ("classification", "regression"),
-}
 
 
 def pretrain(
@@ -175,22 +144,15 @@ def finetune(
         allow_unknown: Go on where more than a fifth of the tokens of the training texts are [UNK].
         resume: Continue from the newest intact checkpoint in the output folder.
     """
-    from electrain.finetuning.configuration import FinetuneConfig, load_finetune_configuration
+    from electrain.finetuning.configuration import FinetuneConfig
+    from electrain.finetuning.readers import finetune_configuration
     from electrain.finetuning.run import FinetuneResult
     from electrain.finetuning.run import finetune as run
     from electrain.finetuning.seeds import finetune_seeds
     from electrain.foundation.lock import locked
 
     tables = parse_overrides(overrides)
-    _require_read(task, tables)
-    if decoder is not None:
-        require_read("--decoder", WRITING_TASKS, task)
-        is_kind = decoder in ("generator", "encoder", "fresh")
-        chosen = {"kind": decoder} if is_kind else {"kind": "folder", "source": decoder, "vocabulary": "folder"}
-        tables["decoder"] = chosen | tables.get("decoder", {})
-    if allow_unknown:
-        tables["data"] = tables.get("data", {}) | {"allow_unknown": True}
-    configuration = load_finetune_configuration(config, tables)
+    configuration = finetune_configuration(task, config, tables, decoder, allow_unknown=allow_unknown)
 
     result: FinetuneResult
 
@@ -212,14 +174,6 @@ def finetune(
         print_json({**facts, "scores": result.scores})
     if result.exit_code:
         raise SystemExit(result.exit_code)
-
-
-def _require_read(task: str, tables: Tables) -> None:
-    for section, table in tables.items():
-        for name in table:
-            tasks = FINETUNE_READERS.get(section) or FINETUNE_READERS.get(f"{section}.{name}")
-            if tasks is not None:
-                require_read(f"--{section}.{name}".replace("_", "-"), tasks, task)
 
 
 def fields(of: Literal["pretrain", "finetune"] = "pretrain", /) -> None:

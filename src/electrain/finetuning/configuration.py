@@ -267,12 +267,11 @@ def recipe_names() -> list[str]:
     return preset_names_in(_RECIPES)
 
 
-def load_finetune_configuration(name_or_path: str | None, overrides: Tables | None = None) -> FinetuneConfig:
-    """A configuration from a TOML file or a recipe by its name, or the defaults, with fields overridden.
+def load_finetune_configuration(config: str | Tables | None, overrides: Tables | None = None) -> FinetuneConfig:
+    """A configuration from a TOML file, a recipe by its name or its sections, or the defaults, with fields overridden.
 
     Raises: ConfigurationError: see `build_configuration`.
     """
-    tables = {} if name_or_path is None else read_preset_or_toml(_RECIPES, name_or_path, "recipes")
-    return build_configuration(
-        FinetuneConfig, merge_tables(tables, overrides or {}), name_or_path or "the command line"
-    )
+    where = config if isinstance(config, str) else "config" if config else "the command line"
+    tables = read_preset_or_toml(_RECIPES, config, "recipes") if isinstance(config, str) else config or {}
+    return build_configuration(FinetuneConfig, merge_tables(tables, overrides or {}), where)

@@ -123,14 +123,15 @@ def preset_names() -> list[str]:
 
 
 def load_configuration(
-    name_or_path: str, overrides: Tables | None = None, *, resumed: Path | None = None
+    config: str | Tables, overrides: Tables | None = None, *, resumed: Path | None = None
 ) -> PretrainConfig:
-    """A configuration from a TOML file, or from a preset by its name, with fields overridden.
+    """A configuration from a TOML file, from a preset by its name, or from its sections, with fields overridden.
 
     Args: resumed: the configuration file of the run that goes on, where there is one.
     Raises: ConfigurationError: see `build_configuration`.
     """
-    tables = read_preset_or_toml(_PRESETS, name_or_path, "presets")
+    tables = read_preset_or_toml(_PRESETS, config, "presets") if isinstance(config, str) else config
+    where = config if isinstance(config, str) else "config"
     overrides = overrides or {}
     scaled = _scaled_stages(tables, overrides)
     fitted = merge_tables(tables, merge_tables(overrides, scaled))
@@ -138,8 +139,8 @@ def load_configuration(
         begun = read_toml(resumed)
         for section, table in scaled.items():
             fitted[section] |= {name: begun.get(section, {}).get(name, value) for name, value in table.items()}
-        return build_configuration(PretrainConfig, fitted, name_or_path)
-    configuration = build_configuration(PretrainConfig, fitted, name_or_path)
+        return build_configuration(PretrainConfig, fitted, where)
+    configuration = build_configuration(PretrainConfig, fitted, where)
     for section, table in scaled.items():
         for name, value in table.items():
             was, flag = tables[section][name], f"--{section}.{name}".replace("_", "-")

@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 TaskName = Literal["classification", "regression", "tagging", "question-answering", "summarization", "translation"]
+PAIRED_TASKS: tuple[TaskName, ...] = ("classification", "regression", "question-answering")  # may read two texts
+# Those that read .csv and .tsv files.
+TABLE_TASKS: tuple[TaskName, ...] = ("classification", "regression", "summarization", "translation")
+WRITING_TASKS: tuple[TaskName, ...] = ("summarization", "translation")
 
 
 @dataclass(frozen=True)
