@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     from electrain.inference.answers import Answer
     from electrain.inference.predictor import Predictor, load
     from electrain.inference.verbs import evaluate, finetune, pretrain
+    from electrain.models.recurrent import ELECTRAClassifier
+    from electrain.pretraining.plain_module import DetectionCollator, ReplacedTokenDetection
 
-__all__ = ["Answer", "ElectrainError", "Predictor", "__version__", "evaluate", "finetune", "load", "pretrain"]
+__all__ = [
+    "Answer",
+    "DetectionCollator",
+    "ELECTRAClassifier",
+    "ElectrainError",
+    "Predictor",
+    "ReplacedTokenDetection",
+    "__version__",
+    "evaluate",
+    "finetune",
+    "load",
+    "pretrain",
+]
 
 __version__ = "0.1.0"
 
@@ -35,8 +49,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # The module of each name that is imported when it is first used, so that `import electrain` takes no time.
 _MODULES = {
     "Answer": "electrain.inference.answers",
+    "DetectionCollator": "electrain.pretraining.plain_module",
+    "ELECTRAClassifier": "electrain.models.recurrent",
     "ElectrainError": "electrain.foundation.errors",
     "Predictor": "electrain.inference.predictor",
+    "ReplacedTokenDetection": "electrain.pretraining.plain_module",
     "evaluate": "electrain.inference.verbs",
     "finetune": "electrain.inference.verbs",
     "load": "electrain.inference.predictor",

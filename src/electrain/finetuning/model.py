@@ -25,6 +25,7 @@ from electrain.foundation.sums import write_sums
 from electrain.models import encoder_decoder, task_heads
 from electrain.models.backbones import LABELS, backbone_of, positions_of
 from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
+from electrain.models.sentence_vectors import write_sentence_transformer_files
 from electrain.pretraining.run_folder import RunFolder, open_run_folder
 from electrain.training.objective import LossTerm, Objective, Outcome
 
@@ -208,5 +209,6 @@ def save_task_model(
         task_heads.fold_reference_head(model).save_pretrained(directory)
         has_types = takes_token_types(model)
         save_tokenizer(tokenizer, directory, with_token_types=has_types, model_max_length=settings.longest_tokens)
+        write_sentence_transformer_files(directory, model.config.hidden_size, settings.longest_tokens)
     save_task_settings(settings, directory)
     write_sums(directory)

@@ -10,6 +10,7 @@ from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.foundation.output_folder import replaced_directory
 from electrain.foundation.sums import write_sums
 from electrain.models.backbones import backbone_of
+from electrain.models.sentence_vectors import write_sentence_transformer_files
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.build import PretrainObjective
 from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
@@ -32,6 +33,8 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
             backbone = backbone_of(exported.config)
             has_types = backbone is not None and backbone.has_token_types
             save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
+            if name == "model":
+                write_sentence_transformer_files(temporary, exported.config.hidden_size, sequence_length)
             write_sums(temporary)
 
 
