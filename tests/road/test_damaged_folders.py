@@ -185,7 +185,7 @@ def test_sums_are_those_of_sha256sum(run: Path) -> None:
         ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=run / "model", capture_output=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count(b": OK") == 4
+    assert ended.stdout.count(b": OK") == len((run / "model/SHA256SUMS").read_text().splitlines()) > 4
 
 
 MANIFEST_DAMAGES: dict[str, tuple[dict[str, Any], str]] = {

@@ -23,7 +23,7 @@ NAMES = {"modules.json", "sentence_bert_config.json", "1_Pooling/config.json"}
 def require_same_vectors(folder: Path, texts: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="sentence_transformers"):
         theirs = SentenceTransformer(str(folder), device="cpu")
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.name.startswith("sentence_transformers")]
     assert [type(module).__name__ for module in theirs] == ["Transformer", "Pooling"]
     vectors = theirs.encode(texts)
     for text, vector in zip(texts, vectors, strict=True):
@@ -69,9 +69,9 @@ def test_a_fine_tuned_encoder_and_a_continued_run(
 def test_a_damaged_file_is_found(tiny_shards: Path, tmp_path: Path) -> None:
     objective = objective_of(tiny_configuration(), tiny_shards)
     export_models(objective, load_tokenizer(tiny_shards / "tokenizer"), tmp_path, 24)
-    assert not check_folder(tmp_path / "model").damaged
+    assert not check_folder(tmp_path / "model").faults
     (tmp_path / "model/1_Pooling/config.json").write_text("{}")
-    assert any("1_Pooling/config.json" in fault for fault in check_folder(tmp_path / "model").damaged)
+    assert any("1_Pooling/config.json" in fault for fault in check_folder(tmp_path / "model").faults)
 
 
 def as_tables(sections: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME
 from electrain.foundation.report_page import REPORT_NAME
 from electrain.foundation.sums import SUMS_NAME, fault_of, read_sums
 from electrain.models.folders import configuration_of
+from electrain.models.sentence_vectors import POOLING_FOLDER
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.run import KIND as PRETRAINING
 from electrain.training.checkpoint import STATE_NAME, read_checkpoint
@@ -80,7 +81,9 @@ def _parts(folder: Path) -> Iterator[Path]:
         yield folder
     if is_ours or folder.name == CHECKPOINTS:
         for inside in sorted(folder.iterdir()):
-            if inside.is_dir() and not inside.name.startswith("."):
+            # A folder of the model's own, whose file is among the hashes of the model.
+            is_part = inside.name == POOLING_FOLDER
+            if inside.is_dir() and not is_part and not inside.name.startswith("."):
                 yield from _parts(inside)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from electrain.foundation.output_folder import write_text_durably
 
 _MODULES = "sentence_transformers.models"
-_POOLING = "1_Pooling"
+POOLING_FOLDER = "1_Pooling"
 
 
 def write_sentence_transformer_files(folder: Path, hidden_size: int, longest_tokens: int) -> None:
@@ -21,14 +21,14 @@ def write_sentence_transformer_files(folder: Path, hidden_size: int, longest_tok
     """
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": f"{_MODULES}.Transformer"},
-        {"idx": 1, "name": "1", "path": _POOLING, "type": f"{_MODULES}.Pooling"},
+        {"idx": 1, "name": "1", "path": POOLING_FOLDER, "type": f"{_MODULES}.Pooling"},
     ]
     pooling = {"word_embedding_dimension": hidden_size, "pooling_mode_cls_token": False}
     pooling |= {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}
-    (folder / _POOLING).mkdir(exist_ok=True)
+    (folder / POOLING_FOLDER).mkdir(exist_ok=True)
     for name, content in (
         ("modules.json", modules),
         ("sentence_bert_config.json", {"max_seq_length": longest_tokens, "do_lower_case": False}),
-        (f"{_POOLING}/config.json", pooling),
+        (f"{POOLING_FOLDER}/config.json", pooling),
     ):
         write_text_durably(folder / name, json.dumps(content, indent=2) + "\n")
