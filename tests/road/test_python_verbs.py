@@ -202,8 +202,13 @@ def test_an_interrupt_saves_a_checkpoint_and_reaches_the_caller(
         return after(parts, rate, result)
 
     monkeypatch.setattr(run, "_after_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        electrain.pretrain(TINY_TABLES, shards=tiny_shards, output=tmp_path / "run")
+    # A shell that starts the tests in the background lets them ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            electrain.pretrain(TINY_TABLES, shards=tiny_shards, output=tmp_path / "run")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not read_manifest(tmp_path / "run", "run").finished
     monkeypatch.setattr(run, "_after_step", after)
     result = electrain.pretrain(TINY_TABLES, shards=tiny_shards, output=tmp_path / "run", resume=True)
