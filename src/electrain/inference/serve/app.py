@@ -168,7 +168,11 @@ def _add_facts(app: FastAPI, batchers: Mapping[str, Batcher], metrics: Metrics) 
     @app.get("/models", summary="The models and their tasks.", response_model=Models)
     async def models() -> JSONResponse:
         known = [
-            {"name": name, "tasks": [task for task in batcher.predictor.tasks if task in TASKS]}
+            {
+                "name": name,
+                "tasks": [task for task in batcher.predictor.tasks if task in TASKS],
+                "reads_pairs": batcher.predictor.reads_pairs,
+            }
             for name, batcher in batchers.items()
         ]
         return JSONResponse({"models": known})

@@ -138,6 +138,7 @@ class Model(BaseModel):
 
     name: str
     tasks: list[str]
+    reads_pairs: bool | None = None  # whether it classifies pairs of texts; None if either
 
 
 class Models(BaseModel):

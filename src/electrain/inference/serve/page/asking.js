@@ -208,7 +208,7 @@ export function exampleButtons(examples, take) {
     const buttons = examples().map((example) => {
       const shown = Array.isArray(example) ? example[0] : example;
       const line = shown.split("\n")[0];
-      const short = Array.from(line).length > 34 ? `${Array.from(line).slice(0, 32).join("")} …` : line;
+      const short = shortened(line, 34);
       return el("button", { type: "button", class: "chip", dir: "auto", on: { click: () => take(example) } }, short);
     });
     row.replaceChildren(el("span", { class: "note", words: "examples" }), ...buttons);
@@ -216,4 +216,15 @@ export function exampleButtons(examples, take) {
   fill();
   document.addEventListener("language", fill);
   return row;
+}
+
+/** The beginning of a line, as wide as so many Latin letters; Chinese characters are twice as wide. */
+function shortened(line, columns) {
+  let [shown, width] = ["", 0];
+  for (const character of line) {
+    width += character.codePointAt(0) >= 0x2e80 ? 2 : 1;
+    if (width > columns) return `${shown.trimEnd()} …`;
+    shown += character;
+  }
+  return line;
 }

@@ -36,11 +36,12 @@ export function ticks(low, high, wanted) {
 }
 
 /** A number as short as its neighbours allow. */
-export function short(value, step = Math.abs(value) / 100) {
+export function short(given, step = Math.abs(given) / 100) {
+  const value = Math.abs(given) < step / 1000 ? 0 : given; // the sums of floating-point numbers are not quite 0
   const locale = currentLanguage() === "zh" ? "zh-CN" : "en";
   const size = Math.abs(value);
   if (size >= 10000) return new Intl.NumberFormat(locale, { notation: "compact", maximumSignificantDigits: 3 }).format(value);
-  if (size > 0 && step < 0.001) return value.toExponential(1).replace("e-", "e−").replace("-", "−");
+  if (size > 0 && size < 0.001) return value.toExponential(1).replace("e-", "e−").replace("-", "−");
   const digits = step > 0 ? Math.max(0, Math.min(6, -Math.floor(Math.log10(step) + 1e-9))) : 2;
   return new Intl.NumberFormat(locale, { minimumFractionDigits: digits > 3 ? 0 : digits, maximumFractionDigits: digits }).format(value).replace("-", "−");
 }
@@ -124,8 +125,8 @@ export class Chart {
 
   axes(low, high) {
     const { x, y, first, last, width } = this.scale;
-    const [across, acrossStep] = ticks(first, last, Math.max(2, Math.floor(width / 110)));
-    const [up, upStep] = ticks(low, high, 4);
+    const [across, acrossStep] = ticks(first, last, Math.max(2, Math.floor(width / 75)));
+    const [up, upStep] = ticks(low, high, 5);
     const bottom = HEIGHT - MARGIN.bottom;
     const unit = this.figure.unit && has(`unit.${this.figure.unit}`) ? t(`unit.${this.figure.unit}`) : this.figure.unit;
     const middle = (MARGIN.top + bottom) / 2;

@@ -48,8 +48,8 @@ const EXAMPLES = {
   },
 };
 
-/** The examples for a panel: first those in the language of the page. */
+/** The examples for a panel: those in the language of the page, and one in the other. */
 export function examplesOf(name) {
-  const own = EXAMPLES[name];
-  return currentLanguage() === "zh" ? [...own.zh, ...own.en] : [...own.en, ...own.zh];
+  const { en, zh } = EXAMPLES[name];
+  return currentLanguage() === "zh" ? [...zh, en[0]] : [...en, zh[0]];
 }

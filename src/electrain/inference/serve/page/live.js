@@ -123,7 +123,7 @@ class LivePanel {
     const tiles = [["live.steps", steps]];
     if (told.tokens !== null) tiles.push(["live.tokens", short(told.tokens)]);
     if (told.seconds !== null) tiles.push(["live.time", duration(told.seconds)]);
-    if ("tokens_per_second" in told.recent) tiles.push(["live.speed", t("live.per_second", { rate: short(told.recent.tokens_per_second) })]);
+    if ("tokens_per_second" in told.recent) tiles.push(["live.speed", short(told.recent.tokens_per_second, 1)]);
     const scores = told.kind === "fine-tuning" ? told.figures.find((figure) => figure.name === "scores")?.curves ?? [] : [];
     const shown = scores.length ? scores.slice(0, 2) : TILES.filter((name) => name in told.recent).slice(0, 2);
     for (const name of shown) {
@@ -207,7 +207,7 @@ function exampleText(tokens) {
     }
     span.classList.add("replaced");
     const right = probability >= SUSPICIOUS ? t("live.found") : "";
-    paragraph.append(span, el("small", {}, original.replace(/^##/, ""), right ? el("span", { class: "tick", title: right }, "✓") : null));
+    paragraph.append(span, " ", el("small", {}, original.replace(/^##/, ""), right ? el("span", { class: "tick", title: right }, "✓") : null));
   }
   return paragraph;
 }
@@ -216,7 +216,8 @@ function exampleText(tokens) {
 export function duration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return t("time.seconds", { seconds: whole });
-  if (whole < 3600) return t("time.minutes", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
+  if (whole < 600) return t("time.minutes", { minutes: Math.floor(whole / 60), seconds: whole % 60 });
+  if (whole < 3600) return t("time.whole_minutes", { minutes: Math.round(whole / 60) });
   const hours = Math.floor(whole / 3600);
   if (hours < 48) return t("time.hours", { hours, minutes: Math.floor((whole % 3600) / 60) });
   return t("time.days", { days: Math.floor(hours / 24), hours: hours % 24 });

@@ -17,17 +17,18 @@ export function detectPanel(models, all) {
     const own = asking.choice.model;
     return fillers.find((model) => model.name === own.name) ?? fillers[0];
   });
+  let timer;
   const asking = new Asking({
     task: "detect",
     models,
     send: "detect.send",
     read: () => {
+      clearTimeout(timer); // the pause must not take away an answer that somebody reads
       if (!text.input.value.trim()) return asking.fault.say("missing.text"), null;
       return { body: { inputs: [text.input.value] } };
     },
     show: ([answer]) => show(asking.answer, answer, card),
   });
-  let timer;
   text.input.addEventListener("input", () => {
     clearTimeout(timer);
     if (!text.input.value.trim()) asking.reset();
@@ -47,9 +48,11 @@ function show(place, answer, card) {
   const numbers = el("input", { type: "checkbox", role: "switch" });
   const shaded = shadedText(answer.text, words, card);
   numbers.addEventListener("change", () => shaded.classList.toggle("numbers", numbers.checked));
-  const suspicious = words.filter((word) => word.probability >= SUSPICIOUS).length;
+  // Punctuation is judged too, but nobody counts it as words.
+  const counted = words.filter((word) => /[\p{L}\p{N}]/u.test(answer.text.slice(word.start, word.end)));
+  const suspicious = counted.filter((word) => word.probability >= SUSPICIOUS).length;
   const told = suspicious === 1 ? "detect.told.one" : "detect.told";
-  const count = { count: suspicious, all: words.length };
+  const count = { count: suspicious, all: counted.length };
   place.append(
     el("div", { class: "answer-head" },
       el("h3", { words: words.length ? told : "detect.nothing", given: count }),
@@ -214,7 +217,7 @@ class WordCard {
   async candidates(text, word, signal) {
     if (!this.known.has(word)) {
       const model = this.filler();
-      const asked = masked(text, word, model.mask ?? MASK);
+      const asked = masked(text, word, MASK);
       const body = { inputs: [asked.text], model: model.name, candidates: 8 };
       const { answers } = await post("fill", body, signal);
       const masks = answers[0].masks ?? [];

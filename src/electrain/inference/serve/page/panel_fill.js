@@ -30,7 +30,7 @@ export function fillPanel(models) {
       const parts = partsAroundBlanks(text.input.value);
       if (!text.input.value.trim()) return asking.fault.say("missing.text"), null;
       if (parts.length < 2) return asking.fault.say("fill.missing"), null;
-      return { body: { inputs: [parts.join(asking.choice.model.mask ?? MASK)], candidates: CANDIDATES }, parts };
+      return { body: { inputs: [parts.join(MASK)], candidates: CANDIDATES }, parts };
     },
     show: ([answer], asked) => show(asking.answer, answer, asked.parts),
   });

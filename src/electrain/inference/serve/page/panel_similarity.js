@@ -49,6 +49,7 @@ function show(place, answers) {
   const best = { one: pairs[0].one + 1, other: pairs[0].other + 1, value: pairs[0].value.toFixed(2) };
   place.append(
     el("h3", { words: "embed.told", given: best }),
+    el("ol", { class: "sentences", "aria-hidden": "true" }, ...answers.map((answer) => el("li", {}, el("bdi", {}, answer.text)))),
     el("div", { class: "wide", tabindex: "0", role: "region", label: "embed.caption" }, heat),
     el("p", { class: "note", words: "embed.scale", given: { low: low.toFixed(2), high: high.toFixed(2) } }));
   return t("embed.told", best);

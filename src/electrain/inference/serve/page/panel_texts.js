@@ -17,7 +17,7 @@ function textOrPair(task, models, send, show) {
     models,
     send,
     read: () => {
-      const { pairs } = asking.choice.model;
+      const pairs = asking.choice.model.reads_pairs;
       const [first, other] = [text.input.value, second.input.value];
       if (!first.trim()) return asking.fault.say("missing.text"), null;
       if (pairs === true && !other.trim()) return asking.fault.say("missing.second"), null;
@@ -26,13 +26,13 @@ function textOrPair(task, models, send, show) {
     show: ([answer]) => show(asking.answer, answer),
   });
   const fit = () => {
-    const { pairs } = asking.choice.model;
+    const pairs = asking.choice.model.reads_pairs;
     second.element.hidden = pairs === false;
     optional.hidden = pairs === true || pairs === false;
   };
   asking.choice.select.addEventListener("change", fit);
   fit();
-  const examples = exampleButtons(() => examplesOf(asking.choice.model.pairs === true ? "pair" : task), (example) => {
+  const examples = exampleButtons(() => examplesOf(asking.choice.model.reads_pairs === true ? "pair" : task), (example) => {
     const [first, other] = Array.isArray(example) ? example : [example, ""];
     text.input.value = first;
     second.input.value = other;
