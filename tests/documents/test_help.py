@@ -157,6 +157,7 @@ def test_one_clear_line_for_a_misused_option(
 VALUES = {
     "by": "generator",
     "skip_broken": None,
+    "tune_threshold": None,
     "text_column": "c",
     "pair_column": "c",
     "label_column": "c",

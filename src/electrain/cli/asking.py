@@ -35,6 +35,7 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "separator": TABLE_TASKS,
     "quoting": TABLE_TASKS,
     "skip_broken": _LABELLED,
+    "tune_threshold": ("classification",),
     "rows": ("detection",),
     "seed": ("detection",),
     "limit_pairs_per_set": ("blimp",),
@@ -70,6 +71,7 @@ def evaluate(
     separator: str | None = None,
     quoting: Literal["csv", "none"] | None = None,
     skip_broken: bool = False,
+    tune_threshold: bool = False,
     rows: Whole = 512,
     seed: Seed = 0,
     limit_pairs_per_set: Whole | None = None,
@@ -106,6 +108,9 @@ def evaluate(
         quoting: classification, regression, summarization, translation: quotes in .csv and .tsv files, as CSV has them
             (csv) or as characters of the text (none). By default, as in training, or else as the format has them.
         skip_broken: Fine-tuned tasks: leave invalid rows out and count them. By default, an invalid row is an error.
+        tune_threshold: classification with two labels, or several for a text: choose the probability from which on a
+            label is given by the best F1 on these data, which must be validation data, and keep it in the model's
+            task.json. By default, the model decides as before.
         rows: detection: largest number of rows to score.
         seed: detection: seed of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
@@ -132,7 +137,9 @@ def evaluate(
         columns = {"text": text_column, "pair": pair_column, "label": label_column, "references": references_column}
         columns |= {"label_separator": label_separator, "separator": separator, "quoting": quoting}
         given = {role: column for role, column in columns.items() if column is not None}
-        evaluation = evaluate_task(task, model, data, columns=given, skip_broken=skip_broken)
+        evaluation = evaluate_task(
+            task, model, data, columns=given, skip_broken=skip_broken, tune_threshold=tune_threshold
+        )
     _show(evaluation)  # before the files, which may fail
     _write(evaluation, output, predictions, report)
 

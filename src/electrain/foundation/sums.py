@@ -4,7 +4,7 @@ A folder without them, from the hub or an older version, is read as before.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from electrain.foundation.errors import CheckpointError, ElectrainError, RunDirectoryError
@@ -26,8 +26,12 @@ def write_sums(directory: Path) -> None:
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
     named = [path for path in files if path.name not in (SUMS_NAME, MANIFEST_NAME)]
-    lines = [f"{file_hash(path)}  {path.relative_to(directory).as_posix()}\n" for path in named]
-    write_text_durably(directory / SUMS_NAME, "".join(lines))
+    write_hashes(directory, {path.relative_to(directory).as_posix(): file_hash(path) for path in named})
+
+
+def write_hashes(directory: Path, hashes: Mapping[str, str]) -> None:
+    """Writes `SHA256SUMS` with these hashes, by the names of the files."""
+    write_text_durably(directory / SUMS_NAME, "".join(f"{value}  {name}\n" for name, value in hashes.items()))
 
 
 def read_sums(directory: Path, kind: type[ElectrainError] = CheckpointError) -> dict[str, str]:

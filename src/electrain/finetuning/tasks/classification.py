@@ -101,6 +101,8 @@ class Classification(TextTask):
     labels: tuple[str, ...] = ()  # the labels, in the order of the logits
     has_many: bool = False  # True where a text may have several labels or none
     class_weights: tuple[float, ...] = ()  # of each label in the loss; empty: all weigh 1
+    # The probability from which on a label is given. Of two labels, one may have it; the other is given below it.
+    thresholds: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     @property
     def main_score(self) -> str:
@@ -127,12 +129,25 @@ class Classification(TextTask):
     def answer_of(self, logits: Tensor) -> Answer:
         """{"label", "probability", "probabilities"}, or {"labels", "probabilities"} where there may be several."""
         chances = (logits.sigmoid() if self.has_many else logits.softmax(-1)).tolist()
-        probabilities = dict(zip(self.labels, chances, strict=True))
+        return self.decided(dict(zip(self.labels, chances, strict=True)))
+
+    def decided(self, probabilities: Mapping[str, float]) -> Answer:
+        """What `answer_of` returns for these probabilities of all labels, in the order of the labels."""
+        chances = dict(probabilities)
         if self.has_many:
-            labels = [label for label, chance in probabilities.items() if chance >= LABEL_THRESHOLD]
-            return {"labels": labels, "probabilities": probabilities}
-        label = max(probabilities, key=probabilities.__getitem__)
-        return {"label": label, "probability": probabilities[label], "probabilities": probabilities}
+            given = [
+                label for label, chance in chances.items() if chance >= self.thresholds.get(label, LABEL_THRESHOLD)
+            ]
+            return {"labels": given, "probabilities": chances}
+        label = max(chances, key=chances.__getitem__)
+        for name, threshold in self.thresholds.items():
+            label = name if chances[name] >= threshold else next(one for one in self.labels if one != name)
+        return {"label": label, "probability": chances[label], "probabilities": chances}
+
+    def score_settings(self, examples: Sequence[TextExample]) -> dict[str, object]:
+        """The thresholds, where they were chosen."""
+        del examples
+        return {"thresholds": dict(self.thresholds)} if self.thresholds else {}
 
     def score(self, examples: Sequence[TextExample], answers: Sequence[Answer]) -> dict[str, float]:
         if self.has_many:

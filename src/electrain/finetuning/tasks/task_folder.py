@@ -23,7 +23,15 @@ from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import as_kind, parse_json_file
-from electrain.foundation.output_folder import write_text_durably
+from electrain.foundation.output_folder import (
+    HASHES,
+    MANIFEST_NAME,
+    file_hash,
+    read_any_manifest,
+    write_manifest,
+    write_text_durably,
+)
+from electrain.foundation.sums import SUMS_NAME, read_sums, write_hashes
 from electrain.models.backbones import positions_of
 from electrain.models.encoder_decoder import is_encoder_decoder, load_encoder_decoder
 from electrain.models.folders import configuration_of, tokenizer_of, weights_of
@@ -61,6 +69,8 @@ class TaskSettings:
     null_threshold: float | None = None  # a number where questions may have no answer
     class_weights: tuple[float, ...] = ()  # of each label in the training loss; empty: all weigh 1
     tag_scheme: Literal["", SchemeName] = ""  # of tagging; "" in older folders: the labels tell it
+    # Of classification: the probability from which on a label is given, where it was chosen on validation data.
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task in ("classification", "tagging") and not self.labels:
@@ -70,6 +80,12 @@ class TaskSettings:
         require_at_least("longest_tokens", self.longest_tokens, 4)  # two special tokens, and one of each text
         require_at_least("longest_answer_tokens", self.longest_answer_tokens, 1)
         require_at_least("window_overlap_tokens", self.window_overlap_tokens, 0)
+        if any(label not in self.labels or not 0 <= value <= 1 for label, value in self.thresholds.items()):
+            raise ValueError("thresholds: each must be of a label, and from 0 to 1")
+        if self.thresholds and (self.task != "classification" or not (self.has_many or len(self.labels) == 2)):
+            raise ValueError("thresholds are for classification with two labels, or of texts with several")
+        if len(self.thresholds) > 1 and not self.has_many:
+            raise ValueError("of two labels, only one can have a threshold")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing = {self.label_smoothing}: must be at least 0 and below 1")
 
@@ -85,7 +101,10 @@ def build_task(
     longest, more = settings.longest_tokens, {"with_token_types": with_token_types}
     if settings.task == "classification":
         labels, has_many, weights = settings.labels, settings.has_many, settings.class_weights
-        return Classification(tokenizer, longest, labels, has_many, weights, cut=settings.cut, **more)
+        thresholds = settings.thresholds
+        return Classification(
+            tokenizer, longest, labels, has_many, weights, cut=settings.cut, thresholds=thresholds, **more
+        )
     if settings.task == "regression":
         return Regression(tokenizer, longest, cut=settings.cut, **more)
     if settings.task == "tagging":
@@ -126,6 +145,29 @@ def save_task_settings(settings: TaskSettings, directory: Path) -> None:
     """Writes `task.json`."""
     content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(settings)}
     write_text_durably(directory / TASK_FILE_NAME, to_json(content, indent=2) + "\n")
+
+
+def replace_task_settings(settings: TaskSettings, folder: Path) -> None:
+    """Writes `task.json` of a finished folder anew, with its hash in SHA256SUMS and, of a run, that in the manifest.
+
+    A hash is removed before the file that it is of changes, and is written after it. So a crash at any moment leaves a
+    folder that is read, with the old settings or the new ones.
+    """
+    run, name = folder.parent, f"{folder.name}/{SUMS_NAME}"
+    manifest = read_any_manifest(run) if (run / MANIFEST_NAME).is_file() else None
+    sums = read_sums(folder)
+    is_named = bool(sums and manifest and manifest.hashes)
+    if manifest and is_named:
+        others = {one: value for one, value in manifest.hashes.items() if one != name}
+        write_manifest(run, dataclasses.replace(manifest, facts=manifest.facts | {HASHES: others}))
+    if sums:
+        write_hashes(folder, {one: value for one, value in sums.items() if one != TASK_FILE_NAME})
+    save_task_settings(settings, folder)
+    if sums:
+        write_hashes(folder, sums | {TASK_FILE_NAME: file_hash(folder / TASK_FILE_NAME)})
+    if manifest and is_named:
+        hashes = manifest.hashes | {name: file_hash(folder / SUMS_NAME)}
+        write_manifest(run, dataclasses.replace(manifest, facts=manifest.facts | {HASHES: hashes}))
 
 
 def load_task_settings(source: str, configuration: PretrainedConfig) -> TaskSettings:

@@ -123,6 +123,7 @@ class Evaluation:
         intervals_95: the 95% confidence interval of the main score, or of several scores, by name.
         breakdown: what the scores are made of; None for pretrained models.
         answers: of a fine-tuned model, in the order of the examples, each with what is true as "gold".
+        scores_before: the scores with the thresholds that were replaced; empty unless new ones were chosen.
     """
 
     task: str
@@ -133,6 +134,7 @@ class Evaluation:
     intervals_95: Mapping[str, Sequence[float]] = field(default_factory=dict)
     breakdown: Breakdown | None = None
     answers: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    scores_before: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `electrain evaluate` prints, without the answers."""
@@ -140,7 +142,8 @@ class Evaluation:
         if self.breakdown is None:
             return head | dict(self.scores) | ({"intervals_95": self.intervals_95} if self.intervals_95 else {})
         main = {"main_score": self.main_score, "scores": dict(self.scores), "intervals_95": self.intervals_95}
-        return head | main | {"breakdown": asdict(self.breakdown)}
+        before = {"scores_before": dict(self.scores_before)} if self.scores_before else {}
+        return head | main | before | {"breakdown": asdict(self.breakdown)}
 
 
 def pretrained_evaluation(result: Mapping[str, Any]) -> Evaluation:

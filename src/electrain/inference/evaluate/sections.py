@@ -72,12 +72,15 @@ def scores_section(evaluation: Evaluation) -> Section:
     has_types = any(name.startswith("f1_") and name not in ("f1_macro", "f1_micro") for name in names)
     # The F1 of each type of entity stands in the table of types.
     shown = [name for name in names if not (has_types and name.startswith("f1_"))]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name in shown:
         interval = evaluation.intervals_95.get(name)
         between = "" if interval is None else f"{score(name, interval[0])} to {score(name, interval[1])}"
         rows.append((name, score(name, evaluation.scores[name]), between))
-    columns = (Column("score", is_text=True), Column(""), Column("95% interval", is_text=True))
+    columns: tuple[Column, ...] = (Column("score", is_text=True), Column(""), Column("95% interval", is_text=True))
+    if evaluation.scores_before:
+        columns = (*columns, Column("before"))
+        rows = [(*row, score(row[0], evaluation.scores_before[row[0]])) for row in rows]
     note = ""
     if evaluation.intervals_95:
         note = "The interval is what this number of examples leaves open: differences within it may be chance."

@@ -1,6 +1,7 @@
 """The score of a fine-tuned model on labelled examples."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from electrain.data.labelled.checks import (
@@ -26,6 +27,7 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress, say
 from electrain.inference.evaluate.breakdown import broken_down, truth_of
 from electrain.inference.evaluate.evaluation import Evaluation
+from electrain.inference.evaluate.threshold import folder_to_tune, tune_thresholds
 from electrain.inference.model import Source
 
 EXAMPLES_PER_ROUND = 512  # answered between two updates of the progress
@@ -38,6 +40,7 @@ def evaluate_task(
     *,
     columns: dict[str, str] | None = None,
     skip_broken: bool = False,
+    tune_threshold: bool = False,
 ) -> Evaluation:
     """The scores of a model with the settings that produced them, what they are made of, and the model's answers.
 
@@ -47,21 +50,19 @@ def evaluate_task(
         columns: text, pair, label, references, separator, quoting (see `Columns`). A missing one is as in training, or
             else a column has one of the usual names.
         skip_broken: leave invalid rows out and count them; sentences with broken chunks of tags are scored as they are.
-    Raises: DataError, CheckpointError, TokenizerError: with one line.
+        tune_threshold: choose the threshold of a classifier on these data and keep it in the model's folder, see
+            `tune_thresholds`; the scores are those of the new decisions.
+    Raises: DataError, CheckpointError, TokenizerError, ConfigurationError: with one line.
     """
-    tuned = load_fine_tuned(model, (task,))
-    given = {name: column for name, column in (columns or {}).items() if column}
-    examples, chosen = _examples(tuned, data, given, skip_broken)
-    answers: list[Answer] = []
-    cut = 0
-    with Progress(f"evaluate {task}", "examples", len(examples)) as progress:
-        for start in range(0, len(examples), EXAMPLES_PER_ROUND):
-            part = examples[start : start + EXAMPLES_PER_ROUND]
-            answers += tuned.task.answer(tuned.model, part)
-            cut += len({row.example for row in tuned.task.rows(part) if row.is_cut})
-            progress.advance(len(part))
-    if cut:
-        _say_cut(cut, len(examples), tuned)
+    with folder_to_tune(model) if tune_threshold else nullcontext():
+        tuned = load_fine_tuned(model, (task,))
+        given = {name: column for name, column in (columns or {}).items() if column}
+        examples, chosen = _examples(tuned, data, given, skip_broken)
+        answers, cut = _answers(tuned, examples)
+        before: dict[str, float] = {}
+        if tune_threshold:
+            better = tune_thresholds(tuned, examples, answers)
+            tuned, answers, before = better.model, better.answers, better.scores_before
     settings = {"model": tuned.source, "data": list(data), "precision": "float32"}
     settings |= score_settings(tuned.task, tuned.settings, examples) | {"columns": chosen}
     main_score, scores = tuned.task.main_score, tuned.task.score(examples, answers)
@@ -75,7 +76,23 @@ def evaluate_task(
         {main_score: interval} if len(examples) > 1 else {},
         breakdown,
         [answer | {"gold": truth_of(tuned.task, one)} for one, answer in zip(examples, answers, strict=True)],
+        before,
     )
+
+
+def _answers(tuned: FineTuned, examples: Sequence[Example]) -> tuple[list[Answer], int]:
+    """The answers to the examples, and how many of these are cut, which is said."""
+    answers: list[Answer] = []
+    cut = 0
+    with Progress(f"evaluate {tuned.settings.task}", "examples", len(examples)) as progress:
+        for start in range(0, len(examples), EXAMPLES_PER_ROUND):
+            part = examples[start : start + EXAMPLES_PER_ROUND]
+            answers += tuned.task.answer(tuned.model, part)
+            cut += len({row.example for row in tuned.task.rows(part) if row.is_cut})
+            progress.advance(len(part))
+    if cut:
+        _say_cut(cut, len(examples), tuned)
+    return answers, cut
 
 
 def _say_cut(cut: int, examples: int, tuned: FineTuned) -> None:
