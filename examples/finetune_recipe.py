@@ -7,12 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
+import electrain
 from electrain.data.labelled.examples import TaskName
-from electrain.finetuning.configuration import load_finetune_configuration, recipe_names
-from electrain.finetuning.run import finetune
-from electrain.finetuning.tasks.task_folder import load_fine_tuned
+from electrain.finetuning.configuration import recipe_names
 from electrain.foundation.configuration import parse_overrides
-from electrain.inference.evaluate.tasks import evaluate_task
 
 TASKS: dict[str, TaskName] = {
     "sst2": "classification",
@@ -44,14 +42,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     options, overrides = parser.parse_known_args()
     task = TASKS[options.recipe]
-    config = load_finetune_configuration(options.recipe, parse_overrides(overrides))
-    finetune(task, config, options.model, [options.train], [options.validation], options.output)
-    result, answers = evaluate_task(task, options.output, [options.validation], skip_broken=True)
-    print(json.dumps(result["scores"]))
-    for answer in answers[:3]:
+    files = {"train": options.train, "validation": options.validation}
+    tuned = electrain.finetune(
+        task,
+        model=options.model,
+        **files,
+        output=options.output,
+        config=options.recipe,
+        overrides=parse_overrides(overrides),
+    )
+    found = electrain.evaluate(task, model=tuned.output, data=options.validation, skip_broken=True)
+    print(json.dumps(found.scores))
+    for answer in found.answers[:3]:
         print(json.dumps(answer, ensure_ascii=False))
-    tuned = load_fine_tuned(options.output, (task,))  # tuned.task.answer(tuned.model, examples) answers more
-    print(f"{tuned.source}: {sum(parameter.numel() for parameter in tuned.model.parameters()):,} parameters")
+    print(electrain.load(tuned.output))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def test_the_recipe_runs_from_python(
     lines = capsys.readouterr().out.splitlines()
     assert all(isinstance(value, float) for value in json.loads(lines[0]).values())
     assert all(isinstance(json.loads(line), dict) for line in lines[1:4])
-    assert lines[4].endswith("parameters")
+    assert lines[4].startswith("Predictor(")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer
@@ -24,7 +23,7 @@ from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.foundation.sums import write_sums
 from electrain.models import encoder_decoder, task_heads
 from electrain.models.backbones import LABELS, backbone_of, positions_of
-from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
+from electrain.models.folders import configuration_of, is_of_a_pooler, quiet_transformers, tokenizer_of, weights_of
 from electrain.models.sentence_vectors import write_sentence_transformer_files
 from electrain.pretraining.run_folder import RunFolder, open_run_folder
 from electrain.training.objective import LossTerm, Objective, Outcome
@@ -202,11 +201,12 @@ def save_task_model(
 
     The tokenizer cuts where the task's rows do, so that a `pipeline` with truncation reads what `predict` reads.
     """
-    logging.disable_progress_bar()
     if settings.task in WRITING_TASKS:
-        encoder_decoder.save_encoder_decoder(model, tokenizer, target_tokenizer, directory, settings.longest_tokens)
+        with quiet_transformers():
+            encoder_decoder.save_encoder_decoder(model, tokenizer, target_tokenizer, directory, settings.longest_tokens)
     else:
-        task_heads.fold_reference_head(model).save_pretrained(directory)
+        with quiet_transformers():
+            task_heads.fold_reference_head(model).save_pretrained(directory)
         has_types = takes_token_types(model)
         save_tokenizer(tokenizer, directory, with_token_types=has_types, model_max_length=settings.longest_tokens)
         write_sentence_transformer_files(directory, model.config.hidden_size, settings.longest_tokens)

@@ -61,13 +61,24 @@ class DetectedText(Answer):
     tokens: tuple[JudgedToken, ...] = ()
 
     def __str__(self) -> str:
-        """The text; each token that was probably replaced is followed by its probability."""
+        """The text; each word that was probably replaced is followed by the probability of its likeliest piece."""
         shown, place = "", 0
-        for token in self.tokens:
-            if token.probability_replaced >= _SHOWN_FROM:
-                shown += f"{self.text[place : token.end]}[{token.probability_replaced:.2f}]"
-                place = token.end
+        for word in self._words():
+            chance = max(token.probability_replaced for token in word)
+            if chance >= _SHOWN_FROM:
+                shown += f"{self.text[place : word[-1].end]}[{chance:.2f}]"
+                place = word[-1].end
         return shown + self.text[place:]
+
+    def _words(self) -> list[list[JudgedToken]]:
+        """The tokens, with the pieces of a WordPiece vocabulary joined."""
+        words: list[list[JudgedToken]] = []
+        for token in self.tokens:
+            if words and token.token.startswith("##"):
+                words[-1].append(token)
+            else:
+                words.append([token])
+        return words
 
 
 @dataclass(frozen=True)

@@ -196,8 +196,9 @@ class Predictor:
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> TaggedText | list[TaggedText]:
         """The tag of each word of a text.
 
-        Args: texts: a text, or several, each a str or a list of its words. So the words of one sentence are given as
-            `[words]`.
+        Args:
+            texts: a text, or several, each a str or a list of its words. So the words of one sentence are given as a
+                list that holds one list.
         """
         given = texts if isinstance(texts, str) else [_sentence(one) for one in _listed("texts", texts)]
         return self._one_or_many(TaggedText, "tag", given)

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.foundation.output_folder import replaced_directory
 from electrain.foundation.sums import write_sums
 from electrain.models.backbones import backbone_of
+from electrain.models.folders import quiet_transformers
 from electrain.models.sentence_vectors import write_sentence_transformer_files
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.build import PretrainObjective
@@ -25,9 +24,8 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
     Args:
         sequence_length: tokens of a training row. The saved tokenizers cut there, since later positions are untrained.
     """
-    logging.disable_progress_bar()
     for name, network in _networks(objective).items():
-        with replaced_directory(output / name) as temporary:
+        with quiet_transformers(), replaced_directory(output / name) as temporary:
             exported = network()
             exported.save_pretrained(temporary)
             backbone = backbone_of(exported.config)
