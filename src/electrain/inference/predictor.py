@@ -210,8 +210,8 @@ class Predictor:
     def answer(self, questions: str | Iterable[str], contexts: str | Iterable[str]) -> FoundAnswer | list[FoundAnswer]:
         """The part of each context that answers its question. Several questions may share one context."""
         if isinstance(contexts, str) and not isinstance(questions, str):
-            questions = list(questions)
-            contexts = [contexts] * len(questions)
+            listed = _listed("questions", questions)
+            return self._one_or_many(FoundAnswer, "answer", _paired("answer", listed, [contexts] * len(listed)))
         return self._one_or_many(FoundAnswer, "answer", _paired("answer", questions, contexts))
 
     @overload

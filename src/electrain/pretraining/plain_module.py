@@ -191,7 +191,12 @@ class ReplacedTokenDetection(nn.Module):
             num_items_in_batch: number of real tokens in all micro-batches of the step; None if this is the only one.
         """
         del labels
-        made = self._corrupted(self._packed(input_ids, token_type_ids, attention_mask))
+        packed = self._packed(input_ids, token_type_ids, attention_mask)
+        if input_ids.device.type == "mps":  # it has no float64, in which random numbers are compared
+            packed = replace(
+                packed, **{name: tensor.cpu() for name, tensor in vars(packed).items() if tensor is not None}
+            )
+        made = self._corrupted(packed)
         rows = made.rows if attention_mask is not None else made.rows._replace(attention_mask=None)
         outcome: Outcome = self.objective(self.objective.prepare(rows, input_ids.device))
         means = {name: term.total / made.counts[name] for name, term in outcome.terms.items()}
@@ -219,7 +224,7 @@ class ReplacedTokenDetection(nn.Module):
 
     def _packed(self, ids: Tensor, types: Tensor | None, mask: Tensor | None) -> PackedBatch:
         is_real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask != 0
-        is_special = torch.isin(ids, ids.new_tensor(self._special_ids.all)) | ~is_real
+        is_special = (ids.unsqueeze(-1) == torch.tensor(self._special_ids.all, device=ids.device)).any(-1) | ~is_real
         return PackedBatch(
             ids, torch.zeros_like(ids) if types is None else types, is_real, is_special, self._numbers(ids)
         )
@@ -247,7 +252,10 @@ class ReplacedTokenDetection(nn.Module):
         # Rows of others may be padded, as those of the reference implementation.
         padded = replace(self.settings, parity=replace(self.settings.parity, reference_packing=True))
         return corrupted_micro_batch(
-            packed, padded, Vocabulary(self._vocabulary_size, self._special_ids.mask, self.continues_word), step
+            packed,
+            padded,
+            Vocabulary(self._vocabulary_size, self._special_ids.mask, self.continues_word.to(packed.token_ids.device)),
+            step,
         )
 
 
