@@ -20,7 +20,17 @@ from cyclopts.exceptions import (
 )
 
 from electrain import __version__
-from electrain.cli import asking, checking, completing, converting, doctoring, preparing, serving, training
+from electrain.cli import (
+    asking,
+    checking,
+    completing,
+    converting,
+    doctoring,
+    exporting,
+    preparing,
+    serving,
+    training,
+)
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
 from electrain.cli.quick_start import start_sooner
 from electrain.foundation.errors import DataError, ElectrainError, first_line
@@ -45,7 +55,7 @@ app = App(
 )
 _WITHOUT_FIELDS = (preparing.tokenizer, preparing.prepare, converting.convert, training.report, training.fields)
 _WITH_FIELDS = (training.pretrain, training.plan, training.finetune, training.demo)
-for _verb in (*_WITHOUT_FIELDS, checking.check, doctoring.doctor, serving.serve):
+for _verb in (*_WITHOUT_FIELDS, checking.check, doctoring.doctor, exporting.export, serving.serve):
     app.command(_verb)
 for _verb_with_fields in _WITH_FIELDS:
     app.command(_verb_with_fields, validator=refuse_unknown_options(_verb_with_fields))

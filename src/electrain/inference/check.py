@@ -12,13 +12,15 @@ from electrain.data.shards.shards import facts_of, read_counts
 from electrain.data.tokenizer.tokenizer import load_tokenizer, tokenizer_hash
 from electrain.finetuning.configuration import FinetuneConfig
 from electrain.finetuning.run import KIND as FINE_TUNING
-from electrain.finetuning.tasks.task_folder import TASK_FILE_NAME, load_task_settings
+from electrain.finetuning.tasks.settings import TASK_FILE_NAME, read_task_settings
+from electrain.finetuning.tasks.task_folder import load_task_settings
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.json_reading import parse_json, parse_json_file
 from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, Manifest, read_any_manifest
 from electrain.foundation.report_page import REPORT_NAME
 from electrain.foundation.sums import SUMS_NAME, fault_of, read_sums
+from electrain.inference.export.folder import EXPORT_NAME, is_exported, read_export
 from electrain.models.folders import configuration_of
 from electrain.models.sentence_vectors import POOLING_FOLDER
 from electrain.pretraining.configuration import PretrainConfig
@@ -28,7 +30,7 @@ from electrain.training.sitting import CHECKPOINTS
 
 _TOKENIZER, _MODEL, _SCORES = "tokenizer.json", "config.json", "scores.json"
 # The files by which a folder of ours is known.
-_SIGNS = (MANIFEST_NAME, STATE_NAME, _TOKENIZER, _MODEL, _SCORES, CONFIGURATION_NAME)
+_SIGNS = (MANIFEST_NAME, STATE_NAME, EXPORT_NAME, _TOKENIZER, _MODEL, _SCORES, CONFIGURATION_NAME)
 _COPY = "copy the folder again"
 
 
@@ -213,7 +215,10 @@ def _require_tensors(path: Path) -> None:
 
 
 def _require_task(folder: Path) -> None:
-    load_task_settings(str(folder), configuration_of(str(folder)))
+    if is_exported(folder):
+        read_task_settings(folder / TASK_FILE_NAME)
+    else:
+        load_task_settings(str(folder), configuration_of(str(folder)))
 
 
 # What the files of a folder mean together, by the file that says so.
@@ -222,4 +227,5 @@ _READERS: dict[str, Callable[[Path], object]] = {
     _TOKENIZER: load_tokenizer,
     _MODEL: lambda folder: configuration_of(str(folder)),
     TASK_FILE_NAME: _require_task,
+    EXPORT_NAME: read_export,
 }
