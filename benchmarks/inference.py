@@ -44,7 +44,8 @@ from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.batches import training_batches
 from electrain.finetuning.configuration import FinetuneConfig, FinetuneTrainingConfig
 from electrain.finetuning.model import FineTuning
-from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned
+from electrain.finetuning.tasks.settings import FineTuned
+from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.inference.asked import Input
 from electrain.inference.predict.tasks import load_encoder, mean_states
 from electrain.inference.predictor import open_networks

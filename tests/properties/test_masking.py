@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from electrain.data.shards.randomness import (
-    first_in_order,
-    permuted,
-    random_bits,
-    random_uniforms,
-    row_bits,
-    row_uniforms,
-)
+from electrain.data.shards.randomness import first_in_order, row_bits, row_uniforms
+from electrain.data.shards.row_hashes import permuted, random_bits, random_uniforms
 from electrain.data.shards.rows import PackedBatch
 from electrain.pretraining.objectives import masking
 from electrain.pretraining.objectives.masking import MaskedBatch, Masking, most_selected

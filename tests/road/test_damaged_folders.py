@@ -18,7 +18,7 @@ from electrain.cli.app import main
 from electrain.data.text.corpus import Document
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
 from electrain.data.tokenizer.training import train_tokenizer
-from electrain.finetuning.tasks.task_folder import TaskSettings, save_task_settings
+from electrain.finetuning.tasks.settings import TaskSettings, save_task_settings
 from electrain.foundation.errors import RunDirectoryError, TokenizerError
 from electrain.foundation.output_folder import Manifest, read_manifest, write_manifest
 from electrain.models.backbones import backbone_of

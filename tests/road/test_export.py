@@ -24,7 +24,7 @@ from electrain.data.shards.shards import open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
 from electrain.finetuning.configuration import FinetuneConfig
 from electrain.finetuning.model import build_model, open_pretrained
-from electrain.finetuning.tasks.task_folder import TaskSettings
+from electrain.finetuning.tasks.settings import TaskSettings
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.inference.model import load_detector

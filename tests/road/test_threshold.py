@@ -17,8 +17,9 @@ from command_line import command, refuse
 from electrain.data.labelled.examples import TextExample
 from electrain.finetuning.configuration import load_finetune_configuration
 from electrain.finetuning.run import finetune
-from electrain.finetuning.tasks import task_folder
-from electrain.finetuning.tasks.task_folder import TaskSettings, load_fine_tuned, read_task_settings
+from electrain.finetuning.tasks import settings
+from electrain.finetuning.tasks.settings import TaskSettings, read_task_settings
+from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.lock import locked
 from electrain.inference.check import check_folder
@@ -175,7 +176,7 @@ def test_a_crash_while_the_threshold_is_written_leaves_a_sound_folder(
     new = dataclasses.replace(before, thresholds={"rare": 0.25})
     names = ("write_manifest", "write_hashes", "save_task_settings", "write_hashes", "write_manifest")
     for stop in range(6):
-        task_folder.replace_task_settings(before, model)
+        settings.replace_task_settings(before, model)
         writes = iter(range(6))
 
         def stopping(real: Callable[..., None], writes: Any = writes, stop: int = stop) -> Callable[..., None]:
@@ -188,9 +189,9 @@ def test_a_crash_while_the_threshold_is_written_leaves_a_sound_folder(
 
         with monkeypatch.context() as patch:
             for name in set(names):
-                patch.setattr(task_folder, name, stopping(getattr(task_folder, name)))
+                patch.setattr(settings, name, stopping(getattr(settings, name)))
             try:
-                task_folder.replace_task_settings(new, model)
+                settings.replace_task_settings(new, model)
             except KeyboardInterrupt:
                 assert stop < 5
             else:

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.randomness import permuted
+from electrain.data.shards.row_hashes import permuted
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.configuration import FinetuneConfig
 from electrain.finetuning.tasks.task import AnyTask, Row, Tensors

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from electrain.data.labelled.examples import TaskName
 from electrain.data.text.delimited import Quoting
 from electrain.finetuning.tasks.long_texts import Cut
+from electrain.finetuning.tasks.settings import GenerationConfig
 from electrain.foundation.configuration import (
     Tables,
     build_configuration,
@@ -192,29 +193,6 @@ class HeadConfig:
 
     kind: Literal["huggingface", "reference"] = "huggingface"
     pooling: Literal["cls", "mean"] = "mean"
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How summaries and translations are written.
-
-    Attributes:
-        beams: Number of beams in beam search, at least 1; 1 always writes the likeliest token.
-        length_penalty: Exponent of the length that the log-probability of an output is divided by; higher values favour
-            longer outputs.
-        no_repeat_ngram_tokens: Length in tokens of the sequences that may not occur twice; 0 allows repetition.
-        longest_output_tokens: Largest number of tokens in an output, at least 2.
-    """
-
-    beams: int = 4
-    length_penalty: float = 1.0
-    no_repeat_ngram_tokens: int = 0
-    longest_output_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        require_at_least("beams", self.beams, 1)
-        require_at_least("no_repeat_ngram_tokens", self.no_repeat_ngram_tokens, 0)
-        require_at_least("longest_output_tokens", self.longest_output_tokens, 2)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from electrain.data.labelled.label_spelling import lookalikes
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Clean, read_examples
 from electrain.data.labelled.tag_schemes import ALIASES, OUTSIDE, PLAIN, SchemeName, every_tag, is_chunk_tag
-from electrain.data.shards.randomness import permuted
+from electrain.data.shards.row_hashes import permuted
 from electrain.data.text.cleaning import clean_text
 from electrain.finetuning.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
-from electrain.finetuning.tasks.task_folder import TaskSettings
+from electrain.finetuning.tasks.settings import TaskSettings
 from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.progress import say
 

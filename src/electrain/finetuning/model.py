@@ -17,8 +17,9 @@ from transformers import (
 from electrain.data.tokenizer.targets import load_target_tokenizer, train_target_tokenizer
 from electrain.data.tokenizer.tokenizer import save_tokenizer
 from electrain.finetuning.configuration import WRITING_TASKS, FinetuneConfig
+from electrain.finetuning.tasks.settings import TaskSettings, save_task_settings
 from electrain.finetuning.tasks.task import AnyTask, Tensors, on_device
-from electrain.finetuning.tasks.task_folder import TaskSettings, save_task_settings, takes_token_types
+from electrain.finetuning.tasks.task_folder import takes_token_types
 from electrain.foundation.errors import CheckpointError, ConfigurationError
 from electrain.foundation.sums import write_sums
 from electrain.models import encoder_decoder, task_heads

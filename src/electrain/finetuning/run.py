@@ -32,8 +32,9 @@ from electrain.finetuning.predictions import PREDICTIONS_NAME, write_predictions
 from electrain.finetuning.tasks.long_texts import UNREAD
 from electrain.finetuning.tasks.metrics import require_scorer
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
+from electrain.finetuning.tasks.settings import TaskSettings, build_task, score_settings
 from electrain.finetuning.tasks.task import AnyTask, Row, Tensors
-from electrain.finetuning.tasks.task_folder import TaskSettings, build_task, score_settings, takes_token_types
+from electrain.finetuning.tasks.task_folder import takes_token_types
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json

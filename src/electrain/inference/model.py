@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     PretrainedConfig,
@@ -15,15 +18,19 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from electrain.data.tokenizer.windows import TokenizedText, Window
-from electrain.finetuning.tasks.task import padded
+from electrain.finetuning.model import open_pretrained
+from electrain.finetuning.tasks.network import Arrays
+from electrain.finetuning.tasks.task import as_tensors, on_device
+from electrain.finetuning.tasks.task_folder import takes_token_types
 from electrain.foundation.errors import CheckpointError
+from electrain.inference.network import Chances, Ids
 from electrain.models import heads
 from electrain.models.backbones import BACKBONES, LABELS, Backbone, backbone_of, encode, positions_of
 from electrain.models.discriminator import Head
-from electrain.models.folders import configuration_of, tokenizer_of, weights_of
+from electrain.models.folders import configuration_of, is_of_a_pooler, tokenizer_of, weights_of
 from electrain.models.frozen_generator import require_causal
 from electrain.models.heads import language_model_kind, states_and_word_logits
+from electrain.pretraining.objectives.writing import Sampling, write_passages
 from electrain.pretraining.run_folder import HEAD_KINDS, Kind, RunFolder, open_run_folder
 from electrain.training.runtime import device_of
 
@@ -55,6 +62,41 @@ class LoadedModel:
     def device(self) -> torch.device:
         """The device that holds the weights."""
         return torch.device(self.model.device)
+
+    @torch.inference_mode()
+    def replaced(self, ids: Ids, is_real: NDArray[np.bool_] | None) -> Chances:
+        """See `Detector`."""
+        found: Chances = replaced_logits(self, *self._tensors(ids, is_real)).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def words(self, ids: Ids, is_real: NDArray[np.bool_] | None, is_selected: NDArray[np.bool_]) -> Chances:
+        """See `Filler`."""
+        selected = torch.from_numpy(is_selected).to(self.device)
+        found: Chances = word_logits_at(self, *self._tensors(ids, is_real), selected).cpu().numpy()
+        return found
+
+    def continuation(
+        self, ids: Sequence[int], uniforms: Chances, temperature: float, top_p: float, never: Sequence[int]
+    ) -> list[int]:
+        """See `Writer`."""
+        backbone, count = backbone_of(self.model.config), len(uniforms)
+        if backbone is None or not backbone.is_causal:
+            raise CheckpointError(
+                f'{self.source}: is no GPT-2 and cannot write on; pretrain with [generator] kind = "causal"'
+            )
+        row = torch.tensor([[*ids, *[0] * count]], device=self.device)
+        can_write = torch.zeros_like(row, dtype=torch.bool)
+        can_write[:, len(ids) :] = True
+        draws = torch.from_numpy(np.pad(uniforms, (len(ids), 0))[None]).to(self.device)
+        written: list[int] = write_passages(self.model, row, can_write, draws, Sampling(temperature, top_p, never))[
+            0, len(ids) :
+        ].tolist()
+        return written
+
+    def _tensors(self, ids: Ids, is_real: NDArray[np.bool_] | None) -> tuple[Tensor, Tensor | None]:
+        mask = None if is_real is None else torch.from_numpy(is_real).to(self.device)
+        return torch.from_numpy(ids).to(self.device), mask
 
 
 def replaced_logits(
@@ -164,6 +206,68 @@ def load_generator(source: Source, generator: Path | str | None) -> LoadedModel:
     return load_language_model(run if generator is None else generator)
 
 
+def load_filler(source: Source, by: str | None = None, device: torch.device | None = None) -> LoadedModel:
+    """The network that fills gaps: the one that `by` names, or the first of those below that sees both sides of a gap.
+
+    They are the generator, the correction head, and the network in `model/` of a run of masked language modelling.
+    Raises: CheckpointError: there is none; otherwise as `load_language_model`.
+    """
+    run = open_run_folder(source)
+    if by == "correction":
+        return load_head(run, "correction", device)
+    if by == "generator" and run.heads and run.generator is None:
+        raise CheckpointError(f"{run}: has no generator that fills gaps; leave `by` out, or give another run")
+    found = load_language_model(run, device)
+    if found.kind == "causal-language-model":
+        if by is None and "correction" in run.heads:
+            return load_head(run, "correction", device)
+        raise CheckpointError(
+            f"{found.source}: is a causal generator, which sees only the words before a gap; "
+            "use predict generate to continue a text"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder in evaluation mode and in float32, on its device."""
+
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    longest_row: int  # maximum number of tokens, special ones counted
+
+    @property
+    def with_token_types(self) -> bool:
+        """See `TextEncoder`."""
+        return takes_token_types(self.network)
+
+    @torch.inference_mode()
+    def means(self, inputs: Arrays) -> Chances:
+        """See `TextEncoder`."""
+        tensors = on_device(as_tensors(inputs), self.network.device)
+        states = self.network(**tensors)[0].float()
+        mask = tensors.get("attention_mask")
+        is_real = torch.ones_like(tensors["input_ids"]) if mask is None else mask
+        found: Chances = ((states * is_real.unsqueeze(-1)).sum(1) / is_real.sum(1, keepdim=True)).cpu().numpy()
+        return found
+
+
+def load_encoder(model: Source, device: torch.device | None = None) -> Encoder:
+    """The encoder of any model, without its head.
+
+    Args: device: that of the weights. By default, see `device_of`.
+    Raises: CheckpointError: not an encoder.
+    """
+    run = open_run_folder(model)
+    opened = open_pretrained(run)
+    network = weights_of(
+        opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
+    ).eval()
+    # The tokenizers of older runs allow longer rows than the run was trained on.
+    longest = min(opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
+    return Encoder(network.to(device or device_of()), opened.tokenizer, longest)
+
+
 def _load(
     run: RunFolder, source: str, kind_of: Callable[[PretrainedConfig], Kind], device: torch.device | None = None
 ) -> LoadedModel:
@@ -199,20 +303,3 @@ def _class_for(backbone: Backbone | None, kind: Kind) -> type[PreTrainedModel] |
     if kind == "detection":
         return backbone.detector if backbone else None
     return backbone.language_model if backbone and backbone.is_causal == is_causal else any_class
-
-
-def rows_of(
-    model: LoadedModel, windows: Sequence[Window], texts: Sequence[TokenizedText]
-) -> tuple[Tensor, Tensor | None]:
-    """The windows as padded rows with [CLS] and [SEP].
-
-    Returns: (windows, length) int64 token ids, and (windows, length) bool, True at real tokens; None if all are real.
-    """
-    tokenizer = model.tokenizer
-    rows = [
-        [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
-        for window in windows
-    ]
-    ids = padded(rows, tokenizer.pad_token_id)
-    is_real = torch.arange(ids.shape[1]) < torch.tensor([[len(row)] for row in rows])
-    return ids.to(model.device), None if is_real.all() else is_real.to(model.device)

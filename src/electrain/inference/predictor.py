@@ -20,6 +20,7 @@ from electrain.inference.answers import (
     WrittenText,
 )
 from electrain.inference.asked import COLUMNS, Input, inputs_of, require_options
+from electrain.inference.export.folder import is_exported
 
 A = TypeVar("A", bound=Answer)
 
@@ -53,15 +54,21 @@ def open_networks(source: Path | str, device: str | None = None, batch_tokens: i
 
     Raises: CheckpointError: there is no such folder, or it holds no model. ConfigurationError: no such device.
     """
-    from electrain.inference.predict.networks import Networks
-
     if batch_tokens is not None and (isinstance(batch_tokens, bool) or batch_tokens < 1):
         raise ConfigurationError(f"batch_tokens = {batch_tokens}: must be at least 1")
+    if is_exported(source):
+        from electrain.inference.export.networks import ExportedNetworks
+
+        if device not in (None, "cpu"):
+            raise ConfigurationError(f"device {device}: an exported folder runs on the CPU; leave it out")
+        return ExportedNetworks(source, batch_tokens)
+    from electrain.inference.predict.networks import Networks
+
     return Networks(source, device, batch_tokens)
 
 
 def load(source: Path | str, *, device: str | None = None, batch_tokens: int | None = None) -> "Predictor":
-    """A predictor for a run folder, a model folder or a model of the Hugging Face hub.
+    """A predictor for a run folder, a model folder, a model of the Hugging Face hub, or an exported folder.
 
     Its networks are opened when they are first asked, each once.
 

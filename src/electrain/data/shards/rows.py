@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from electrain.data.shards.randomness import permuted, random_uniforms
+from electrain.data.shards.row_hashes import permuted, random_uniforms
 from electrain.data.shards.shards import Shards
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError

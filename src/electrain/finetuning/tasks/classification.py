@@ -4,18 +4,22 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-from transformers import PreTrainedModel
+import numpy as np
+from numpy.typing import NDArray
 
 from electrain.data.labelled.examples import TextExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.finetuning.tasks.long_texts import Cut, places_of_rows
 from electrain.finetuning.tasks.metrics import classification_scores
+from electrain.finetuning.tasks.network import AskedModel
+from electrain.finetuning.tasks.probabilities import sigmoid, softmax
 from electrain.finetuning.tasks.task import Answer, Collated, Row, Task, logits_and_targets, results_in_order, tokens_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 # Where a text may have several labels, it gets those that are at least this probable.
 LABEL_THRESHOLD = 0.5
@@ -36,7 +40,7 @@ class TextTask(Task[TextExample]):
         """The target of an example; None where unknown."""
 
     @abstractmethod
-    def answer_of(self, logits: Tensor) -> Answer:
+    def answer_of(self, logits: NDArray[np.float32]) -> Answer:
         """What the logits of an example say; (labels,) float32."""
 
     def rows(self, examples: Sequence[TextExample]) -> list[Row]:
@@ -69,23 +73,24 @@ class TextTask(Task[TextExample]):
 
     def collate(self, rows: Sequence[Row]) -> Collated:
         """`targets` is (rows,) int64 labels or float32 numbers, or (rows, labels) float32 of several labels."""
+        import torch
+
         tensors = self.inputs(rows)
         if all(row.target is not None for row in rows):
             tensors["targets"] = torch.tensor([row.target for row in rows])
         return Collated(tensors, len(rows), tokens_of(rows))
 
-    @torch.inference_mode()
-    def answer(self, model: PreTrainedModel, examples: Sequence[TextExample]) -> list[Answer]:
+    def answer(self, model: AskedModel, examples: Sequence[TextExample]) -> list[Answer]:
         """{"text"} with "pair" for a pair, and what `answer_of` says of the mean of its rows' logits."""
-        rows, of_batch = self.rows(examples), lambda batch: self.logits(model, batch).float().cpu()
-        results: Iterator[tuple[Row, Tensor]] = results_in_order(rows, self.batch_tokens, of_batch)
+        rows, of_batch = self.rows(examples), lambda batch: self.logits(model, batch)
+        results: Iterator[tuple[Row, NDArray[np.float32]]] = results_in_order(rows, self.batch_tokens, of_batch)
         answers = []
         for number, own in groupby(results, lambda result: result[0].example):
             example = examples[number]
             texts = (
                 {"text": example.first} if example.second is None else {"text": example.first, "pair": example.second}
             )
-            answers.append(texts | self.answer_of(torch.stack([logits for _, logits in own]).mean(0)))
+            answers.append(texts | self.answer_of(np.stack([logits for _, logits in own]).mean(0)))
         return answers
 
 
@@ -118,17 +123,19 @@ class Classification(TextTask):
             return [float(label in example.labels) for label in self.labels]
         return self.labels.index(example.labels[0]) if example.labels else None
 
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: summed cross-entropy in nats; where there may be several labels, binary and over all of them."""
+        from torch.nn import functional
+
         logits, targets = logits_and_targets(model, tensors)
         if self.has_many:
             return functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
         weights = logits.new_tensor(self.class_weights) if self.class_weights else None
         return functional.cross_entropy(logits, targets, weights, reduction="sum")
 
-    def answer_of(self, logits: Tensor) -> Answer:
+    def answer_of(self, logits: NDArray[np.float32]) -> Answer:
         """{"label", "probability", "probabilities"}, or {"labels", "probabilities"} where there may be several."""
-        chances = (logits.sigmoid() if self.has_many else logits.softmax(-1)).tolist()
+        chances = (sigmoid(logits) if self.has_many else softmax(logits)).tolist()
         return self.decided(dict(zip(self.labels, chances, strict=True)))
 
     def decided(self, probabilities: Mapping[str, float]) -> Answer:

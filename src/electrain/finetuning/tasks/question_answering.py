@@ -3,23 +3,24 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from electrain.data.labelled.examples import QuestionExample
 from electrain.data.tokenizer.plain_text import encode_plain
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.tasks.metrics import answer_scores, looks_chinese
+from electrain.finetuning.tasks.network import AskedModel
 from electrain.finetuning.tasks.no_answer import DECIDING_SCORES, Spans, best_threshold, no_answer_scores, spans_of
-from electrain.finetuning.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
+from electrain.finetuning.tasks.task import Answer, Collated, Row, Task, as_tensors, padded, results_in_order, tokens_of
 from electrain.foundation.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # Source: google-research/electra, configure_finetuning.py: max_query_length.
 LONGEST_QUESTION_TOKENS = 64
@@ -150,17 +151,22 @@ class QuestionAnswering(Task[QuestionExample]):
         `is_candidate`, (rows, length) bool: True at [CLS] and the context; and `first_token` and `last_token`,
         (rows,) int64: the places of the answer.
         """
+        import torch
+
         tensors = self.inputs(rows)
         candidates = [
             [1] + [0] * (row.places.first - 1) + [1] * (row.places.end - row.places.start) + [0] for row in rows
         ]
-        tensors["is_candidate"] = padded(candidates, 0).bool()
+        tensors["is_candidate"] = as_tensors({"is": padded(candidates, 0)})["is"].bool()
         if all(row.target is not None for row in rows):
             tensors["first_token"], tensors["last_token"] = torch.tensor([row.target for row in rows]).unbind(1)
         return Collated(tensors, len(rows), tokens_of(rows))
 
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: for each row the mean cross-entropy, in nats, of the answer's first and last token; summed."""
+        import torch
+        from torch.nn import functional
+
         output = _outputs(model, tensors)
         is_other = ~tensors["is_candidate"]
         losses = [
@@ -169,8 +175,7 @@ class QuestionAnswering(Task[QuestionExample]):
         ]
         return (losses[0] + losses[1]) / 2
 
-    @torch.inference_mode()
-    def answer(self, model: PreTrainedModel, examples: Sequence[QuestionExample]) -> list[Answer]:
+    def answer(self, model: AskedModel, examples: Sequence[QuestionExample]) -> list[Answer]:
         """{"id", "answer", "score", "start", "end"} for each question.
 
         The answer is the context's text from character start to end, exclusive; the score is its probability among all
@@ -180,9 +185,7 @@ class QuestionAnswering(Task[QuestionExample]):
 
         def candidate_logits(rows: list[Row]) -> Iterator[NDArray[np.float32]]:
             """For each row (2, 1 + tokens of its window) float32: start and end logits of [CLS] and of those tokens."""
-            output = _outputs(model, on_device(self.collate(rows).tensors, model.device))
-            both = torch.stack([output.start_logits, output.end_logits], 1).float().cpu().numpy()
-            for row, logits in zip(rows, both, strict=True):
+            for row, logits in zip(rows, self.logits(model, rows).swapaxes(1, 2), strict=True):
                 window = row.places
                 own = logits[:, window.first : window.first + window.end - window.start]
                 yield np.concatenate([logits[:, :1], own], 1)
@@ -251,13 +254,13 @@ def _are_chinese(examples: Sequence[QuestionExample]) -> bool:
     return looks_chinese(list({example.context for example in examples}))
 
 
-def _outputs(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Any:
+def _outputs(model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> Any:
     """The model's output for the rows; `tensors` holds more than the model takes."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return model(**{name: tensors[name] for name in names if name in tensors})
 
 
-def tokenize_distinct(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> dict[str, TokenizedContext]:
+def tokenize_distinct(tokenizer: "PreTrainedTokenizerFast", texts: Iterable[str]) -> dict[str, TokenizedContext]:
     """Each distinct text as tokens with their places in the text; contexts of several questions are tokenized once."""
     result = {}
     for part in chunks_of(dict.fromkeys(texts), TEXTS_PER_CALL):

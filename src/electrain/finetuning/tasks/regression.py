@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torch.nn import functional
-from transformers import PreTrainedModel
+import numpy as np
+from numpy.typing import NDArray
 
 from electrain.data.labelled.examples import TextExample
 from electrain.finetuning.tasks.classification import TextTask
 from electrain.finetuning.tasks.metrics import regression_scores
 from electrain.finetuning.tasks.task import Answer, logits_and_targets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class Regression(TextTask):
     def target_of(self, example: TextExample) -> float | None:
         return example.value
 
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: summed squared error."""
+        from torch.nn import functional
+
         logits, targets = logits_and_targets(model, tensors)
         return functional.mse_loss(logits.squeeze(-1), targets, reduction="sum")
 
-    def answer_of(self, logits: Tensor) -> Answer:
+    def answer_of(self, logits: NDArray[np.float32]) -> Answer:
         """{"value"}."""
         return {"value": float(logits[0])}
 

@@ -4,20 +4,20 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Literal
 
 from electrain.data.labelled.examples import PairedExample
 from electrain.data.tokenizer.plain_text import plain_ids
 from electrain.data.tokenizer.targets import is_word_piece, writing_ids, written_text
 from electrain.finetuning.tasks.detokenize import detokenize
 from electrain.finetuning.tasks.metrics import looks_chinese, summary_scores, translation_scores, translation_signature
-from electrain.finetuning.tasks.task import Answer, Collated, Row, Task, on_device, padded, results_in_order, tokens_of
+from electrain.finetuning.tasks.network import AskedModel, Writing, network_of
+from electrain.finetuning.tasks.task import Answer, Collated, Row, Task, as_tensors, padded, results_in_order, tokens_of
 from electrain.foundation.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 _UNSCORED = -100  # what PyTorch's cross-entropy leaves out
 
@@ -37,7 +37,7 @@ class SequenceToSequence(Task[PairedExample]):
     longest_tokens: int = 256
     _: KW_ONLY
     name: Literal["summarization", "translation"]
-    target_tokenizer: PreTrainedTokenizerFast
+    target_tokenizer: "PreTrainedTokenizerFast"
     longest_target_tokens: int = 64
     label_smoothing: float = 0.1
     beams: int = 4
@@ -76,20 +76,24 @@ class SequenceToSequence(Task[PairedExample]):
         The decoder's input is the target shifted by one place, with the start token in front: at each place it has seen
         the tokens before, and its label is the next token.
         """
+        import torch
+
         tensors, tokens = self.inputs(rows), tokens_of(rows)
         if any(row.target is None for row in rows):
             return Collated(tensors, 0, tokens)
         ids = writing_ids(self.target_tokenizer)
-        tensors["decoder_input_ids"] = padded([[ids.start, *row.target[:-1]] for row in rows], ids.pad)
-        tensors["labels"] = padded([row.target for row in rows], _UNSCORED)
+        read = padded([[ids.start, *row.target[:-1]] for row in rows], ids.pad)
+        tensors |= as_tensors({"decoder_input_ids": read, "labels": padded([row.target for row in rows], _UNSCORED)})
         is_real = tensors["labels"] != _UNSCORED
         if not is_real.all():
             tensors["decoder_attention_mask"] = is_real.to(torch.int64)
         scored = int(is_real.sum())
         return Collated(tensors, scored, tokens + scored)
 
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: label-smoothed cross-entropy in nats, summed over the target tokens, ends included."""
+        from torch.nn import functional
+
         inputs = {name: value for name, value in tensors.items() if name != "labels"}
         logits = model(**inputs, use_cache=False).logits
         return functional.cross_entropy(
@@ -100,28 +104,16 @@ class SequenceToSequence(Task[PairedExample]):
             label_smoothing=self.label_smoothing,
         )
 
-    def answer(self, model: PreTrainedModel, examples: Sequence[PairedExample]) -> list[Answer]:
+    def answer(self, model: AskedModel, examples: Sequence[PairedExample]) -> list[Answer]:
         """{"text", "output"} for each example: the source, and what the model writes."""
         source_tokens = max(1, self.batch_tokens // self.beams)  # the beams of a text go through the model together
         outputs = results_in_order(self._source_rows(examples), source_tokens, partial(self._write, model))
         return [{"text": example.text, "output": text} for example, (_, text) in zip(examples, outputs, strict=True)]
 
-    def _write(self, model: PreTrainedModel, rows: Sequence[Row]) -> list[str]:
-        inputs = self.inputs(rows)
-        # Without a mask `generate` guesses one from the decoder's padding id, which means another token to the encoder.
-        inputs.setdefault("attention_mask", torch.ones_like(inputs["input_ids"]))
-        positions = model.config.decoder.max_position_embeddings
-        written = model.generate(
-            **on_device(inputs, model.device),
-            do_sample=False,
-            num_beams=self.beams,
-            length_penalty=self.length_penalty,
-            no_repeat_ngram_size=self.no_repeat_ngram_tokens,
-            max_length=None,
-            max_new_tokens=min(self.longest_target_tokens, positions - 1),
-            use_cache=True,
-        )
-        texts = [written_text(self.target_tokenizer, ids) for ids in written.tolist()]
+    def _write(self, model: AskedModel, rows: Sequence[Row]) -> list[str]:
+        writing = Writing(self.beams, self.length_penalty, self.no_repeat_ngram_tokens, self.longest_target_tokens)
+        written = network_of(model).write(self.arrays(rows), writing)
+        texts = [written_text(self.target_tokenizer, ids) for ids in written]
         return [detokenize(text) for text in texts] if is_word_piece(self.target_tokenizer) else texts
 
     def score(self, examples: Sequence[PairedExample], answers: Sequence[Answer]) -> dict[str, float]:

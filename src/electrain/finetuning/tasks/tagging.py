@@ -2,12 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
-from torch.nn import functional
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Literal
 
 from electrain.data.labelled.examples import TaggedExample
 from electrain.data.labelled.tag_schemes import (
@@ -22,16 +17,23 @@ from electrain.data.text.words import joined_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.windows import windows_of
 from electrain.finetuning.tasks.metrics import tagging_scores
+from electrain.finetuning.tasks.network import AskedModel
+from electrain.finetuning.tasks.probabilities import softmax
 from electrain.finetuning.tasks.task import (
     Answer,
     Collated,
     Row,
     Task,
+    as_tensors,
     inference_batches,
     logits_and_targets,
     padded,
     tokens_of,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 # The target of tokens that the loss leaves out, which is PyTorch's default for it: all but the first of each word.
 IGNORED = -100
@@ -93,20 +95,21 @@ class Tagging(Task[TaggedExample]):
         """`targets` is (rows, length) int64: the tag's number at the first token of a word, else -100."""
         tensors, scored = self.inputs(rows), 0
         if all(row.target is not None for row in rows):
-            tensors["targets"] = padded([row.target for row in rows], IGNORED)
+            tensors |= as_tensors({"targets": padded([row.target for row in rows], IGNORED)})
             scored = int((tensors["targets"] != IGNORED).sum())
         return Collated(tensors, scored, tokens_of(rows))
 
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: summed cross-entropy of the words' tags, in nats."""
+        from torch.nn import functional
+
         logits, targets = logits_and_targets(model, tensors)
         weights = logits.new_tensor(self.class_weights) if self.class_weights else None
         return functional.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), weights, ignore_index=IGNORED, reduction="sum"
         )
 
-    @torch.inference_mode()
-    def answer(self, model: PreTrainedModel, examples: Sequence[TaggedExample]) -> list[Answer]:
+    def answer(self, model: AskedModel, examples: Sequence[TaggedExample]) -> list[Answer]:
         """{"words", "tags", "probabilities"}, and where tags mark entities, {"entities": [...]}, see `entities_of`.
 
         Each word has the probability of its tag. A word without any token (a control character, for instance) gets the
@@ -116,8 +119,8 @@ class Tagging(Task[TaggedExample]):
         tags = [[silent] * len(example.words) for example in examples]
         chances = [[1.0] * len(example.words) for example in examples]
         for batch in inference_batches(self.rows(examples), self.batch_tokens):
-            best = self.logits(model, batch).float().softmax(-1).max(-1)
-            for row, numbers, highest in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True):
+            found = softmax(self.logits(model, batch))
+            for row, numbers, highest in zip(batch, found.argmax(-1).tolist(), found.max(-1).tolist(), strict=True):
                 for word, number, chance in zip(row.places, numbers, highest, strict=False):
                     if word is not None:
                         tags[row.example][word], chances[row.example][word] = self.labels[number], chance

@@ -7,13 +7,18 @@ which it scores against the examples.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+import numpy as np
+from numpy.typing import NDArray
 
 from electrain.data.tokenizer.windows import longest_first
+from electrain.finetuning.tasks.network import Arrays, AskedModel, network_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 E = TypeVar("E")
 T = TypeVar("T")
@@ -39,7 +44,7 @@ class Row:
 class Collated:
     """Rows as tensors."""
 
-    tensors: dict[str, Tensor]  # what `Task.loss` reads: the model's keyword arguments, and targets
+    tensors: "dict[str, Tensor]"  # what `Task.loss` reads: the model's keyword arguments, and targets
     scored: int  # number of elements that the loss is summed over: rows, words or target tokens
     tokens: int  # number of tokens, padding not counted
 
@@ -48,7 +53,7 @@ class Collated:
 class Task(ABC, Generic[E]):
     """One kind of fine-tuning, set up for a model."""
 
-    tokenizer: PreTrainedTokenizerFast  # the encoder's fast tokenizer
+    tokenizer: "PreTrainedTokenizerFast"  # the encoder's fast tokenizer
     longest_tokens: int = 128  # maximum length of a row, in tokens, special ones counted
     _: KW_ONLY
     with_token_types: bool = True  # False for encoders without token types (ModernBERT)
@@ -73,11 +78,11 @@ class Task(ABC, Generic[E]):
         """Rows as tensors, padded to the longest of them; with targets only if every row has one."""
 
     @abstractmethod
-    def loss(self, model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> Tensor:
+    def loss(self, model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "Tensor":
         """() float32: the loss summed over the rows in `tensors`, in nats (squared error for regression)."""
 
     @abstractmethod
-    def answer(self, model: PreTrainedModel, examples: Sequence[E]) -> list[Answer]:
+    def answer(self, model: AskedModel, examples: Sequence[E]) -> list[Answer]:
         """The model's answer to each example, in order, ready for JSON. The model must be in evaluation mode."""
 
     @abstractmethod
@@ -94,33 +99,43 @@ class Task(ABC, Generic[E]):
         del examples
         return {}
 
-    def inputs(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """The encoder's inputs, as `encoder_inputs`."""
-        return encoder_inputs(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
+    def arrays(self, rows: Sequence[Row]) -> Arrays:
+        """The encoder's inputs, as `encoder_arrays`."""
+        return encoder_arrays(rows, self.tokenizer.pad_token_id, with_token_types=self.with_token_types)
 
-    def logits(self, model: PreTrainedModel, rows: Sequence[Row]) -> Tensor:
-        """The model's logits for the rows, on its device."""
-        logits: Tensor = model(**on_device(self.inputs(rows), model.device)).logits
-        return logits
+    def inputs(self, rows: Sequence[Row]) -> "dict[str, Tensor]":
+        """The encoder's inputs, as `encoder_arrays`, as tensors."""
+        return as_tensors(self.arrays(rows))
+
+    def logits(self, model: AskedModel, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """The model's logits for the rows, float32; of question answering (rows, length, 2) for start and end."""
+        return network_of(model).logits(self.arrays(rows))
 
 
-def padded(rows: Sequence[list[int]], padding: int) -> Tensor:
+def padded(rows: Sequence[list[int]], padding: int) -> NDArray[np.int64]:
     """(rows, longest) int64: the lists, padded at the end to equal length."""
     longest = max(map(len, rows))
-    return torch.tensor([row + [padding] * (longest - len(row)) for row in rows], dtype=torch.int64)
+    return np.array([row + [padding] * (longest - len(row)) for row in rows], np.int64)
 
 
-def encoder_inputs(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) -> dict[str, Tensor]:
+def encoder_arrays(rows: Sequence[Row], pad_id: int, *, with_token_types: bool) -> Arrays:
     """`input_ids`, `attention_mask` unless no row is padded, and `token_type_ids`, each (rows, length) int64."""
     ids = padded([row.input_ids for row in rows], pad_id)
-    lengths = torch.tensor([len(row.input_ids) for row in rows])
-    is_real = torch.arange(ids.shape[1]) < lengths.unsqueeze(1)
+    lengths = np.array([len(row.input_ids) for row in rows])
+    is_real = np.arange(ids.shape[1]) < lengths[:, None]
     inputs = {"input_ids": ids}
     if not is_real.all():  # without a mask, attention takes its fused path
-        inputs["attention_mask"] = is_real.to(torch.int64)
+        inputs["attention_mask"] = is_real.astype(np.int64)
     if with_token_types:
         inputs["token_type_ids"] = padded([row.token_type_ids for row in rows], 0)
     return inputs
+
+
+def as_tensors(arrays: Arrays) -> "dict[str, Tensor]":
+    """The arrays as tensors of PyTorch, by the same names."""
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def tokens_of(rows: Sequence[Row]) -> int:
@@ -128,7 +143,7 @@ def tokens_of(rows: Sequence[Row]) -> int:
     return sum(len(row.input_ids) for row in rows)
 
 
-def logits_and_targets(model: PreTrainedModel, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def logits_and_targets(model: "PreTrainedModel", tensors: "Mapping[str, Tensor]") -> "tuple[Tensor, Tensor]":
     """The model's logits in float32, and the entry `targets`, which is no input of the model."""
     inputs = {name: value for name, value in tensors.items() if name != "targets"}
     return model(**inputs).logits.float(), tensors["targets"]
@@ -152,7 +167,7 @@ def results_in_order(
     return ((row, found[id(row)]) for row in rows)
 
 
-def on_device(tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def on_device(tensors: "Mapping[str, Tensor]", device: "torch.device") -> "dict[str, Tensor]":
     """The tensors on the device, by the same names."""
     return {name: value.to(device) for name, value in tensors.items()}
 

@@ -20,9 +20,10 @@ from electrain.data.labelled.reading import Example, fitting, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.finetuning.tasks.long_texts import UNREAD
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
+from electrain.finetuning.tasks.settings import FineTuned, score_settings
 from electrain.finetuning.tasks.tagging import Tagging
 from electrain.finetuning.tasks.task import Answer
-from electrain.finetuning.tasks.task_folder import FineTuned, load_fine_tuned, score_settings
+from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress, say
 from electrain.inference.evaluate.breakdown import broken_down, truth_of

@@ -14,8 +14,9 @@ from electrain.data.labelled.examples import TextExample
 from electrain.data.labelled.reading import Example
 from electrain.finetuning.tasks.classification import LABEL_THRESHOLD, Classification
 from electrain.finetuning.tasks.metrics import library
+from electrain.finetuning.tasks.settings import FineTuned, replace_task_settings
 from electrain.finetuning.tasks.task import Answer
-from electrain.finetuning.tasks.task_folder import FineTuned, load_task_settings, replace_task_settings
+from electrain.finetuning.tasks.task_folder import load_task_settings
 from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import MANIFEST_NAME

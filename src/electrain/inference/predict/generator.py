@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable, Iterator
 
-import torch
+import numpy as np
 
-from electrain.data.shards.randomness import below_one, row_uniforms
+from electrain.data.shards.row_hashes import random_uniforms
 from electrain.data.tokenizer.plain_text import cleaner_for, plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME
 from electrain.foundation.configuration import require_at_least, require_fraction
-from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
+from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.inference.answers import WrittenText
-from electrain.inference.model import LoadedModel
-from electrain.models.backbones import backbone_of
-from electrain.pretraining.objectives.writing import Sampling, write_passages
+from electrain.inference.network import Writer
+
+# The largest float32 below 1. Rounding makes 1 of some larger numbers, for which there would be no word.
+_MOST = 1 - 2.0**-24
 
 
 def predict_generate(
-    writer: LoadedModel,
+    writer: Writer,
     texts: Iterable[str],
     *,
     tokens: int = 40,
@@ -34,11 +35,7 @@ def predict_generate(
     Raises: CheckpointError: no causal generator. DataError: a text leaves no room. ConfigurationError: a setting is
         out of range.
     """
-    tokenizer, backbone = writer.tokenizer, backbone_of(writer.model.config)
-    if backbone is None or not backbone.is_causal:
-        raise CheckpointError(
-            f'{writer.source}: is no GPT-2 and cannot write on; pretrain with [generator] kind = "causal"'
-        )
+    tokenizer = writer.tokenizer
     try:
         require_at_least("tokens", tokens, 1)
         require_at_least("temperature", temperature, 0.01)
@@ -46,7 +43,7 @@ def predict_generate(
     except ValueError as error:
         raise ConfigurationError(f"predict generate: {error}") from error
     frame = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}  # the tokenizer of a GPT-2 lacks some of them
-    sampling = Sampling(temperature, top_p, sorted(number for number in frame if number is not None))
+    never = sorted(number for number in frame if number is not None)
     for number, text in enumerate(texts):
         ids = plain_ids(tokenizer, [cleaner_for(tokenizer)(text)])[0]
         room = min(tokens, writer.longest_row - 1 - len(ids))
@@ -55,11 +52,9 @@ def predict_generate(
                 f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens, the model takes rows of "
                 f"{writer.longest_row}; give a shorter beginning"
             )
-        row = torch.tensor([[tokenizer.cls_token_id, *ids, *[0] * room]], device=writer.device)
-        can_write = torch.zeros_like(row, dtype=torch.bool)
-        can_write[:, 1 + len(ids) :] = True
-        draws = row_uniforms(seed, "predict generate", torch.tensor([number]), row.shape[1])
-        uniforms = below_one(draws).to(writer.device)
-        written = write_passages(writer.model, row, can_write, uniforms, sampling)[0, 1 + len(ids) :].tolist()
+        beginning = [tokenizer.cls_token_id, *ids]
+        draws = random_uniforms(seed, "predict generate", np.array([number]), len(beginning) + room)[0]
+        uniforms = np.minimum(draws[len(beginning) :].astype(np.float32), np.float32(_MOST))
+        written = writer.continuation(beginning, uniforms, temperature, top_p, never)
         shown = tokenizer.decode(written, skip_special_tokens=True)
         yield WrittenText(text, shown, tuple(tokenizer.convert_ids_to_tokens(written)))

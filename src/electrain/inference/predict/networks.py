@@ -1,59 +1,42 @@
 """The networks of a folder, each opened when it is first asked, and the tasks that they can do."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from electrain.data.labelled.columns import Columns
-from electrain.finetuning.tasks.task_folder import (
-    TASK_FILE_NAME,
-    FineTuned,
-    TaskSettings,
-    load_fine_tuned,
-    load_task_settings,
-)
+from electrain.finetuning.tasks.settings import TASK_FILE_NAME, FineTuned, TaskSettings
+from electrain.finetuning.tasks.task_folder import load_fine_tuned, load_task_settings
 from electrain.foundation.errors import CheckpointError, ConfigurationError, first_line
-from electrain.inference.answers import Answer
-from electrain.inference.asked import TASK_OF_VERB, Input
-from electrain.inference.model import LoadedModel, load_detector, load_language_model
-from electrain.inference.predict.generator import predict_generate
-from electrain.inference.predict.pretrained import BATCH_TOKENS, load_filler, predict_detect, predict_fill
-from electrain.inference.predict.tasks import (
-    NO_COLUMNS,
+from electrain.inference.asked import TASK_OF_VERB
+from electrain.inference.model import (
     Encoder,
+    LoadedModel,
+    load_detector,
     load_encoder,
-    predict_embed,
-    predict_examples,
-    predict_task,
+    load_filler,
+    load_language_model,
 )
+from electrain.inference.predict.asking import OpenNetworks
 from electrain.models.backbones import LABELS, backbone_of
 from electrain.models.encoder_decoder import is_encoder_decoder
 from electrain.models.folders import configuration_of
 from electrain.models.heads import language_model_kind
 from electrain.pretraining.run_folder import RunFolder, open_run_folder
 
-Options = Mapping[str, Any]
 
-
-class Networks:
-    """The networks of a run folder, a model folder or a hub id, on one device.
-
-    Not for several threads at once: tokenizers hold state while they read.
-    """
+class Networks(OpenNetworks):
+    """The networks of a run folder, a model folder or a hub id, run by PyTorch on one device."""
 
     def __init__(self, source: Path | str, device: str | None = None, batch_tokens: int | None = None) -> None:
         """Looks what the folder holds, but opens no network.
 
         Raises: CheckpointError: there is no such folder. ConfigurationError: no such device.
         """
-        self.source = str(source)
+        super().__init__(str(source), batch_tokens)
         self._run = open_run_folder(source)
         self._device = None if device is None else _device(device)
-        self._batch_tokens = batch_tokens or BATCH_TOKENS
         self._fillers: dict[str | None, LoadedModel] = {}
 
     @cached_property
@@ -67,59 +50,34 @@ class Networks:
         settings = _task_settings(self._run.model)
         return bool(settings.columns.get("pair")) if settings and settings.columns.get("text") else None
 
-    def ask(
-        self,
-        task: str,
-        inputs: Iterable[Input],
-        columns: Columns = NO_COLUMNS,
-        options: Mapping[str, Any] | None = None,
-    ) -> Iterator[Answer]:
-        """The answer to each input, in order.
-
-        Args:
-            columns: of inputs that are JSON objects; see `predict_task`.
-            options: of the task; see `electrain.inference.asked.OPTIONS`.
-        Raises: CheckpointError: no network can do the task. DataError: an input lacks what it reads.
-        """
-        if task in TASK_OF_VERB:
-            return predict_task(self._fine_tuned(task), inputs, columns)
-        texts, more = (str(one.given) for one in inputs), dict(options or {})
-        if task == "detect":
-            return predict_detect(self._detector, texts, self._batch_tokens)
-        if task == "fill":
-            filler = self._filler(more.pop("by", None))
-            return predict_fill(filler, texts, batch_tokens=self._batch_tokens, **more)
-        if task == "embed":
-            return predict_embed(self._encoder, texts, self._batch_tokens)
-        return predict_generate(self._writer, texts, **more)
-
-    def ask_examples(self, task: str, sources: Sequence[str], columns: Columns = NO_COLUMNS) -> Iterator[Answer]:
-        """The answer to each example of labelled files; see `predict_examples`."""
-        return predict_examples(self._fine_tuned(task), sources, columns)
-
     @cached_property
-    def _detector(self) -> LoadedModel:
+    def detector(self) -> LoadedModel:
+        """The discriminator."""
         return load_detector(self._run, self._device)
 
     @cached_property
-    def _writer(self) -> LoadedModel:
+    def writer(self) -> LoadedModel:
+        """The causal generator."""
         return load_language_model(self._run, self._device)
 
     @cached_property
-    def _encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:
+        """The encoder of any model."""
         return load_encoder(self._run, self._device)
 
-    def _filler(self, by: str | None) -> LoadedModel:
+    def filler(self, by: str | None) -> LoadedModel:
+        """See `load_filler`."""
         if by not in self._fillers:
             found = load_filler(self._run, by, self._device)
             # The network that is taken when `by` is left out may be one that was opened by its name.
             self._fillers[by] = next((one for one in self._fillers.values() if one.source == found.source), found)
         return self._fillers[by]
 
-    def _fine_tuned(self, task: str) -> FineTuned:
+    def fine_tuned(self, task: str) -> FineTuned:
+        """See `load_fine_tuned`."""
         if "_tuned" not in vars(self):
             tuned = load_fine_tuned(self._run, (TASK_OF_VERB[task],), self._device)
-            batched = dataclasses.replace(tuned.task, batch_tokens=self._batch_tokens)
+            batched = dataclasses.replace(tuned.task, batch_tokens=self.batch_tokens)
             self._tuned = dataclasses.replace(tuned, task=batched)
         return self._tuned
 

@@ -7,8 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from electrain.data.text.cleaning import without_surrogates
 from electrain.data.text.compression import open_stream, uncompressed_suffix
@@ -22,20 +22,14 @@ from electrain.data.tokenizer.windows import (
     tokenize_texts,
     windows_of,
 )
-from electrain.foundation.errors import CheckpointError, DataError
+from electrain.finetuning.tasks.probabilities import sigmoid, softmax
+from electrain.finetuning.tasks.task import padded
+from electrain.foundation.errors import DataError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import parse_json
 from electrain.foundation.output_file import written_output
 from electrain.inference.answers import Answer, Candidate, DetectedText, FilledMask, FilledText, JudgedToken
-from electrain.inference.model import (
-    LoadedModel,
-    load_head,
-    load_language_model,
-    replaced_logits,
-    rows_of,
-    word_logits_at,
-)
-from electrain.pretraining.run_folder import RunFolder
+from electrain.inference.network import Chances, Detector, Filler, Ids, Read
 
 STANDARD_INPUT = "-"
 BATCH_TOKENS = 8192
@@ -43,7 +37,7 @@ _LOOKED_AT_LINES = 20  # of which the first three with a text tell JSON from tex
 
 
 def predict_detect(
-    detector: LoadedModel, texts: Iterable[str], batch_tokens: int = BATCH_TOKENS
+    detector: Detector, texts: Iterable[str], batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[DetectedText]:
     """For each text, in order, its tokens with the probability that each was replaced.
 
@@ -64,14 +58,10 @@ def predict_detect(
             yield DetectedText(text.text, tuple(JudgedToken(token, *span, chance) for token, span, chance in parts))
 
 
-@torch.inference_mode()
-def _replaced_probabilities(
-    detector: LoadedModel, texts: Sequence[TokenizedText], batch_tokens: int
-) -> list[list[float]]:
+def _replaced_probabilities(detector: Detector, texts: Sequence[TokenizedText], batch_tokens: int) -> list[list[float]]:
     result = [[0.0] * len(text.token_ids) for text in texts]
     for windows in batches_by_length(_all_windows(detector, texts), batch_tokens):
-        ids, is_real = rows_of(detector, windows, texts)
-        probabilities = torch.sigmoid(replaced_logits(detector, ids, is_real)).tolist()
+        probabilities = sigmoid(detector.replaced(*_rows_of(detector, windows, texts))).tolist()
         for window, row in zip(windows, probabilities, strict=True):
             # Windows overlap. Each token is answered by the window in which it has more context on its shorter side.
             offset = 1 - window.start  # [CLS] stands before the window's first token
@@ -81,7 +71,7 @@ def _replaced_probabilities(
 
 
 def predict_fill(
-    filler: LoadedModel, texts: Iterable[str], *, candidates: int = 5, batch_tokens: int = BATCH_TOKENS
+    filler: Filler, texts: Iterable[str], *, candidates: int = 5, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[FilledText]:
     """For each text, in order, the words most likely to stand at each [MASK].
 
@@ -107,30 +97,8 @@ def predict_fill(
             yield FilledText(text.text, filler.source, in_order) if text.text.strip() else FilledText("")
 
 
-def load_filler(run: RunFolder, by: str | None = None, device: torch.device | None = None) -> LoadedModel:
-    """The network that fills gaps: the one that `by` names, or the first of those below that sees both sides of a gap.
-
-    They are the generator, the correction head, and the network in `model/` of a run of masked language modelling.
-    Raises: CheckpointError: there is none; otherwise as `load_language_model`.
-    """
-    if by == "correction":
-        return load_head(run, "correction", device)
-    if by == "generator" and run.heads and run.generator is None:
-        raise CheckpointError(f"{run}: has no generator that fills gaps; leave `by` out, or give another run")
-    found = load_language_model(run, device)
-    if found.kind == "causal-language-model":
-        if by is None and "correction" in run.heads:
-            return load_head(run, "correction", device)
-        raise CheckpointError(
-            f"{found.source}: is a causal generator, which sees only the words before a gap; "
-            "use predict generate to continue a text"
-        )
-    return found
-
-
-@torch.inference_mode()
 def _filled_masks(
-    language_model: LoadedModel, texts: Sequence[TokenizedText], top_k: int, batch_tokens: int
+    language_model: Filler, texts: Sequence[TokenizedText], top_k: int, batch_tokens: int
 ) -> list[dict[int, FilledMask]]:
     """For each text, its filled gaps by token number."""
     mask_id = language_model.tokenizer.mask_token_id
@@ -141,36 +109,54 @@ def _filled_masks(
         if mask_id in texts[window.text].token_ids[window.answers_from : window.answers_to]
     ]
     for batch in batches_by_length(windows, batch_tokens):
-        ids, is_real = rows_of(language_model, batch, texts)
+        ids, is_real = _rows_of(language_model, batch, texts)
         # A gap in the overlap of two windows is filled once, from the window that answers for it.
-        is_gap = torch.zeros_like(ids, dtype=torch.bool)
+        is_gap = np.zeros_like(ids, np.bool_)
         for row, window in enumerate(batch):
             is_gap[row, window.answers_from - window.start + 1 : window.answers_to - window.start + 1] = True
         is_gap &= ids == mask_id
-        answers = _likeliest_words(language_model, word_logits_at(language_model, ids, is_real, is_gap), top_k)
-        for (row, place), candidates in zip(is_gap.nonzero().tolist(), answers, strict=True):
+        answers = _likeliest_words(language_model, language_model.words(ids, is_real, is_gap), top_k)
+        for (row, place), candidates in zip(np.argwhere(is_gap).tolist(), answers, strict=True):
             token = batch[row].start + place - 1
             start, end = texts[batch[row].text].spans[token]
             result[batch[row].text][token] = FilledMask(start, end, candidates)
     return result
 
 
-def _likeliest_words(language_model: LoadedModel, logits: Tensor, top_k: int) -> list[tuple[Candidate, ...]]:
+def _likeliest_words(language_model: Filler, logits: Chances, top_k: int) -> list[tuple[Candidate, ...]]:
     """For each row of (gaps, vocabulary) logits, the likeliest tokens that are not special."""
     tokenizer = language_model.tokenizer
     # The softmax covers special tokens, so that the probabilities are the model's own; they are only not listed.
-    probabilities = logits.softmax(-1)
+    probabilities = softmax(logits)
     probabilities[:, tokenizer.all_special_ids] = -1
     probabilities[:, len(tokenizer) :] = -1
     allowed = len(tokenizer) - len(tokenizer.all_special_ids)
-    values, ids = probabilities.topk(min(top_k, allowed), dim=-1)
+    ids = np.argsort(-probabilities, -1, kind="stable")[:, : min(top_k, allowed)]
+    values = np.take_along_axis(probabilities, ids, -1)
     return [
         tuple(map(Candidate, tokenizer.convert_ids_to_tokens(row_ids), row_values))
         for row_ids, row_values in zip(ids.tolist(), values.tolist(), strict=True)
     ]
 
 
-def _all_windows(model: LoadedModel, texts: Sequence[TokenizedText]) -> list[Window]:
+def _rows_of(
+    model: Read, windows: Sequence[Window], texts: Sequence[TokenizedText]
+) -> tuple[Ids, NDArray[np.bool_] | None]:
+    """The windows as padded rows with [CLS] and [SEP].
+
+    Returns: (windows, length) int64 token ids, and (windows, length) bool, True at real tokens; None if all are real.
+    """
+    tokenizer = model.tokenizer
+    rows = [
+        [tokenizer.cls_token_id, *texts[window.text].token_ids[window.start : window.end], tokenizer.sep_token_id]
+        for window in windows
+    ]
+    ids = padded(rows, tokenizer.pad_token_id)
+    is_real = np.arange(ids.shape[1]) < np.array([[len(row)] for row in rows])
+    return ids, None if is_real.all() else is_real
+
+
+def _all_windows(model: Read, texts: Sequence[TokenizedText]) -> list[Window]:
     room = model.longest_row - 2  # for [CLS] and [SEP]
     return [window for number, text in enumerate(texts) for window in windows_of(number, len(text.token_ids), room)]
 

@@ -4,11 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import torch
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from electrain.data.labelled.columns import Columns, MissingColumnError
 from electrain.data.labelled.conll import COLUMN_FORMATS
@@ -27,33 +25,23 @@ from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
-from electrain.finetuning.model import open_pretrained
 from electrain.finetuning.tasks.long_texts import UNREAD, Cut
+from electrain.finetuning.tasks.settings import FineTuned
 from electrain.finetuning.tasks.task import Answer as Record
-from electrain.finetuning.tasks.task import Row, encoder_inputs, inference_batches, on_device
-from electrain.finetuning.tasks.task_folder import FineTuned, takes_token_types
+from electrain.finetuning.tasks.task import Row, encoder_arrays, inference_batches
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.inference.answers import Answer, Embedding, answer_of
 from electrain.inference.asked import TASK_OF_VERB, Input
-from electrain.inference.model import Source
-from electrain.models.folders import is_of_a_pooler, weights_of
-from electrain.pretraining.run_folder import open_run_folder
-from electrain.training.runtime import device_of
+from electrain.inference.network import TextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 _BATCH_TOKENS = 8192
 # What may stand before a question in a line of fields, and is none: a number, or an identifier with a digit.
 _IDENTIFIER = re.compile(r"[\w.:#-]*\d[\w.:#-]*", re.ASCII)
 NO_COLUMNS = Columns()
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """An encoder in evaluation mode and in float32, on its device."""
-
-    network: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
-    longest_row: int  # maximum number of tokens, special ones counted
 
 
 def predict_task(tuned: FineTuned, inputs: Iterable[Input], given: Columns = NO_COLUMNS) -> Iterator[Answer]:
@@ -197,7 +185,7 @@ def _example(task: TaskName, one: Input, tuned: FineTuned, fields: tuple[str, st
     return TextExample(clean(first), clean(second) if has_pair else None, source=one.where)
 
 
-def _words(one: Input, column: str, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def _words(one: Input, column: str, tokenizer: "PreTrainedTokenizerFast") -> list[str]:
     if isinstance(one.given, str):
         return _words_for(tokenizer, one.given)
     words, text = one.given.get(column, one.given.get("words")), one.given.get("text")
@@ -234,7 +222,7 @@ def _two(one: Input, fields: tuple[str, str], *, needs_both: bool) -> tuple[str,
     return str(text or ""), pair if isinstance(pair, str) else ""
 
 
-def _words_for(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+def _words_for(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[str]:
     """The words of a text; for a tokenizer of characters or k-mers, these are its words."""
     backend = tokenizer.backend_tokenizer
     if not is_of_sequences(backend):
@@ -254,7 +242,7 @@ def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counte
             say(f"{is_cut[True]} of {is_cut.total()} texts are longer than {longest} tokens: {UNREAD[cut]}")
 
 
-def predict_embed(encoder: Encoder, texts: Iterable[str], batch_tokens: int = _BATCH_TOKENS) -> Iterator[Embedding]:
+def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int = _BATCH_TOKENS) -> Iterator[Embedding]:
     """For each text, in order, the mean of the encoder's last hidden states over its tokens.
 
     [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
@@ -268,41 +256,21 @@ def predict_embed(encoder: Encoder, texts: Iterable[str], batch_tokens: int = _B
                 yield Embedding(text, tuple(next(vectors))) if text.strip() else Embedding("")
 
 
-def load_encoder(model: Source, device: torch.device | None = None) -> Encoder:
-    """The encoder of any model, without its head.
-
-    Args: device: that of the weights. By default, see `device_of`.
-    Raises: CheckpointError: not an encoder.
-    """
-    run = open_run_folder(model)
-    opened = open_pretrained(run)
-    network = weights_of(
-        opened.source, AutoModel, "encoder", configuration=opened.configuration, may_be_new=is_of_a_pooler
-    ).eval()
-    # The tokenizers of older runs allow longer rows than the run was trained on.
-    longest = min(opened.longest_row, opened.tokenizer.model_max_length, run.trained_length or opened.longest_row)
-    return Encoder(network.to(device or device_of()), opened.tokenizer, longest)
-
-
-@torch.inference_mode()
 def mean_states(
-    encoder: Encoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = _BATCH_TOKENS
+    encoder: TextEncoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = _BATCH_TOKENS
 ) -> list[list[float]]:
     """For each text the mean of the last hidden states over its tokens, as in `predict_embed`.
 
     Args: is_cut: counts whether each text is longer than a row.
     """
-    network, tokenizer, longest = encoder.network, encoder.tokenizer, encoder.longest_row
+    tokenizer, longest = encoder.tokenizer, encoder.longest_row
     encoded = encode_plain(tokenizer, list(map(cleaner_for(tokenizer), texts)), truncation=True, max_length=longest)
     is_cut.update(bool(encoding.overflowing) for encoding in encoded.encodings or [])
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
     vectors: list[list[float]] = [[] for _ in texts]
     for batch in inference_batches(rows, batch_tokens):
-        inputs = encoder_inputs(batch, tokenizer.pad_token_id, with_token_types=takes_token_types(network))
-        states = network(**on_device(inputs, network.device))[0].float()
-        lengths = torch.tensor([[len(row.input_ids)] for row in batch], device=states.device)
-        is_real = torch.arange(states.shape[1], device=states.device) < lengths
-        means = (states * is_real.unsqueeze(-1)).sum(1) / lengths
+        inputs = encoder_arrays(batch, tokenizer.pad_token_id, with_token_types=encoder.with_token_types)
+        means = encoder.means(inputs)
         for row, vector in zip(batch, means.tolist(), strict=True):
             vectors[row.example] = vector
     return vectors
