@@ -162,7 +162,7 @@ def test_nothing_unpickles():
 
 def test_what_is_imported_is_declared():
     declared = {re.split("[>=<[ ]", one)[0].replace("-", "_") for one in PROJECT["dependencies"]}
-    extras = {one for extra in ("tasks", "chinese", "serve") for one in PROJECT["optional-dependencies"][extra]}
+    extras = {one for extra in ("tasks", "chinese", "serve", "export") for one in PROJECT["optional-dependencies"][extra]}
     optional = {re.split("[>=<[ ]", one)[0].replace("-", "_") for one in extras}
     imported = set()
     for path in FILES:

@@ -72,9 +72,8 @@ def _fuse(graph: Graph, path: Path) -> None:
     if not heads:
         return
     with _quiet():
-        model = optimizer.optimize_model(
-            str(path), model_type="bert", num_heads=heads, hidden_size=width, opt_level=0, only_onnxruntime=False
-        )
+        # Its patterns for BERT are the default, and those of all encoders like it.
+        model = optimizer.optimize_model(str(path), num_heads=heads, hidden_size=width, opt_level=0)
     model.save_model_to_file(str(path))
 
 
