@@ -3,10 +3,11 @@
     python benchmarks/onnx_table.py --case NAME RUN FILE [--case ...] [--speed NAME RUN FILE ...] \\
         [--texts N] [--turns N] [--output LINES.jsonl]
 
-RUN is a run or model of `electrain finetune` for classification or tagging, FILE its examples. `--case` measures speed on
-the first N of them and the score on all; `--speed` the speed alone, for weights that nobody trained. The contestants take
-turns, so that other work on the machine slows each alike; ratios are taken turn by turn to the pipeline with its own batch
-size, which is 1. Threads: OMP_NUM_THREADS, for PyTorch and onnxruntime. A line of JSON for each case goes to stdout.
+RUN is a run or model of `electrain finetune` for classification or tagging, FILE its examples. `--case` measures the
+speed on the first N of them and the score on all; `--speed` the speed alone, for weights that nobody trained. The
+contestants take turns, so that other work on the machine slows each alike; ratios are taken turn by turn to the pipeline
+with its own batch size, which is 1. Threads: OMP_NUM_THREADS, for PyTorch and onnxruntime. A line of JSON for each case
+goes to stdout.
 """
 
 import argparse
