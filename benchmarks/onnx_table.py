@@ -6,8 +6,8 @@
 RUN is a run or model of `electrain finetune` for classification or tagging, FILE its examples. `--case` measures the
 speed on the first N of them and the score on all; `--speed` the speed alone, for weights that nobody trained. The
 contestants take turns, so that other work on the machine slows each alike; ratios are taken turn by turn to the
-pipeline with its own batch size, which is 1. Threads: OMP_NUM_THREADS, for PyTorch and onnxruntime. A line of JSON for each case
-goes to stdout.
+pipeline with its own batch size, which is 1. Threads: OMP_NUM_THREADS, for PyTorch and onnxruntime. A line of JSON for
+each case goes to stdout.
 """
 
 import argparse
