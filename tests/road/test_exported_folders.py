@@ -1,6 +1,7 @@
 """`electrain export`, and exported folders asked without PyTorch."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,17 @@ def test_a_newer_or_damaged_description_is_refused(
         changed = {name: value for name, value in content.items() if name != "sha256"} | change
         path.write_text(json.dumps(changed))
         assert message in refuse(["predict", "classify", "x", "--model", str(tmp_path / "one")], capsys)
+
+
+def test_the_lines_for_plain_onnxruntime_do_as_documented(
+    models: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text("utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    exec(code.replace("sentiment-onnx", str(exported / "classify")).replace("a great film", TEXTS[0]), {})
+    number = int(capsys.readouterr().out)
+    _, (answer,), _ = command(capsys, "predict", "classify", TEXTS[0], "--model", models / "classify")
+    assert SETTINGS["classify"].labels[number] == answer["label"]
 
 
 def test_the_light_tokenizer_gives_the_same_tokens(tiny_run: Runs, exported: Path) -> None:
