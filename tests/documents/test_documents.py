@@ -20,10 +20,9 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 def commands(document: Path) -> list[str]:
     blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", document.read_text("utf-8"), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [
-        line.strip().removeprefix("$ ") for line in lines if line.strip().removeprefix("$ ").startswith("electrain ")
-    ]
+    lines = [line.strip().removeprefix("$ ") for line in "\n".join(blocks).replace("\\\n", " ").splitlines()]
+    lines = [re.sub(r"^torchrun .* -m electrain\.cli\.app ", "electrain ", line) for line in lines]
+    return [line for line in lines if re.match(r"electrain |.*python benchmarks/", line)]
 
 
 def links_of(document: Path) -> list[tuple[str, str]]:
@@ -43,7 +42,13 @@ CASES = [(document.name, command) for document in DOCUMENTS for command in comma
 
 @pytest.mark.parametrize(("document", "command"), CASES)
 def test_every_command_is_understood(document, command):
-    words = shlex.split(command, comments=True)[1:]
+    words = shlex.split(command, comments=True)
+    if words[0] != "electrain":
+        script = next(word for word in words if word.endswith(".py"))
+        known = re.findall(r"\"(--[\w-]+)\"", (ROOT / script).read_text("utf-8"))
+        assert not {word for word in words if re.match(r"--[\w-]+$", word)} - {*known}, script
+        return
+    words = words[1:]
     words = words[: next((number for number, word in enumerate(words) if word in ("|", ">", "2>", "&")), None)]
     app.parse_args(words, exit_on_error=False, print_error=False)
 
