@@ -23,6 +23,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 
+from electrain.cli.app import main as electrain
 from electrain.data.shards.shards import open_shards
 from electrain.foundation.report_curves import BLACK, BLUE, GREEN, VERMILION, smoothed
 from electrain.pretraining.health import entropy_of
@@ -87,6 +88,7 @@ TOPICS = {
     ),
 }
 GREY = "#999999"
+COMPARED = ("healthy", "memorised")  # on text that they have not read
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class Sickness:
     text: str = "sentences"
     vocabulary: str = "sentences"
     fields: tuple[tuple[str, str], ...] = ()
+    is_faulty: bool = False
 
 
 RUNS = {
@@ -105,17 +108,10 @@ RUNS = {
         "The learning rate is too high",
         fields=(("training.optimizer", "adamw"), ("training.peak-learning-rate", "0.1")),
     ),
-    "not-finite": Sickness(
-        "The learning rate is far too high",
-        fields=(
-            ("training.optimizer", "adamw"),
-            ("training.peak-learning-rate", "0.99"),
-            ("training.warmup-steps", "1"),
-        ),
-    ),
+    "not-finite": Sickness("The losses stop being finite", is_faulty=True),
     "strong": Sickness("The text is too easy for the generator", text="log"),
     "pure-game": Sickness(
-        "The generator has collapsed",
+        "The generator learns to mislead instead of to write",
         fields=(
             ("generator.training", "policy-gradient"),
             ("generator.embedding-sharing", "separate"),
@@ -150,12 +146,15 @@ def sentence(draw: random.Random, topic: str) -> str:
     )
 
 
+def documents_of(draw: random.Random, number: int) -> list[str]:
+    """Documents of twelve sentences about one topic each."""
+    return [" ".join(sentence(draw, topic) for _ in range(12)) for topic in draw.choices(list(TOPICS), k=number)]
+
+
 def write_texts(output: Path) -> dict[str, str]:
     """Writes the corpora, the same everywhere, and returns their paths by name."""
     draw = random.Random(0)
-    sentences = [
-        " ".join(sentence(draw, topic) for _ in range(12)) for topic in draw.choices(list(TOPICS), k=DOCUMENTS)
-    ]
+    sentences = documents_of(draw, DOCUMENTS)
     made = {
         "sentences": sentences,
         "few": sentences[:FEW_DOCUMENTS],
@@ -168,15 +167,37 @@ def write_texts(output: Path) -> dict[str, str]:
             for _ in range(3000)
         ],
         "genome": [" ".join("".join(draw.choices("acgt", k=8)) for _ in range(60)) for _ in range(3000)],
+        "held-out": documents_of(random.Random(1), 300),
     }
     for name, texts in made.items():
         (output / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
     return {name: str(output / f"{name}.jsonl") for name in made}
 
 
-def run_verb(*arguments: str) -> list[str]:
+def make_faulty() -> None:
+    """Losses become NaN for three steps, and later for good, as from a broken memory or a division by zero."""
+    from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
+
+    begin, forward = ReplacedTokenDetection.begin_step, ReplacedTokenDetection.forward
+
+    def begin_step(self: Any, step: int) -> None:
+        self.is_faulty = 300 <= step < 303 or step >= 600
+        begin(self, step)
+
+    def faulty_forward(self: Any, rows: Any) -> Any:
+        outcome = forward(self, rows)
+        if not self.is_faulty:
+            return outcome
+        terms = {name: term._replace(total=term.total * math.nan) for name, term in outcome.terms.items()}
+        return outcome._replace(terms=terms)
+
+    ReplacedTokenDetection.begin_step = begin_step  # type: ignore[method-assign]
+    ReplacedTokenDetection.forward = faulty_forward  # type: ignore[method-assign]
+
+
+def run_verb(*arguments: str, command: list[str] = COMMAND) -> list[str]:
     """The lines of standard error without those of progress; the verb may fail, which is part of the picture."""
-    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True)
+    ended = subprocess.run([*command, *arguments], capture_output=True, text=True)
     lines = re.split(r"[\r\n]+", ended.stderr)
     said = [line.strip() for line in lines if line.strip() and not re.match(r"(training|prepare|tokenizer): ", line)]
     return [*said, *([f"exit code {ended.returncode}"] if ended.returncode else [])]
@@ -203,7 +224,18 @@ def train(output: Path, name: str, shards: Path) -> list[str]:
         return []
     fields = HEALTHY | dict(RUNS[name].fields)
     options = [word for field, value in fields.items() for word in (f"--{field}", value)]
-    return run_verb("pretrain", "--config", "demo", "--shards", str(shards), "--output", str(run), *options)
+    command = [sys.executable, __file__, "--faulty"] if RUNS[name].is_faulty else COMMAND
+    return run_verb(
+        "pretrain", "--config", "demo", "--shards", str(shards), "--output", str(run), *options, command=command
+    )
+
+
+def held_out_score(output: Path, name: str, text: str) -> dict[str, float]:
+    """The AUC of detection on text that the run has not read, and that of word frequency alone."""
+    arguments = ["evaluate", "detection", "--model", str(output / name), "--data", text]
+    ended = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, check=True)
+    scores = json.loads(ended.stdout)
+    return {"auc": scores["discriminator"]["auc"], "unigram_auc": scores["baselines"]["unigram_auc"]}
 
 
 def journal(run: Path) -> list[dict[str, Any]]:
@@ -244,10 +276,12 @@ def draw(name: str, output: Path, frequency: float, images: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlim(0, max(one["step"] for one in lines))
     axes[0].axhline(frequency, color=BLACK, linewidth=1, linestyle=":", label="word frequency alone")
+    for number, one in enumerate(one for one in journal(output / name) if one["event"] == "warning"):
+        axes[0].axvline(one["step"], color=VERMILION, linewidth=1, alpha=0.5, label=None if number else "a warning")
     axes[1].set_ylim(0.4, 1.02)
     axes[2].set_ylim(-0.02, 1.02)
     for axis in axes:
-        axis.legend(fontsize=7, frameon=False)
+        axis.legend(fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
     figure.suptitle(
         RUNS[name].title + ("" if name == "healthy" else "  (grey: the healthy run)"), fontsize=10, x=0.01, ha="left"
     )
@@ -257,6 +291,9 @@ def draw(name: str, output: Path, frequency: float, images: Path) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--faulty"]:
+        make_faulty()
+        electrain(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=list(RUNS), default=list(RUNS))
@@ -271,8 +308,18 @@ def main() -> None:
         lines = journal(options.output / name)
         warnings = [(one["step"], one["message"]) for one in lines if one["event"] == "warning"]
         last = [one for one in lines if one["event"] == "log"][-1]
+        held_out = held_out_score(options.output, name, corpora["held-out"]) if name in COMPARED else {}
         print(
-            json.dumps({"run": name, "frequency": frequency, "said": said, "warnings": warnings, "last": last}),
+            json.dumps(
+                {
+                    "run": name,
+                    "frequency": frequency,
+                    "held_out": held_out,
+                    "said": said,
+                    "warnings": warnings,
+                    "last": last,
+                }
+            ),
             flush=True,
         )
         if options.images is not None:

@@ -117,10 +117,11 @@ def write_real_chinese(folder: Path) -> bool:
     from pyarrow import parquet
 
     texts = [text[:600] for text in parquet.read_table(articles, columns=["text"])["text"].slice(0, 80).to_pylist()]
-    lines = [line[:80] + line[-2:] for line in reviews.read_text("utf-8").splitlines()[1:61]]
+    rows = [line.rsplit("\t", 1) for line in reviews.read_text("utf-8").splitlines()[1:61]]
+    lines = [f"{text[:80]}\t{label}" for text, label in rows]
     for name in ("wikipedia.parquet", "held-out.parquet", "train.tsv", "validation.tsv", "test.tsv"):
         (folder / name).unlink()
-    write_parquet(folder / "wikipedia.parquet", texts[:60] + [line[:-2] for line in lines])
+    write_parquet(folder / "wikipedia.parquet", texts[:60] + [text for text, _ in rows])
     write_parquet(folder / "held-out.parquet", texts[60:])
     for split in ("train", "validation", "test"):
         (folder / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n", "utf-8")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from test_documents import anchors, links_of
 
+import electrain
+
 pytest.importorskip("mkdocs", reason='the site needs pip install "electrain[docs]"')
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
@@ -41,6 +43,11 @@ def test_the_site_has_every_page(site: Path) -> None:
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
 
 
+def test_the_reference_describes_every_public_name(site: Path) -> None:
+    page = (site / "reference.html").read_text("utf-8")
+    assert [name for name in electrain.__all__ if name[0] != "_" and f'id="electrain.{name}"' not in page] == []
+
+
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 10
@@ -66,3 +73,9 @@ def test_headings_that_links_name_are_there(name: str) -> None:
     for target, anchor in links_of(path) if path.exists() else []:
         if anchor:
             assert anchor in anchors(path.parent / target if target else path), f"{target}#{anchor}"
+
+
+def test_pictures_are_small() -> None:
+    pictures = sorted((ROOT / "docs" / "images").iterdir())
+    assert pictures
+    assert [picture.name for picture in pictures if picture.stat().st_size > 100_000] == []
