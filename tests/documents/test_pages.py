@@ -34,7 +34,7 @@ NOT_EXECUTED = {
     r"electrain serve": "serves until it is stopped; tests/road starts it",
     r"electrain .*hub:|electrain .*--push-to-hub": "needs the hub",
 }
-EXECUTED_ELSEWHERE = {"python.md": "test_examples.py"}
+EXECUTED_ELSEWHERE = {"python.md": "test_examples.py", "onnx.md": "tests/road/test_exported_folders.py"}
 QUICK_PAGES = {"README.md", "README.zh.md"}
 CHINESE_PAGES = {"README.zh.md", "your-language.md"}
 PIPED = re.compile(r"\s(\||>|2>|&)\s.*$")
