@@ -29,6 +29,7 @@ from electrain.cli import (
     exporting,
     preparing,
     serving,
+    sharing,
     training,
 )
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
@@ -55,7 +56,7 @@ app = App(
 )
 _WITHOUT_FIELDS = (preparing.tokenizer, preparing.prepare, converting.convert, training.report, training.fields)
 _WITH_FIELDS = (training.pretrain, training.plan, training.finetune, training.demo)
-for _verb in (*_WITHOUT_FIELDS, checking.check, doctoring.doctor, exporting.export, serving.serve):
+for _verb in (*_WITHOUT_FIELDS, checking.check, doctoring.doctor, exporting.export, serving.serve, sharing.push):
     app.command(_verb)
 for _verb_with_fields in _WITH_FIELDS:
     app.command(_verb_with_fields, validator=refuse_unknown_options(_verb_with_fields))

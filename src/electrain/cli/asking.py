@@ -38,6 +38,7 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "tune_threshold": ("classification",),
     "rows": ("detection",),
     "seed": ("detection",),
+    "add_to_card": ("detection",),
     "limit_pairs_per_set": ("blimp",),
 }
 PREDICT_READERS: dict[str, tuple[str, ...]] = {
@@ -75,6 +76,7 @@ def evaluate(
     rows: Whole = 512,
     seed: Seed = 0,
     limit_pairs_per_set: Whole | None = None,
+    add_to_card: bool = False,
 ) -> None:
     """Score a model.
 
@@ -114,17 +116,23 @@ def evaluate(
         rows: detection: largest number of rows to score.
         seed: detection: seed of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
+        add_to_card: detection: write the scores into README.md of the networks of the run that --model names.
     """
     from electrain.foundation.output_file import require_writable
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
+    from electrain.pretraining.card import add_held_out, require_own_run
 
     _require_different({"--output": output, "--predictions": predictions, "--report": report})
     for path in filter(None, (output, predictions, report)):
         require_writable(path)
     if task == "detection":
         column = text_column or "text"
+        if add_to_card:
+            require_own_run(model)
         result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
+        if add_to_card:
+            add_held_out(Path(model), result)
         evaluation = pretrained_evaluation(result)
     elif task == "blimp":
         if len(data) != 1:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from electrain.cli.options import Files, Number, Overrides, TaskChoice, Whole, print_json
+from electrain.cli.sharing import push_result, require_pushable
 from electrain.foundation.configuration import describe_fields, parse_overrides
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.output_folder import CONFIGURATION_NAME
@@ -15,6 +16,7 @@ def pretrain(
     config: str,
     shards: Path,
     output: Path,
+    push_to_hub: str | None = None,
     resume: bool = False,
 ) -> None:
     """Pretrain a generator and a discriminator on token shards.
@@ -25,6 +27,8 @@ def pretrain(
         config: TOML file, or the name of a preset: demo, tiny, small, base, large, article, ...
         shards: Folder that `electrain prepare` wrote.
         output: Folder to create for the run.
+        push_to_hub: Repository of the Hugging Face hub, OWNER/NAME, to which the networks are pushed when the run is
+            finished; a new one is private. By default, nothing is pushed.
         resume: Continue from the newest intact checkpoint in the output folder.
     """
     from electrain.pretraining.configuration import load_configuration
@@ -32,11 +36,14 @@ def pretrain(
 
     begun = output / CONFIGURATION_NAME if resume else None
     configuration = load_configuration(config, parse_overrides(overrides), resumed=begun)
+    require_pushable(push_to_hub, configuration.card)
     result = run(configuration, shards, output, resume=resume)
     if result.is_first:
         print_json({"output": str(output), "finished": result.is_finished, **result.metrics})
     if result.exit_code:
         raise SystemExit(result.exit_code)
+    if result.is_first:
+        push_result("pretrain", output, push_to_hub)
 
 
 def plan(
@@ -122,6 +129,7 @@ def finetune(
     decoder: str | None = None,
     seeds: Whole | None = None,
     allow_unknown: bool = False,
+    push_to_hub: str | None = None,
     resume: bool = False,
 ) -> None:
     """Fine-tune a pretrained encoder on labelled examples.
@@ -142,6 +150,8 @@ def finetune(
         seeds: Number of runs with different seeds, each in OUTPUT/seed-N; the median and the spread of the scores are
             reported. By default, one run.
         allow_unknown: Go on where more than a fifth of the tokens of the training texts are [UNK].
+        push_to_hub: Repository of the Hugging Face hub, OWNER/NAME, to which OUTPUT/model is pushed when the run is
+            finished; a new one is private. By default, nothing is pushed.
         resume: Continue from the newest intact checkpoint in the output folder.
     """
     from electrain.finetuning.configuration import FinetuneConfig
@@ -153,6 +163,7 @@ def finetune(
 
     tables = parse_overrides(overrides)
     configuration = finetune_configuration(task, config, tables, decoder, allow_unknown=allow_unknown)
+    require_pushable(push_to_hub, configuration.card)
 
     result: FinetuneResult
 
@@ -167,6 +178,7 @@ def finetune(
         print_json(summary)
         if not summary["finished"]:
             raise SystemExit(result.exit_code)
+        push_result("finetune", output, push_to_hub)
         return
     fine_tune(configuration, output)
     if result.is_first:
@@ -174,6 +186,8 @@ def finetune(
         print_json({**facts, "scores": result.scores})
     if result.exit_code:
         raise SystemExit(result.exit_code)
+    if result.is_first:
+        push_result("finetune", output, push_to_hub)
 
 
 def fields(of: Literal["pretrain", "finetune"] = "pretrain", /) -> None:

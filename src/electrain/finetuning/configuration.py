@@ -8,6 +8,7 @@ from electrain.data.labelled.examples import TaskName
 from electrain.data.text.delimited import Quoting
 from electrain.finetuning.tasks.long_texts import Cut
 from electrain.finetuning.tasks.settings import GenerationConfig
+from electrain.foundation.card import CardConfig
 from electrain.foundation.configuration import (
     Tables,
     build_configuration,
@@ -216,6 +217,7 @@ class FinetuneConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     parity: FinetuneParityConfig = field(default_factory=FinetuneParityConfig)
+    card: CardConfig = field(default_factory=CardConfig)
 
 
 def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> FinetuneConfig:

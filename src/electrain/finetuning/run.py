@@ -17,6 +17,7 @@ from electrain.data.labelled.tag_schemes import PLAIN
 from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.data.tokenizer.unknown import say_unreachable, unknown_share
 from electrain.finetuning.batches import training_batches
+from electrain.finetuning.card import SCORES_NAME, write_cards
 from electrain.finetuning.choosing import Best, deciding_score, says_the_same
 from electrain.finetuning.configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetuning.examples import Examples, read_all, settings_for
@@ -35,8 +36,10 @@ from electrain.finetuning.tasks.question_answering import QuestionAnswering
 from electrain.finetuning.tasks.settings import TaskSettings, build_task, score_settings
 from electrain.finetuning.tasks.task import AnyTask, Row, Tensors
 from electrain.finetuning.tasks.task_folder import takes_token_types
+from electrain.foundation.card import carry_card, public_name
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.hub import is_hub_name
 from electrain.foundation.json_output import to_json
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
@@ -72,7 +75,6 @@ from electrain.training.sitting import Sitting
 from electrain.training.tracking import require_trackers
 
 FIRST_FILES = {CONFIGURATION_NAME, MANIFEST_NAME}
-SCORES_NAME = "scores.json"
 KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
 _TEXTS = "the training texts"
@@ -162,7 +164,19 @@ def finetune(
             f"{output / 'model'} in a new run"
         )
         hints = {"[training] epochs": longer}
-        facts = {"model": pretrained.source, "train_examples": len(examples.train), "labels": list(settings.labels)}
+        facts = {
+            "model": pretrained.source,
+            "base_model": pretrained.source if is_hub_name(pretrained.source) else "",
+            "train_sources": [public_name(source) for source in train_sources],
+            "validation_sources": [public_name(source) for source in validation_sources],
+            "train_examples": len(examples.train),
+            "labels": list(settings.labels),
+            "machine": {
+                "device": runtime.device_name,
+                "processes": runtime.processes,
+                "torch": torch.__version__,
+            },
+        }
 
         def begin() -> None:
             if runtime.is_first:
@@ -379,6 +393,7 @@ def _evaluate(parts: _Parts) -> None:
     if is_better:
         write_predictions(sitting.directory, known, answers)
         with replaced_directory(sitting.directory / "model") as temporary:
+            carry_card(sitting.directory / "model", temporary)
             settings = _settings_of_best(parts)
             save_task_model(module.model, settings, parts.pretrained.tokenizer, parts.target_tokenizer, temporary)
 
@@ -417,6 +432,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     files = (CONFIGURATION_NAME, JOURNAL_NAME, SCORES_NAME, PREDICTIONS_NAME, f"model/{SUMS_NAME}")
     facts |= {HASHES: hashes_of(sitting.directory, files)}
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
+    write_cards(sitting.directory)
     report = write_report(sitting.directory)
     if is_finished:
         score = f"{parts.chosen_by} {best.scores.get(parts.chosen_by, 0.0):.2f} after step {best.best_step}"

@@ -8,9 +8,11 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from electrain.finetuning.card import SCORES_NAME
 from electrain.finetuning.choosing import rank
 from electrain.finetuning.configuration import FinetuneConfig
-from electrain.finetuning.run import SCORES_NAME, FinetuneResult
+from electrain.finetuning.run import FinetuneResult
+from electrain.foundation.card import carry_card, has_edited_card
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
@@ -92,5 +94,7 @@ def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> d
     if runs[0].is_first:
         with replaced_directory(output / "model") as temporary:
             shutil.copytree(best.directory / "model", temporary, dirs_exist_ok=True)
+            if has_edited_card(output / "model"):
+                carry_card(output / "model", temporary)
         write_text_durably(output / SCORES_NAME, to_json(summary, indent=2) + "\n")
     return summary

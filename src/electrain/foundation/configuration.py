@@ -207,9 +207,14 @@ def _to_toml_value(value: Any) -> str:
 
 
 def differences(earlier: Any, now: Any, *, but: tuple[str, ...] = ()) -> list[str]:
-    """The differences between two configurations of a kind, one phrase for each field that is not in `but`."""
+    """The differences between two configurations of a kind, one phrase for each.
+
+    Args: but: names of fields and sections that are left out.
+    """
     found = []
     for section in dataclasses.fields(earlier):
+        if section.name in but:
+            continue
         old, new = getattr(earlier, section.name), getattr(now, section.name)
         for field in dataclasses.fields(old):
             was, is_now = getattr(old, field.name), getattr(new, field.name)

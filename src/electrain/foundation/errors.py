@@ -25,6 +25,10 @@ class CheckpointError(ElectrainError):
     """A checkpoint or a model folder is damaged, or does not fit the configuration."""
 
 
+class HubError(ElectrainError):
+    """A repository of the Hugging Face hub cannot be written."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a library's message; empty if it has none."""
     return next(iter(str(error).strip().splitlines()), "")

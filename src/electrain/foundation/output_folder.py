@@ -29,8 +29,16 @@ EXAMPLES_NAME = "examples.jsonl"
 LOCK_NAME = ".electrain.lock"
 HASHES = "hashes"  # the fact of a manifest that holds the hashes of files beside it
 # They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can
-# resume with less. The last two change nothing that is trained.
-MAY_CHANGE = ("micro_batch_rows", "gradient_checkpointing", "rows_on_device", "sharding", "allow_unknown", "report_to")
+# resume with less. The last three change nothing that is trained.
+MAY_CHANGE = (
+    "micro_batch_rows",
+    "gradient_checkpointing",
+    "rows_on_device",
+    "sharding",
+    "allow_unknown",
+    "report_to",
+    "card",
+)
 
 
 @dataclass(frozen=True)

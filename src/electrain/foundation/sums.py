@@ -16,16 +16,19 @@ from electrain.foundation.output_folder import (
 )
 
 SUMS_NAME = "SHA256SUMS"
+# Whoever owns a folder may edit its description, so that no hash is taken of it, and none of an older version counts.
+_DESCRIPTION = "README.md"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\0]+)")
 
 
 def write_sums(directory: Path) -> None:
     """Writes the hash of every file in a folder and below it, in the form that `sha256sum -c` reads.
 
-    The manifest, which has a hash of its own, is left out: it changes when the work is finished.
+    The manifest, which has a hash of its own, is left out: it changes when the work is finished. So is README.md, which
+    people edit.
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file() and not path.name.startswith("."))
-    named = [path for path in files if path.name not in (SUMS_NAME, MANIFEST_NAME)]
+    named = [path for path in files if path.name not in (SUMS_NAME, MANIFEST_NAME, _DESCRIPTION)]
     write_hashes(directory, {path.relative_to(directory).as_posix(): file_hash(path) for path in named})
 
 
@@ -46,7 +49,7 @@ def read_sums(directory: Path, kind: type[ElectrainError] = CheckpointError) -> 
     found = [_LINE.fullmatch(line) for line in lines]
     if not all(found):
         raise kind(f"{path}: damaged (a line is not a hash and a name); copy the folder again")
-    return {match[2]: match[1] for match in found if match}
+    return {match[2]: match[1] for match in found if match and Path(match[2]).name != _DESCRIPTION}
 
 
 def verify_sums(

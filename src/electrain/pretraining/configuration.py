@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from electrain.data.shards.rows import DataConfig
+from electrain.foundation.card import CardConfig
 from electrain.foundation.configuration import (
     Tables,
     build_configuration,
@@ -53,6 +54,7 @@ class PretrainConfig:
     parity: ParityConfig = field(default_factory=ParityConfig)
     start: StartConfig = field(default_factory=StartConfig)
     game: GameConfig = field(default_factory=GameConfig)
+    card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:
         if self.training.objective == "replaced-token-detection":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from electrain.data.tokenizer.tokenizer import save_tokenizer
+from electrain.foundation.card import carry_card
 from electrain.foundation.output_folder import replaced_directory
 from electrain.foundation.sums import write_sums
 from electrain.models.backbones import backbone_of
@@ -26,6 +27,7 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
     """
     for name, network in _networks(objective).items():
         with quiet_transformers(), replaced_directory(output / name) as temporary:
+            carry_card(output / name, temporary)
             exported = network()
             exported.save_pretrained(temporary)
             backbone = backbone_of(exported.config)

@@ -1,6 +1,5 @@
 """Pretraining: from shards and a configuration to a run folder with Hugging Face models."""
 
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
+from electrain.foundation.card import public_name
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.lock import locked
@@ -52,6 +52,7 @@ from electrain.pretraining.build import (
     sized_as_started,
     vocabulary_of,
 )
+from electrain.pretraining.card import hub_names_of, write_cards
 from electrain.pretraining.configuration import PretrainConfig, StartConfig
 from electrain.pretraining.export import export_models
 from electrain.pretraining.flops import passes_of, training_flops_per_row
@@ -133,7 +134,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             if runtime.is_first:
                 held.enter_context(locked(output))
                 if begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
-                    _write_first_files(shards, inputs, output)
+                    _write_first_files(config, shards, inputs, output)
                 record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
 
         runtime.together(begin)  # the first process makes the folder, for which the others wait
@@ -175,10 +176,12 @@ def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
             )
 
 
-def _write_first_files(shards: Shards, inputs: dict[str, str], output: Path) -> None:
+def _write_first_files(config: PretrainConfig, shards: Shards, inputs: dict[str, str], output: Path) -> None:
     np.save(output / COUNTS_NAME, shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
     facts = {"shards": str(shards.tokenizer_directory.parent), "has_words": shards.has_words}
+    sources = [public_name(source) for source in shards.manifest.inputs if source != "tokenizer"]
+    facts |= {"sources": sources, **hub_names_of(config)}
     facts |= {HASHES: hashes_of(output, [COUNTS_NAME])}
     write_manifest(output, Manifest(KIND, False, inputs, facts))
 
@@ -319,7 +322,7 @@ def _announce(parts: _Parts, matrix_rate: float) -> None:
     if training.compile and is_sharded(run.objective):
         say('[training] sharding = "parameters": the layers are not compiled')
     machine = {
-        "device": _device_name(runtime),
+        "device": runtime.device_name,
         "processes": runtime.processes,
         "threads": torch.get_num_threads(),
         "precision": str(runtime.dtype).removeprefix("torch."),
@@ -393,6 +396,7 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     sums = [path.relative_to(output).as_posix() for path in output.glob(f"*/{SUMS_NAME}")]
     facts |= {HASHES: hashes_of(output, [*files, *sorted(sums)])}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
+    write_cards(output)
     report = write_report(output)
     steps = run.training.steps
     if is_finished:
@@ -404,11 +408,3 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
         )
     else:
         say(f"stopped at step {run.state.step} of {steps}; continue with --resume; report: {report}")
-
-
-def _device_name(runtime: Runtime) -> str:
-    if runtime.device.type == "cuda":
-        return torch.cuda.get_device_name(runtime.device)
-    if runtime.device.type == "mps":
-        return "Apple GPU"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,15 @@ class Runtime:
     def is_first(self) -> bool:
         """True in the one process that writes files and prints."""
         return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, which name no host."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        if self.device.type == "mps":
+            return "Apple GPU"
+        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""

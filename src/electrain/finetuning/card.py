@@ -1,0 +1,212 @@
+"""The model card of a fine-tuning run: the `README.md` of its `model/`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from electrain import __version__
+from electrain.finetuning.configuration import FinetuneConfig
+from electrain.foundation.card import (
+    Card,
+    Score,
+    as_code,
+    dataset_of,
+    details,
+    plain,
+    public_name,
+    public_toml,
+    render,
+    table,
+    unsaid,
+    write_card,
+)
+from electrain.foundation.configuration import build_configuration, read_toml, to_toml
+from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, read_any_manifest
+from electrain.foundation.report_page import json_lines
+from electrain.models.cards import FolderFacts, facts_of_folder, opening, text_limits
+
+SCORES_NAME = "scores.json"
+# The tasks by their names on the hub.
+_PIPELINES = {
+    "classification": "text-classification",
+    "regression": "text-classification",
+    "tagging": "token-classification",
+    "question-answering": "question-answering",
+    "summarization": "summarization",
+    "translation": "translation",
+}
+# The scores that have a name on the hub; others stand in the text alone.
+_METRICS = {
+    "accuracy": "accuracy",
+    "f1": "f1",
+    "f1_macro": "f1",
+    "f1_micro": "f1",
+    "precision": "precision",
+    "recall": "recall",
+    "matthews": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "exact_match": "exact_match",
+    "bleu": "bleu",
+    "chrf": "chrf",
+    "rouge1": "rouge",
+    "rouge2": "rouge",
+    "rougeL": "rouge",
+}
+_ASKED = {
+    "classification": ("classify", '"a text to judge"'),
+    "regression": ("regress", '"a text to judge"'),
+    "tagging": ("tag", '"a text to tag"'),
+    "question-answering": ("answer", "--input questions.jsonl"),
+    "summarization": ("summarize", '"a long text"'),
+    "translation": ("translate", '"a text"'),
+}
+# Tasks that a pipeline of transformers does, where the texts are not pairs.
+_IN_PIPELINE = ("classification", "regression", "tagging")
+_MOST_LABELS = 30
+
+
+def write_cards(run: Path) -> None:
+    """Writes `model/README.md` of a run, except where there is no model or somebody edited it."""
+    if not (run / "model" / "config.json").is_file():
+        return
+    config = build_configuration(FinetuneConfig, read_toml(run / CONFIGURATION_NAME), str(run / CONFIGURATION_NAME))
+    result = json.loads((run / SCORES_NAME).read_text("utf-8"))
+    write_card(run / "model", render(_card(run, config, result)))
+
+
+def _card(run: Path, config: FinetuneConfig, result: dict[str, Any]) -> Card:
+    folder, manifest = facts_of_folder(run / "model"), read_any_manifest(run)
+    facts, task = manifest.facts, str(result["task"])
+    base, card = str(facts.get("base_model") or ""), config.card
+    sources = {kind: [str(one) for one in facts.get(kind, ())] for kind in ("train_sources", "validation_sources")}
+    datasets = [name for names in sources.values() for one in names if (name := dataset_of(one))]
+    start = plain(base or public_name(str(facts.get("model") or "")))
+    begun = (
+        f"fine-tuned from {start}" if config.training.weights == "pretrained" else f"trained with the sizes of {start}"
+    )
+    purpose = f"A model for {task.replace('-', ' ')}: {folder.size}, {begun} with electrain."
+    return Card(
+        card.name or public_name(str(run.resolve())),
+        card,
+        _PIPELINES[task],
+        [task] if task != _PIPELINES[task] else [],
+        "transformers" if folder.is_known else "electrain",
+        base if config.training.weights == "pretrained" else "",
+        datasets,
+        _hub_scores(result, sources["validation_sources"], task),
+        {
+            "": [purpose, "", *_labels(facts), *unsaid(card, has_base=bool(base), has_datasets=bool(datasets))],
+            "Use": _use(task, folder, result),
+            "How it was made": _making(run, config, sources),
+            "Scores": _scores(result, sources["validation_sources"]),
+            "Limits": _limits(task, folder, result),
+        },
+    )
+
+
+def _labels(facts: Mapping[str, Any]) -> list[str]:
+    labels = [str(label) for label in facts.get("labels", ())]
+    if not labels:
+        return []
+    more = f" and {len(labels) - _MOST_LABELS} more" if len(labels) > _MOST_LABELS else ""
+    return [f"Labels: {', '.join(map(as_code, labels[:_MOST_LABELS]))}{more}.", ""]
+
+
+def _use(task: str, folder: FolderFacts, result: Mapping[str, Any]) -> list[str]:
+    verb, asked = _ASKED[task]
+    lines = [
+        "With electrain, in this folder, which reads texts as the training did:",
+        "",
+        "```sh",
+        f"electrain predict {verb} --model . {asked}",
+        "```",
+        "",
+    ]
+    is_pair = bool((result["settings"].get("columns") or {}).get("pair"))
+    if task in _IN_PIPELINE and folder.is_known and not is_pair:
+        name = _PIPELINES[task]
+        return [
+            *lines,
+            "With transformers:",
+            "",
+            "```python",
+            "from transformers import pipeline",
+            "",
+            f'ask = pipeline("{name}", model=".")  # this folder, or its name on the hub',
+            'print(ask("a text to read"))',
+            "```",
+        ]
+    return [*lines, "With transformers:", "", *opening(folder, [])]
+
+
+def _making(run: Path, config: FinetuneConfig, sources: Mapping[str, Sequence[str]]) -> list[str]:
+    manifest = read_any_manifest(run)
+    facts, machine = manifest.facts, manifest.facts.get("machine") or {}
+    last: dict[str, Any] = next((line for line in reversed(json_lines(run / JOURNAL_NAME)) if "tokens" in line), {})
+
+    def named(kind: str) -> str:
+        return ", ".join(as_code(source) for source in sources[kind]) or "not recorded"
+
+    rows = [
+        ("training examples", f"{int(facts.get('train_examples', 0)):,} of {named('train_sources')}"),
+        ("steps", f"{int(facts.get('step', 0)):,}" + ("" if manifest.finished else "; the run was not finished")),
+        ("tokens read", f"{int(last.get('tokens') or 0):,}, up to the last logged step"),
+        ("hours of training", f"{float(facts.get('seconds', 0.0)) / 3600:,.2f}"),
+        ("seed", str(config.training.seed)),
+    ]
+    if machine:
+        rows += [
+            ("machine", f"{plain(str(machine['device']))}; processes: {machine['processes']}"),
+            ("versions", f"electrain {__version__}, torch {machine['torch']}, transformers {transformers.__version__}"),
+        ]
+    kept = public_toml(to_toml(config), [])
+    summary = "The configuration: save it as config.toml, for electrain finetune TASK --config config.toml"
+    return [*table(("", ""), rows), "", *details(summary, "toml", kept)]
+
+
+def _hub_scores(result: Mapping[str, Any], sources: Sequence[str], task: str) -> list[Score]:
+    source = sources[0] if len(sources) == 1 else "validation"
+    name = dataset_of(source)
+    return [
+        Score(_PIPELINES[task], name or source, bool(name), _METRICS[score], score, float(value))
+        for score, value in result["scores"].items()
+        if score in _METRICS
+    ]
+
+
+def _scores(result: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
+    if not result["scores"]:
+        return ["The run ended before it was scored."]
+    where = ", ".join(as_code(source) for source in sources)
+    settings = {name: value for name, value in result["settings"].items() if name not in ("model", "columns")}
+    shown = "; ".join(
+        f"{plain(name)} {as_code(json.dumps(value, ensure_ascii=False))}" for name, value in settings.items()
+    )
+    return [
+        f"On {int(result['validation_examples']):,} validation examples{f' of {where}' if where else ''}, in per cent "
+        "except for errors:",
+        "",
+        *table(("score", "value"), [(as_code(name), f"{value:.2f}") for name, value in result["scores"].items()]),
+        "",
+        f"The model is that of step {result['best_step']}, chosen by {as_code(str(result['chosen_by']))} on these same "
+        "examples, which flatters it a little. Another seed gives other scores; `electrain finetune --seeds 5` shows "
+        f"how far they spread. Settings: {shown}.",
+    ]
+
+
+def _limits(task: str, folder: FolderFacts, result: Mapping[str, Any]) -> list[str]:
+    lines = ["- It was scored on texts like those it was trained on. On other kinds of text, score it first."]
+    if task == "classification":
+        lines.append("- It always answers with its labels, whatever the text is about; it cannot say that none fits.")
+    if task == "question-answering":
+        lines.append("- It finds answers that stand in the given context, word for word; it knows no others.")
+    if task in ("summarization", "translation"):
+        lines.append("- It can write fluent text that is wrong, and leave out or invent names and numbers.")
+    if result.get("is_constant"):
+        lines.insert(0, "- It gives every validation example the same answer: it has learned nothing.")
+    lines.append(f"- It is a model of {folder.size}: fast, and less exact than large ones on hard texts.")
+    return [*lines, *text_limits(folder)]
