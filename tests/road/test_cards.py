@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,15 @@ def test_every_network_of_a_run_has_a_card_whose_code_runs(
         for fact in ("| tokens read | 1,920 |", "| steps | 10 |", "`corpus.jsonl`", "seed = 0", "torch 2"):
             assert fact in card
         assert "Not said above" not in card
-        assert run_python_of(card, folder, monkeypatch) == 1
+        assert run_python_of(card, folder, monkeypatch) >= 1
         assert str(tmp_path) not in card
         assert os.uname().nodename not in card.replace("x86_64", "")
     assert command(capsys, "check", run)[0] == 0
+    monkeypatch.chdir(run / "model")
+    asked = re.findall("^electrain (predict .*)$", (run / "model/README.md").read_text(), re.MULTILINE)
+    assert len(asked) == (2 if kind == "electra" else 1)
+    for line in asked:
+        assert command(capsys, *shlex.split(line))[0] == 0
 
 
 def test_what_nobody_said_is_left_out_and_may_be_said_when_the_run_is_over(

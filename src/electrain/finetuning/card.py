@@ -165,7 +165,7 @@ def _making(run: Path, config: FinetuneConfig, sources: Mapping[str, Sequence[st
         ]
     kept = public_toml(to_toml(config), [])
     summary = "The configuration: save it as config.toml, for electrain finetune TASK --config config.toml"
-    return [*table(("", ""), rows), "", *details(summary, "toml", kept)]
+    return [*table(("fact", "value"), rows), "", *details(summary, "toml", kept)]
 
 
 def _hub_scores(result: Mapping[str, Any], sources: Sequence[str], task: str) -> list[Score]:

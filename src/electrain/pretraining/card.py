@@ -114,12 +114,11 @@ def _card(run: _Run, name: str) -> Card:
     datasets = [found for source in facts.get("sources", ()) if (found := dataset_of(source))]
     has_base = bool(base) or not config.start.discriminator
     pipelines = {"AutoModelForMaskedLM": "fill-mask", "AutoModelForCausalLM": "text-generation"}
-    is_masked = config.training.objective == "masked-language-modelling"
     return Card(
         title if name == "model" else f"{title}, {name}",
         config.card,
         pipelines.get(folder.opened_by, "feature-extraction"),
-        ["pretraining", "masked-language-modelling" if is_masked else "replaced-token-detection"],
+        ["pretraining", config.training.objective],
         "transformers" if folder.is_known else "electrain",
         base,
         datasets,
@@ -150,15 +149,22 @@ def _other_folders(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _introduction(name: str, folder: FolderFacts, run: _Run) -> str:
-    is_masked = run.config.training.objective == "masked-language-modelling"
-    how = "masked language modelling" if is_masked else f"replaced token detection ({PAPER})"
+    objective = f"replaced token detection ({PAPER})" if _detects(run) else "masked language modelling"
+    how = f"pretrained by {objective}"
+    if name == "generator":
+        kind = "causal" if folder.opened_by == "AutoModelForCausalLM" else "masked"
+        how = f"trained as a {kind} language model beside an encoder that learned by {objective}"
     start = str(run.manifest.facts.get("base_model") or "") or public_name(run.config.start.discriminator)
-    begun = f"pretrained further from {plain(start)}" if start else "pretrained from random weights"
-    return f"This is {_ROLES[name]}: {folder.size}, {begun} by {how} with electrain."
+    begun = f"further from the weights of {plain(start)}" if start else "from random weights"
+    return f"This is {_ROLES[name]}: {folder.size}, {how}, {begun}, with electrain."
+
+
+def _detects(run: _Run) -> bool:
+    return run.config.training.objective == "replaced-token-detection"
 
 
 def _use(name: str, folder: FolderFacts) -> list[str]:
-    alone = [*opening(folder, _trial(folder)), *sentence_embeddings(folder)]
+    alone = [*(_filling() if _fills(folder) else opening(folder, _trial(folder))), *sentence_embeddings(folder)]
     if name != "model":
         return ["With transformers:", "", *alone]
     detects = ['electrain predict detect --model . "a text to judge"'] * (folder.opened_by == "AutoModelForPreTraining")
@@ -174,6 +180,21 @@ def _use(name: str, folder: FolderFacts) -> list[str]:
         "With transformers:",
         "",
         *alone,
+    ]
+
+
+def _fills(folder: FolderFacts) -> bool:
+    return folder.is_known and folder.opened_by == "AutoModelForMaskedLM"
+
+
+def _filling() -> list[str]:
+    return [
+        "```python",
+        "from transformers import pipeline",
+        "",
+        'ask = pipeline("fill-mask", model=".")  # this folder, or its name on the hub',
+        'print(ask(f"a text with a {ask.tokenizer.mask_token}"))',
+        "```",
     ]
 
 
@@ -210,7 +231,7 @@ def _making(run: _Run) -> list[str]:
     folded = details(
         "The configuration: save it as config.toml, for electrain pretrain --config config.toml", "toml", kept
     )
-    return [*table(("", ""), rows), "", *folded]
+    return [*table(("fact", "value"), rows), "", *folded]
 
 
 def _held_out_scores(held_out: dict[str, Any]) -> list[Score]:
@@ -247,6 +268,8 @@ def _scores(run: _Run) -> list[str]:
             *table(("measure", "value"), [(_LOGGED[key], f"{value:.3f}") for key, value in recent.items()]),
             "",
         ]
+    if not _detects(run):
+        return [*content, "Judge the encoder by a fine-tuned task of yours, not by these figures."]
     content.append(
         "An AUC of 0.5 is guessing. Word frequency alone reaches the AUC beside it, so only what is above that was "
         "learned from context. Judge the encoder by a fine-tuned task of yours, not by these figures."
@@ -292,8 +315,11 @@ def _limits(name: str, folder: FolderFacts, run: _Run) -> list[str]:
     if name == "generator":
         lines.append("- It was kept weak on purpose, so that its words can be told from real ones; it is no writer.")
     else:
+        lines.append(
+            "- By itself it answers no question and names no label: fine-tune it. Its vectors compare texts roughly."
+        )
+    if name != "generator" and _detects(run):
         lines += [
-            "- By itself it answers no question and names no label: fine-tune it. Its vectors compare texts roughly.",
             "- It finds words that its own generator put in. It does not find text that another model wrote, nor every "
             "mistake.",
         ]
