@@ -114,7 +114,7 @@ def render(card: Card) -> str:
         license=config.license or None,
         library_name=card.library,
         pipeline_tag=card.pipeline,
-        tags=["electra", "electrain", *card.tags],
+        tags=["electrain", *card.tags],
         base_model=config.base_model or card.base_model or None,
         datasets=_unique([*config.datasets, *card.datasets]) or None,
         metrics=_unique(score.metric for score in card.scores) or None,
