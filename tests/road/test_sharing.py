@@ -1,10 +1,11 @@
 """Pushing to a hub: a stand-in for its HTTP interface, asked by the real client, from which the model loads again."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import ModelCard, constants, snapshot_download
 from pretend_hub import TOKEN, PretendHub
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining
 
@@ -149,3 +150,24 @@ def test_a_folder_without_a_model_is_refused(
     assert "holds neither model/ nor config.json" in line
     with pytest.raises(SystemExit):
         main(["push", str(tmp_path)])
+
+
+def test_an_export_has_the_card_of_its_source_and_is_pushed(
+    hub: PretendHub, tiny_run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = shutil.copytree(tiny_run() / "model", tmp_path / "mine/model").parent
+    head = "---\nlanguage: zh\nlicense: mit\ndatasets: [no name, x]\n---\n# Mine\n\n"
+    (source / "model/README.md").write_text(f"{head}## Use\n\nAsk it.\n\n## Limits\n\n- It is small.\n")
+    given = ["export", "--model", source / "model", "--output", tmp_path / "onnx", "--push-to-hub", "me/onnx"]
+    code, (result,), told = command(capsys, *given)
+    assert code == 0, told
+    card = hub.files["me/onnx"]["README.md"].decode()
+    data = ModelCard(card).data
+    assert (data.language, data.license, data.datasets, data.library_name) == (["zh"], "mit", None, "onnx")
+    assert "- It is small." in card
+    assert "Ask it." not in card
+    assert str(tmp_path) not in card
+    for task in result["agreement"]["equal_answers"]:
+        assert f"| {task} | " in card
+    assert "electrain-export.json" in hub.files["me/onnx"]
+    assert command(capsys, "check", tmp_path / "onnx")[0] == 0

@@ -18,6 +18,7 @@ from electrain.foundation.sums import write_sums
 from electrain.inference.asked import TASK_OF_VERB
 from electrain.inference.export import graphs
 from electrain.inference.export.agreement import compare
+from electrain.inference.export.card import write_export_card
 from electrain.inference.export.files import write_graph
 from electrain.inference.export.folder import (
     Export,
@@ -93,6 +94,7 @@ def export_model(model: str, output: Path, quantize: Quantization, data: Path | 
         write_export(export, folder)
         found = compare(parts.graphs, networks, ExportedNetworks(folder), data, is_exact=quantize == "none")
         write_export(replace(export, agreement=found), folder)
+        write_export_card(folder, open_run_folder(model).model, export, found)
         write_sums(folder)
         size = sum(path.stat().st_size for path in folder.rglob("*.onnx"))
     return {"output": str(output), "tasks": list(tasks), "quantize": quantize, "bytes": size, "agreement": found}
