@@ -26,6 +26,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
+import electrain
 from asking import asked
 from electrain.cli.app import main
 from electrain.data.shards.shards import open_shards
@@ -286,6 +287,21 @@ def test_corrupt_shows_every_step(runs: dict[str, Path]) -> None:
     assert any("[MASK]" in record["steps"][-1]["tokens"] for record in predict_corrupt(runs["article"], [text] * 3))
     with pytest.raises(ElectrainError, match="give one with 1 to 22"):
         list(predict_corrupt(runs["unigram"], [sentence(40)]))
+
+
+@pytest.mark.usefixtures("quick_pretraining")
+def test_a_predictor_names_the_tasks_that_its_run_can_do(runs: dict[str, Path]) -> None:
+    found = {name: electrain.load(run).tasks for name, run in runs.items()}
+    for name, tasks in found.items():
+        for task in ("detect", "fill", "generate", "embed"):
+            try:
+                works = bool(asked(task, runs[name], ["[MASK] " + sentence(3)]))
+            except ElectrainError:
+                works = False
+            assert works == (task in tasks), (name, task)
+    assert found["unigram"] == ("detect", "embed")
+    assert {"fill", "generate"} <= set(found["article"])
+    assert "detect" not in found["electric"]
 
 
 @pytest.mark.usefixtures("quick_pretraining")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import electrain
 from command_line import command
 from electrain.foundation.errors import DataError, ElectrainError
-from electrain.inference.answers import Answer, answer_of
+from electrain.inference.answers import Answer, DetectedText, answer_of
 from electrain.inference.asked import Input
 from electrain.inference.predictor import open_networks
 
@@ -20,7 +21,9 @@ Runs = Callable[..., Path]
 
 
 def test_the_import_loads_no_library() -> None:
-    script = "import sys, electrain, electrain.inference.predictor; print(' '.join(sys.modules))"
+    names = ("predictor", "answers", "asked", "verbs")
+    imports = ", ".join(["sys", "electrain", *(f"electrain.inference.{name}" for name in names)])
+    script = f"import {imports}; dir(electrain); electrain.load; electrain.pretrain; print(' '.join(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "numpy", "pandas", "datasets", "tokenizers"} & set(shown)
     assert set(electrain.__all__) <= set(dir(electrain))
@@ -41,6 +44,7 @@ def test_a_run_answers_as_predict_prints(tiny_run: Runs, capsys: pytest.CaptureF
         assert [answer.to_dict() for answer in answers] == printed
         assert [answer_of(task, record) for record in printed] == answers
         assert [answer.is_blank for answer in answers] == [False, True, False]
+        assert answers[1].to_dict() == {"text": ""}
         one = getattr(predictor, task)(texts[0])
         assert isinstance(one, Answer)
         assert one.to_dict().keys() == printed[0].keys()
@@ -116,6 +120,28 @@ def test_threads_ask_one_predictor(tiny_run: Runs) -> None:
     for answer, wanted in zip(many, expected * 3, strict=True):
         chances = [token["probability_replaced"] for token in wanted["tokens"]]  # type: ignore[index,union-attr]
         assert [token.probability_replaced for token in answer.tokens] == pytest.approx(chances, rel=1e-4)
+
+
+def test_calls_of_several_threads_are_answered_in_turn() -> None:
+    """Tokenizers hold state while they read, so that two calls at once could mix."""
+    asking: list[int] = []
+    most: list[int] = []
+
+    class Slow:
+        source, tasks, reads_pairs = "slow", ("detect",), None
+
+        def ask(self, task: str, inputs: Any, columns: Any = None, options: Any = None) -> Any:
+            asking.append(1)
+            time.sleep(0.005)
+            most.append(len(asking))
+            asking.pop()
+            yield DetectedText(inputs[0].given)
+
+    predictor = electrain.Predictor(Slow())  # type: ignore[arg-type]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(predictor.detect, map(str, range(16))))
+    assert [answer.text for answer in answers] == list(map(str, range(16)))  # type: ignore[union-attr]
+    assert set(most) == {1}
 
 
 def test_texts_come_from_any_iterable(tiny_run: Runs) -> None:

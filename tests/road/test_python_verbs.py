@@ -216,6 +216,13 @@ def test_an_interrupt_saves_a_checkpoint_and_reaches_the_caller(
     assert weights(tmp_path / "run") == weights(pretrained)
 
 
+def test_empty_cells_of_a_table_are_refused_by_their_row(pretrained: Path, tmp_path: Path) -> None:
+    """pandas has NaN where a cell is empty, which JSON has not."""
+    frame = pandas.DataFrame([*ROWS, {"text": "bak", "label": None}])
+    with pytest.raises(ElectrainError, match="train, row 41: "):
+        electrain.finetune("classification", model=pretrained, train=frame, validation=ROWS, output=tmp_path / "x")
+
+
 def test_numbers_of_numpy_override_fields(tiny_shards: Path, tmp_path: Path) -> None:
     overrides = {"training.steps": np.int64(0), "discriminator": {"heads": ("detection",)}}
     with pytest.raises(ElectrainError, match="steps = 0: must be at least 1"):

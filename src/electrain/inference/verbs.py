@@ -294,7 +294,7 @@ def _json_value(value: object) -> object:
         return list(map(_json_value, value))
     if callable(getattr(value, "tolist", None)):  # numbers and arrays of numpy
         return _json_value(value.tolist())  # type: ignore[attr-defined]
-    return None if value != value else value  # pandas has NaN where a cell is empty
+    return value
 
 
 def _deliver(number: int) -> None:
