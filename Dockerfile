@@ -26,4 +26,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8765/health', timeout=4)"]
 # The form without a shell, so that SIGTERM reaches the service, which then finishes what it accepted.
 ENTRYPOINT ["electrain", "serve", "--host", "0.0.0.0", "--port", "8765"]
-CMD ["--model", "/model"]
+CMD ["--model", "model=/model"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from electrain.cli.app import app
-from electrain.cli.serving import DEFAULT_PORT
+from electrain.cli.serving import DEFAULT_PORT, _named
 
 ROOT = Path(__file__).parents[2]
 KNOWN = ("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "WORKDIR")
@@ -69,6 +69,8 @@ def test_it_runs_the_service_as_an_ordinary_user() -> None:
     assert verb.__name__ == "serve"
     assert bound.arguments["host"] == "0.0.0.0"
     assert bound.arguments["port"] == int(only("EXPOSE")) == DEFAULT_PORT
+    # A folder at the root of the disk called `model` has no parent to be named after.
+    assert _named("model", bound.arguments["model"]) == {"model": "/model"}
     names = [name for name, _ in instructions()]
     assert only("USER") not in ("root", "0")
     assert names.index("USER") > len(names) - names[::-1].index("RUN") - 1, "nothing is installed as that user"
@@ -85,3 +87,8 @@ def test_its_health_is_asked_where_the_service_tells_it() -> None:
     from electrain.inference.serve.settings import ServeSettings
 
     assert "/health" in {getattr(route, "path", "") for route in create_app({}, ServeSettings()).routes}
+
+
+def test_a_model_at_the_root_of_the_disk_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/model")
+    assert _named("model", ["/model"]) == {"model": "/model"}

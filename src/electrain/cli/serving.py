@@ -129,7 +129,7 @@ def _named(option: str, given: Sequence[str]) -> dict[str, str]:
         name, has_name, folder = one.partition("=")
         if not has_name or "/" in name or Path(one).exists():
             path = Path(one).resolve() if Path(one).exists() else Path(one)
-            name, folder = path.parent.name if path.name == "model" else path.name, one
+            name, folder = (path.parent.name or path.name) if path.name == "model" else path.name, one
         if name in named:
             raise ConfigurationError(f"--{option}: two are called {name}; name one of them by --{option} NAME={one}")
         if not name:
