@@ -22,27 +22,28 @@ class Echo:
 
 @dataclass
 class StandIn:
-    """Answers with the length of each text, and keeps every call."""
+    """Answers with each input, its number in the call and the options, and keeps every call but those of the start."""
 
-    tasks: tuple[str, ...] = ("embed", "generate", "fill")
+    tasks: tuple[str, ...] = ("embed", "generate")
     reads_pairs: bool | None = None
-    seconds: float = 0.0  # for each call
+    seconds_per_text: float = 0.0
     calls: list[list[Input]] = field(default_factory=list)
     may_answer: threading.Event = field(default_factory=threading.Event)
-    error: Exception | None = None
+    is_broken: bool = False
 
     def __post_init__(self) -> None:
         self.may_answer.set()
 
     def ask(self, task: str, inputs: Sequence[Input], **options: object) -> list[Echo]:
         self.calls.append(list(inputs))
-        self.may_answer.wait(10)
-        time.sleep(self.seconds)
-        if self.error is not None:
-            raise self.error
+        assert self.may_answer.wait(20)
+        time.sleep(self.seconds_per_text * len(inputs))
+        if self.is_broken:
+            raise RuntimeError("a secret text")
         for number, one in enumerate(inputs, start=1):
             if one == "refuse me":
                 raise DataError(f"input {number}: is refused; send another")
             if one == "break":
-                raise RuntimeError("secret text")
-        return [Echo({"text": one, "embedding": [len(str(one))], **options}) for one in inputs]
+                raise RuntimeError("a secret text")
+        numbers = enumerate(inputs, start=1)
+        return [Echo({"text": one, "embedding": [number], **options}) for number, one in numbers]

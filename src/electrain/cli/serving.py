@@ -1,6 +1,7 @@
 """The verb `serve`: answers requests over HTTP."""
 
 import importlib.util
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from electrain.foundation.progress import say
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from electrain.inference.serve.batching import Asked
+    from electrain.inference.predictor import Predictor
 
 DEFAULT_PORT = 8765
 TOKEN_VARIABLE = "ELECTRAIN_TOKEN"
@@ -91,11 +92,10 @@ def serve(
     from electrain.inference.serve.settings import ServeSettings
 
     listener = listen(host, port)
-    is_loopback = listener.getsockname()[0].startswith(("127.", "::1"))
-    token = _token(token_file)
+    address = ipaddress.ip_address(listener.getsockname()[0])
     hosts = [name.lower() for name in allow_host or ()]
-    if is_loopback or hosts:
-        hosts += ["localhost", "127.0.0.1", "[::1]", listener.getsockname()[0]]
+    if address.is_loopback or hosts:
+        hosts += ["localhost", "127.0.0.1", "[::1]", f"[{address}]" if address.version == 6 else str(address)]
     settings = ServeSettings(
         max_inputs=max_inputs,
         max_text_characters=max_text_characters,
@@ -104,11 +104,11 @@ def serve(
         max_waiting_inputs=max_waiting_inputs,
         max_seconds=max_seconds,
         batch_tokens=batch_tokens,
-        token=token,
+        token=_token(token_file),
         origins=tuple(allow_origin or ()),
         hosts=tuple(hosts),
     )
-    if not is_loopback and not token:
+    if not address.is_loopback and not settings.token:
         say("electrain serve: whoever reaches this machine can ask; --token-file asks them for a token")
 
     def load() -> "FastAPI":
@@ -163,14 +163,10 @@ def _require_extra() -> None:
             raise ConfigurationError(f'{module} is not installed; run pip install "electrain[serve]"')
 
 
-def _loaded(models: Mapping[str, str]) -> dict[str, "Asked"]:
-    """The predictors, each asked once for each of its tasks: a model that cannot answer is found before it is ready."""
-    from electrain.inference.serve.app import warm_up
-
+def _loaded(models: Mapping[str, str]) -> dict[str, "Predictor"]:
+    """The predictors."""
     if not models:  # the reports of runs need no torch
         return {}
-    load = importlib.import_module("electrain.inference.predictor").load
-    predictors = {name: load(folder) for name, folder in models.items()}
-    for predictor in predictors.values():
-        warm_up(predictor)
-    return predictors
+    from electrain.inference.predictor import load
+
+    return {name: load(folder) for name, folder in models.items()}

@@ -2,7 +2,6 @@
 
 import mimetypes
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from electrain import __version__
-from electrain.foundation.errors import DataError, RunDirectoryError
+from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError
 from electrain.foundation.json_output import to_json
 from electrain.inference.serve.batching import (
-    Asked,
+    Askable,
     Batcher,
     Input,
     ModelFailedError,
@@ -29,13 +28,15 @@ from electrain.inference.serve.batching import (
     tokens_of,
 )
 from electrain.inference.serve.bodies import (
+    GAPS,
     TASKS,
     Alive,
-    Answers,
+    Facts,
     Health,
     Models,
     Refusal,
     Runs,
+    answers_body,
     example_of,
     request_body,
 )
@@ -48,6 +49,7 @@ PAGE = Path(__file__).parent / "page"
 _PAGE_TYPES = {".html", ".css", ".js", ".svg", ".png", ".ico", ".json", ".woff2"}
 NOT_JSON = "the body is no JSON in UTF-8, or it is nested too deep"
 _RETRY_SECONDS = "1"
+FILLERS = ("generator", "correction")
 _LONGEST_PLACE = 100  # characters of a key that does not belong into a body
 # What each of these statuses means, for OpenAPI.
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -70,7 +72,9 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(models: Mapping[str, Asked], settings: ServeSettings, runs: Mapping[str, Path] | None = None) -> FastAPI:
+def create_app(
+    models: Mapping[str, Askable], settings: ServeSettings, runs: Mapping[str, Path] | None = None
+) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
@@ -82,13 +86,15 @@ def create_app(models: Mapping[str, Asked], settings: ServeSettings, runs: Mappi
     share_cores(len(batchers))
     app = FastAPI(title="electrain", version=__version__, docs_url=None, redoc_url=None, responses=_REFUSALS)
     app.state.batchers = batchers
+    facts = {name: facts_of(predictor) for name, predictor in models.items()}
     for task in TASKS:
         able = {name: batcher for name, batcher in batchers.items() if task in batcher.predictor.tasks}
         if able:
-            _add_task(app, task, able, settings)
-    _add_facts(app, batchers, metrics)
+            _add_task(app, task, able, facts, settings)
+    _add_facts(app, batchers, facts, metrics)
     _add_page(app)
     _add_runs(app, runs or {})
+    app.openapi()  # which is kept; it takes a tenth of a second
     app.add_exception_handler(RequestValidationError, _refuse_body)
     app.add_exception_handler(HTTPException, _refuse_request)
     app.add_middleware(Guarded, settings=settings)
@@ -103,18 +109,33 @@ def create_app(models: Mapping[str, Asked], settings: ServeSettings, runs: Mappi
     return app
 
 
-def warm_up(predictor: Asked) -> None:
-    """Asks for each task once, so that a model that cannot answer is found at the start. Raises what the model raises.
+def facts_of(predictor: Askable) -> Facts:
+    """What a model takes, found by asking for each of its tasks once: it is read now, and not by the first request.
 
-    A DataError means that the model was read and reads other inputs than the example.
+    Raises: CheckpointError: its folder is damaged.
     """
+    reads_pairs, gap, fillers = predictor.reads_pairs, GAPS[0], []
+    if "fill" in predictor.tasks:
+        gap = next((one for one in GAPS if _can(predictor, "fill", one, DataError)), gap)
+        fillers = [by for by in FILLERS if _can(predictor, "fill", gap, CheckpointError, by=by)]
+    facts = Facts(reads_pairs, gap, tuple(fillers))
     for task in predictor.tasks:
         if task in TASKS:
-            with suppress(DataError):
-                predictor.ask(task, [example_of(task, predictor.reads_pairs)])
+            predictor.ask(task, [example_of(task, facts)])
+    return facts
 
 
-def _add_task(app: FastAPI, task: str, batchers: Mapping[str, Batcher], settings: ServeSettings) -> None:
+def _can(predictor: Askable, task: str, text: str, refusal: type[ElectrainError], **options: object) -> bool:
+    try:
+        predictor.ask(task, [text], **options)
+    except refusal:
+        return False
+    return True
+
+
+def _add_task(
+    app: FastAPI, task: str, batchers: Mapping[str, Batcher], facts: Mapping[str, Facts], settings: ServeSettings
+) -> None:
     """Adds `POST /{task}`, answered by one of these models."""
     form, first = TASKS[task], next(iter(batchers))
 
@@ -146,13 +167,13 @@ def _add_task(app: FastAPI, task: str, batchers: Mapping[str, Batcher], settings
         return Response(content, media_type="application/json")
 
     ask.__name__ = task
-    ask.__annotations__["body"] = request_body(
-        task, {name: batcher.predictor.reads_pairs for name, batcher in batchers.items()}, settings
-    )
-    app.post(f"/{task}", summary=form.summary, response_model=Answers)(ask)
+    ask.__annotations__["body"] = request_body(task, {name: facts[name] for name in batchers}, settings)
+    example = {"model": first, "answers": [form.answer.to_dict()]}
+    shown: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": example}}}}
+    app.post(f"/{task}", summary=form.summary, response_model=answers_body(task), responses=shown)(ask)
 
 
-def _add_facts(app: FastAPI, batchers: Mapping[str, Batcher], metrics: Metrics) -> None:
+def _add_facts(app: FastAPI, batchers: Mapping[str, Batcher], facts: Mapping[str, Facts], metrics: Metrics) -> None:
     """Adds the routes that tell about the service."""
 
     @app.get("/health", summary="Whether the service can answer.", response_model=Health)
@@ -171,7 +192,8 @@ def _add_facts(app: FastAPI, batchers: Mapping[str, Batcher], metrics: Metrics) 
             {
                 "name": name,
                 "tasks": [task for task in batcher.predictor.tasks if task in TASKS],
-                "reads_pairs": batcher.predictor.reads_pairs,
+                "reads_pairs": facts[name].reads_pairs,
+                "gap": facts[name].gap,
             }
             for name, batcher in batchers.items()
         ]

@@ -44,7 +44,7 @@ class Answered(Protocol):
         """The JSON object that `electrain predict` prints."""
 
 
-class Asked(Protocol):
+class Askable(Protocol):
     """What the service needs of a predictor; `electrain.load` gives one."""
 
     @property
@@ -117,7 +117,7 @@ def tokens_of(one: Input) -> int:
 class Batcher:
     """The queue of one model, and the thread that computes for it."""
 
-    def __init__(self, name: str, predictor: Asked, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, name: str, predictor: Askable, settings: ServeSettings, metrics: Metrics) -> None:
         self.name, self.predictor = name, predictor
         self.is_computing = False
         self._settings, self._metrics = settings, metrics
@@ -228,19 +228,28 @@ def _is_refusal(error: Exception) -> bool:
     return isinstance(error, RefusedError)
 
 
-def answers_of(predictor: Asked, batch: Sequence[Piece]) -> list[list[str] | Exception]:
+def answers_of(predictor: Askable, batch: Sequence[Piece]) -> list[list[str] | Exception]:
     """For each piece its answers as JSON, or the error that it alone gets. Runs on the model's thread."""
     task, options = batch[0].job.task, dict(batch[0].job.options)
-    inputs = [one for piece in batch for one in piece.inputs]
+    places = [place for piece in batch for place in piece.places]
     try:
-        answers = iter([to_json(answer.to_dict()) for answer in predictor.ask(task, inputs, **options)])
-        return [[next(answers) for _ in piece.places] for piece in batch]
+        answers = predictor.ask(task, [one for piece in batch for one in piece.inputs], **options)
+        texts = iter([_json(answer, place) for answer, place in zip(answers, places, strict=True)])
+        return [[next(texts) for _ in piece.places] for piece in batch]
     except Exception as error:
         if len(batch) > 1:  # whose fault it is shows when each is asked alone
             return [result for piece in batch for result in answers_of(predictor, [piece])]
         if isinstance(error, ElectrainError):
             return [RefusedError(_message(error, batch[0]))]
         return [error]
+
+
+def _json(answer: Answered, place: int) -> str:
+    """The answer as `electrain predict` prints it, which numbers questions in the order in which they were asked."""
+    record = dict(answer.to_dict())
+    if "id" in record:
+        record["id"] = str(place + 1)
+    return to_json(record)
 
 
 def _message(error: ElectrainError, piece: Piece) -> str:

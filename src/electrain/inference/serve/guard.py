@@ -101,8 +101,8 @@ class Recorded:
         status = exchange.status or CLIENT_GONE
         self.metrics.requests.labels(exchange.task, str(status)).inc()
         self.metrics.seconds.labels(exchange.task).observe(seconds)
-        line = f"{scope['method']} {scope['path'][:_LONGEST_PATH]} {status} {seconds * 1000:.0f} ms"
-        say(line + (f" {exchange.inputs} inputs {exchange.tokens} tokens" if exchange.inputs else ""))
+        sizes = f", {exchange.inputs} inputs, about {exchange.tokens} tokens" if exchange.inputs else ""
+        say(f"{scope['method']} {scope['path'][:_LONGEST_PATH]} {status} {seconds * 1000:.0f} ms{sizes}")
 
 
 class Guarded:
