@@ -86,6 +86,7 @@ class Job:
     task: str
     inputs: Sequence[Input]
     options: Options
+    is_whole: bool  # its inputs go through the model in a call of their own
     answered: asyncio.Future[None]
     answers: list[str] = field(default_factory=list)  # as JSON, in the order of the inputs
     left: int = 0  # inputs without an answer
@@ -140,15 +141,15 @@ class Batcher:
     async def ask(self, task: str, inputs: Sequence[Input], options: Options, *, is_whole: bool) -> list[str]:
         """The answers to a request, as JSON.
 
-        Args: is_whole: its inputs go through the model in one call, without those of other requests.
+        Args: is_whole: see `Job`.
         Raises: QueueFullError. TooSlowError. RefusedError. ModelFailedError.
         """
         if self.waiting_inputs + len(inputs) > self._settings.max_waiting_inputs:
             raise QueueFullError
-        job = Job(task, inputs, options, asyncio.get_running_loop().create_future())
+        job = Job(task, inputs, options, is_whole, asyncio.get_running_loop().create_future())
         job.answers, job.left = [""] * len(inputs), len(inputs)
         heap = self._waiting.setdefault((task, options), [])
-        for piece in self._pieces(job, is_whole=is_whole):
+        for piece in self._pieces(job):
             heapq.heappush(heap, piece)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._compute())
@@ -161,8 +162,8 @@ class Batcher:
             self._withdraw(job)
         return job.answers
 
-    def _pieces(self, job: Job, *, is_whole: bool) -> Iterator[Piece]:
-        size, now = len(job.inputs) if is_whole else 1, time.monotonic()
+    def _pieces(self, job: Job) -> Iterator[Piece]:
+        size, now = len(job.inputs) if job.is_whole else 1, time.monotonic()
         for start in range(0, len(job.inputs), size):
             places = range(start, min(start + size, len(job.inputs)))
             tokens = sum(tokens_of(job.inputs[place]) for place in places)
@@ -202,6 +203,8 @@ class Batcher:
             piece.job.is_begun = True
             tokens += piece.tokens
             batch.append(piece)
+            if piece.job.is_whole:
+                break
         self._metrics.queue_inputs.labels(self.name).set(self.waiting_inputs)
         return batch
 
