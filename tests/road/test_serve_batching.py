@@ -190,9 +190,9 @@ def models(tiny_run: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         ("answer", "question-answering", "answer.jsonl", json.dumps(QUESTION)),
     ):
         path = str(written(folder / file, content))
+        files = ["--train", path, "--validation", path, "--output", str(folder / name)]
+        brief = ["--training.epochs", "1", "--training.precision", "float32"]
         with pytest.raises(SystemExit) as ended:
-            files = ["--train", path, "--validation", path, "--output", str(folder / name)]
-            brief = ["--training.epochs", "1", "--training.precision", "float32"]
             main(["finetune", task, "--model", str(tiny_run()), *files, *brief])
         assert not ended.value.code
     return {"run": electrain.load(tiny_run())} | {
