@@ -45,5 +45,7 @@ class StandIn:
                 raise DataError(f"input {number}: is refused; send another")
             if one == "break":
                 raise RuntimeError("a secret text")
+        if inputs == ["answer at length"]:
+            return [Echo({"text": "x" * 20_000_000})]
         numbers = enumerate(inputs, start=1)
         return [Echo({"text": one, "embedding": [number], **options}) for number, one in numbers]

@@ -120,7 +120,7 @@ class Batcher:
 
     def __init__(self, name: str, predictor: Askable, settings: ServeSettings, metrics: Metrics) -> None:
         self.name, self.predictor = name, predictor
-        self.is_computing = False
+        self.is_computing = False  # what its thread says, also when nobody waits for it any more
         self._settings, self._metrics = settings, metrics
         self._waiting: dict[tuple[str, Options], list[Piece]] = {}  # heaps; only equal questions share a batch
         self._numbers = itertools.count()
@@ -151,6 +151,7 @@ class Batcher:
         heap = self._waiting.setdefault((task, options), [])
         for piece in self._pieces(job):
             heapq.heappush(heap, piece)
+        self._show_queue()
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._compute())
         try:
@@ -176,20 +177,26 @@ class Batcher:
         self._waiting[key] = left
         if not left:
             del self._waiting[key]  # or the options of every request that there ever was would stay
+        self._show_queue()
+
+    def _show_queue(self) -> None:
         self._metrics.queue_inputs.labels(self.name).set(self.waiting_inputs)
 
     async def _compute(self) -> None:
         """Computes until nothing waits."""
         while batch := self._next_batch():
-            self.is_computing, started = True, time.perf_counter()
-            try:
-                results = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, answers_of, self.predictor, batch
-                )
-            finally:
-                self.is_computing = False
+            started = time.perf_counter()
+            results = await asyncio.get_running_loop().run_in_executor(self._thread, self._answers, batch)
             self._metrics.count_batch(self.name, batch[0].job.task, batch, time.perf_counter() - started)
             self._deliver(batch, results)
+
+    def _answers(self, batch: Sequence[Piece]) -> list[list[str] | Exception]:
+        """Runs on the model's thread."""
+        self.is_computing = True
+        try:
+            return answers_of(self.predictor, batch)
+        finally:
+            self.is_computing = False
 
     def _next_batch(self) -> list[Piece]:
         """The pieces that are due first among those with the same task and options, up to the limit of tokens."""
@@ -205,7 +212,7 @@ class Batcher:
             batch.append(piece)
             if piece.job.is_whole:
                 break
-        self._metrics.queue_inputs.labels(self.name).set(self.waiting_inputs)
+        self._show_queue()
         return batch
 
     def _deliver(self, batch: Sequence[Piece], results: Sequence[list[str] | Exception]) -> None:
@@ -232,7 +239,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def answers_of(predictor: Askable, batch: Sequence[Piece]) -> list[list[str] | Exception]:
-    """For each piece its answers as JSON, or the error that it alone gets. Runs on the model's thread."""
+    """For each piece its answers as JSON, or the error that it alone gets."""
     task, options = batch[0].job.task, dict(batch[0].job.options)
     places = [place for piece in batch for place in piece.places]
     try:
