@@ -1,6 +1,8 @@
 """The routes of `electrain serve`: what they answer, what they refuse, who may ask."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,21 @@ def test_answers_are_those_that_predict_prints(tiny_run: Runs, capsys: pytest.Ca
     # The run has no correction head, so that it cannot be chosen.
     assert answer_to(models, "POST", "/fill", json={"inputs": texts, "by": "generator"}).status_code == 200
     assert answer_to(models, "POST", "/fill", json={"inputs": texts, "by": "correction"}).status_code == 422
+
+
+def test_the_requests_of_the_document_are_answered() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text("utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^curl .*", text, re.MULTILINE)
+    assert len(lines) >= 7
+    for line in lines:
+        _, url, *more = shlex.split(line)
+        path = url.removeprefix("http://127.0.0.1:8765")
+        if not more:
+            assert answer_to(ALL, "GET", path).status_code == 200, line
+            continue
+        assert more[:3] == ["-H", "Content-Type: application/json", "-d"]
+        response = answer_to(ALL, "POST", path, content=more[3], headers=JSON)
+        assert response.status_code == 200, (line, response.text)
 
 
 def test_options_reach_the_model() -> None:

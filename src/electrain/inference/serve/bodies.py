@@ -143,7 +143,12 @@ TASKS: dict[str, TaskForm] = {
     "tag": TaskForm(
         "A tag for each word.",
         "Marie Curie smiled",
-        TaggedText(("Marie", "Curie", "smiled"), ("B-PER", "I-PER", "O"), (Entity("PER", "Marie Curie", 0, 1),)),
+        TaggedText(
+            ("Marie", "Curie", "smiled"),
+            ("B-PER", "I-PER", "O"),
+            (0.9, 0.9, 0.9),
+            (Entity("PER", "Marie Curie", 0, 1),),
+        ),
     ),
     "answer": TaskForm(
         "The words of a text that answer a question.",
