@@ -104,6 +104,10 @@ def test_finetune_takes_rows_in_memory_and_files_alike(
         scored = electrain.evaluate("classification", model=tuned.output, data=data)
         assert scored.scores["accuracy"] == pytest.approx(tuned.scores["accuracy"])
         assert len(scored.answers) == len(ROWS)
+    tuning = electrain.evaluate("classification", model=tuned.output, data=ROWS, tune_threshold=True)
+    assert tuning.scores_before == scored.scores
+    with pytest.raises(ElectrainError, match="tune_threshold: detection does not read it"):
+        electrain.evaluate("detection", model=tuned.output, data=ROWS, tune_threshold=True)
     assert scored.settings["data"] == [str(tmp_path / "rows.jsonl")]
     assert electrain.evaluate("classification", model=tuned.output, data=ROWS).settings["data"] == ["rows in memory"]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from electrain.data.labelled.examples import TaskName
+from electrain.finetuning.readers import require_read
 from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.errors import ConfigurationError, DataError, ElectrainError
 from electrain.foundation.json_output import to_json
@@ -152,6 +153,7 @@ def evaluate(
     rows: int = 512,
     seed: int = 0,
     limit_pairs_per_set: int | None = None,
+    tune_threshold: bool = False,
 ) -> "Evaluation":
     """Scores a model, as `electrain evaluate` does.
 
@@ -166,6 +168,8 @@ def evaluate(
         rows: detection: largest number of rows to score.
         seed: detection: of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
+        tune_threshold: classification with two labels, or several for a text: choose the probability from which on a
+            label is given by the best F1 on these data, which must be validation data; it is kept in task.json.
     Raises: ElectrainError: a mistake, in one line.
     """
     from electrain.inference.evaluate.blimp import evaluate_blimp
@@ -176,6 +180,8 @@ def evaluate(
     given = dict(columns or {})
     if unknown := [name for name in given if name not in roles]:
         raise ConfigurationError(f'columns: there is no role "{unknown[0]}", only {", ".join(roles)}')
+    if tune_threshold:
+        require_read("tune_threshold", ("classification",), task)
     with _files("data", data) as (sources, is_file):
         if task == "detection":
             column = given.get("text", "text")
@@ -188,7 +194,9 @@ def evaluate(
             evaluation = _of_pretrained(dict(pairs))
         else:
             known = require_task(task)
-            evaluation = evaluate_task(known, model, sources, columns=given, skip_broken=skip_broken)
+            evaluation = evaluate_task(
+                known, model, sources, columns=given, skip_broken=skip_broken, tune_threshold=tune_threshold
+            )
     if is_file:
         return evaluation
     return replace(evaluation, settings={**evaluation.settings, "data": ["rows in memory"]})
