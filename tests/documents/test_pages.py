@@ -32,7 +32,7 @@ NOT_EXECUTED = {
     r"python tests/documents/write_field_tables": "writes into the documents; test_documents compares them",
     r"(git|cd|curl|export|mkdir|source|sha256sum) ": "is no part of electrain",
     r"electrain serve": "serves until it is stopped; tests/road starts it",
-    r"electrain .*hub:|electrain .*--push-to-hub": "needs the hub",
+    r"electrain push |electrain .*hub:|electrain .*--push-to-hub": "needs the hub",
 }
 EXECUTED_ELSEWHERE = {"python.md": "test_examples.py", "onnx.md": "tests/road/test_exported_folders.py"}
 QUICK_PAGES = {"README.md", "README.zh.md"}
