@@ -43,7 +43,7 @@ def fine_tune(
 def test_what_is_cut_is_said_when_training_starts(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
     train = write(tmp_path / "train.tsv", 60, 0)
     _, err = fine_tune(capsys, tiny_run(), train, tmp_path / "run", "--training.epochs", "1")
-    told = "60 of 60 training texts are cut at 24 tokens: only their beginnings are read; "
+    told = "60 of 60 training texts are longer than 24 tokens: only their beginnings are read; "
     assert told + "read more with --data.cut ends or windows" in err  # the model takes no longer rows
     assert err.index(told) < err.index("60 training examples")
     _, err = fine_tune(capsys, tiny_run(), train, tmp_path / "shorter", longest=16)
@@ -59,7 +59,7 @@ def test_what_decides_at_the_end_is_learned(
     quick = ["--training.peak-learning-rate", "1e-2", "--training.layer-decay", "1", "--training.dropout", "0"]
     result, err = fine_tune(capsys, tiny_run(), train, run, "--data.cut", cut, "--training.epochs", "8", *quick)
     assert result["scores"]["accuracy"] > 95
-    assert ("are cut at 24 tokens" in err) is bool(unread)
+    assert ("are longer than 24 tokens" in err) is bool(unread)
     assert unread in err
     assert json.loads((run / "model/task.json").read_text())["cut"] == cut
     _, [scored], _ = command(capsys, "evaluate", "classification", "--model", run, "--data", known)
@@ -105,7 +105,7 @@ def test_a_question_that_is_cut_is_said(tiny_run: Runs, tmp_path: Path, capsys: 
         capsys, "finetune", "question-answering", "--model", tiny_run(), "--train", train, "--validation", train,
         "--output", tmp_path / "run", "--training.epochs", "1", "--data.longest-tokens", "24",
     )  # fmt: skip
-    assert "1 of 1 training questions are cut at 6 tokens" in err
+    assert "1 of 1 training questions are longer than 6 tokens" in err
 
 
 def test_a_run_that_was_killed_goes_on_exactly(tiny_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

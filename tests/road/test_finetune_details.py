@@ -91,7 +91,7 @@ def test_positions_of_roberta_are_counted_from_after_padding(tiny_run: Runs, tmp
     assert code == 0
     assert result["finished"]
     assert "rows have at most 19 tokens" in err
-    assert "2 of 2 training texts are cut at 19 tokens: only their beginnings are read; read more with" in err
+    assert "2 of 2 training texts are longer than 19 tokens: only their beginnings are read; read more with" in err
     code, [answer], err = command(capsys, "predict", "classify", "cat " * 40, "--model", tmp_path / "out")
     assert set(answer["probabilities"]) == {"x", "y"}
     assert "only their beginnings are read" in err

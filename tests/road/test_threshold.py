@@ -114,8 +114,8 @@ def test_a_tuned_threshold_is_kept_and_obeyed(copied: Any, tmp_path: Path, capsy
     assert [one["label"] for one in asked] == wanted
     predictor = electrain.load(run)
     assert [one.label for one in predictor.classify(PAIRS)] == wanted
-    # Tuned again on the same data, it stays; the weights were never written.
-    code, [same], _ = command(capsys, *arguments, "--tune-threshold")
+    # Tuned again on the same data, from Python, it stays.
+    same = electrain.evaluate("classification", model=run, data=[str(data)], tune_threshold=True).to_dict()
     assert same["settings"]["thresholds"] == thresholds
     assert same["scores_before"] == result["scores"]
     assert [path.name for path in run.iterdir() if path.name.endswith((".lock", ".writing"))] == []

@@ -30,7 +30,7 @@ from electrain.finetuning.model import (
     target_tokenizer_for,
 )
 from electrain.finetuning.predictions import PREDICTIONS_NAME, write_predictions
-from electrain.finetuning.tasks.long_texts import UNREAD
+from electrain.finetuning.tasks.long_texts import cut_notice
 from electrain.finetuning.tasks.metrics import require_scorer
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
 from electrain.finetuning.tasks.settings import TaskSettings, build_task, score_settings
@@ -300,15 +300,14 @@ def _say_what_is_cut(rows: Sequence[Row], task: AnyTask, settings: TaskSettings,
     cut = len({row.example for row in rows if row.is_cut})
     cut_targets = len({row.example for row in rows if row.is_target_cut})
     if cut and isinstance(task, QuestionAnswering):
-        say(f"{cut:,} of {count:,} training questions are cut at {task.longest_question_tokens} tokens")
+        say(cut_notice(cut, count, task.longest_question_tokens, what="training questions"))
     elif cut:
         ways = [f"raise --data.longest-tokens (the model takes {longest_row:,})"]
         ways = ways if settings.longest_tokens < longest_row else []
         if settings.task in ("classification", "regression") and settings.cut == "beginning":
             ways.append("read more with --data.cut ends or windows")
         hint = f"; {', or '.join(ways)}" if ways else ""
-        unread = UNREAD[settings.cut]
-        say(f"{cut:,} of {count:,} training texts are cut at {settings.longest_tokens:,} tokens: {unread}{hint}")
+        say(cut_notice(cut, count, settings.longest_tokens, settings.cut, "training texts") + hint)
     if cut_targets:
         longest = settings.generation["longest_output_tokens"]
         say(

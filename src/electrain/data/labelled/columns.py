@@ -46,6 +46,11 @@ class Columns:
     quoting: str = ""  # of .csv and .tsv: csv or none; "" goes by the name of the file
 
 
+def in_flags_of_asking(error: DataError) -> DataError:
+    """The error of reading examples as `evaluate` and `predict` say it: their options lack the `data.` of training."""
+    return DataError(str(error).replace("--data.", "--"))
+
+
 def flag(role: Role) -> str:
     """The flag that names the column on the command line."""
     return f"--data.{role}-column"

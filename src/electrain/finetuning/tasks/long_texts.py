@@ -17,6 +17,14 @@ UNREAD: dict[Cut, str] = {
 _HEAD_TOKENS, _ROW_TOKENS = 128, 510
 
 
+def cut_notice(cut: int, count: int, longest: int, way: Cut = "beginning", what: str = "texts") -> str:
+    """How many of some texts are too long to be read whole, and what is read of them; one line for a person.
+
+    Args: longest: number of tokens that are read of one.
+    """
+    return f"{cut:,} of {count:,} {what} are longer than {longest:,} tokens: {UNREAD[way]}"
+
+
 def places_of_rows(
     texts: Sequence[int | None], longest: int, cut: Literal["ends", "windows"]
 ) -> tuple[list[list[int]], bool]:

@@ -13,12 +13,12 @@ from electrain.data.labelled.checks import (
     require_whole_chunks,
     tag_form_of_further,
 )
-from electrain.data.labelled.columns import Columns, MissingColumnError
+from electrain.data.labelled.columns import Columns, MissingColumnError, in_flags_of_asking
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, fitting, read_examples
 from electrain.data.tokenizer.plain_text import cleaner_for
-from electrain.finetuning.tasks.long_texts import UNREAD
+from electrain.finetuning.tasks.long_texts import cut_notice
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
 from electrain.finetuning.tasks.settings import FineTuned, score_settings
 from electrain.finetuning.tasks.tagging import Tagging
@@ -98,10 +98,9 @@ def _answers(tuned: FineTuned, examples: Sequence[Example]) -> tuple[list[Answer
 
 def _say_cut(cut: int, examples: int, tuned: FineTuned) -> None:
     if isinstance(tuned.task, QuestionAnswering):
-        say(f"{cut:,} of {examples:,} questions are cut at {tuned.task.longest_question_tokens} tokens")
+        say(cut_notice(cut, examples, tuned.task.longest_question_tokens, what="questions"))
     else:
-        longest, unread = tuned.settings.longest_tokens, UNREAD[tuned.settings.cut]
-        say(f"{cut:,} of {examples:,} texts are longer than {longest:,} tokens: {unread}")
+        say(cut_notice(cut, examples, tuned.settings.longest_tokens, tuned.settings.cut))
 
 
 def _examples(
@@ -121,8 +120,7 @@ def _examples(
         if isinstance(error, MissingColumnError) and error.role not in given:
             way_out = f"rename the column, or name it with --{error.role}-column"
             raise DataError(f"{error.against_training}; {way_out}") from error
-        # `electrain finetune` has the same options under --data.
-        raise DataError(str(error).replace("--data.", "--")) from error
+        raise in_flags_of_asking(error) from error
     examples = read.examples
     if isinstance(tuned.task, Tagging):
         scheme = tuned.task.scheme

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from electrain.data.labelled.columns import Columns, choose_columns
+from electrain.data.labelled.columns import Columns, choose_columns, in_flags_of_asking
 from electrain.data.labelled.conll import COLUMN_FORMATS, has_counted_words
 from electrain.data.labelled.record import Record
 from electrain.data.labelled.records import FORMATS, read_records
@@ -91,8 +91,7 @@ def _column_of(path: Path, columns: Columns) -> Iterator[str]:
             raise DataError(f"{path}: no row in it; give a file that holds some")
         found = choose_columns("classification", first, Columns(columns.text), str(path), with_targets=False)
     except DataError as error:
-        # `electrain finetune` has the same options under --data.
-        raise DataError(str(error).replace("--data.", "--")) from error
+        raise in_flags_of_asking(error) from error
     if found.pair:
         raise DataError(f"{path}: {found.text} or {found.pair} could be the text; choose one with --text-column")
     if not columns.text and found.text != "text":

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electrain.data.labelled.columns import Columns, MissingColumnError
+from electrain.data.labelled.columns import Columns, MissingColumnError, in_flags_of_asking
 from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import (
     PairedExample,
@@ -25,7 +25,7 @@ from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
-from electrain.finetuning.tasks.long_texts import UNREAD, Cut
+from electrain.finetuning.tasks.long_texts import Cut, cut_notice
 from electrain.finetuning.tasks.settings import FineTuned
 from electrain.finetuning.tasks.task import Answer as Record
 from electrain.finetuning.tasks.task import Row, encoder_arrays, inference_batches
@@ -90,8 +90,7 @@ def predict_examples(tuned: FineTuned, sources: Sequence[str], given: Columns = 
     try:
         read = _read(tuned.settings.task, sources, tuned, given)
     except DataError as error:
-        # `electrain finetune` has the same options under --data.
-        raise DataError(str(error).replace("--data.", "--")) from error
+        raise in_flags_of_asking(error) from error
     yield from _answers(tuned, chunks_of(read.examples))
 
 
@@ -239,7 +238,7 @@ def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counte
         yield is_cut
     finally:
         if is_cut[True]:
-            say(f"{is_cut[True]} of {is_cut.total()} texts are longer than {longest} tokens: {UNREAD[cut]}")
+            say(cut_notice(is_cut[True], is_cut.total(), longest, cut))
 
 
 def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int = _BATCH_TOKENS) -> Iterator[Embedding]:
