@@ -47,7 +47,7 @@ def test_what_is_cut_is_said_when_training_starts(tiny_run: Runs, tmp_path: Path
     assert told + "read more with --data.cut ends or windows" in err  # the model takes no longer rows
     assert err.index(told) < err.index("60 training examples")
     _, err = fine_tune(capsys, tiny_run(), train, tmp_path / "shorter", longest=16)
-    assert "cut at 16 tokens" in err
+    assert "are longer than 16 tokens" in err
     assert "raise --data.longest-tokens (the model takes 24), or read more with --data.cut" in err
 
 

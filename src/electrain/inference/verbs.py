@@ -150,7 +150,6 @@ def evaluate(
     generator: Path | str | None = None,
     columns: Mapping[str, str] | None = None,
     skip_broken: bool = False,
-    tune_threshold: bool = False,
     rows: int = 512,
     seed: int = 0,
     limit_pairs_per_set: int | None = None,
@@ -166,8 +165,6 @@ def evaluate(
         columns: names of columns by their roles, as the options of the verb without "_column": "text", "pair",
             "label", "label_separator", "references", "separator", "quoting". By default, those of training.
         skip_broken: fine-tuned tasks: leave invalid rows out and count them.
-        tune_threshold: classification: choose the threshold on these data, which must be validation data, and keep it
-            in the model's folder.
         rows: detection: largest number of rows to score.
         seed: detection: of the masks and of the sampled replacements.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
@@ -177,7 +174,6 @@ def evaluate(
     """
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
-    from electrain.inference.evaluate.evaluation import pretrained_evaluation
     from electrain.inference.evaluate.tasks import evaluate_task
 
     roles = ("text", "pair", "label", "label_separator", "references", "separator", "quoting")
@@ -190,12 +186,12 @@ def evaluate(
         if task == "detection":
             column = given.get("text", "text")
             found = evaluate_detection(model, sources, generator=generator, rows=rows, seed=seed, text_column=column)
-            evaluation = pretrained_evaluation(found)
+            evaluation = _of_pretrained(found)
         elif task == "blimp":
             if len(sources) != 1:
                 raise ConfigurationError(f"data: blimp reads one file or folder, not {len(sources)}; give one")
             pairs = evaluate_blimp(model, sources[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
-            evaluation = pretrained_evaluation(pairs)
+            evaluation = _of_pretrained(dict(pairs))
         else:
             known = require_task(task)
             evaluation = evaluate_task(
@@ -204,6 +200,16 @@ def evaluate(
     if is_file:
         return evaluation
     return replace(evaluation, settings={**evaluation.settings, "data": ["rows in memory"]})
+
+
+def _of_pretrained(result: dict[str, Any]) -> "Evaluation":
+    """The scores of a pretrained model, from the JSON object that the verb prints."""
+    from electrain.inference.evaluate.evaluation import Evaluation
+
+    rest = {name: value for name, value in result.items() if name not in ("task", "settings")}
+    counts = {name: value for name, value in rest.items() if isinstance(value, int | float)}
+    parts = {name: value for name, value in rest.items() if name not in counts}
+    return Evaluation(result["task"], result["settings"], counts, parts)
 
 
 def tables_of(overrides: Mapping[str, object] | None) -> Tables:
