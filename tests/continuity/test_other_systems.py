@@ -97,9 +97,9 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         def call(path: Any, *more: Any, **options: Any) -> Any:
             for one in (path, *more[:1]) if function.__name__ == "replace" else (path,):
                 for name in opened_below(one):
-                    if not name.endswith(LOCK_NAME):  # which is known to stay until it is closed
+                    if not name.endswith(LOCK_NAME):  # which is removed once more when it is closed
                         broken.append(f"{function.__name__} {name}")
-                        raise PermissionError(errno.EACCES, "is open (as on Windows)", str(one))
+                    raise PermissionError(errno.EACCES, "is open (as on Windows)", str(one))
             return function(path, *more, **options)
 
         return call
