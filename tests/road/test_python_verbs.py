@@ -72,6 +72,8 @@ def test_pretrain_writes_what_the_command_writes(
     assert {"detect", "fill", "embed"} <= set(electrain.load(pretrained).tasks)
     scored = electrain.evaluate("detection", model=pretrained, data=[{"text": row["text"]} for row in ROWS], rows=4)
     assert 0 <= scored.scores["discriminator"]["auc"] <= 1
+    assert scored.intervals_95
+    assert "intervals_95" not in scored.scores
     assert scored.to_dict()["scored_tokens"] == scored.counts["scored_tokens"] > 0
 
 

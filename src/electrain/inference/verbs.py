@@ -174,6 +174,7 @@ def evaluate(
     """
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
+    from electrain.inference.evaluate.evaluation import pretrained_evaluation
     from electrain.inference.evaluate.tasks import evaluate_task
 
     roles = ("text", "pair", "label", "label_separator", "references", "separator", "quoting")
@@ -186,12 +187,12 @@ def evaluate(
         if task == "detection":
             column = given.get("text", "text")
             found = evaluate_detection(model, sources, generator=generator, rows=rows, seed=seed, text_column=column)
-            evaluation = _of_pretrained(found)
+            evaluation = pretrained_evaluation(found)
         elif task == "blimp":
             if len(sources) != 1:
                 raise ConfigurationError(f"data: blimp reads one file or folder, not {len(sources)}; give one")
             pairs = evaluate_blimp(model, sources[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
-            evaluation = _of_pretrained(dict(pairs))
+            evaluation = pretrained_evaluation(dict(pairs))
         else:
             known = require_task(task)
             evaluation = evaluate_task(
@@ -200,16 +201,6 @@ def evaluate(
     if is_file:
         return evaluation
     return replace(evaluation, settings={**evaluation.settings, "data": ["rows in memory"]})
-
-
-def _of_pretrained(result: dict[str, Any]) -> "Evaluation":
-    """The scores of a pretrained model, from the JSON object that the verb prints."""
-    from electrain.inference.evaluate.evaluation import Evaluation
-
-    rest = {name: value for name, value in result.items() if name not in ("task", "settings")}
-    counts = {name: value for name, value in rest.items() if isinstance(value, int | float)}
-    parts = {name: value for name, value in rest.items() if name not in counts}
-    return Evaluation(result["task"], result["settings"], counts, parts)
 
 
 def tables_of(overrides: Mapping[str, object] | None) -> Tables:
