@@ -30,7 +30,8 @@ NOT_EXECUTED = {
     r"(\.venv/bin/)?python -m pytest": "these are the tests",
     r"(PYTHONPATH=src )?(OMP_NUM_THREADS=\d )?python benchmarks/": "takes minutes; test_documents checks its options",
     r"python tests/documents/write_field_tables": "writes into the documents; test_documents compares them",
-    r"(git|cd|curl|export|mkdir|source|sha256sum) ": "is no part of electrain",
+    r"curl ": "asks a running service; tests/road/test_serve.py sends what docs/serving.md shows",
+    r"(git|cd|export|mkdir|source|sha256sum) ": "is no part of electrain",
     r"electrain serve": "serves until it is stopped; tests/road starts it",
     r"electrain push |electrain .*hub:|electrain .*--push-to-hub": "needs the hub",
 }
