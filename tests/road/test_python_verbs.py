@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
+import torch
 
 import electrain
 from command_line import command
@@ -64,7 +65,12 @@ def test_pretrain_writes_what_the_command_writes(
         capsys, "pretrain", "--config", "tiny", "--shards", tiny_shards, "--output", tmp_path / "run", *flags
     )
     assert code == 0, err
+    torch.manual_seed(12)
+    torch.use_deterministic_algorithms(False)
+    state = torch.get_rng_state()
     own = electrain.pretrain("tiny", shards=tiny_shards, output=tmp_path / "own", overrides=ON_TINY)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers go on as they would have"
+    assert not torch.are_deterministic_algorithms_enabled()
     for folder in ("model", "generator"):
         assert weights(tmp_path / "run", folder) == weights(own.output, folder)
     assert (tmp_path / "run/config.toml").read_bytes() == (own.output / "config.toml").read_bytes()

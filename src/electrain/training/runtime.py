@@ -201,10 +201,26 @@ def compute_reproducibly(*, wanted: bool) -> None:
 
 
 @contextmanager
+def settings_restored(device: torch.device) -> Iterator[None]:
+    """Gives the caller back its random numbers and PyTorch's settings, which `compute_reproducibly` changes."""
+    was_wanted = torch.are_deterministic_algorithms_enabled()
+    warned_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    had_cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(was_wanted, warn_only=warned_only)
+            torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+            torch.backends.cuda.enable_cudnn_sdp(had_cudnn)
+
+
+@contextmanager
 def started_runtime(
     precision: Precision, recorded: Callable[[torch.device], Arithmetic | None] | None = None
 ) -> Iterator[Runtime]:
-    """Joins the other processes of a `torchrun`, if any, and makes arithmetic reproducible.
+    """Joins the other processes of a `torchrun`, if any, and makes arithmetic reproducible until it is left.
 
     Args:
         precision: that of the configuration.
@@ -218,16 +234,17 @@ def started_runtime(
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not reproducible
-    compute_reproducibly(wanted=True)
-    if processes > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        runtime = Runtime(device, rank, processes)
-        # A measurement is noisy, so one process makes it, once in a run.
-        own = Arithmetic()
-        if runtime.is_first:
-            own = (recorded(device) if recorded else None) or choose_arithmetic(precision, device)
-        yield replace(runtime, arithmetic=Arithmetic.from_numbers(runtime.of_first(own.to_numbers())))
-    finally:
+    with settings_restored(device):
+        compute_reproducibly(wanted=True)
         if processes > 1:
-            distributed.destroy_process_group()
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            runtime = Runtime(device, rank, processes)
+            # A measurement is noisy, so one process makes it, once in a run.
+            own = Arithmetic()
+            if runtime.is_first:
+                own = (recorded(device) if recorded else None) or choose_arithmetic(precision, device)
+            yield replace(runtime, arithmetic=Arithmetic.from_numbers(runtime.of_first(own.to_numbers())))
+        finally:
+            if processes > 1:
+                distributed.destroy_process_group()
