@@ -16,6 +16,7 @@ import uvicorn
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.output_folder import LOCK_NAME, Manifest, write_manifest
 from electrain.inference.serve.app import PAGE, create_app
+from electrain.inference.serve.server import Loading
 from electrain.inference.serve.settings import ServeSettings
 from electrain.pretraining.report_figures import FIGURES
 from electrain.training.journal import Journal
@@ -395,6 +396,19 @@ def test_a_chosen_model_answers(desk, model):
     assert model.calls[before:] == []
 
 
+def test_the_page_is_there_while_models_load(opened):
+    loading = Loading()
+    service = Served(loading)
+    try:
+        page = opened(service.url, may_fail=True)
+        expect(page.locator("main > [role=alert]")).to_contain_text("The service is not ready just now.")
+        loading.app = create_app({"only": Pretender(tasks=("detect",))}, ServeSettings())
+        page.get_by_role("button", name="Try now").click()
+        expect(page.locator("#panel-detect")).to_be_visible()
+    finally:
+        service.stop()
+
+
 # ---- what goes wrong ------------------------------------------------------------------------------------------------
 
 
@@ -636,13 +650,13 @@ def test_curves_move_while_the_run_trains(opened, run):
     before = curve.get_attribute("d")
     expect(panel.locator(".badge")).to_have_text("Training")
     expect(panel.locator(".state")).to_contain_text("about 1 min 40 s left")
-    expect(panel.locator(".tiles")).to_contain_text("200 / 400")
+    expect(panel.locator(".tiles")).to_contain_text("Steps, of 400200")
     expect(panel.locator(".curve h4")).to_contain_text(["Loss", "Generator loss", "Detection against word frequency"])
     expect(panel.locator(".warnings li").first).to_contain_text("The gradient suddenly grew to 134, from about 2.77.")
     expect(panel.locator(".example .replaced")).to_have_text(["ban", "ana"])
     expect(panel.locator(".example")).to_contain_text("the ban me✓ana al <b>")
     log(run, 220, 300)
-    expect(panel.locator(".tiles")).to_contain_text("300 / 400")
+    expect(panel.locator(".tiles")).to_contain_text("Steps, of 400300")
     assert curve.get_attribute("d") != before
     assert curve.get_attribute("d").count("L") == 14
     plot = panel.locator(".plot").first
@@ -653,7 +667,7 @@ def test_curves_move_while_the_run_trains(opened, run):
     page.keyboard.press("Home")
     expect(panel.locator(".readout").first).to_have_text("step 20: 29.5")
     Journal(run / "metrics.jsonl").cut_back(200)  # as a run that goes on from a checkpoint does
-    expect(panel.locator(".tiles")).to_contain_text("200 / 400")
+    expect(panel.locator(".tiles")).to_contain_text("Steps, of 400200")
     assert curve.get_attribute("d") == before
     write_manifest(run, Manifest("run", True, {}, {}))
     expect(panel.locator(".badge")).to_have_text("Finished")

@@ -109,6 +109,13 @@ def create_app(
     return app
 
 
+def page_alone() -> FastAPI:
+    """The page without models, for a browser that comes while they load; it asks again until they are there."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    _add_page(app)
+    return app
+
+
 def facts_of(predictor: Askable) -> Facts:
     """What a model takes, found by asking for each of its tasks once: it is read now, and not by the first request.
 

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.process import SIGNAL_OFFSET
 from electrain.foundation.progress import say
+from electrain.inference.serve.app import page_alone
 from electrain.inference.serve.guard import Recorded, send_json
 from electrain.inference.serve.metrics import Metrics
 from electrain.inference.serve.settings import ServeSettings
@@ -96,6 +97,7 @@ class Loading:
 
     def __init__(self) -> None:
         self.app: FastAPI | None = None
+        self._page = page_alone()
         self._meanwhile: ASGIApp = Recorded(self._answer, Metrics())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,6 +108,8 @@ class Loading:
             await send_json(send, 200, {"status": "live"})
         elif scope["path"] == "/health":
             await send_json(send, 503, {"status": "loading", "models": {}})
+        elif scope["path"] == "/" or scope["path"].startswith("/page/"):
+            await self._page(scope, receive, send)
         else:
             await send_json(
                 send, 503, {"error": "the models are loading; try again later"}, {"retry-after": _LOADING_RETRY_SECONDS}

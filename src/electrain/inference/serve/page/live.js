@@ -119,8 +119,7 @@ class LivePanel {
     this.state.replaceChildren(sign, el("span", {}, [kind, left].filter(Boolean).join(" · ")));
     this.progress.hidden = !told.steps;
     if (told.steps) this.progress.value = told.step / told.steps;
-    const steps = told.steps ? t("live.of", { done: told.step, all: told.steps }) : short(told.step, 1);
-    const tiles = [["live.steps", steps]];
+    const tiles = [[told.steps ? t("live.of", { all: told.steps }) : "live.steps", short(told.step, 1)]];
     if (told.tokens !== null) tiles.push(["live.tokens", short(told.tokens)]);
     if (told.seconds !== null) tiles.push(["live.time", duration(told.seconds)]);
     if ("tokens_per_second" in told.recent) tiles.push(["live.speed", short(told.recent.tokens_per_second, 1)]);

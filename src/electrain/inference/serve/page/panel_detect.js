@@ -12,7 +12,7 @@ const MASK = "[MASK]";
 
 export function detectPanel(models, all) {
   const fillers = all.filter((model) => model.tasks.includes("fill"));
-  const text = field({ label: "detect.text", hint: "detect.hint", rows: 4 });
+  const text = field({ label: "detect.text", hint: "detect.hint", rows: 3 });
   const card = new WordCard(() => {
     const own = asking.choice.model;
     return fillers.find((model) => model.name === own.name) ?? fillers[0];
@@ -60,7 +60,7 @@ function show(place, answer, card) {
     shaded,
     scale(),
     el("p", { class: "note", words: card.isAble ? "detect.how" : "detect.how.plain" }),
-    listOf(answer.text, words),
+    listOf(answer.text, counted),
     card.element,
   );
   return t(words.length ? told : "detect.nothing", count);
