@@ -28,7 +28,7 @@ Page, expect = playwright.Page, playwright.expect
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: the page is not tested")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync", "--disable-component-update"]
-ARGUMENTS += ["--disable-background-networking"]
+ARGUMENTS += ["--disable-background-networking", "--disable-renderer-backgrounding"]
 PATIENCE = 15_000  # milliseconds, on a busy machine
 MARKUP = "<img src=x onerror=alert(1)> <b>banana</b> & <script>alert(2)</script>"
 # A surrogate pair, joined emoji, combining marks, and right to left text stand before the words to be found.

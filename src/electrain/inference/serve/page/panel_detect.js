@@ -8,7 +8,6 @@ import { candidateText, masked, wordsOf } from "./text.js";
 const PAUSE_MILLISECONDS = 700; // after the last key, before the text is judged by itself
 const SUSPICIOUS = 0.5;
 const MOST_LISTED = 5;
-const MASK = "[MASK]";
 
 export function detectPanel(models, all) {
   const fillers = all.filter((model) => model.tasks.includes("fill"));
@@ -217,7 +216,7 @@ class WordCard {
   async candidates(text, word, signal) {
     if (!this.known.has(word)) {
       const model = this.filler();
-      const asked = masked(text, word, MASK);
+      const asked = masked(text, word, model.gap);
       const body = { inputs: [asked.text], model: model.name, candidates: 8 };
       const { answers } = await post("fill", body, signal);
       const masks = answers[0].masks ?? [];

@@ -4,7 +4,6 @@ import { el, freshId, percent, setShare, t } from "./dom.js";
 import { examplesOf } from "./examples.js";
 import { candidateText, partsAroundBlanks, withBlank } from "./text.js";
 
-const MASK = "[MASK]";
 const CANDIDATES = 6;
 
 export function fillPanel(models) {
@@ -30,7 +29,7 @@ export function fillPanel(models) {
       const parts = partsAroundBlanks(text.input.value);
       if (!text.input.value.trim()) return asking.fault.say("missing.text"), null;
       if (parts.length < 2) return asking.fault.say("fill.missing"), null;
-      return { body: { inputs: [parts.join(MASK)], candidates: CANDIDATES }, parts };
+      return { body: { inputs: [parts.join(asking.choice.model.gap)], candidates: CANDIDATES }, parts };
     },
     show: ([answer], asked) => show(asking.answer, answer, asked.parts),
   });
