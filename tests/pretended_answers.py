@@ -66,7 +66,8 @@ class Pretender:
     def _regress(self, given: Input, options: Mapping[str, object]) -> dict[str, object]:
         return {**(given if isinstance(given, dict) else {"text": given}), "value": 3.8214}
 
-    def _tag(self, text: str, options: Mapping[str, object]) -> dict[str, object]:
+    def _tag(self, given: Input, options: Mapping[str, object]) -> dict[str, object]:
+        text = given if isinstance(given, str) else " ".join(map(str, given["words"]))
         words = re.findall(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+|[^\w\s]", text)
         tags = [f"B-{_NAMES[word]}" if word in _NAMES else "O" for word in words]
         entities: list[dict[str, object]] = []

@@ -71,7 +71,9 @@ def test_the_requests_of_the_document_are_answered() -> None:
 
 def test_options_reach_the_model() -> None:
     options = {"tokens": 3, "temperature": 0.5, "top_p": 1.0, "seed": 7}
-    response = answer_to(ALL, "POST", "/generate", json={"inputs": ["a"], **options})
+    # JSON has one kind of number.
+    response = answer_to(ALL, "POST", "/generate", json={"inputs": ["a"], **options, "seed": 7.0, "temperature": 0.5})
+    assert type(response.json()["answers"][0]["seed"]) is int
     assert response.json()["answers"] == [{"text": "a", "embedding": [1], **options}]
 
 
@@ -134,6 +136,8 @@ SMALL = ServeSettings(max_inputs=3, max_text_characters=10, max_body_bytes=400, 
         ("/generate", b'{"inputs": ["a"], "temperature": 1e999}', 422, "temperature: Input should be a finite number"),
         ("/generate", b'{"inputs": ["a"], "top_p": 1.5}', 422, "top_p: Input should be less than or equal to 1"),
         ("/generate", b'{"inputs": ["a"], "tokens": "5"}', 422, "tokens: Input should be a valid integer"),
+        ("/generate", b'{"inputs": ["a"], "tokens": 5.5}', 422, "tokens: Input should be a valid integer"),
+        ("/generate", b'{"inputs": ["a"], "seed": 1e300}', 422, "seed: Input should be less than"),
         ("/generate", b'{"inputs": ["a"], "tokens": true}', 422, "tokens: Input should be a valid integer"),
         ("/generate", b'{"inputs": ["a"], "seed": -1}', 422, "seed: Input should be greater than or equal to 0"),
         ("/generate", b'{"inputs": ["a", "b"], "tokens": 40}', 422, "more than 64 tokens"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from electrain.inference.answers import (
     ANSWER_OF_TASK,
@@ -66,16 +66,23 @@ class ModelAsked(BaseModel):
     model_config = _STRICT
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 5.0 is 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class FillOptions(ModelAsked):
     """The options of `fill`."""
 
-    candidates: Annotated[int, Field(ge=1, le=100, description="Number of words to suggest for each [MASK].")] = 5
+    candidates: Annotated[
+        int, Field(ge=1, le=100, description="Number of words to suggest for each [MASK]."), BeforeValidator(_whole)
+    ] = 5
 
 
 class GenerateOptions(ModelAsked):
     """The options of `generate`."""
 
-    tokens: Annotated[int, Field(ge=1, le=512, description="Number of tokens to write.")] = 40
+    tokens: Annotated[int, Field(ge=1, le=512, description="Number of tokens to write."), BeforeValidator(_whole)] = 40
     temperature: Annotated[
         float, Field(ge=0.01, le=100, allow_inf_nan=False, description="Lower values favour likely tokens.")
     ] = 1.0
@@ -88,7 +95,7 @@ class GenerateOptions(ModelAsked):
             description="Sample from the likeliest tokens that sum to this probability.",
         ),
     ] = 0.95
-    seed: Annotated[int, Field(ge=0, lt=2**53, description="Seed of the random draws.")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**53, description="Seed of the random draws."), BeforeValidator(_whole)] = 0
 
 
 @dataclass(frozen=True)
