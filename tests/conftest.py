@@ -98,3 +98,9 @@ def quick_pretraining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretraining without the half second that measures the machine, and without drawing curves."""
     monkeypatch.setattr("electrain.pretraining.run.measure_matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr("electrain.pretraining.report.write_report", lambda folder: folder / "report.html")
+
+
+@pytest.fixture
+def no_pretend_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the device that tests/devices registers for good: a DataLoader would pin memory to it."""
+    monkeypatch.setattr("torch.accelerator.is_available", torch.cuda.is_available)

@@ -27,6 +27,7 @@ NOT_EXECUTED = {
     r"torchrun ": "needs several GPUs; tests/continuity runs several processes",
     r"mkdocs ": "test_site.py builds the site",
     r"docker ": "needs Docker",
+    r"(\.venv/bin/)?python -m build|\.ci/package": "makes environments; .ci/run calls .ci/package, which builds",
     r"(\.venv/bin/)?python -m pytest": "these are the tests",
     r"(PYTHONPATH=src )?(OMP_NUM_THREADS=\d )?python benchmarks/": "takes minutes; test_documents checks its options",
     r"python tests/documents/write_field_tables": "writes into the documents; test_documents compares them",
@@ -35,7 +36,7 @@ NOT_EXECUTED = {
     r"electrain serve": "serves until it is stopped; tests/road starts it",
     r"electrain push |electrain .*hub:|electrain .*--push-to-hub": "needs the hub",
 }
-EXECUTED_ELSEWHERE = {"python.md": "test_examples.py", "onnx.md": "tests/road/test_exported_folders.py"}
+EXECUTED_ELSEWHERE = {"python.md": "test_example_scripts.py", "onnx.md": "tests/road/test_exported_folders.py"}
 QUICK_PAGES = {"README.md", "README.zh.md"}
 CHINESE_PAGES = {"README.zh.md", "your-language.md"}
 PIPED = re.compile(r"\s(\||>|2>|&)\s.*$")

@@ -15,6 +15,7 @@ from electrain.foundation.errors import DataError, ElectrainError
 from electrain.pretraining.plain_module import ReplacedTokenDetection
 from tiny_pretraining import TINY_TABLES, batches_of, invented_text, tiny_configuration
 
+pytestmark = pytest.mark.usefixtures("no_pretend_device")
 TEXTS = [{"text": text} for text in invented_text(200, seed=5)]
 
 

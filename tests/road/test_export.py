@@ -236,7 +236,14 @@ def test_folders_hold_no_code_and_nothing_pickled(runs: Any) -> None:
     for name in ("model", "generator"):
         files = {path.name for path in (folder / name).iterdir()}
         own = {"modules.json", "sentence_bert_config.json", "1_Pooling"} if name == "model" else set()
-        standard = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", SUMS_NAME}
+        standard = {
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            SUMS_NAME,
+        }
         assert files == standard | own
         assert "auto_map" not in json.loads((folder / name / "config.json").read_text())
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("no_pretend_device")
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 Run = Callable[..., str]
