@@ -210,3 +210,11 @@ def test_a_baseline_is_refused(tiny_shards: Path) -> None:
     baseline = tiny_configuration(training={"objective": "masked-language-modelling"})
     with pytest.raises(ElectrainError, match="must be replaced-token-detection"):
         ReplacedTokenDetection(baseline, tiny_shards / "tokenizer")
+
+
+def test_blank_texts_add_nothing_to_the_loss(made: Any) -> None:
+    module = made()
+    loss = module(**module.collator()([{"text": ""}, {"text": "  "}])).loss
+    assert loss.isfinite()
+    loss.backward()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in module.parameters())

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 
 import electrain
@@ -131,3 +133,13 @@ def test_what_the_model_does_not_read_is_refused(
     with pytest.raises(ElectrainError, match=message) as raised:
         call(electrain.load(tuned(name)))
     assert "\n" not in str(raised.value)
+
+
+def test_a_mapping_is_one_input_and_a_table_none(tuned: Callable[[str], Path]) -> None:
+    tagger = electrain.load(tuned("tagging"))
+    assert tagger.tag({"words": ["bam", "fiv"]}) == tagger.tag([["bam", "fiv"]])[0]
+    with pytest.raises(ElectrainError, match="a table is no list of texts"):
+        tagger.tag(pandas.DataFrame({"text": ["bam fiv", "gok"]}))
+    for text in (b"bam", numpy.array("bam")):
+        with pytest.raises(ElectrainError, match="is no text"):
+            tagger.tag(text)  # type: ignore[call-overload]

@@ -165,6 +165,16 @@ def test_several_seeds_give_medians(pretrained: Path, tmp_path: Path) -> None:
         (lambda model, output: electrain.pretrain("tyny", shards="x", output=output), "tyny"),
         (lambda model, output: electrain.evaluate("classify", model=model, data=ROWS), "classify: is no task"),
         (
+            lambda model, output: electrain.finetune(
+                "classify",  # type: ignore[arg-type]
+                model=model,
+                train=ROWS,
+                validation=ROWS,
+                output=output,
+            ),
+            "classify: is no task; choose one of classification",
+        ),
+        (
             lambda model, output: electrain.evaluate("classification", model=model, data=ROWS, columns={"txt": "a"}),
             'no role "txt"',
         ),

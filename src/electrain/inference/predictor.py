@@ -207,7 +207,8 @@ class Predictor:
             texts: a text, or several, each a str or a list of its words. So the words of one sentence are given as a
                 list that holds one list.
         """
-        given = texts if isinstance(texts, str) else [_sentence(one) for one in _listed("texts", texts)]
+        is_one = isinstance(texts, str | Mapping)
+        given = texts if is_one else [_sentence(one) for one in _listed("texts", texts)]
         return self._one_or_many(TaggedText, "tag", given)
 
     @overload
@@ -249,13 +250,15 @@ class Predictor:
 
 
 def _listed(name: str, given: object) -> list[object]:
-    if not isinstance(given, Iterable):
+    if hasattr(given, "columns") and hasattr(given, "iterrows"):  # its iteration gives the names of its columns
+        raise DataError(f'{name}: a table is no list of texts; give one of its columns, such as table["text"]')
+    if isinstance(given, bytes) or not isinstance(given, Iterable) or getattr(given, "shape", None) == ():
         raise DataError(f"{name}: {given!r} is no text; give a str, or a list of them")
     return list(given)
 
 
 def _sentence(one: object) -> object:
-    return one if isinstance(one, str) or not isinstance(one, Sequence) else {"words": one}
+    return {"words": one} if isinstance(one, Sequence) and not isinstance(one, str | bytes) else one
 
 
 def _paired(task: str, texts: object, pairs: object) -> object:

@@ -117,6 +117,7 @@ def finetune(
     from electrain.foundation.lock import locked
 
     folder = Path(output)
+    require_task(task)
     configuration = finetune_configuration(
         task, None if config is None else _source(config), tables_of(overrides), decoder, allow_unknown=allow_unknown
     )
@@ -194,7 +195,7 @@ def evaluate(
             pairs = evaluate_blimp(model, sources[0], generator=generator, limit_pairs_per_set=limit_pairs_per_set)
             evaluation = pretrained_evaluation(dict(pairs))
         else:
-            known = require_task(task)
+            known = require_task(task, "detection", "blimp")
             evaluation = evaluate_task(
                 known, model, sources, columns=given, skip_broken=skip_broken, tune_threshold=tune_threshold
             )
@@ -233,11 +234,11 @@ def _plain(value: object) -> Any:
     return value.item() if callable(getattr(value, "item", None)) else value  # type: ignore[attr-defined]
 
 
-def require_task(task: str) -> TaskName:
-    """The name of a fine-tuning task. Raises: ConfigurationError: it is none."""
+def require_task(task: str, *others: str) -> TaskName:
+    """The name of a fine-tuning task. Raises: ConfigurationError: it is none; the message also names the others."""
     known: tuple[TaskName, ...] = get_args(TaskName)
     if task not in known:
-        raise ConfigurationError(f"{task}: is no task; choose one of detection, blimp, {', '.join(known)}")
+        raise ConfigurationError(f"{task}: is no task; choose one of {', '.join((*others, *known))}")
     return task
 
 

@@ -81,7 +81,8 @@ class DetectionCollator:
             text = cleaner_for(self.tokenizer)(example["text"])
             ids = encode_plain(self.tokenizer, [text], add_special_tokens=True)["input_ids"][0]
         else:
-            raise DataError(f"example {number + 1} of a batch: has neither input_ids nor a text; give one")
+            way_out = "give one (Trainer drops texts unless remove_unused_columns=False)"
+            raise DataError(f"example {number + 1} of a batch: has neither input_ids nor a text; {way_out}")
         special = special_ids_of(self.tokenizer)
         if "attention_mask" in example:
             ids = [token for token, is_real in zip(ids, example["attention_mask"], strict=True) if is_real]
@@ -98,6 +99,7 @@ class ReplacedTokenDetection(nn.Module):
     """A generator and a discriminator with their joint loss, for Hugging Face's Trainer or a loop of your own.
 
         model = ReplacedTokenDetection("small", tokenizer)
+        # with remove_unused_columns=False in the arguments, so that Trainer leaves the texts in the examples
         Trainer(model, arguments, train_dataset=examples, data_collator=model.collator()).train()
         model.save_pretrained("run")
 
@@ -199,7 +201,8 @@ class ReplacedTokenDetection(nn.Module):
         made = self._corrupted(packed)
         rows = made.rows if attention_mask is not None else made.rows._replace(attention_mask=None)
         outcome: Outcome = self.objective(self.objective.prepare(rows, input_ids.device))
-        means = {name: term.total / made.counts[name] for name, term in outcome.terms.items()}
+        # Where nothing could be masked, as in blank texts, a term adds 0, and not 0 / 0.
+        means = {name: term.total / max(made.counts[name], 1) for name, term in outcome.terms.items()}
         loss = torch.stack([outcome.terms[name].weight * mean for name, mean in means.items()]).sum()
         if num_items_in_batch is not None:
             loss = loss * (made.tokens / num_items_in_batch)
