@@ -159,12 +159,12 @@ def unsaid(config: CardConfig, *, has_base: bool, has_datasets: bool) -> list[st
     missing = [name for name, is_said in known.items() if not is_said]
     if not missing:
         return []
-    flags = {"language": "zh", "license": "apache-2.0", "datasets": "OWNER/NAME", "base_model": "OWNER/NAME"}
+    flags = {"language": "LANGUAGE", "license": "LICENSE", "datasets": "OWNER/NAME", "base_model": "OWNER/NAME"}
     options = " ".join(f"--card.{name.replace('_', '-')} {flags[name]}" for name in missing)
     named = ", ".join(f"`{name}`" for name in missing)
     return [
-        f"Not said above: {named}. Write it there, or give the command that trained this model once more with "
-        f"`--resume {options}`; it only writes this file anew."
+        f"The metadata above lacks {named}. Add it by hand, or run the training command again with "
+        f"`--resume {options}`, which only writes this file anew."
     ]
 
 
