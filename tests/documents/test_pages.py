@@ -82,6 +82,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         execute("electrain tokenizer my_text/*.jsonl.gz --output tok")
         execute("electrain prepare my_text/*.jsonl.gz --tokenizer tok --output shards")
         execute("electrain pretrain --config tiny --shards shards --output run")
+        tagging = "--model run --train train.conll --validation validation.conll"
+        execute(f"electrain finetune tagging {tagging} --output brown_pos")
         electra = "--encoder.backbone electra --generator.size-fraction 1"
         execute(f"electrain pretrain --config tiny --shards shards --output released {electra}")
         for part, name in zip(("model", "generator"), RELEASED, strict=True):
