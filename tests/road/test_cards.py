@@ -72,7 +72,7 @@ def test_every_network_of_a_run_has_a_card_whose_code_runs(
         assert "model-index" not in data  # nothing was measured on held-out text
         for fact in ("| tokens read | 1,920 |", "| steps | 10 |", "`corpus.jsonl`", "seed = 0", "torch 2"):
             assert fact in card
-        assert "Not said above" not in card
+        assert "The metadata above lacks" not in card
         assert run_python_of(card, folder, monkeypatch) == 1
         assert str(tmp_path) not in card
         assert os.uname().nodename not in card.replace("x86_64", "")
@@ -92,8 +92,13 @@ def test_what_nobody_said_is_left_out_and_may_be_said_when_the_run_is_over(
     given = ["pretrain", "--config", config, "--shards", tiny_shards, "--output", run]
     assert command(capsys, *given)[0] == 0
     assert not {"language", "license", "datasets", "base_model"} & metadata_of(run / "model").keys()
-    line = next(line for line in (run / "model/README.md").read_text().splitlines() if line.startswith("Not said"))
-    options = re.findall(r"--resume [^`]*", line)[0].split()
+    line = next(
+        line
+        for line in (run / "model/README.md").read_text().splitlines()
+        if line.startswith("The metadata above lacks")
+    )
+    asked = re.findall(r"--resume [^`]*", line)[0]
+    options = asked.replace("LANGUAGE", "zh").replace("LICENSE", "apache-2.0").split()
     weights = (run / "model/model.safetensors").read_bytes()
     assert command(capsys, *given, *options)[0] == 0
     assert {"language": ["zh"], "license": "apache-2.0"}.items() <= metadata_of(run / "model").items()
