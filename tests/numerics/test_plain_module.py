@@ -212,6 +212,11 @@ def test_a_baseline_is_refused(tiny_shards: Path) -> None:
         ReplacedTokenDetection(baseline, tiny_shards / "tokenizer")
 
 
+def test_examples_without_texts_name_the_way_out(made: Any) -> None:
+    with pytest.raises(ElectrainError, match=r"example 1 of a batch: .* remove_unused_columns=False"):
+        made().collator()([{"label": 1}])
+
+
 def test_blank_texts_add_nothing_to_the_loss(made: Any) -> None:
     module = made()
     loss = module(**module.collator()([{"text": ""}, {"text": "  "}])).loss

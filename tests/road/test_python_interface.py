@@ -1,5 +1,7 @@
 """`import electrain`: what it loads, the predictor and its answers, and what it refuses."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import time
@@ -8,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 
 import electrain
@@ -61,6 +65,9 @@ def test_a_run_answers_as_predict_prints(tiny_run: Runs, capsys: pytest.CaptureF
         (lambda run: run.detect([3]), r'input 1: 3 is no text; give a str or \{"text": ...\}'),
         (lambda run: run.detect(3), "texts: 3 is no text"),
         (lambda run: run.ask("detect", "x"), "inputs: 'x' is no list"),
+        (lambda run: run.ask("detect", pandas.DataFrame({"text": ["x"]})), "inputs: a table is no list"),
+        (lambda run: run.ask("detect", np.array("x")), "inputs: .* is no list"),
+        (lambda run: run.detect(b"x"), "texts: b'x' is no text"),
         (lambda run: run.ask("detect", [{"txt": "x"}]), 'there is no key "txt"'),
         (lambda run: run.ask("detect", [{"text": "x", "pair": "y"}]), "the model reads one text"),
         (lambda run: run.ask("detect", [{}]), 'has no "text"'),
@@ -68,6 +75,7 @@ def test_a_run_answers_as_predict_prints(tiny_run: Runs, capsys: pytest.CaptureF
         (lambda run: run.ask("detect", ["x"], candidates=3), "detect: has no option candidates, none"),
         (lambda run: run.fill("[MASK]", candidates=0), "candidates 0: must be at least 1"),
         (lambda run: run.fill("[MASK]", candidates="3"), "candidates = '3': must be a whole number"),
+        (lambda run: run.fill("[MASK]", candidates=np.float32(3)), "candidates = 3.0: must be a whole number"),
         (lambda run: run.fill("[MASK]", candidates=True), "candidates = True: must be a whole number"),
         (lambda run: run.fill("[MASK]", by="model"), 'by = "model": choose'),
         (lambda run: run.fill("x"), "holds no .MASK."),
@@ -85,9 +93,29 @@ def test_folders_and_devices_that_cannot_be_asked(tiny_run: Runs, tmp_path: Path
         ({"source": tmp_path / "none"}, "no such folder"),
         ({"source": tiny_run(), "device": "gpu"}, "device gpu: cannot be used"),
         ({"source": tiny_run(), "batch_tokens": 0}, "batch_tokens = 0: must be at least 1"),
+        ({"source": tiny_run(), "batch_tokens": "a"}, "batch_tokens = 'a': must be a whole number"),
+        ({"source": tiny_run(), "batch_tokens": 1.5}, "batch_tokens = 1.5: must be a whole number"),
+        ({"source": tiny_run(), "batch_tokens": True}, "batch_tokens = True: must be a whole number"),
+        ({"source": None}, "model: None is no name"),
+        ({"source": 3}, "model: 3 is no name"),
+        ({"source": ""}, "model: '' is no name"),
     ):
-        with pytest.raises(ElectrainError, match=message):
+        with pytest.raises(ElectrainError, match=message) as raised:
             electrain.load(**arguments)  # type: ignore[arg-type]
+        assert "\n" not in str(raised.value)
+
+
+def test_numbers_of_numpy_are_numbers(tiny_run: Runs) -> None:
+    predictor = electrain.load(tiny_run(), batch_tokens=np.int64(64))  # type: ignore[arg-type]
+    assert predictor.fill("a [MASK]", candidates=np.int64(3)) == predictor.fill("a [MASK]", candidates=3)  # type: ignore[call-overload]
+
+
+def test_copies_answer_alike(tiny_run: Runs) -> None:
+    predictor = electrain.load(tiny_run(), device="cpu", batch_tokens=64)
+    for other in (copy.deepcopy(predictor), pickle.loads(pickle.dumps(predictor))):
+        assert other is not predictor
+        assert other.source == predictor.source
+        assert other.detect("the cat") == predictor.detect("the cat")
 
 
 def test_the_tasks_are_those_that_answer(tiny_run: Runs) -> None:
@@ -145,8 +173,6 @@ def test_calls_of_several_threads_are_answered_in_turn() -> None:
 
 
 def test_texts_come_from_any_iterable(tiny_run: Runs) -> None:
-    import pandas
-
     predictor = electrain.load(tiny_run())
     frame = pandas.DataFrame({"text": ["the cat", "a dog"]})
     answers = predictor.detect(frame["text"])

@@ -125,6 +125,13 @@ def test_one_text_gives_one_answer(tuned: Callable[[str], Path]) -> None:
         ("question-answering", lambda one: one.answer("who", ["the cat"]), "contexts: give one context with one"),
         ("question-answering", lambda one: one.ask("answer", ["who"]), "the model reads a question and its context"),
         ("question-answering", lambda one: one.answer(3, "the cat"), "questions: 3 is no text"),
+        (
+            "question-answering",
+            lambda one: one.answer({"question": "who"}, "the cat"),
+            "questions: a dict is one input",
+        ),
+        ("pairs", lambda one: one.classify({"text": "a"}, ["b"]), "texts: a dict is one input"),
+        ("pairs", lambda one: one.classify(["a"], {"pair": "b"}), "pairs: a dict is one input"),
     ],
 )
 def test_what_the_model_does_not_read_is_refused(

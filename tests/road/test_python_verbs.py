@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import signal
 import sys
@@ -101,6 +102,10 @@ def test_finetune_takes_rows_in_memory_and_files_alike(
     assert weights(tmp_path / "c") == weights(tuned.output)
     for name in ("manifest.json", "scores.json"):
         assert "/tmp" not in (tuned.output / name).read_text().replace(str(tmp_path), "").replace(str(pretrained), "")
+    card = (tuned.output / "model/README.md").read_text()
+    assert "rows in memory" in card
+    for name in ("train.jsonl", "validation.jsonl", "memory.jsonl"):
+        assert name not in card + (tuned.output / "manifest.json").read_text()
     predictor = electrain.load(tuned.output)
     assert predictor.tasks == ("classify", "embed")
     (answer,) = predictor.classify([ROWS[0]["text"]])
@@ -162,6 +167,15 @@ def test_several_seeds_give_medians(pretrained: Path, tmp_path: Path) -> None:
             lambda **a: electrain.finetune("classification", train=ROWS, validation=ROWS, config={"data": 3}, **a),
             'overrides: "data" is no section',
         ),
+        (
+            lambda **a: electrain.finetune("classification", train=[], validation=ROWS, **a),
+            "train: no rows; give at least one",
+        ),
+        (
+            lambda model, output: electrain.evaluate("classification", model=model, data=pandas.DataFrame()),
+            "data: no rows; give at least one",
+        ),
+        (lambda model, output: electrain.evaluate("classification", model=None, data=ROWS), "model: None is no name"),  # type: ignore[arg-type]
         (lambda model, output: electrain.pretrain("tyny", shards="x", output=output), "tyny"),
         (lambda model, output: electrain.evaluate("classify", model=model, data=ROWS), "classify: is no task"),
         (
@@ -186,6 +200,25 @@ def test_mistakes_are_refused_in_one_line(
     with pytest.raises(ElectrainError, match=message) as raised:
         call(model=pretrained, output=tmp_path / "new")
     assert "\n" not in str(raised.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_exported_folder_is_neither_scored_nor_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    (exported / "electrain-export.json").write_text("{}")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    message = "an exported folder can be asked, but not scored or trained; give the folder that it was exported from"
+    for task in ("classification", "detection"):
+        with pytest.raises(ElectrainError, match=message):
+            electrain.evaluate(task, model=exported, data=ROWS)
+    with pytest.raises(ElectrainError, match=message):
+        electrain.finetune("classification", model=exported, train=ROWS, validation=ROWS, output=tmp_path / "new")
+    files = ["--train", tmp_path / "rows.jsonl", "--validation", tmp_path / "rows.jsonl", "--output", tmp_path / "new"]
+    for flags in (["finetune", "classification", *files], ["evaluate", "classification", "--data", files[1]]):
+        code, _, err = command(capsys, *flags, "--model", exported)
+        assert code == 2
+        assert message in err
     assert not (tmp_path / "new").exists()
 
 

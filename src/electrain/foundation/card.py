@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 CARD_NAME = "README.md"
+# The file into which rows in memory are written for a moment; nobody else could find it.
+MEMORY_NAME = "rows-in-memory.jsonl"
 # Anything that Markdown or HTML could take for a mark.
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
 # The last line of a card. It holds the hash of all lines before, so that a card that somebody edited is known.
@@ -233,6 +235,8 @@ def public_name(source: str) -> str:
 
     The `model/` of a run is named by the run.
     """
+    if Path(source).name == MEMORY_NAME:
+        return "rows in memory"
     if source.startswith("hub:") or source.startswith("builtin:"):
         kind, _, name = source.partition(":")
         return f"{kind}:{Path(name).name}" if Path(name).exists() else source

@@ -1,6 +1,7 @@
 """Reads models from a folder or the Hugging Face hub, without repeated requests and without running their code."""
 
 import functools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ def reading_options(source: str, kind: type[ElectrainError] = CheckpointError) -
 def is_hub_name(source: str) -> bool:
     """True if `source` could be a model on the hub, OWNER/NAME, and is no existing path."""
     return bool(_HUB_NAME.fullmatch(source)) and not Path(source).exists()
+
+
+def require_name(model: object) -> None:
+    """Raises CheckpointError unless `model` is a path or a text that is not blank."""
+    if not isinstance(model, str | os.PathLike) or not str(model).strip():
+        shown = " ".join(repr(model).split())[:60]
+        raise CheckpointError(f"model: {shown} is no name; give a folder, or a model of the hub as OWNER/NAME")
 
 
 def require_source(source: str, kind: type[ElectrainError] = CheckpointError) -> None:

@@ -26,6 +26,7 @@ MANIFEST_NAME = "manifest.json"
 CONFIGURATION_NAME = "config.toml"
 JOURNAL_NAME = "metrics.jsonl"
 EXAMPLES_NAME = "examples.jsonl"
+EXPORT_NAME = "electrain-export.json"  # of a folder that `electrain export` wrote
 LOCK_NAME = ".electrain.lock"
 HASHES = "hashes"  # the fact of a manifest that holds the hashes of files beside it
 # They change only memory, speed and rounding and, the first one, the draws of dropout. A run whose memory was full can

@@ -49,6 +49,26 @@ class Input:
     where: str  # the place of the input, for messages
 
 
+def is_listed(given: object) -> bool:
+    """True for an iterable of inputs; False for one input, and for an array of numpy without axes."""
+    is_one = isinstance(given, str | bytes | Mapping) or getattr(given, "shape", None) == ()
+    return isinstance(given, Iterable) and not is_one
+
+
+def require_no_table(name: str, given: object) -> None:
+    """Raises DataError at a table of pandas, whose iteration gives the names of its columns."""
+    if hasattr(given, "columns") and hasattr(given, "iterrows"):
+        raise DataError(f'{name}: a table is no list of texts; give one of its columns, such as table["text"]')
+
+
+def plain_options(options: Mapping[str, object]) -> dict[str, object]:
+    """The options, with Python's numbers in place of numpy's."""
+    return {
+        name: value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        for name, value in options.items()
+    }
+
+
 def inputs_of(task: str, given: Iterable[object], *, reads_pairs: bool | None = None) -> list[Input]:
     """What a program gave as the inputs of a task.
 
@@ -58,8 +78,9 @@ def inputs_of(task: str, given: Iterable[object], *, reads_pairs: bool | None = 
             folder does not say.
     Raises: DataError: an input is neither, or lacks what the model reads, or holds more.
     """
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise DataError(f"inputs: {_shown(given)} is no list; give a list of texts or of dicts")
+    require_no_table("inputs", given)
+    if not is_listed(given):
+        raise DataError(f"inputs: {shown(given)} is no list; give a list of texts or of dicts")
     found = []
     for number, one in enumerate(given, start=1):
         where = f"input {number}"
@@ -80,7 +101,7 @@ def _content(task: str, one: object, where: str, reads_pairs: bool | None) -> st
             raise DataError(f"{where}: the model reads {reads}, but one text is given; give {wanted}")
         return without_surrogates(one)
     if not isinstance(one, Mapping):
-        raise DataError(f"{where}: {_shown(one)} is no text; give a str or {wanted}")
+        raise DataError(f"{where}: {shown(one)} is no text; give a str or {wanted}")
     filled = {key: value for key, value in one.items() if value is not None}
     if task == "tag" and set(filled) == {"text"}:
         return _text(filled["text"], "text", where)
@@ -100,14 +121,14 @@ def _content(task: str, one: object, where: str, reads_pairs: bool | None) -> st
 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f'{where}: "{key}" holds {_shown(value)}, not a text; give a str')
+        raise DataError(f'{where}: "{key}" holds {shown(value)}, not a text; give a str')
     return without_surrogates(value)
 
 
 def _words(value: object, where: str) -> list[str]:
     is_list = isinstance(value, Sequence) and not isinstance(value, str)
     if not is_list or not all(isinstance(word, str) for word in value):  # type: ignore[attr-defined]
-        raise DataError(f'{where}: "words" holds {_shown(value)}, no list of words; give a list of str')
+        raise DataError(f'{where}: "words" holds {shown(value)}, no list of words; give a list of str')
     return [without_surrogates(word) for word in value]  # type: ignore[attr-defined]
 
 
@@ -129,7 +150,7 @@ def require_options(task: str, options: Mapping[str, object]) -> None:
         raise ConfigurationError(f'{task}: by = "{options["by"]}": choose "generator" or "correction"')
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value of any type in one line, cut where it is long."""
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}..."
+    line = " ".join(repr(value).split())
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."

@@ -17,10 +17,16 @@ from electrain.finetuning.tasks.task_folder import load_task_settings
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.json_reading import parse_json, parse_json_file
-from electrain.foundation.output_folder import CONFIGURATION_NAME, MANIFEST_NAME, Manifest, read_any_manifest
+from electrain.foundation.output_folder import (
+    CONFIGURATION_NAME,
+    EXPORT_NAME,
+    MANIFEST_NAME,
+    Manifest,
+    read_any_manifest,
+)
 from electrain.foundation.report_page import REPORT_NAME
 from electrain.foundation.sums import SUMS_NAME, fault_of, read_sums
-from electrain.inference.export.folder import EXPORT_NAME, is_exported, read_export
+from electrain.inference.export.folder import is_exported, read_export
 from electrain.models.folders import configuration_of
 from electrain.models.sentence_vectors import POOLING_FOLDER
 from electrain.pretraining.configuration import PretrainConfig

@@ -1,12 +1,15 @@
 """A trained model that can be asked from Python: `electrain.load`. Nothing here imports torch before it is needed."""
 
+import operator
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from electrain.data.labelled.columns import Columns
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
+from electrain.foundation.hub import require_name
 from electrain.inference.answers import (
     Answer,
     ClassifiedText,
@@ -19,7 +22,16 @@ from electrain.inference.answers import (
     WrittenOutput,
     WrittenText,
 )
-from electrain.inference.asked import COLUMNS, Input, inputs_of, require_options
+from electrain.inference.asked import (
+    COLUMNS,
+    Input,
+    inputs_of,
+    is_listed,
+    plain_options,
+    require_no_table,
+    require_options,
+    shown,
+)
 from electrain.inference.export.folder import is_exported
 
 A = TypeVar("A", bound=Answer)
@@ -54,8 +66,8 @@ def open_networks(source: Path | str, device: str | None = None, batch_tokens: i
 
     Raises: CheckpointError: there is no such folder, or it holds no model. ConfigurationError: no such device.
     """
-    if batch_tokens is not None and (isinstance(batch_tokens, bool) or batch_tokens < 1):
-        raise ConfigurationError(f"batch_tokens = {batch_tokens}: must be at least 1")
+    require_name(source)
+    batch_tokens = None if batch_tokens is None else _batch_tokens(batch_tokens)
     if is_exported(source):
         from electrain.inference.export.networks import ExportedNetworks
 
@@ -65,6 +77,18 @@ def open_networks(source: Path | str, device: str | None = None, batch_tokens: i
     from electrain.inference.predict.networks import Networks
 
     return Networks(source, device, batch_tokens)
+
+
+def _batch_tokens(given: object) -> int:
+    try:
+        tokens = operator.index(given)  # type: ignore[arg-type]
+    except TypeError:
+        tokens = None
+    if tokens is None or isinstance(given, bool):
+        raise ConfigurationError(f"batch_tokens = {shown(given)}: must be a whole number")
+    if tokens < 1:
+        raise ConfigurationError(f"batch_tokens = {tokens}: must be at least 1")
+    return tokens
 
 
 def load(source: Path | str, *, device: str | None = None, batch_tokens: int | None = None) -> "Predictor":
@@ -77,7 +101,9 @@ def load(source: Path | str, *, device: str | None = None, batch_tokens: int | N
         batch_tokens: maximum number of tokens in a forward pass, padding counted. By default 8,192.
     Raises: CheckpointError: there is no such folder, or it holds no model that can be asked.
     """
-    return Predictor(open_networks(source, device, batch_tokens))
+    predictor = Predictor(open_networks(source, device, batch_tokens))
+    predictor._again = partial(load, source, device=device, batch_tokens=batch_tokens)
+    return predictor
 
 
 class Predictor:
@@ -94,6 +120,11 @@ class Predictor:
         self._lock = threading.Lock()
         self.source: str = asked.source
         self.tasks: tuple[str, ...] = asked.tasks
+        self._again = partial(load, asked.source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, in another process too, opens the same networks again."""
+        return self._again, ()
 
     def __repr__(self) -> str:
         return f"Predictor({self.source!r}, tasks={self.tasks!r})"
@@ -107,6 +138,7 @@ class Predictor:
             options: of the task, as the method of its name takes them.
         """
         self._require(task)
+        options = plain_options(options)
         require_options(task, options)
         given = inputs_of(task, inputs, reads_pairs=self._asked.reads_pairs)
         with self._lock:
@@ -250,11 +282,12 @@ class Predictor:
 
 
 def _listed(name: str, given: object) -> list[object]:
-    if hasattr(given, "columns") and hasattr(given, "iterrows"):  # its iteration gives the names of its columns
-        raise DataError(f'{name}: a table is no list of texts; give one of its columns, such as table["text"]')
-    if isinstance(given, bytes) or not isinstance(given, Iterable) or getattr(given, "shape", None) == ():
-        raise DataError(f"{name}: {given!r} is no text; give a str, or a list of them")
-    return list(given)
+    require_no_table(name, given)
+    if isinstance(given, Mapping):
+        raise DataError(f"{name}: a dict is one input with all its texts; give it alone, or give a str or a list here")
+    if not is_listed(given):
+        raise DataError(f"{name}: {shown(given)} is no text; give a str, or a list of them")
+    return list(cast(Iterable[object], given))
 
 
 def _sentence(one: object) -> object:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetuning.readers import require_read
+from electrain.foundation.card import MEMORY_NAME
 from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.errors import ConfigurationError, DataError, ElectrainError
 from electrain.foundation.json_output import to_json
@@ -252,14 +253,16 @@ def _files(name: str, given: Rows) -> Iterator[tuple[list[str], bool]]:
         yield [str(given)], True
         return
     rows: list[Any] = _records(name, given)
-    if rows and all(isinstance(row, str | Path) for row in rows):
+    if not rows:
+        raise DataError(f"{name}: no rows; give at least one")
+    if all(isinstance(row, str | Path) for row in rows):
         yield list(map(str, rows)), True
         return
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
             raise DataError(f"{name}: row {number} is no dict; give rows as dicts, or paths of files")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{name}.jsonl"
+        path = Path(folder) / MEMORY_NAME
         try:
             lines = [to_json(_json_row(row)) + "\n" for row in rows]
         except TypeError as error:

@@ -9,8 +9,8 @@ from typing import Literal
 
 from electrain.foundation.configuration import Tables, build_configuration, read_toml
 from electrain.foundation.errors import CheckpointError
-from electrain.foundation.hub import require_source
-from electrain.foundation.output_folder import CONFIGURATION_NAME
+from electrain.foundation.hub import require_name, require_source
+from electrain.foundation.output_folder import CONFIGURATION_NAME, EXPORT_NAME
 from electrain.foundation.sums import require_as_written
 from electrain.models.discriminator import Head
 from electrain.pretraining.configuration import PretrainConfig
@@ -64,6 +64,7 @@ def open_run_folder(path: "Path | str | RunFolder") -> RunFolder:
     """
     if isinstance(path, RunFolder):
         return path
+    require_name(path)
     folder = Path(path)
     require_as_written(folder, (CONFIGURATION_NAME,))
     model = _model_folder(folder, str(path))
@@ -83,6 +84,9 @@ def _model_folder(folder: Path, given: str) -> str:
         return str(folder / "model")
     if folder.is_file():
         raise CheckpointError(f"{given}: is a file; give the folder of a run or of a model")
+    if (folder / EXPORT_NAME).is_file():
+        fault = "an exported folder can be asked, but not scored or trained"
+        raise CheckpointError(f"{given}: {fault}; give the folder that it was exported from")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise CheckpointError(f"{given}: holds neither model/ nor config.json; give the folder of a finished run")
     require_source(given)

@@ -8,9 +8,8 @@ from electrain import __version__
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
-from electrain.foundation.output_folder import write_text_durably
+from electrain.foundation.output_folder import EXPORT_NAME, write_text_durably
 
-EXPORT_NAME = "electrain-export.json"
 FORMAT_VERSION = 1
 _WAY_OUT = "copy the folder again, or export it again"
 Quantization = Literal["none", "int8"]
