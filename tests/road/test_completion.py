@@ -73,6 +73,21 @@ def test_it_is_installed_where_bash_looks(
     assert f"wrote {installed}; start a new bash to use it" in capsys.readouterr().err
 
 
+def test_a_zsh_that_completes_nothing_by_itself_is_told_what_to_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("ZSH", "ZSH_CUSTOM"):
+        monkeypatch.delenv(name, raising=False)
+    advice = "add this line at the end of ~/.zshrc: autoload -Uz compinit && compinit"
+    main_or_exit("--install-completion", "--shell", "zsh")
+    assert advice in capsys.readouterr().err
+    with (tmp_path / ".zshrc").open("a") as zshrc:
+        zshrc.write("autoload -Uz compinit && compinit\n")
+    main_or_exit("--install-completion", "--shell", "zsh")
+    assert advice not in capsys.readouterr().err
+
+
 def test_an_unknown_shell_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from cyclopts.completion import detect
 
