@@ -4,7 +4,7 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from electrain.cli.options import (
     Files,
@@ -17,8 +17,10 @@ from electrain.cli.options import (
 from electrain.data.labelled.examples import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
-from electrain.inference.answers import Answer
-from electrain.inference.evaluate.evaluation import Evaluation, pretrained_evaluation
+
+if TYPE_CHECKING:
+    from electrain.inference.answers import Answer
+    from electrain.inference.evaluate.evaluation import Evaluation
 
 _LABELLED = typing.get_args(TaskChoice)
 _OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
@@ -121,6 +123,7 @@ def evaluate(
     from electrain.foundation.output_file import require_writable
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
+    from electrain.inference.evaluate.evaluation import pretrained_evaluation
     from electrain.pretraining.card import add_held_out, require_own_run
 
     _require_different({"--output": output, "--predictions": predictions, "--report": report})
@@ -162,25 +165,25 @@ def _require_different(files: Mapping[str, Path | None]) -> None:
             flags[path.resolve()] = flag
 
 
-def _show(evaluation: Evaluation) -> None:
+def _show(evaluation: "Evaluation") -> None:
     """A table for a person at a terminal, otherwise JSON."""
-    from electrain.inference.evaluate.blimp import blimp_table
-    from electrain.inference.evaluate.table import print_evaluation
-
     if sys.stdout.isatty():
+        from electrain.inference.evaluate.table import print_evaluation
+
         print_evaluation(evaluation)
         return
     record = evaluation.to_dict()
     if evaluation.task == "blimp":
+        from electrain.inference.evaluate.blimp import blimp_table
+
         for line in blimp_table(record):
             say(line)
     print_json(record)
 
 
-def _write(evaluation: Evaluation, output: Path | None, predictions: Path | None, report: Path | None) -> None:
+def _write(evaluation: "Evaluation", output: Path | None, predictions: Path | None, report: Path | None) -> None:
     from electrain.foundation.json_output import to_json
     from electrain.foundation.output_file import written_output
-    from electrain.inference.evaluate.report import evaluation_page  # Jinja2 takes its time
     from electrain.inference.predict.pretrained import write_json_lines
 
     if predictions is not None:
@@ -189,6 +192,8 @@ def _write(evaluation: Evaluation, output: Path | None, predictions: Path | None
         with written_output(output) as file:
             file.write(to_json(evaluation.to_dict(), indent=2) + "\n")
     if report is not None:
+        from electrain.inference.evaluate.report import evaluation_page  # Jinja2 takes its time
+
         with written_output(report) as file:
             file.write(evaluation_page(evaluation))
 

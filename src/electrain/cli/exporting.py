@@ -5,7 +5,6 @@ from typing import Literal
 
 from electrain.cli.options import print_json
 from electrain.cli.sharing import push_result, require_pushable
-from electrain.foundation.card import CardConfig
 from electrain.foundation.progress import say
 
 
@@ -31,6 +30,7 @@ def export(
         push_to_hub: Repository of the Hugging Face hub, OWNER/NAME, to which the folder is pushed; a new one is
             private. By default, nothing is pushed.
     """
+    from electrain.foundation.card import CardConfig
     from electrain.inference.export.exporting import export_model
 
     require_pushable(push_to_hub, CardConfig())

@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from electrain.cli.options import print_json
-from electrain.foundation.card import CardConfig
 from electrain.foundation.errors import HubError
 from electrain.foundation.progress import say
+
+if TYPE_CHECKING:
+    from electrain.foundation.card import CardConfig
 
 
 def push(source: Path, /, *, to: str, public: bool = False) -> None:
@@ -26,7 +29,7 @@ def push(source: Path, /, *, to: str, public: bool = False) -> None:
     print_json({"source": str(source), "pushed_to": push_folder(source, to, public=public)})
 
 
-def require_pushable(repository: str | None, card: CardConfig) -> None:
+def require_pushable(repository: str | None, card: "CardConfig") -> None:
     """Before the work: raises HubError if the repository could not be pushed to afterwards. The first process asks."""
     if repository is not None and os.environ.get("RANK", "0") == "0":
         from electrain.foundation.card import front_matter
