@@ -154,33 +154,26 @@ def finetune(
             finished; a new one is private. By default, nothing is pushed.
         resume: Continue from the newest intact checkpoint in the output folder.
     """
-    from electrain.finetuning.configuration import FinetuneConfig
     from electrain.finetuning.readers import finetune_configuration
-    from electrain.finetuning.run import FinetuneResult
     from electrain.finetuning.run import finetune as run
-    from electrain.finetuning.seeds import finetune_seeds
-    from electrain.foundation.lock import locked
+    from electrain.finetuning.seeds import finetune_each
 
     tables = parse_overrides(overrides)
     configuration = finetune_configuration(task, config, tables, decoder, allow_unknown=allow_unknown)
     require_pushable(push_to_hub, configuration.card)
-
-    result: FinetuneResult
-
-    def fine_tune(own: FinetuneConfig, folder: Path) -> FinetuneResult:
-        nonlocal result
-        result = run(task, own, model, train, validation, folder, resume=resume)
-        return result
-
-    if seeds is not None:
-        with locked(output):
-            summary = finetune_seeds(fine_tune, configuration, output, seeds=seeds, resume=resume)
+    result, summary = finetune_each(
+        lambda own, folder: run(task, own, model, train, validation, folder, resume=resume),
+        configuration,
+        output,
+        seeds=seeds,
+        resume=resume,
+    )
+    if summary is not None:
         print_json(summary)
         if not summary["finished"]:
             raise SystemExit(result.exit_code)
         push_result("finetune", output, push_to_hub)
         return
-    fine_tune(configuration, output)
     if result.is_first:
         facts = {"output": str(output), "task": task, "finished": result.is_finished, "best_step": result.best_step}
         print_json({**facts, "scores": result.scores})

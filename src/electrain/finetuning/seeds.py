@@ -7,6 +7,7 @@ import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from electrain.finetuning.card import SCORES_NAME
 from electrain.finetuning.choosing import rank
@@ -15,6 +16,7 @@ from electrain.finetuning.run import FinetuneResult
 from electrain.foundation.card import carry_card, has_edited_card
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.json_output import to_json
+from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import replaced_directory, require_empty, write_text_durably
 from electrain.foundation.progress import say
 
@@ -22,24 +24,31 @@ from electrain.foundation.progress import say
 RESTARTED_SEED_OFFSET = 1000
 MOST_RESTARTS = 2
 MOST_SEEDS = 1000
+FineTune = Callable[[FinetuneConfig, Path], FinetuneResult]
 
 
-def finetune_seeds(
-    fine_tune: Callable[[FinetuneConfig, Path], FinetuneResult],
-    config: FinetuneConfig,
-    output: Path,
-    *,
-    seeds: int,
-    resume: bool = False,
-) -> dict[str, object]:
-    """Fine-tunes with `seeds` seeds, each in `output/seed-N`, and copies the best model to `output/model`.
+def finetune_each(
+    fine_tune: FineTune, config: FinetuneConfig, output: Path, *, seeds: int | None, resume: bool = False
+) -> tuple[FinetuneResult, dict[str, Any] | None]:
+    """Fine-tunes once, into `output`; or with each of `seeds` seeds, into `output/seed-N`.
 
-    A run that diverged is repeated with another seed, and a message says so.
+    The best model of several is copied to `output/model`. Of several, a run that diverged is repeated with another
+    seed, and a message says so.
 
     Args: fine_tune: runs `finetune` with a configuration, into a folder.
-    Returns: median, least and greatest of every score, ready for JSON; also written to `output/scores.json`.
+    Returns: how the last run ended; and with several seeds median, least and greatest of every score, ready for JSON,
+        which is also written to `output/scores.json`.
     Raises: ElectrainError: see `finetune`.
     """
+    if seeds is None:
+        return fine_tune(config, output), None
+    with locked(output):
+        return _finetune_seeds(fine_tune, config, output, seeds, resume=resume)
+
+
+def _finetune_seeds(
+    fine_tune: FineTune, config: FinetuneConfig, output: Path, seeds: int, *, resume: bool
+) -> tuple[FinetuneResult, dict[str, Any]]:
     if not 1 <= seeds <= MOST_SEEDS:
         raise ConfigurationError(f"--seeds {seeds}: must be at least 1 and at most {MOST_SEEDS:,}")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -56,7 +65,8 @@ def finetune_seeds(
             say(f"seed {seed}")
             result = fine_tune(own, output / f"seed-{seed}")
             if not result.is_finished and not result.is_diverged:
-                return {"output": str(output), "finished": False, "seeds": [run.directory.name for run in runs]}
+                done = [run.directory.name for run in runs]
+                return result, {"output": str(output), "finished": False, "seeds": done}
             attempts.append(result)
             if not result.is_diverged:
                 break
@@ -66,10 +76,10 @@ def finetune_seeds(
         # A run that ended early may have kept a good model before.
         varied = [one for one in attempts if one.scores and not one.is_constant]
         runs.append(varied[-1] if varied else result)
-    return _summary(runs, restarts, output)
+    return result, _summary(runs, restarts, output)
 
 
-def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, object]:
+def _summary(runs: list[FinetuneResult], restarts: list[int], output: Path) -> dict[str, Any]:
     scored = [run for run in runs if run.scores]
     if not scored:
         raise ConfigurationError("every seed diverged before its first evaluation; lower --training.peak-learning-rate")

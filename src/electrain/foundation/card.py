@@ -19,8 +19,10 @@ CARD_NAME = "README.md"
 MEMORY_NAME = "rows-in-memory.jsonl"
 # Anything that Markdown or HTML could take for a mark.
 _MARKS = re.compile(r"([\\`*_{}\[\]<>#|!~&])")
-# The last line of a card. It holds the hash of all lines before, so that a card that somebody edited is known.
-_SEAL = re.compile(r"<!-- electrain writes this file again while it is unchanged: ([0-9a-f]{64}) -->\n")
+# How the last line of a card begins. That line holds the hash of all lines before, so that a card that somebody
+# edited is known.
+SEAL_BEGINS = "<!-- electrain writes this file again while it is unchanged: "
+_SEAL = re.compile(rf"{SEAL_BEGINS}([0-9a-f]{{64}}) -->\n")
 _LANGUAGE = re.compile("[a-z]{2,3}|code|multilingual")
 _LICENSE = re.compile("[a-z0-9][a-z0-9.+-]{0,60}")
 _DATASET = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
@@ -173,7 +175,7 @@ def unsaid(config: CardConfig, *, has_base: bool, has_datasets: bool) -> list[st
 def sealed_card(text: str) -> str:
     """A text with the line that tells whether somebody edited it."""
     seal = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return f"{text}\n<!-- electrain writes this file again while it is unchanged: {seal} -->\n"
+    return f"{text}\n{SEAL_BEGINS}{seal} -->\n"
 
 
 def is_edited(text: str) -> bool:

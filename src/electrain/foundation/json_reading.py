@@ -159,6 +159,24 @@ def _first_unknown_key(value: Json, kept: Json) -> str | None:
     return next((key for one, other in pairs if (key := _first_unknown_key(one, other)) is not None), None)
 
 
+def of_format(
+    value: Json, newest: int, place: str, kind: type[ElectrainError] = DataError, *, way_out: str = "correct it"
+) -> dict[str, Json]:
+    """The object that a file holds, without its key `format_version`.
+
+    Args: newest: the format that this version writes, the only one that it reads; place, kind, way_out: as in
+        `parse_json`.
+    Raises: `kind`: the file is of a newer format, or names none.
+    """
+    content = dict(value) if isinstance(value, dict) else {}
+    version = content.pop("format_version", None)
+    if isinstance(version, int) and version > newest:
+        raise kind(f"{place}: format {version} is newer than this electrain reads; update electrain")
+    if version != newest or isinstance(version, bool):
+        raise kind(f"{place}: damaged (it names no format_version); {way_out}")
+    return content
+
+
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content with its own hash as the key `sha256`, so that any damage of it shows."""
     return {**content, SEAL: _hash_of(content)}

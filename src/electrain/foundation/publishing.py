@@ -4,14 +4,19 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from electrain.foundation.card import CARD_NAME
 from electrain.foundation.errors import ElectrainError, HubError
 from electrain.foundation.hub import reason_of
+from electrain.foundation.output_folder import EXPORT_NAME
+from electrain.foundation.sums import SUMS_NAME
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # Files of an earlier model that would be read beside those of the new one. Others, such as pictures, are left alone.
 _OF_MODELS = (".safetensors", ".json", ".onnx", ".data", ".bin", ".jinja")
-_SUMS_NAME = "SHA256SUMS"
 # The further networks of a pretraining run.
 _NETWORKS = ("detector", "correction", "electric", "generator")
 
@@ -24,7 +29,7 @@ def folders_of(source: Path) -> dict[str, Path]:
     Raises: HubError: it is neither.
     """
     root = source / "model" if (source / "model").is_dir() else source
-    if not any((root / name).is_file() for name in ("config.json", "electrain-export.json")):
+    if not any((root / name).is_file() for name in ("config.json", EXPORT_NAME)):
         raise HubError(f"{source}: holds neither model/ nor config.json; give a finished run, or the folder of a model")
     folders = {"": root}
     if root != source:
@@ -77,10 +82,7 @@ def require_repository(repository: str, card: str = "", *, public: bool = False)
                 ) from error
 
 
-def _require_writable(api: object, repository: str) -> None:
-    from huggingface_hub import HfApi
-
-    assert isinstance(api, HfApi)
+def _require_writable(api: "HfApi", repository: str) -> None:
     try:
         api.auth_check(repository, write=True)
     except TypeError:  # an older huggingface_hub asks about reading only
@@ -112,7 +114,7 @@ def _commit(folders: Mapping[str, Path], repository: str) -> str:
         for name in api.list_repo_files(repository)
         if name not in files
         and name.rpartition("/")[0] in places
-        and (name.endswith(_OF_MODELS) or name.endswith(_SUMS_NAME))
+        and (name.endswith(_OF_MODELS) or name.endswith(SUMS_NAME))
     ]
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in files.items()

@@ -23,10 +23,6 @@ class Read(Protocol):
         """The tokenizer of the network."""
 
     @property
-    def source(self) -> str:
-        """The folder or hub id that the network was read from."""
-
-    @property
     def longest_row(self) -> int:
         """Maximum number of tokens in a row, special ones counted."""
 
@@ -45,6 +41,10 @@ class Detector(Read, Protocol):
 
 class Filler(Read, Protocol):
     """A masked language model."""
+
+    @property
+    def source(self) -> str:
+        """The folder or hub id that the network was read from."""
 
     def words(self, ids: Ids, is_real: NDArray[np.bool_] | None, is_selected: NDArray[np.bool_]) -> Chances:
         """(selected, vocabulary) float32: logits of the words at the selected positions, in the order of the rows.
@@ -66,16 +66,8 @@ class Writer(Read, Protocol):
         """
 
 
-class TextEncoder(Protocol):
+class TextEncoder(Read, Protocol):
     """A network that turns texts into vectors."""
-
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerFast":
-        """The tokenizer of the network."""
-
-    @property
-    def longest_row(self) -> int:
-        """Maximum number of tokens in a row, special ones counted."""
 
     @property
     def with_token_types(self) -> bool:

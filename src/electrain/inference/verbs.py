@@ -112,32 +112,24 @@ def finetune(
     Raises: ElectrainError: a mistake, in one line.
     """
     from electrain.finetuning.readers import finetune_configuration
-    from electrain.finetuning.run import FinetuneResult
     from electrain.finetuning.run import finetune as run
-    from electrain.finetuning.seeds import finetune_seeds
-    from electrain.foundation.lock import locked
+    from electrain.finetuning.seeds import finetune_each
 
     folder = Path(output)
     require_task(task)
     configuration = finetune_configuration(
         task, None if config is None else _source(config), tables_of(overrides), decoder, allow_unknown=allow_unknown
     )
-    result: FinetuneResult
-
     with _files("train", train) as (training, _), _files("validation", validation) as (held_out, _):
-
-        def fine_tune(own: Any, place: Path) -> FinetuneResult:
-            nonlocal result
-            result = run(task, own, model, training, held_out, place, resume=resume)
-            return result
-
-        if seeds is not None:
-            with locked(folder):
-                summary: Any = finetune_seeds(fine_tune, configuration, folder, seeds=seeds, resume=resume)
-        else:
-            fine_tune(configuration, folder)
+        result, summary = finetune_each(
+            lambda own, place: run(task, own, model, training, held_out, place, resume=resume),
+            configuration,
+            folder,
+            seeds=seeds,
+            resume=resume,
+        )
     _deliver(result.stopped_by)
-    if seeds is None:
+    if summary is None:
         return FineTuned(folder, task, result.is_finished, result.scores, result.best_step)
     spread = summary.get("scores", {})
     medians = {name: values["median"] for name, values in spread.items()}

@@ -1,6 +1,7 @@
 """What a model folder itself tells for its card: its size, its length, its tokenizer, and how it is opened."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def facts_of_folder(folder: Path) -> FolderFacts:
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="pt") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
-        parameters += sum(_product(shape) for shape in shapes)
+        parameters += sum(map(math.prod, shapes))
     tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     shown = tokenizer.normalizer.normalize_str("Éa") if tokenizer.normalizer else "Éa"
@@ -78,13 +79,6 @@ def facts_of_folder(folder: Path) -> FolderFacts:
         shown[0] in "Ee",
         (folder / "modules.json").is_file(),
     )
-
-
-def _product(shape: list[int]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 def text_limits(facts: FolderFacts) -> list[str]:

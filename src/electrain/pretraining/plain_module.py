@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from electrain.data.shards.rows import PackedBatch
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
-from electrain.data.tokenizer.tokenizer import load_tokenizer, special_ids_of
+from electrain.data.tokenizer.tokenizer import SpecialIds, load_tokenizer, special_ids_of
 from electrain.foundation.configuration import Tables, to_toml
 from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.output_folder import CONFIGURATION_NAME, write_text_durably
@@ -62,8 +62,9 @@ class DetectionCollator:
 
         Raises: DataError: an example has neither, or does not begin with [CLS] and end with [SEP].
         """
-        rows = [self._row(number, example) for number, example in enumerate(examples)]
-        width, special = max(len(ids) for ids, _ in rows), special_ids_of(self.tokenizer)
+        special = special_ids_of(self.tokenizer)
+        rows = [self._row(number, example, special) for number, example in enumerate(examples)]
+        width = max(len(ids) for ids, _ in rows)
         ids = torch.full((len(rows), width), special.pad)
         types = torch.zeros_like(ids)
         is_real = torch.zeros_like(ids)
@@ -73,7 +74,7 @@ class DetectionCollator:
         batch = {"input_ids": ids, "token_type_ids": types, "labels": ids.masked_fill(is_real == 0, UNSCORED)}
         return batch if bool(is_real.all()) else batch | {"attention_mask": is_real}
 
-    def _row(self, number: int, example: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    def _row(self, number: int, example: Mapping[str, Any], special: SpecialIds) -> tuple[list[int], list[int]]:
         """The ids and the token types of an example, cut."""
         if "input_ids" in example:
             ids = list(map(int, example["input_ids"]))
@@ -83,7 +84,6 @@ class DetectionCollator:
         else:
             way_out = "give one (Trainer drops texts unless remove_unused_columns=False)"
             raise DataError(f"example {number + 1} of a batch: has neither input_ids nor a text; {way_out}")
-        special = special_ids_of(self.tokenizer)
         if "attention_mask" in example:
             ids = [token for token, is_real in zip(ids, example["attention_mask"], strict=True) if is_real]
         if len(ids) < 2 or ids[0] != special.cls or ids[-1] != special.sep:
@@ -248,9 +248,8 @@ class ReplacedTokenDetection(nn.Module):
     def _corrupted(self, packed: PackedBatch) -> MicroBatch[Rows]:
         """The rows as pretraining corrupts them at the step that their first number belongs to."""
         training = self.settings.training
-        step = min(int(packed.row_numbers[0]) // training.batch_rows, training.steps - 1) if self.training else 0
-        if not self.training:
-            step = min(int(self.rows_seen) // training.batch_rows, training.steps - 1)
+        first_row = int(packed.row_numbers[0] if self.training else self.rows_seen)
+        step = min(first_row // training.batch_rows, training.steps - 1)
         self.objective.begin_step(step)
         # Rows of others may be padded, as those of the reference implementation.
         padded = replace(self.settings, parity=replace(self.settings.parity, reference_packing=True))

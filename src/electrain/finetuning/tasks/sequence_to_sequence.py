@@ -125,24 +125,25 @@ class SequenceToSequence(Task[PairedExample]):
         outputs = [str(answer["output"]) for answer in answers]
         if self.name == "translation":
             return translation_scores(references, outputs, tokenize=bleu_tokenizer(references))
-        return summary_scores(references, outputs, by_characters=_are_chinese(references))
+        return summary_scores(references, outputs, by_characters=are_chinese(references))
 
     def score_settings(self, examples: Sequence[PairedExample]) -> dict[str, object]:
         """sacreBLEU's signatures for translations; for summaries, whether ROUGE compares words or characters."""
         references = [references_of(example) for example in examples]
         if self.name == "summarization":
-            units = "characters" if _are_chinese(references) else "words, stemmed"
+            units = "characters" if are_chinese(references) else "words, stemmed"
             return {"rouge": units, "of_several_references": "the best"}
         return {"signatures": translation_signature(references, tokenize=bleu_tokenizer(references))}
 
 
-def _are_chinese(references: Sequence[Sequence[str]]) -> bool:
+def are_chinese(references: Sequence[Sequence[str]]) -> bool:
+    """True if the references, each text's first one, are Chinese."""
     return looks_chinese([texts[0] for texts in references])
 
 
 def bleu_tokenizer(references: Sequence[Sequence[str]]) -> str:
     """sacreBLEU's tokenizer for these references."""
-    return "zh" if _are_chinese(references) else "13a"
+    return "zh" if are_chinese(references) else "13a"
 
 
 def references_of(example: PairedExample) -> list[str]:

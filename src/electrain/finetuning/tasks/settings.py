@@ -18,7 +18,7 @@ from electrain.finetuning.tasks.task import AnyTask
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
-from electrain.foundation.json_reading import as_kind, parse_json_file
+from electrain.foundation.json_reading import as_kind, of_format, parse_json_file
 from electrain.foundation.output_folder import (
     HASHES,
     MANIFEST_NAME,
@@ -99,6 +99,11 @@ class TaskSettings:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing = {self.label_smoothing}: must be at least 0 and below 1")
 
+    @property
+    def reads_pairs(self) -> bool | None:
+        """Whether the model reads two texts; None where its folder does not say."""
+        return bool(self.columns.get("pair")) if self.columns.get("text") else None
+
 
 def build_task(
     settings: TaskSettings,
@@ -177,12 +182,8 @@ def replace_task_settings(settings: TaskSettings, folder: Path) -> None:
 def read_task_settings(path: Path) -> TaskSettings:
     """The content of `task.json`. Raises: CheckpointError: it is damaged, or of a newer format."""
     fault, way_out = CheckpointError, "copy the folder again"
-    content = parse_json_file(path, fault, way_out=way_out)
-    version = content.pop("format_version", None) if isinstance(content, dict) else None
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format {version} is newer than this electrain reads; update electrain")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise CheckpointError(f"{path}: damaged (it names no format_version); {way_out}")
+    value = parse_json_file(path, fault, way_out=way_out)
+    content = of_format(value, FORMAT_VERSION, str(path), fault, way_out=way_out)
     settings = as_kind(content, TaskSettings, str(path), fault, way_out=way_out)
     if settings.generation:
         as_kind(dict(settings.generation), GenerationConfig, f"{path}: generation", fault, way_out=way_out)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 E = TypeVar("E")
 T = TypeVar("T")
 Answer = dict[str, Any]
+BATCH_TOKENS = 8192  # maximum number of tokens, padding counted, in a forward pass without training
 # Keyword arguments of a model: tensors, and None where an argument does not apply.
 Tensors = dict[str, Any]
 
@@ -57,7 +58,7 @@ class Task(ABC, Generic[E]):
     longest_tokens: int = 128  # maximum length of a row, in tokens, special ones counted
     _: KW_ONLY
     with_token_types: bool = True  # False for encoders without token types (ModernBERT)
-    batch_tokens: int = 8192  # maximum number of tokens, padding counted, in a forward pass without training
+    batch_tokens: int = BATCH_TOKENS  # in a forward pass without training
 
     @property
     @abstractmethod

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from electrain.data.text.compression import open_stream
 from electrain.data.text.text_files import lines_of
+from electrain.finetuning.tasks.task import BATCH_TOKENS
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 from electrain.inference.evaluate.sentence_scores import (
-    BATCH_TOKENS,
     Scores,
     one_pass_scores,
     pseudo_log_likelihoods,

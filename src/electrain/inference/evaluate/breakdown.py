@@ -19,7 +19,12 @@ from electrain.finetuning.tasks.metrics import (
 )
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
 from electrain.finetuning.tasks.regression import Regression
-from electrain.finetuning.tasks.sequence_to_sequence import SequenceToSequence, bleu_tokenizer, references_of
+from electrain.finetuning.tasks.sequence_to_sequence import (
+    SequenceToSequence,
+    are_chinese,
+    bleu_tokenizer,
+    references_of,
+)
 from electrain.finetuning.tasks.tagging import Tagging
 from electrain.finetuning.tasks.task import Answer, AnyTask
 from electrain.inference.evaluate import calibration
@@ -142,8 +147,8 @@ def _texts(task: SequenceToSequence, examples: Sequence[PairedExample], answers:
         samples = calibration.BOOTSTRAP_SAMPLES
         interval = bleu_interval(references, outputs, tokenize=bleu_tokenizer(references), samples=samples)
     else:
-        is_chinese = looks_chinese([accepted[0] for accepted in references])
-        by, own = "rougeL", sentence_rouge(references, outputs, by_characters=is_chinese)["rougeL"]
+        by = "rougeL"
+        own = sentence_rouge(references, outputs, by_characters=are_chinese(references))[by]
         interval = calibration.mean_interval(own)
     rows = zip(examples, references, outputs, own, strict=True)
     mistakes = [

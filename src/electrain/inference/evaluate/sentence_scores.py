@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
+from electrain.finetuning.tasks.task import BATCH_TOKENS
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import Progress
 from electrain.inference.model import LoadedModel, replaced_logits, word_logits_at
 
 Scores = dict[str, NDArray[np.float64]]
-BATCH_TOKENS = 8192  # tokens in one forward pass
 # Logits over a vocabulary take about this many times the memory of a token's hidden states.
 WORDS_COST = 8
 

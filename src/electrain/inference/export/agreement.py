@@ -47,9 +47,7 @@ def compare(
     """
     texts = _texts(data)
     rows = _rows(networks, exported, texts)
-    outputs = {name: _differences(graphs, name, exported, rows) for name in graphs if name != "writer"}
-    if "writer" in graphs:
-        outputs["writer"] = _differences(graphs, "writer", exported, rows)
+    outputs = {name: _differences(graphs, name, exported, rows) for name in graphs}
     if is_exact:
         for name, found in outputs.items():
             for output, one in found.items():

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from electrain import __version__
-from electrain.foundation.card import CARD_NAME, Card, CardConfig, plain, public_name, render, table, write_card
+from electrain.foundation.card import (
+    CARD_NAME,
+    SEAL_BEGINS,
+    Card,
+    CardConfig,
+    plain,
+    public_name,
+    render,
+    table,
+    write_card,
+)
 from electrain.foundation.hub import is_hub_name
 from electrain.inference.export.folder import Export
 
@@ -76,7 +86,7 @@ def _of_source(path: Path) -> tuple[dict[str, Any], dict[str, list[str]]]:
     sections: dict[str, list[str]] = {}
     lines: list[str] | None = None
     for line in path.read_text("utf-8", "replace").splitlines():
-        if line.startswith("<!-- electrain"):
+        if line.startswith(SEAL_BEGINS):
             lines = None
         elif line.startswith("## "):
             heading = line.removeprefix("## ").strip()

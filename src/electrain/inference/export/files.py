@@ -5,17 +5,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.hub import reason_of
+from electrain.inference.export.folder import Quantization
 from electrain.inference.export.graphs import Graph
 from electrain.models.folders import quiet_transformers
 
-Quantization = Literal["none", "int8"]
 # The newest that the exporter of TorchScript writes with LayerNormalization as one operator.
 _OPSET = 17
 _MOST_BYTES = 2_000_000_000  # of weights in one file: the format of ONNX, protobuf, holds two gigabytes

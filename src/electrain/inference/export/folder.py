@@ -7,7 +7,7 @@ from typing import Any, Literal
 from electrain import __version__
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.json_output import to_json
-from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
+from electrain.foundation.json_reading import as_kind, of_format, parse_json_file, sealed, unsealed
 from electrain.foundation.output_folder import EXPORT_NAME, write_text_durably
 
 FORMAT_VERSION = 1
@@ -70,16 +70,11 @@ def write_export(export: Export, directory: Path) -> None:
 def read_export(directory: Path) -> Export:
     """The content of `electrain-export.json`. Raises: CheckpointError: it is damaged, or of a newer format."""
     path = directory / EXPORT_NAME
-    content = unsealed(
-        parse_json_file(path, CheckpointError, way_out=_WAY_OUT), str(path), CheckpointError, way_out=_WAY_OUT
-    )
-    version = content.pop("format_version", None)
+    place, fault = str(path), CheckpointError
+    value = unsealed(parse_json_file(path, fault, way_out=_WAY_OUT), place, fault, way_out=_WAY_OUT)
+    content = of_format(value, FORMAT_VERSION, place, fault, way_out=_WAY_OUT)
     content.pop("made_by", None)
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format {version} is newer than this electrain reads; update electrain")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise CheckpointError(f"{path}: damaged (it names no format_version); {_WAY_OUT}")
-    export = as_kind(content, Export, str(path), CheckpointError, way_out=_WAY_OUT)
+    export = as_kind(content, Export, place, fault, way_out=_WAY_OUT)
     files = [one.file for one in export.networks.values()] + ([export.decoder.file] if export.decoder else [])
     for name in files:
         if Path(name).name != name:

@@ -39,8 +39,7 @@ class ExportedNetworks(OpenNetworks):
         """Whether a fine-tuned model reads two texts; None where its folder does not say."""
         if not (self._folder / TASK_FILE_NAME).is_file():
             return None
-        columns = read_task_settings(self._folder / TASK_FILE_NAME).columns
-        return bool(columns.get("pair")) if columns.get("text") else None
+        return read_task_settings(self._folder / TASK_FILE_NAME).reads_pairs
 
     @property
     def longest_row(self) -> int:

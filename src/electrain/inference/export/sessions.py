@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,11 +127,8 @@ class ExportedWriter:
         source = dict(zip(names, cross, strict=True)) | {"source_mask": mask}
         # The beams of a text read the same source.
         source = {name: value.repeat(beams, 0) for name, value in source.items()}
-        longest = min(writing.longest_tokens, self.positions - 1)
-        steps = Steps(self.decoder, texts * beams, source)
-        return write(
-            steps, texts, self.ids, Writing(beams, writing.length_penalty, writing.no_repeat_ngram_tokens, longest)
-        )
+        writing = replace(writing, longest_tokens=min(writing.longest_tokens, self.positions - 1))
+        return write(Steps(self.decoder, texts * beams, source), texts, self.ids, writing)
 
     def continuation(
         self, ids: Sequence[int], uniforms: Chances, temperature: float, top_p: float, never: Sequence[int]

@@ -6,11 +6,12 @@ from typing import Any
 
 from electrain.data.labelled.columns import Columns
 from electrain.finetuning.tasks.settings import FineTuned
+from electrain.finetuning.tasks.task import BATCH_TOKENS
 from electrain.inference.answers import Answer
 from electrain.inference.asked import TASK_OF_VERB, Input
 from electrain.inference.network import Detector, Filler, TextEncoder, Writer
 from electrain.inference.predict.generator import predict_generate
-from electrain.inference.predict.pretrained import BATCH_TOKENS, predict_detect, predict_fill
+from electrain.inference.predict.pretrained import predict_detect, predict_fill
 from electrain.inference.predict.tasks import NO_COLUMNS, predict_embed, predict_examples, predict_task
 
 

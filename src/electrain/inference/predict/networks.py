@@ -48,7 +48,7 @@ class Networks(OpenNetworks):
     def reads_pairs(self) -> bool | None:
         """Whether a fine-tuned model reads two texts; None where its folder does not say."""
         settings = _task_settings(self._run.model)
-        return bool(settings.columns.get("pair")) if settings and settings.columns.get("text") else None
+        return settings.reads_pairs if settings else None
 
     @cached_property
     def detector(self) -> LoadedModel:

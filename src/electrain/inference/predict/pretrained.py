@@ -23,7 +23,7 @@ from electrain.data.tokenizer.windows import (
     windows_of,
 )
 from electrain.finetuning.tasks.probabilities import sigmoid, softmax
-from electrain.finetuning.tasks.task import padded
+from electrain.finetuning.tasks.task import BATCH_TOKENS, padded
 from electrain.foundation.errors import DataError
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import parse_json
@@ -32,7 +32,6 @@ from electrain.inference.answers import Answer, Candidate, DetectedText, FilledM
 from electrain.inference.network import Chances, Detector, Filler, Ids, Read
 
 STANDARD_INPUT = "-"
-BATCH_TOKENS = 8192
 _LOOKED_AT_LINES = 20  # of which the first three with a text tell JSON from texts
 
 

@@ -27,8 +27,8 @@ from electrain.data.tokenizer.tokenizer import is_of_sequences
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.tasks.long_texts import Cut, cut_notice
 from electrain.finetuning.tasks.settings import FineTuned
+from electrain.finetuning.tasks.task import BATCH_TOKENS, Row, encoder_arrays, inference_batches
 from electrain.finetuning.tasks.task import Answer as Record
-from electrain.finetuning.tasks.task import Row, encoder_arrays, inference_batches
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 from electrain.inference.answers import Answer, Embedding, answer_of
@@ -38,7 +38,6 @@ from electrain.inference.network import TextEncoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_BATCH_TOKENS = 8192
 # What may stand before a question in a line of fields, and is none: a number, or an identifier with a digit.
 _IDENTIFIER = re.compile(r"[\w.:#-]*\d[\w.:#-]*", re.ASCII)
 NO_COLUMNS = Columns()
@@ -241,7 +240,7 @@ def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counte
             say(cut_notice(is_cut[True], is_cut.total(), longest, cut))
 
 
-def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int = _BATCH_TOKENS) -> Iterator[Embedding]:
+def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int = BATCH_TOKENS) -> Iterator[Embedding]:
     """For each text, in order, the mean of the encoder's last hidden states over its tokens.
 
     [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
@@ -256,7 +255,7 @@ def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int 
 
 
 def mean_states(
-    encoder: TextEncoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = _BATCH_TOKENS
+    encoder: TextEncoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = BATCH_TOKENS
 ) -> list[list[float]]:
     """For each text the mean of the last hidden states over its tokens, as in `predict_embed`.
 
