@@ -1,6 +1,7 @@
 """Requests per second and waiting times of `electrain serve`, with many clients and with one at a time.
 
     python benchmarks/serve_load.py --model NAME=RUN [NAME=RUN ...] --sentences FILE.tsv [--clients 64] [--seconds 60]
+        [--batch-tokens 2048]
 
 Starts the service on a free port. `--sentences` holds a text in the first column of each line after the header. Each
 request asks a task that one of the models can do, `embed` left out where there is another, with one text in most
@@ -141,9 +142,10 @@ def is_near(one: object, other: object) -> bool:
     return one == other
 
 
-def start(models: Sequence[str]) -> tuple[subprocess.Popen[str], str]:
+def start(models: Sequence[str], batch_tokens: int | None) -> tuple[subprocess.Popen[str], str]:
     """The service, once it is ready, and its address."""
     command = [sys.executable, "-m", "electrain.cli.app", "serve", "--port", "0", "--model", *models]
+    command += [] if batch_tokens is None else ["--batch-tokens", str(batch_tokens)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -169,9 +171,10 @@ def main() -> None:
     parser.add_argument("--sentences", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--batch-tokens", type=int, help="of the service; by default, its own default")
     given = parser.parse_args()
     lines = given.sentences.read_text("utf-8").splitlines()[1:]
-    process, url = start(given.model)
+    process, url = start(given.model, given.batch_tokens)
     # The log is read, so that the service never waits for it.
     log = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
     try:
@@ -185,7 +188,8 @@ def main() -> None:
         process.send_signal(signal.SIGTERM)
         code = process.wait()
         log.wait()
-    print(json.dumps({"machine": platform.machine(), "cores": os.cpu_count(), "turns": turns, "exit_code": code}))
+    facts = {"machine": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    print(json.dumps(facts | {"batch_tokens": given.batch_tokens, "turns": turns, "exit_code": code}))
 
 
 if __name__ == "__main__":

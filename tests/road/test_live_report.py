@@ -84,7 +84,7 @@ def test_a_line_that_is_being_written_and_odd_values_do_no_harm(run):
         file.write('[1]\n{"event": "log", "step": "x", "loss": 3}\n{"event": "log", "step": 2, "lo')
     (run / "examples.jsonl").write_text('{"step": 1, "tokens": ["a"], "originals": [], "probabilities": [2]}\nx')
     report = report_of("a", run)
-    assert [point.values for point in report.points] == [{}]
+    assert [point.values for point in report.points] == [{"loss": None, "learning_rate": None}]
     assert report.examples is None
     (run / "config.toml").write_text("no toml <b>")
     (run / "manifest.json").write_text("[")

@@ -1,5 +1,6 @@
 """The page of the service in a real Chromium: everything is clicked, typed, read and looked at in both languages."""
 
+import itertools
 import json
 import re
 import shutil
@@ -265,6 +266,44 @@ def health_messages() -> list[str]:
         found += monitor.observe({"step": step, "tokens": 600_000, **bad})
     assert len(found) >= 9
     return found
+
+
+OLDER_WARNINGS = [  # as earlier versions worded them
+    ("a step has 640 tokens; steps below about 1024 are known to fail; raise training.batch_rows (...)", "640"),
+    (
+        "the generator has not learned from the context yet: its loss of 6.43 nats is that of word frequency "
+        "alone (6.41)",
+        "6.43",
+    ),
+    (
+        "too early to tell how well the model learns: the run ends after 90,112 tokens and 44 logged lines; "
+        "judging takes 500,000 tokens and 3 lines",
+        "90,112",
+    ),
+    (
+        "the gradient norm jumped to 134 from about 2.77; it is clipped, but when it stays there the learning rate ...",
+        "134",
+    ),
+    ("the generator's choices have collapsed to 0.31 nats: it nearly always draws the same word, so ...", "0.31"),
+    ("the discriminator has won the game (value -0.02, 0 is never wrong): the generator's words are ...", "-0.02"),
+    ("the adversarial generator is losing its variety (entropy 0.52 nats): it repeats the few words that ...", "0.52"),
+    ("the discriminator learns the generator's style rather than the language: it tells written text ...", ""),
+]
+
+
+def test_warnings_of_older_runs_have_plain_words_too(desk):
+    code = """async (messages) => {
+      const { plainWarning } = await import("/page/warnings.js");
+      const { setLanguage } = await import("/page/dom.js");
+      const told = (language) => (setLanguage(language), messages.map((message) => plainWarning(message)));
+      return [told("zh"), told("en")];
+    }"""
+    told = desk.evaluate(code, [message for message, _ in OLDER_WARNINGS])
+    for (message, number), chinese, english in zip(OLDER_WARNINGS, *told, strict=True):
+        assert chinese["isKnown"], message
+        assert english["isKnown"], message
+        assert number in chinese["text"], chinese
+        assert not re.search(r"\{|undefined|the ", chinese["text"]), chinese
 
 
 def test_nothing_writes_markup_and_the_policy_forbids_what_is_inline():
@@ -640,6 +679,75 @@ def test_a_screen_reader_finds_its_way(desk):
 
 
 # ---- the live report ------------------------------------------------------------------------------------------------
+
+
+# A figure of given points, drawn at a width; what can be read in it.
+DRAWN = """async ([points, width, language]) => {
+  const { Chart } = await import("/page/curves.js");
+  (await import("/page/dom.js")).setLanguage(language);
+  const place = document.body.appendChild(document.createElement("div"));
+  place.style.setProperty("width", `${width}px`);
+  const chart = new Chart({ name: "loss", unit: "nats", curves: ["loss"] });
+  place.append(chart.element);
+  chart.update(points);
+  const box = chart.canvas.getBoundingClientRect();
+  const marks = (name) => [...chart.canvas.querySelectorAll(`.tick.${name}`)].map((tick) => {
+    const { left, right } = tick.getBoundingClientRect();
+    return { text: tick.textContent, from: left - box.left, to: right - box.left };
+  });
+  const unit = [...chart.canvas.querySelectorAll(".unit")].at(-1).getBoundingClientRect().right - box.left;
+  const padding = width - chart.canvas.viewBox.baseVal.width;
+  const told = { across: marks("across"), up: marks("up"), unit, padding, readout: chart.readout.textContent };
+  told.line = chart.canvas.querySelector("[data-curve]").getAttribute("d");
+  told.scale = box.width / chart.canvas.viewBox.baseVal.width;
+  told.dots = chart.canvas.querySelectorAll(".dot").length;
+  place.remove();
+  return told;
+}"""
+
+
+def drawn(page: Page, values: dict[int, float | None], width: int, language: str = "en") -> dict[str, object]:
+    points = [{"step": step, "values": {"loss": value}} for step, value in values.items()]
+    told = page.evaluate(DRAWN, [points, width, language])
+    page.evaluate("async () => (await import('/page/dom.js')).setLanguage('en')")
+    across, up = told["across"], told["up"]
+    for labels in (across, up):
+        assert len({label["text"] for label in labels}) == len(labels), "no label stands twice"
+    assert all(one["to"] < other["from"] for one, other in itertools.pairwise(across)), "none touches the next one"
+    assert told["scale"] == pytest.approx(1, abs=0.01), "the pointer is where it points"
+    assert across[0]["from"] >= 0
+    assert across[-1]["to"] <= width - told["padding"] + 1, across
+    assert all(label["from"] >= told["unit"] - 1 for label in up), "the unit is not written over"
+    told["across"] = [label["text"] for label in across]
+    return told
+
+
+@pytest.mark.parametrize("width", [296, 700])
+def test_steps_below_a_figure_are_told_apart(desk, width):
+    def falling(last: int, every: int = 1, start: int = 0) -> dict[int, float | None]:
+        return {step: 9 - 5 * step / (start + last) for step in range(start + every, start + last + 1, every)}
+
+    assert drawn(desk, falling(3), width)["across"] == ["1", "2", "3"]
+    assert drawn(desk, falling(60, 20), width)["across"][-1] == "60"
+    assert drawn(desk, falling(1500, 20), width)["across"][-1] in ("1,400", "1,500")
+    assert drawn(desk, falling(100_000, 100), width)["across"][-1] == "100K"
+    assert drawn(desk, falling(100_000, 100), width, "zh")["across"][-1] == "10万"
+    assert drawn(desk, falling(400, 20, start=100_000), width)["across"][-1] == "100,400"
+    assert drawn(desk, falling(40, 20, start=1_000_000), width, "zh")["across"][-1] == "1,000,040"
+    close = drawn(desk, {step: 10_100 + step % 2 * 40.0 for step in range(9)}, width)
+    assert [label["text"] for label in close["up"]][:2] == ["10,100", "10,110"]
+
+
+def test_a_single_point_stands_in_the_middle(desk):
+    told = drawn(desk, {20: 4.5}, 400)
+    assert (told["across"], told["dots"], told["readout"]) == (["20"], 1, "4.50")
+
+
+def test_a_line_has_a_gap_where_a_number_was_not_finite(desk):
+    told = drawn(desk, {1: 5.0, 2: 4.0, 3: None, 4: 3.0, 5: None, 6: None}, 400)
+    assert [part.count("L") for part in told["line"].split("M")[1:]] == [1, 0]
+    assert told["across"][-1] == "6", "the figure goes on to where the run is"
+    assert told["readout"] == "not finite"
 
 
 def test_curves_move_while_the_run_trains(opened, run):

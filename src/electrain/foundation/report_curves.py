@@ -95,7 +95,7 @@ def _draw(figure: FigurePlan, series: Sequence[Series]) -> str:
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.locator_params(axis="x", nbins=5)
+    axes.locator_params(axis="x", nbins=5, integer=True)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=9)
     buffer = io.StringIO()

@@ -6,7 +6,7 @@ Neither the run nor its network is opened, and torch is not imported.
 import math
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,10 +50,10 @@ class FigureReport:
 
 @dataclass(frozen=True)
 class PointReport:
-    """The numbers that were logged or scored at a step."""
+    """The numbers that were logged or scored at a step; None for one that was not finite."""
 
     step: int
-    values: dict[str, float]
+    values: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,10 @@ def report_of(name: str, directory: Path, after_step: int = 0) -> RunReport:
         recent=_recent(lines) | (_numbers(scores[-1]) if scores else {}),
         best=kept[-1] if kept else {},
         figures=figures,
-        points=[PointReport(step_of(one), _numbers(one, drawn)) for one in _newer(lines, scores, after_step)],
+        points=[
+            PointReport(step_of(one), {name: number(one, name) for name in one if name in drawn})
+            for one in _newer(lines, scores, after_step)
+        ],
         warnings=[
             WarningReport(step_of(record), str(record.get("message", "")))
             for record in records
@@ -181,10 +184,10 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _numbers(record: Record, names: Iterable[str] | None = None) -> dict[str, float]:
-    """The numbers of a line of the journal; of the given names, where there are some."""
+def _numbers(record: Record) -> dict[str, float]:
+    """The finite numbers of a line of the journal."""
     pairs = ((name, number(record, name)) for name in record if name not in _OF_EVERY_LINE)
-    return {name: value for name, value in pairs if value is not None and (names is None or name in names)}
+    return {name: value for name, value in pairs if value is not None}
 
 
 def _recent(lines: Sequence[Record]) -> dict[str, float]:

@@ -214,6 +214,7 @@ const en = {
   "unit.tokens/s": "tokens/s",
   "curve.summary": "{name} from {from} to {to} at step {step}.",
   "curve.at": "step {step}: {values}",
+  "curve.not": "not finite",
   "curve.loss": "total",
   "curve.generator_loss": "generator",
   "curve.discriminator_loss": "discriminator",
@@ -314,6 +315,10 @@ const en = {
   "warning.early_discriminator": "The discriminator has seen too few tokens to be judged: {done} so far, of the {needed} that it takes.",
   "warning.refused": "{count} steps were not taken because the loss or the gradient was not a finite number ({all} in all). After {most} in a row the run stops. Lower the learning rate.",
   "warning.jump": "The gradient suddenly grew to {norm}, from about {usual}. It is clipped; if it stays there, lower the learning rate.",
+  "warning.one_word": "The generator draws nearly always the same word (entropy {entropy} nats), so the discriminator sees no variety. Look for repeated text in the corpus.",
+  "warning.few_words": "The adversarial generator repeats few words (entropy {entropy} nats). Raise game.likelihood_weight or lower game.adversarial_weight.",
+  "warning.won": "The discriminator has won the game (value {value}, where 0 is never wrong), so the generator's words teach it nothing. Raise game.likelihood_weight.",
+  "warning.style": "The discriminator learns how the generator writes rather than the language. Lower corruption.generated_fraction, or raise corruption.top_p and generator.temperature.",
 };
 
 const zh = {
@@ -530,6 +535,7 @@ const zh = {
   "unit.tokens/s": "词元/秒",
   "curve.summary": "{name}：从 {from} 到 {to}（第 {step} 步）。",
   "curve.at": "第 {step} 步：{values}",
+  "curve.not": "不是有限的数",
   "curve.loss": "总损失",
   "curve.generator_loss": "生成器",
   "curve.discriminator_loss": "判别器",
@@ -630,6 +636,10 @@ const zh = {
   "warning.early_discriminator": "判别器见过的词元太少，还无法判断：目前是 {done} 个，需要 {needed} 个。",
   "warning.refused": "有 {count} 步因为损失或梯度不是有限的数而被放弃（共 {all} 步）。连续 {most} 步后训练会停止。请降低学习率。",
   "warning.jump": "梯度突然从大约 {usual} 增大到 {norm}。它会被裁剪；如果一直这样，请降低学习率。",
+  "warning.one_word": "生成器几乎总是写同一个词（熵为 {entropy} 奈特），判别器看不到变化。请检查语料里是否有重复的文本。",
+  "warning.few_words": "对抗式的生成器只重复少数几个词（熵为 {entropy} 奈特）。请调大 game.likelihood_weight 或调小 game.adversarial_weight。",
+  "warning.won": "判别器已经赢了这场博弈（值为 {value}，0 表示从不出错），生成器的词不再教给它什么。请调大 game.likelihood_weight。",
+  "warning.style": "判别器学到的是生成器的文风，而不是语言。请调小 corruption.generated_fraction，或者调大 corruption.top_p 和 generator.temperature。",
 };
 
 export const STRINGS = { en, zh };
