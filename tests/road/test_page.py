@@ -306,6 +306,17 @@ def test_warnings_of_older_runs_have_plain_words_too(desk):
         assert not re.search(r"\{|undefined|the ", chinese["text"]), chinese
 
 
+def test_an_unknown_warning_is_marked_as_english(opened):
+    page = opened(locale="zh-CN")
+    show(page, "live")
+    item = page.locator(".warnings li").filter(has_text="something new")
+    expect(item.locator("[lang=en]")).to_have_text(f"something new: {MARKUP}")
+    expect(item.locator(".note")).to_have_text("此条只有英文：")
+    expect(page.locator(".warnings li").first.locator("[lang=en]")).to_have_count(0)
+    page.locator("#language").click()
+    expect(item.locator(".note")).to_have_count(0)
+
+
 def test_nothing_writes_markup_and_the_policy_forbids_what_is_inline():
     for path in PAGE.glob("*.js"):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", path.read_text()), path

@@ -16,7 +16,7 @@ from electrain.finetuning.predictions import write_predictions
 from electrain.finetuning.report import write_report as write_finetune_report
 from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.output_folder import Manifest, write_manifest
-from electrain.foundation.report_curves import smoothed
+from electrain.foundation.report_curves import Curve, FigurePlan, draw_curves, smoothed
 from electrain.pretraining.report import write_report
 
 EXAMPLE = {
@@ -166,6 +166,13 @@ def test_missing_null_and_odd_values_are_left_out(tmp_path: Path) -> None:
     assert "<dt>step</dt><dd>80</dd>" in text
     assert "<b>Loss.</b>" not in text  # one number alone draws no line
     assert text.count('class="example"') == 1
+
+
+def test_steps_of_a_short_run_are_told_apart() -> None:
+    plan = FigurePlan("Loss", "", "nats", (Curve("loss", "total"),))
+    (figure,) = draw_curves([{"step": step, "loss": 9.0 - step} for step in (1, 2)], [plan])
+    labels = re.findall(r"<!-- (.+?) -->", figure.svg)
+    assert labels[: labels.index("step")] == ["1", "2"]
 
 
 def test_smoothing_ignores_one_wild_value() -> None:

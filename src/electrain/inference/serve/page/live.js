@@ -1,7 +1,7 @@
 // The live report of a run: asked again every few seconds, for as long as somebody looks at it.
 import { Fault, patiently } from "./asking.js";
 import { Chart, short } from "./curves.js";
-import { el, freshId, has, percent, setShare, t, wordless } from "./dom.js";
+import { currentLanguage, el, freshId, has, percent, setShare, t, wordless } from "./dom.js";
 import { get } from "./service.js";
 import { plainWarning } from "./warnings.js";
 
@@ -142,8 +142,11 @@ class LivePanel {
     }
     const items = [...warnings].reverse().map(({ step, message }) => {
       const { text, isKnown } = plainWarning(message);
-      const own = el("span", isKnown ? {} : { lang: "en" }, text);
-      return el("li", {}, el("span", { class: "when" }, t("live.at", { step })), own);
+      // A message of another version is read in its own language, by a screen reader too.
+      const own = isKnown ? el("span", {}, text) : el("span", { lang: "en", dir: "ltr" }, text);
+      const isForeign = !isKnown && currentLanguage() !== "en";
+      const about = isForeign ? el("span", { class: "note" }, t("live.untranslated"), " ") : null;
+      return el("li", {}, el("span", { class: "when" }, t("live.at", { step })), about, own);
     });
     const list = (own) => el("ul", { class: "warnings" }, ...own);
     const all = [list(items.slice(0, 3))];
