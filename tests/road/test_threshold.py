@@ -1,8 +1,11 @@
 """`evaluate classification --tune-threshold`: the threshold is the best one, is kept, and is obeyed everywhere."""
 
+import contextlib
 import dataclasses
+import io
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +18,13 @@ from sklearn.metrics import f1_score
 import electrain
 from command_line import command, refuse
 from electrain.data.labelled.examples import TextExample
+from electrain.finetuning.card import write_cards
 from electrain.finetuning.configuration import load_finetune_configuration
 from electrain.finetuning.run import finetune
 from electrain.finetuning.tasks import settings
 from electrain.finetuning.tasks.settings import TaskSettings, read_task_settings
 from electrain.finetuning.tasks.task_folder import load_fine_tuned
+from electrain.foundation.card import is_edited
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.lock import locked
 from electrain.inference.check import check_folder
@@ -31,6 +36,10 @@ WORDS = ["the", "cat", "dog", "cats", "dogs", "see", "sees", "saw", "who", "is",
 PAIRS = [f"{one} {other}" for one, other in itertools.product(WORDS, WORDS[1:9])]
 # One text of eight is "rare", by a word that the two networks of a tiny model tell apart only weakly.
 RARE = "text\tlabel\n" + "".join(f"{text}\t{'rare' if text.startswith('happy') else 'usual'}\n" for text in PAIRS)
+SEVERAL = "".join(
+    json.dumps({"text": text, "label": [name for name in ("cat", "happy") if name in text.split()]}) + "\n"
+    for text in PAIRS
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +131,7 @@ def test_a_tuned_threshold_is_kept_and_obeyed(copied: Any, tmp_path: Path, capsy
 
 
 def test_each_of_several_labels_has_its_threshold(copied: Any, capsys: Capture) -> None:
-    rows = [{"text": text, "label": [name for name in ("cat", "happy") if name in text.split()]} for text in PAIRS]
-    run, data = copied("".join(json.dumps(row) + "\n" for row in rows))
+    run, data = copied(SEVERAL)
     arguments = ["evaluate", "classification", "--model", run, "--data", data, "--tune-threshold"]
     code, [result], err = command(capsys, *arguments)
     assert code == 0, err
@@ -133,6 +141,69 @@ def test_each_of_several_labels_has_its_threshold(copied: Any, capsys: Capture) 
     answer = tuned.task.decided({"cat": 0.9, "happy": 0.0})
     assert answer == {"labels": ["cat"], "probabilities": {"cat": 0.9, "happy": 0.0}}
     assert check_folder(run).faults == []
+
+
+@pytest.mark.parametrize("content", [RARE, SEVERAL], ids=["two labels", "several labels"])
+def test_the_card_says_how_transformers_gives_the_labels_that_predict_gives(
+    copied: Any, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run, data = copied(content)
+    plain_card = (run / "model/README.md").read_text()
+    electrain.evaluate("classification", model=run, data=data, tune_threshold=True)
+    card = (run / "model/README.md").read_text()
+    thresholds = read_task_settings(run / "model/task.json").thresholds
+    for label, value in thresholds.items():
+        assert f"`{label}` from a probability of {value:.4f} on" in card
+    assert "as does the pipeline of transformers by itself" in card
+    assert "as does the pipeline" not in plain_card
+    # Only the one section changed, and the card is still electrain's own.
+    cut = re.compile(r"^## Use\n.*?(?=^## )|^<!-- electrain.*", re.DOTALL | re.MULTILINE)
+    assert cut.sub("", card) == cut.sub("", plain_card)
+    assert not is_edited(card)
+    assert check_folder(run).faults == []
+    # The code of the card answers as electrain does.
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(run / "model")
+    predictor, shown = electrain.load("."), io.StringIO()
+    asked = PAIRS[::4]
+    with contextlib.redirect_stdout(shown):
+        for text in asked:
+            exec(compile(code.replace('"a text to read"', repr(text)), "card", "exec"), {})
+    answers = predictor.classify(asked)
+    wanted = [sorted(one.labels or filter(None, [one.label])) for one in answers]
+    assert [sorted(re.findall(r"\w+", line)) for line in shown.getvalue().splitlines()] == wanted
+    assert len(set(map(tuple, wanted))) > 1
+    # Tuned again, and with the run gone on, it says the same once.
+    electrain.evaluate("classification", model=run, data=data, tune_threshold=True)
+    assert (run / "model/README.md").read_text() == card
+    write_cards(run)
+    assert (run / "model/README.md").read_text() == card
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("written", ["My own words.\n", None])
+def test_a_card_that_somebody_wrote_or_removed_stays_so(copied: Any, written: str | None, capsys: Capture) -> None:
+    run, data = copied(RARE)
+    card = run / "model/README.md"
+    card.unlink()
+    if written:
+        card.write_text(written)
+    electrain.evaluate("classification", model=run, data=data, tune_threshold=True)
+    said = [line for line in capsys.readouterr().err.splitlines() if "README.md" in line]
+    assert (card.read_text() if card.exists() else None) == written
+    assert said == ([f"warning: {card} is edited and stays so; say in it that transformers ignores the thresholds"]
+                    if written else [])  # fmt: skip
+
+
+def test_the_card_of_an_export_tells_the_thresholds(copied: Any, tmp_path: Path, capsys: Capture) -> None:
+    run, data = copied(RARE)
+    electrain.evaluate("classification", model=run, data=data, tune_threshold=True)
+    code, _, err = command(capsys, "export", "--model", run, "--output", tmp_path / "onnx")
+    assert code == 0, err
+    card = (tmp_path / "onnx/README.md").read_text()
+    (threshold,) = read_task_settings(tmp_path / "onnx/task.json").thresholds.values()
+    assert f"`rare` from a probability of {threshold:.4f} on, otherwise `usual`." in card
+    assert card.count("thresholds, which were chosen") == 1
 
 
 def test_the_rarer_label_gets_the_threshold_and_of_equal_ones_the_second(copied: Any, capsys: Capture) -> None:

@@ -9,22 +9,28 @@ import transformers
 
 from electrain import __version__
 from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.tasks.classification import LABEL_THRESHOLD
+from electrain.finetuning.tasks.settings import TASK_FILE_NAME, TaskSettings, read_task_settings
 from electrain.foundation.card import (
+    CARD_NAME,
     Card,
     Score,
     as_code,
     dataset_of,
     details,
+    has_edited_card,
     plain,
     public_name,
     public_toml,
     render,
+    replace_section,
     table,
     unsaid,
     write_card,
 )
 from electrain.foundation.configuration import build_configuration, read_toml, to_toml
 from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, read_any_manifest
+from electrain.foundation.progress import say
 from electrain.foundation.report_page import json_lines
 from electrain.models.cards import FolderFacts, facts_of_folder, opening, text_limits
 
@@ -78,9 +84,19 @@ def write_cards(run: Path) -> None:
     write_card(run / "model", render(_card(run, config, result)))
 
 
+def write_use(model: Path) -> None:
+    """Writes the section "Use" of a model's card anew, after its task.json has changed, or says that it is edited."""
+    if has_edited_card(model):
+        say(f"warning: {model / CARD_NAME} is edited and stays so; say in it that transformers ignores the thresholds")
+        return
+    if (model / CARD_NAME).is_file():
+        replace_section(model, "Use", _use(facts_of_folder(model), read_task_settings(model / TASK_FILE_NAME)))
+
+
 def _card(run: Path, config: FinetuneConfig, result: dict[str, Any]) -> Card:
     folder, manifest = facts_of_folder(run / "model"), read_any_manifest(run)
-    facts, task = manifest.facts, str(result["task"])
+    facts, settings = manifest.facts, read_task_settings(run / "model" / TASK_FILE_NAME)
+    task = settings.task
     base, card = str(facts.get("base_model") or ""), config.card
     sources = {kind: [str(one) for one in facts.get(kind, ())] for kind in ("train_sources", "validation_sources")}
     datasets = [name for names in sources.values() for one in names if (name := dataset_of(one))]
@@ -100,7 +116,7 @@ def _card(run: Path, config: FinetuneConfig, result: dict[str, Any]) -> Card:
         _hub_scores(result, sources["validation_sources"], task),
         {
             "": [purpose, "", *_labels(facts), *unsaid(card, has_base=bool(base), has_datasets=bool(datasets))],
-            "Use": _use(task, folder, result),
+            "Use": _use(folder, settings),
             "How it was made": _making(run, config, sources),
             "Scores": _scores(result, sources["validation_sources"]),
             "Limits": _limits(task, folder, result),
@@ -116,8 +132,11 @@ def _labels(facts: Mapping[str, Any]) -> list[str]:
     return [f"Labels: {', '.join(map(as_code, labels[:_MOST_LABELS]))}{more}.", ""]
 
 
-def _use(task: str, folder: FolderFacts, result: Mapping[str, Any]) -> list[str]:
+def _use(folder: FolderFacts, settings: TaskSettings) -> list[str]:
+    task, is_pair = settings.task, bool(settings.columns.get("pair"))
     verb, asked = _ASKED[task]
+    if is_pair and task in _IN_PIPELINE:
+        asked = "--input pairs.tsv"
     lines = [
         "With electrain, in this folder, which reads texts as the training did:",
         "",
@@ -125,22 +144,52 @@ def _use(task: str, folder: FolderFacts, result: Mapping[str, Any]) -> list[str]
         f"electrain predict {verb} --model . {asked}",
         "```",
         "",
+        *threshold_notes(settings),
+        "With transformers:",
+        "",
     ]
-    is_pair = bool((result["settings"].get("columns") or {}).get("pair"))
     if task in _IN_PIPELINE and folder.is_known and not is_pair:
-        name = _PIPELINES[task]
+        return [*lines, "```python", *_pipeline(_PIPELINES[task], settings), "```"]
+    return [*lines, *opening(folder, [])]
+
+
+def threshold_notes(settings: TaskSettings) -> list[str]:
+    """What a card says of chosen thresholds, as paragraphs; nothing where there are none."""
+    if not settings.thresholds:
+        return []
+    shown = [*settings.thresholds.items()][:_MOST_LABELS]
+    named = ", ".join(f"{as_code(label)} from a probability of {value:.4f} on" for label, value in shown)
+    if not settings.has_many:
+        named += f", otherwise {as_code(next(one for one in settings.labels if one not in settings.thresholds))}"
+    more = len(settings.thresholds) - len(shown)
+    return [
+        f"Its labels go by thresholds, which were chosen on validation data after the training: {named}"
+        f"{f', and {more} more' if more else ''}. `electrain predict` and `electrain.load` go by them. What does not "
+        f"read `{TASK_FILE_NAME}` ignores them and gives other labels, as does the pipeline of transformers by itself. "
+        "The scores in this card were measured before, without thresholds.",
+        "",
+    ]
+
+
+def _pipeline(name: str, settings: TaskSettings) -> list[str]:
+    """Python that asks the pipeline of transformers; with thresholds, it decides as electrain does."""
+    begin = [
+        "from transformers import pipeline",
+        "",
+        f'ask = pipeline("{name}", model=".")  # this folder, or its name on the hub',
+    ]
+    if not settings.thresholds:
+        return [*begin, 'print(ask("a text to read"))']
+    lines = [*begin, 'chances = {one["label"]: one["score"] for one in ask("a text to read", top_k=None)}']
+    if settings.has_many:
         return [
             *lines,
-            "With transformers:",
-            "",
-            "```python",
-            "from transformers import pipeline",
-            "",
-            f'ask = pipeline("{name}", model=".")  # this folder, or its name on the hub',
-            'print(ask("a text to read"))',
-            "```",
+            f"thresholds = {settings.thresholds!r}",
+            f"print([label for label in chances if chances[label] >= thresholds.get(label, {LABEL_THRESHOLD})])",
         ]
-    return [*lines, "With transformers:", "", *opening(folder, [])]
+    [(label, value)] = settings.thresholds.items()
+    other = next(one for one in settings.labels if one != label)
+    return [*lines, f"print({label!r} if chances[{label!r}] >= {value!r} else {other!r})"]
 
 
 def _making(run: Path, config: FinetuneConfig, sources: Mapping[str, Sequence[str]]) -> list[str]:

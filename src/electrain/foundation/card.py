@@ -197,6 +197,19 @@ def has_edited_card(folder: Path) -> bool:
     return path.is_file() and is_edited(path.read_text("utf-8", "replace"))
 
 
+def replace_section(folder: Path, heading: str, content: Sequence[str]) -> None:
+    """Writes one section of a card anew, in its place; nothing where there is no such card, or somebody edited it."""
+    path = folder / CARD_NAME
+    if not path.is_file() or has_edited_card(folder):
+        return
+    *before, _ = path.read_text("utf-8").splitlines(keepends=True)
+    section = "\n".join([f"## {heading}", "", *content, "", ""])
+    # No line of a card's code begins with "## ".
+    found = re.compile(rf"^## {re.escape(heading)}\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+    text = found.sub(lambda _: section, "".join(before), count=1)
+    write_text_durably(path, sealed_card(text.rstrip("\n") + "\n"))
+
+
 def carry_card(before: Path, now: Path) -> None:
     """Copies the README of a folder into the one that takes its place."""
     if (before / CARD_NAME).is_file():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from electrain.data.labelled.examples import TextExample
 from electrain.data.labelled.reading import Example
+from electrain.finetuning.card import write_use
 from electrain.finetuning.tasks.classification import LABEL_THRESHOLD, Classification
 from electrain.finetuning.tasks.metrics import library
 from electrain.finetuning.tasks.settings import FineTuned, replace_task_settings
@@ -67,7 +68,7 @@ def folder_to_tune(model: Source) -> Iterator[None]:
 
 
 def tune_thresholds(tuned: FineTuned, given: Sequence[Example], answers: Sequence[Answer]) -> Tuned:
-    """Chooses the thresholds with the best F1 on the examples, says so, and writes them into `task.json`.
+    """Chooses the thresholds with the best F1 on the examples, says so, and writes them into `task.json` and the card.
 
     Of two labels, the rarer one of these examples gets a threshold, for it is the one that a wrong threshold misses;
     of equally frequent ones, the second. Where a text can have several labels, each has its own.
@@ -99,6 +100,7 @@ def tune_thresholds(tuned: FineTuned, given: Sequence[Example], answers: Sequenc
     ]
     settings = replace(tuned.settings, thresholds=dict(better.thresholds))
     replace_task_settings(settings, Path(tuned.source))
+    write_use(Path(tuned.source))
     before, after = task.score(examples, answers), better.score(examples, decided)
     _say_scores(task, better, {label: counts[label] for label in thresholds}, before, after)
     if not task.has_many:

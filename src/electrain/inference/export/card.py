@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from electrain import __version__
+from electrain.finetuning.card import threshold_notes
+from electrain.finetuning.tasks.settings import TASK_FILE_NAME, read_task_settings
 from electrain.foundation.card import (
     CARD_NAME,
     SEAL_BEGINS,
@@ -46,6 +48,8 @@ def write_export_card(folder: Path, source: str, export: Export, agreement: dict
     asked = _ASKED.get(task, '"a text"')
     rows = [(plain(one), f"{100 * float(share):.1f}%") for one, share in agreement.get("equal_answers", {}).items()]
     use = ["With electrain, without PyTorch:", "", "```sh", f"electrain predict {task} --model . {asked}", "```"]
+    if (folder / TASK_FILE_NAME).is_file():
+        use += ["", *threshold_notes(read_task_settings(folder / TASK_FILE_NAME))]
     config = _config_of(metadata)
     card = Card(
         config.name or f"{name}, ONNX",
