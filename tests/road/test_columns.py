@@ -36,6 +36,14 @@ GUESSES: dict[str, tuple[str, dict[str, Any], Columns]] = {
         {"question": "t", "answer": "t", "label": "1"},
         Columns("question", "answer", "label"),
     ),
+    "boolq with a context": (
+        "classification",
+        {"question": "t", "answer": "y", "context": "t"},
+        Columns("question", "context", "answer"),
+    ),
+    "own pair": ("classification", {"text": "t", "pair": "t", "label": "e"}, Columns("text", "pair", "label")),
+    "hub pair": ("regression", {"text": "t", "text_pair": "t", "score": 1}, Columns("text", "text_pair", "score")),
+    "number beside": ("classification", {"text": "t", "evidence": 3, "label": "e"}, Columns("text", "", "label")),
     "intent": ("classification", {"utterance": "t", "intent": "i"}, Columns("utterance", "", "intent")),
     "stsb": (
         "regression",
@@ -105,12 +113,34 @@ def test_a_given_text_stands_alone(tmp_path: Path) -> None:
     assert read(path, columns=Columns(text="sentence2")) == [TextExample("b", None, ("x",), None, f"{path}:2")]
 
 
+def test_columns_that_may_hold_more_of_the_text_are_said_to_be_unread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"content": "t", "title": "t", "context": "t", "author": "t", "label": "x"}
+    path = written(tmp_path / "a.jsonl", jsonl([row]))
+    read(path, columns=Columns(text="content"))
+    assert capsys.readouterr().err == f'{path}: the text is read from "content" alone, not from context\n'
+    path = written(tmp_path / "b.jsonl", jsonl([{**row, "context": None}]))
+    read(path)
+    assert capsys.readouterr().err == f'{path}: the text is read from "content" alone, not from title\n'
+    read(path, with_targets=False)
+    read(path, columns=Columns(text="content", pair="title"))
+    assert capsys.readouterr().err == ""
+
+
 IMPOSSIBLE: dict[str, tuple[str, dict[str, Any], Columns, str]] = {
     "no label": (
         "classification",
         {"text": "t", "verdict": "x"},
         Columns(),
         r"holds the label; the columns are text, verdict; set --data.label-column",
+    ),
+    "second text": (
+        "classification",
+        {"review": "t", "Sentence 2": "t", "label": "x"},
+        Columns(),
+        r"Sentence 2 could be a second text beside review; the columns are review, Sentence 2, label; "
+        r"set --data.pair-column 'Sentence 2' to read both, or --data.text-column review to read that alone",
     ),
     "no text": (
         "classification",

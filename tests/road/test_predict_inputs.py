@@ -117,6 +117,24 @@ def test_other_columns_are_read_only_where_the_own_ones_are_not_there(
     assert "skip_broken" not in message
 
 
+def test_a_second_text_that_the_model_does_not_read_is_said(
+    tuned: dict[str, Path], ask: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = 'the text is read from "title" alone, not from pair\n'
+    answers, err = ask("classify", tuned["title"], "a.tsv", "title\tpair\nthe cat\ta dog\n")
+    assert [one["text"] for one in answers] == ["the cat"]
+    assert err.endswith(f"a.tsv: {told}")
+    answers, err = ask("classify", tuned["title"], "a.jsonl", json.dumps({"title": "the cat", "pair": "a dog"}) + "\n")
+    assert [one["text"] for one in answers] == ["the cat"]
+    assert err.endswith(f"a.jsonl:1: {told}")
+    data = written(tmp_path / "b.tsv", "title\tpair\tlabel\nthe cat\ta dog\tyes\n")
+    code, _, err = command(capsys, "evaluate", "classification", "--model", tuned["title"], "--data", data)
+    assert code == 0, err
+    assert f"b.tsv: {told}" in err
+    _, err = ask("classify", tuned["pair"], "a.tsv", "premise\thypothesis\nthe cat\ta dog\n")
+    assert "alone" not in err
+
+
 def test_a_model_of_pairs_says_so(
     tuned: dict[str, Path], ask: Callable[..., Any], refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
 ) -> None:

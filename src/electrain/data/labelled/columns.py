@@ -1,6 +1,7 @@
 """The columns of a labelled data set: named by the user, or guessed from the names that public data sets use."""
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -59,7 +60,14 @@ def flag(role: Role) -> str:
 _PAIRS = (
     "sentence1 sentence2, sentence_1 sentence_2, sentence_a sentence_b, sent1 sent2, text1 text2, text_1 text_2, "
     "text_a text_b, premise hypothesis, question1 question2, question sentence, question passage, question answer, "
-    "query passage, query document, query title, query1 query2, claim evidence, s1 s2, a b"
+    "query passage, query document, query title, query1 query2, claim evidence, s1 s2, a b, text pair, text text_pair, "
+    "sentence pair, question context, question paragraph, query context, query paragraph, claim context"
+)
+# Names of a second text. Beside a text that makes no usual pair with it, such a column may be half of what is to be
+# learned from, or a note.
+_SECOND = (
+    "pair text_pair sentence_pair sentence2 sentence_2 sentence_b sent2 text2 text_2 text_b s2 premise hypothesis "
+    "question question2 query query2 claim evidence context passage paragraph response reply"
 )
 _FROM_TO = (
     "source target, src tgt, src trg, source reference, input output, input target, text summary, text headline, "
@@ -116,7 +124,7 @@ def choose_columns(
     label = chooser.label(columns, what, tiers, {columns.text, columns.pair}, with_targets)
     # Without targets the label's column is not needed, but it must not be taken for a text.
     likely = label or next((name for tier in tiers for name in chooser.usual(tier)), "")
-    text, pair = _text_and_pair(chooser, replace(columns, label=likely))
+    text, pair = _text_and_pair(chooser, replace(columns, label=likely), with_targets)
     if with_targets and not label:
         label = chooser.indicators({text, pair})
     return Columns(text, pair, label)
@@ -148,6 +156,10 @@ class _Chooser:
     def usual(self, names: str) -> list[str]:
         """The columns that have one of these names."""
         return [name for name in self.names if _plain(name) in names.split()]
+
+    def left(self, names: str, taken: set[str]) -> list[str]:
+        """The further columns of texts that have one of these names."""
+        return [name for name in self.usual(names) if name in self.texts and name not in taken]
 
     # Guessing stops at the first doubt: a wrong column would train without any error, on the wrong thing.
     def find(self, role: Role, what: str, tiers: Sequence[str], taken: set[str], *, is_needed: bool = True) -> str:
@@ -216,25 +228,48 @@ class _Chooser:
         asked = " and ".join(map(flag, roles))
         return DataError(f"{self.where}: {' or '.join(found)} could be the {what}; {self.listed()}; set {asked}")
 
+    def doubtful(self, text: str, second: str) -> DataError:
+        both, alone = f"{flag('pair')} {shlex.quote(second)}", f"{flag('text')} {shlex.quote(text)}"
+        ways = f"set {both} to read both, or {alone} to read that alone"
+        return DataError(f"{self.where}: {second} could be a second text beside {text}; {self.listed()}; {ways}")
 
-def _text_and_pair(chooser: _Chooser, columns: Columns) -> tuple[str, str]:
+
+def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple[str, str]:
     """The columns of the one or two texts of classification and regression."""
-    if columns.text:
-        return columns.text, columns.pair
-    pairs = chooser.pairs(_PAIRS, columns, "pair")
+    pairs = [] if columns.text else chooser.pairs(_PAIRS, columns, "pair")
     if len(pairs) > 1:
         raise chooser.ambiguous("two texts", map(" with ".join, pairs), ["text", "pair"])
     if pairs:
         return pairs[0]
-    taken = {columns.pair, columns.label}
-    text = chooser.find("text", "text", _TEXT, taken, is_needed=False)
-    if not text:
-        taken.update(chooser.usual(" ".join(_LABEL)))
-        left = [name for name in chooser.texts if name not in taken]
-        if len(left) != 1:
-            raise chooser.cannot_guess("text", ["text"])
-        text = left[0]
+    text = columns.text or _one_text(chooser, {columns.pair, columns.label})
+    if not columns.pair:
+        second = chooser.left(_SECOND, {text, columns.label})
+        if second and with_targets and not columns.text:
+            raise chooser.doubtful(text, second[0])
+        further = [] if columns.text or not with_targets else chooser.left(" ".join(_TEXT), {text, columns.label})
+        say_unread(chooser.where, text, second + further)
     return text, columns.pair
+
+
+def second_texts(names: Iterable[str]) -> list[str]:
+    """Those of the names that a second text usually has."""
+    return [name for name in names if _plain(name) in _SECOND.split()]
+
+
+def say_unread(where: str, text: str, unread: Sequence[str]) -> None:
+    """Says which columns are not read beside the one text, if there are any."""
+    if unread:
+        say(f'{where}: the text is read from "{text}" alone, not from {" or ".join(dict.fromkeys(unread))}')
+
+
+def _one_text(chooser: _Chooser, taken: set[str]) -> str:
+    text = chooser.find("text", "text", _TEXT, taken, is_needed=False)
+    if text:
+        return text
+    left = [name for name in chooser.texts if name not in {*taken, *chooser.usual(" ".join(_LABEL))}]
+    if len(left) != 1:
+        raise chooser.cannot_guess("text", ["text"])
+    return left[0]
 
 
 def _source_and_target(chooser: _Chooser, columns: Columns, with_targets: bool) -> Columns:

@@ -8,7 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from electrain.data.labelled.columns import Columns, MissingColumnError, in_flags_of_asking
+from electrain.data.labelled.columns import (
+    Columns,
+    MissingColumnError,
+    in_flags_of_asking,
+    say_unread,
+    second_texts,
+)
 from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import (
     PairedExample,
@@ -75,6 +81,8 @@ def _examples_of(tuned: FineTuned, inputs: Iterable[Input], given: Columns) -> I
         if first is not None and trained[0] and fields != trained:
             found = f"there is no {trained[0]}, which the model was trained on; {fields[0]} is read instead"
             say(f"{first.where}: {found}")
+        if first is not None and isinstance(examples[0], TextExample) and own.text and not own.pair:
+            say_unread(first.where, fields[0], second_texts(name for name in first.given if name != fields[0]))
         yield examples
 
 
