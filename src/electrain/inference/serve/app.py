@@ -40,6 +40,7 @@ from electrain.inference.serve.bodies import (
     example_of,
     request_body,
 )
+from electrain.inference.serve.faults import fault_line
 from electrain.inference.serve.guard import Guarded, Recorded
 from electrain.inference.serve.metrics import Metrics
 from electrain.inference.serve.runs import RunReport, report_of
@@ -50,7 +51,6 @@ _PAGE_TYPES = {".html", ".css", ".js", ".svg", ".png", ".ico", ".json", ".woff2"
 NOT_JSON = "the body is no JSON in UTF-8, or it is nested too deep"
 _RETRY_SECONDS = "1"
 FILLERS = ("generator", "correction")
-_LONGEST_PLACE = 100  # characters of a key that does not belong into a body
 # What each of these statuses means, for OpenAPI.
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": text}
@@ -257,11 +257,10 @@ class _Json(JSONResponse):
 
 async def _refuse_body(request: Request, error: Exception) -> _Json:
     """The first fault of a body; never its text."""
-    fault = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    if fault.get("type") == "json_invalid":
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    if faults and faults[0]["type"] == "json_invalid":
         return _Json({"error": NOT_JSON}, 400)
-    where = " ".join(".".join(str(part) for part in fault.get("loc", ())[1:]).split())[:_LONGEST_PLACE]
-    return _Json({"error": f"{where or 'body'}: {fault.get('msg', 'does not fit')}"}, 422)
+    return _Json({"error": fault_line(faults, request.url.path.strip("/"))}, 422)
 
 
 async def _refuse_request(request: Request, error: Exception) -> _Json:

@@ -75,6 +75,7 @@ class Recorded:
             return
         exchange, started = Exchange(), time.perf_counter()
         scope.setdefault("state", {})["exchange"] = exchange
+        is_head = scope["method"] == "HEAD"  # asks for what GET answers, without the body
 
         async def send_on(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -84,10 +85,12 @@ class Recorded:
                     headers.setdefault(name, value)
                 if not exchange.is_read:  # the rest of the body would be taken for the next request
                     headers["connection"] = "close"
+            elif is_head:
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self.app(scope, receive, send_on)
+            await self.app({**scope, "method": "GET"} if is_head else scope, receive, send_on)
         except ClientGoneError:
             exchange.status = CLIENT_GONE
         except Exception as error:
