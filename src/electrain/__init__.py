@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from electrain.foundation.errors import ElectrainError
     from electrain.inference.answers import Answer
     from electrain.inference.predictor import Predictor, load
-    from electrain.inference.verbs import evaluate, finetune, pretrain
+    from electrain.inference.verbs import evaluate, finetune, pretrain, push
     from electrain.models.recurrent import ELECTRAClassifier
     from electrain.pretraining.plain_module import DetectionCollator, ReplacedTokenDetection
 
@@ -36,6 +36,7 @@ __all__ = [
     "finetune",
     "load",
     "pretrain",
+    "push",
 ]
 
 __version__ = "0.1.0"
@@ -58,6 +59,7 @@ _MODULES = {
     "finetune": "electrain.inference.verbs",
     "load": "electrain.inference.predictor",
     "pretrain": "electrain.inference.verbs",
+    "push": "electrain.inference.verbs",
 }
 
 

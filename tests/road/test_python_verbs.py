@@ -157,7 +157,29 @@ def test_several_seeds_give_medians(pretrained: Path, tmp_path: Path) -> None:
             lambda **a: electrain.finetune(
                 "classification", train=ROWS, validation=ROWS, overrides={"generation": {"beams": 2}}, **a
             ),
-            "--generation.beams: classification does not read it",
+            "^generation.beams: classification does not read it",
+        ),
+        (
+            lambda **a: electrain.finetune(
+                "classification", train=ROWS, validation=ROWS, overrides={"data.text_column": "no"}, **a
+            ),
+            '^train: no column "no" for data.text_column; ',
+        ),
+        (
+            lambda **a: electrain.finetune(
+                "classification", train=[{**row, "context": "x"} for row in ROWS], validation=ROWS, **a
+            ),
+            "^train: context could be a second text .* set data.pair_column context to read both",
+        ),
+        (
+            lambda model, output: electrain.evaluate("detection", model=model, data=ROWS, rows=0),
+            "^evaluate detection: rows 0: must be",
+        ),
+        (
+            lambda model, output: electrain.finetune(
+                "classification", model=model, train=ROWS, validation=ROWS, output=model
+            ),
+            "is not empty; give a new folder, or resume=True to continue",
         ),
         (
             lambda **a: electrain.finetune("classification", train=ROWS, validation=ROWS, overrides={"epochs": 2}, **a),

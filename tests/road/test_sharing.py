@@ -143,6 +143,37 @@ def test_a_fine_tuned_model_is_pushed_and_may_be_public(
     assert hub.private == {"me/tuned": True, "me/open": False}
 
 
+def test_python_pushes_what_a_threshold_changed(hub: PretendHub, tiny_run, tmp_path: Path) -> None:
+    source = tmp_path / "tuned"
+    rows = [{"text": text, "label": text.split()[0]} for text in ("happy cat", "sad cat", "sad dog", "sad cats")]
+    electrain.finetune(
+        "classification",
+        model=tiny_run(),
+        train=rows,
+        validation=rows,
+        output=source,
+        overrides={"training.epochs": 1, "training.precision": "float32"},
+    )
+    assert electrain.push(source, "me/mine") == f"{hub.url}/me/mine"
+    assert b"as does the pipeline" not in hub.files["me/mine"]["README.md"]
+    electrain.evaluate("classification", model=source, data=rows, tune_threshold=True)
+    electrain.push(str(source), "me/mine")
+    card = (source / "model/README.md").read_bytes()
+    assert b"as does the pipeline" in card
+    assert hub.files["me/mine"]["README.md"] == card
+    assert electrain.push(source / "model", "me/other", public=True) == f"{hub.url}/me/other"
+    assert hub.private == {"me/mine": True, "me/other": False}
+    for folder, name, told in (
+        (tmp_path, "me/mine", "holds neither model/ nor config.json"),
+        (source, "me", "give OWNER/NAME"),
+        (None, "me/mine", "None is no name"),
+        (source, None, "is no name of a repository"),
+    ):
+        with pytest.raises(electrain.ElectrainError, match=told) as raised:
+            electrain.push(folder, name)  # type: ignore[arg-type]
+        assert "\n" not in str(raised.value)
+
+
 def test_a_folder_without_a_model_is_refused(
     hub: PretendHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ def require_repository(repository: str, card: str = "", *, public: bool = False)
         validate_repo_id(repository)
     except HFValidationError as error:
         raise HubError(f"{repository}: is no name of a repository ({reason_of(error)}); give OWNER/NAME") from error
-    if repository.count("/") != 1:
+    if str(repository).count("/") != 1:
         raise HubError(f"{repository}: is no name of a repository; give OWNER/NAME")
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{repository}: cannot be pushed to, since HF_HUB_OFFLINE is set; unset it, or push later")

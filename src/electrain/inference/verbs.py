@@ -1,32 +1,42 @@
-"""The verbs `pretrain`, `finetune` and `evaluate` as Python functions: the same options, the same files, typed results.
+"""The verbs `pretrain`, `finetune`, `evaluate` and `push` as Python functions, with the same options and files.
 
 Nothing here imports torch before a function is called. A signal that comes while a function trains stops the run after
 its step, with a checkpoint, and is then delivered once more: Ctrl-C is a KeyboardInterrupt, in a notebook too.
 """
 
+import inspect
+import re
 import signal
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from electrain.data.labelled.examples import TaskName
 from electrain.finetuning.readers import require_read
 from electrain.foundation.card import MEMORY_NAME
 from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.errors import ConfigurationError, DataError, ElectrainError
+from electrain.foundation.hub import require_name
 from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import CONFIGURATION_NAME, write_text_durably
 
 if TYPE_CHECKING:
     from electrain.inference.evaluate.evaluation import Evaluation
 
+P = ParamSpec("P")
+R = TypeVar("R")
 # Paths, or rows in memory: dicts, or a pandas DataFrame.
 Rows = Path | str | Iterable[Path | str] | Iterable[Mapping[str, object]]
 Configuration = Path | str | Mapping[str, Mapping[str, object]]
+# What `evaluate` takes as `columns`.
+_ROLES = ("text", "pair", "label", "label_separator", "references", "separator", "quoting")
+# A command in backticks, which stays as it is, or a flag: --section.field or --name.
+_FLAG = re.compile(r"`[^`]*`|--(?:([a-z]+)\.)?([a-z][a-z-]*[a-z])")
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,31 @@ class FineTuned:
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
+def _in_python(verb: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose errors name settings and arguments where those of the command line name flags."""
+    arguments = inspect.signature(verb).parameters
+
+    def named(found: re.Match[str]) -> str:
+        section, name = found[1], (found[2] or "").replace("-", "_")
+        if section:
+            return f"{section}.{name}"
+        if name in arguments:
+            return f"{name}=True" if arguments[name].default is False else name
+        role = name.removesuffix("_column")
+        return f'columns["{role}"]' if role in _ROLES and "columns" in arguments else found[0]
+
+    @wraps(verb)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return verb(*args, **kwargs)
+        except ElectrainError as error:
+            error.args = (_FLAG.sub(named, str(error)),)
+            raise
+
+    return call
+
+
+@_in_python
 def pretrain(
     config: Configuration,
     *,
@@ -81,6 +116,7 @@ def pretrain(
     return Pretrained(folder, result.is_finished and not result.is_failed, result.step, result.metrics)
 
 
+@_in_python
 def finetune(
     task: TaskName,
     *,
@@ -136,6 +172,7 @@ def finetune(
     return FineTuned(folder, task, summary["finished"], medians, None, spread)
 
 
+@_in_python
 def evaluate(
     task: str,
     *,
@@ -171,10 +208,9 @@ def evaluate(
     from electrain.inference.evaluate.evaluation import pretrained_evaluation
     from electrain.inference.evaluate.tasks import evaluate_task
 
-    roles = ("text", "pair", "label", "label_separator", "references", "separator", "quoting")
     given = dict(columns or {})
-    if unknown := [name for name in given if name not in roles]:
-        raise ConfigurationError(f'columns: there is no role "{unknown[0]}", only {", ".join(roles)}')
+    if unknown := [name for name in given if name not in _ROLES]:
+        raise ConfigurationError(f'columns: there is no role "{unknown[0]}", only {", ".join(_ROLES)}')
     if tune_threshold:
         require_read("tune_threshold", ("classification",), task)
     with _files("data", data) as (sources, is_file):
@@ -195,6 +231,22 @@ def evaluate(
     if is_file:
         return evaluation
     return replace(evaluation, settings={**evaluation.settings, "data": ["rows in memory"]})
+
+
+@_in_python
+def push(source: Path | str, to: str, *, public: bool = False) -> str:
+    """Puts a model into a repository of the Hugging Face hub, as `electrain push` does.
+
+    Args:
+        source: folder of a run, a model or an export.
+        to: name of the repository, OWNER/NAME; it is made if there is none, and is private unless `public` is True.
+    Returns: the address of the repository.
+    Raises: HubError: the folder holds no model, or the hub does not take it; in one line.
+    """
+    from electrain.foundation.publishing import push_folder
+
+    require_name(source)
+    return push_folder(Path(source), to, public=public)
 
 
 def tables_of(overrides: Mapping[str, object] | None) -> Tables:
@@ -264,7 +316,9 @@ def _files(name: str, given: Rows) -> Iterator[tuple[list[str], bool]]:
             yield [str(path)], False
         except ElectrainError as error:
             # A line of the file is a row, which is all that the caller knows.
-            raise type(error)(str(error).replace(f"{path}:", f"{name}, row ").replace(str(path), name)) from error
+            line = re.sub(rf"{re.escape(str(path))}:(\d+)", rf"{name}, row \1", str(error))
+            error.args = (line.replace(str(path), name),)
+            raise
 
 
 def _records(name: str, given: object) -> list[Any]:
