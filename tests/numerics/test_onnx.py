@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from transformers import (
@@ -128,6 +129,23 @@ def test_int8_rounds_the_encoder_and_no_head(tmp_path: Path) -> None:
     for one, other in zip(*outputs(graph, tmp_path / "one.onnx"), strict=True):
         np.testing.assert_allclose(other, one, atol=0.15 * max(1, np.abs(one).max(initial=0)))
         assert one.size == 0 or np.abs(one - other).max() > 0
+
+
+def test_no_residual_is_joined_with_its_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kept(onnxruntime.SessionOptions):
+        def __init__(self) -> None:
+            super().__init__()
+            self.optimized_model_filepath = str(tmp_path / "opened.onnx")
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Kept)
+    write_graph(electra_with_heads(), tmp_path / "one.onnx", "none")
+    assert Session(tmp_path / "one.onnx").session.get_inputs()
+    for name in ("one", "opened"):
+        nodes = [node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node]
+        assert nodes.count("Attention") == 2
+        # Two in each layer; those of the embeddings and of the head of words are others.
+        assert nodes.count("SkipLayerNormalization") == 0
+        assert nodes.count("LayerNormalization") >= 4
 
 
 def joined(kind: str) -> Any:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 _ERRORS_ONLY = 3  # onnxruntime's level of remarks
+# Adding a residual and normalising it in one operator is three times as slow as in two, because that operator adds
+# number by number (docs/experiments.md, "ONNX"). onnxruntime would join them when it opens a file.
+_SLOWER = ["SkipLayerNormFusion"]
 
 
 class Graph:
@@ -42,7 +45,9 @@ class Graph:
         if not self.path.is_file():
             raise CheckpointError(f"{self.path}: missing; copy the folder again")
         try:
-            return runtime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+            return runtime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER
+            )
         except Exception as error:  # classes of onnxruntime's own, which are no part of its interface
             raise CheckpointError(f"{self.path}: cannot be run ({reason_of(error)}); export the model again") from error
 
