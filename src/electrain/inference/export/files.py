@@ -66,16 +66,19 @@ def _record(graph: Graph, path: Path) -> None:
 def _fuse(graph: Graph, path: Path) -> None:
     """Puts one operator of onnxruntime in the place of each attention, layer normalisation and GELU, where it can."""
     from onnxruntime.transformers import optimizer
-    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.fusion_options import AttentionMaskFormat, FusionOptions
 
     heads, width = graph.attention
     if not heads:
         return
-    options = FusionOptions("bert")  # its patterns are those of all encoders like it
+    options = FusionOptions("")
+    # Rows are padded at their end, so that their lengths say all that a mask says.
+    options.attention_mask_format = AttentionMaskFormat.MaskIndexEnd
     # As one operator, an addition and a normalisation take three times as long as by themselves: see
     # docs/experiments.md, "ONNX".
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
     with _quiet():
+        # Its patterns for BERT are the default, and those of all encoders like it.
         model = optimizer.optimize_model(
             str(path), num_heads=heads, hidden_size=width, opt_level=0, optimization_options=options
         )
