@@ -47,7 +47,8 @@ from electrain.finetuning.model import FineTuning
 from electrain.finetuning.tasks.settings import FineTuned
 from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.inference.asked import Input
-from electrain.inference.predict.tasks import load_encoder, mean_states
+from electrain.inference.model import load_encoder
+from electrain.inference.predict.tasks import mean_states
 from electrain.inference.predictor import open_networks
 from electrain.models.backbones import choose_attention
 from electrain.training.loop import TrainingRun, train

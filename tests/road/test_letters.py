@@ -1,5 +1,7 @@
 """Accents, Turkish letters and invisible joiners: kept on request, by every verb, and their loss is said."""
 
+import argparse
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -60,6 +62,28 @@ def tokens(folder: Path, text: str) -> list[str]:
     """As any program reads the folder."""
     found: list[str] = AutoTokenizer.from_pretrained(folder).tokenize(text)
     return found
+
+
+SMILES = "CC(=O)Oc1ccccc1C(=O)O CN1C=NC2=C1C(=O)N(C(=O)N2C)C CC(C)Cc1ccc(cc1)C(C)C(=O)O CCO "
+
+
+def test_lower_casing_of_text_in_which_capitals_mean_something_is_said(trained: Trained) -> None:
+    _, said = trained(SMILES)
+    (line,) = [line for line in said.splitlines() if "lower-cased" in line]
+    assert line == (
+        "tokenizer: lower-cased, though 18% of the characters are capitals inside words, such as "
+        '"CC(=O)Oc1ccccc1C(=O)O": give --cased to keep capitals, or --kind characters'
+    )
+    for text, *options in (
+        (SMILES, "--cased"),
+        (SMILES, "--kind", "characters"),
+        ("ALL OF THIS TEXT STANDS IN CAPITALS. ",),
+        (inspect.getsource(argparse)[:20_000],),
+        ("中文没有大写字母，只有很少的外来词语保留它们 iPhone ",),
+    ):
+        assert "lower-cased, though" not in trained(text, *options)[1]
+    said = trained(SMILES, "--keep-accents")[1]
+    assert "lower-cased, though" in said
 
 
 def test_accents_are_kept_while_lower_casing(trained: Trained) -> None:

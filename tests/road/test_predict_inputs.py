@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+import electrain
 from command_line import command, refuse
 from labelled_files import written
 
@@ -133,6 +134,28 @@ def test_a_second_text_that_the_model_does_not_read_is_said(
     assert f"b.tsv: {told}" in err
     _, err = ask("classify", tuned["pair"], "a.tsv", "premise\thypothesis\nthe cat\ta dog\n")
     assert "alone" not in err
+
+
+def test_texts_without_a_known_word_are_said(
+    tuned: dict[str, Path], tiny_run: Runs, ask: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(count: int, of: int) -> str:
+        return f"warning: {count} of {of} texts hold no word of the model's vocabulary, only [UNK]; their answers say "
+
+    lines = "\u03c9\u03c8 \u03be\n\n\u03c9\u03c8 the cat\n\u03be\nthe cat\n"
+    for verb, model in (("classify", tuned["title"]), ("embed", tiny_run())):
+        answers, err = ask(verb, model, "a.txt", lines)
+        assert len(answers) == 5
+        (line,) = [one for one in err.splitlines() if "[UNK]" in one]
+        assert line.startswith(told(2, 4))
+    answers, err = ask("classify", tuned["pair"], "a.txt", "\u03c9\u03c8\tthe cat\n\u03be\t\u03c9\n")
+    assert told(1, 2) in err
+    # Many texts are one call, and its one line comes at the end.
+    answers, err = ask("embed", tiny_run(), "a.txt", "\u03c9\u03c8\n" * 3000)
+    assert (len(answers), err.count("[UNK]"), told(3000, 3000).replace("3000", "3,000") in err) == (3000, 1, True)
+    electrain.load(tiny_run()).embed(["\u03c9\u03c8", "the cat"])
+    assert told(1, 2) in capsys.readouterr().err
+    assert "[UNK]" not in ask("embed", tiny_run(), "a.txt", "the cat\n")[1]
 
 
 def test_a_model_of_pairs_says_so(
@@ -264,7 +287,7 @@ def test_a_text_with_braces_is_a_text(tuned: dict[str, Path], ask: Callable[...,
     for content in ("{the cat} sees\na dog\n", "{}\n[]\n[1]\n", '{"a": 1}\nthe cat\n', "[the]\n", "3\ntrue\nnull\n"):
         answers, err = ask("classify", tuned["title"], "a.txt", content)
         assert [answer["text"] for answer in answers] == content.splitlines()
-        assert err == ""
+        assert [line for line in err.splitlines() if "[UNK]" not in line] == []
 
 
 def test_a_line_of_more_than_two_fields_is_no_pair(

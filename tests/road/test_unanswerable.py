@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,3 +131,22 @@ def test_the_threshold_survives_a_kill(tiny_run: Runs, tmp_path: Path, monkeypat
     assert (again.scores, again.best_step) == (straight.scores, straight.best_step)
     for name in ("model/task.json", "model/model.safetensors", "scores.json", "predictions.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+def test_a_model_of_others_leaves_questions_unanswered_once_its_folder_says_so(
+    tiny_run: Runs, tmp_path: Path, capsys: Capture
+) -> None:
+    """By the `task.json` of docs/tasks.md; the threshold is set so that every question has none."""
+    run, folder = tmp_path / "run", tmp_path / "hub"
+    files = write(tmp_path / "train.json", 8, 0), write(tmp_path / "known.json", 8, 1)
+    fine_tune(capsys, tiny_run(), files, run, "--training.epochs", "1")
+    shutil.copytree(run / "model", folder, ignore=shutil.ignore_patterns("task.json", "SHA256SUMS"))
+    question = ["predict", "answer", "--model", folder, "cat\tthe happy cat"]
+    text = (Path(__file__).parents[2] / "docs/tasks.md").read_text("utf-8")
+    (written,) = re.findall(r"^  `(\{.*\})`$", text, re.MULTILINE)
+    assert json.loads(written)["null_threshold"] == 0.0
+    fitting = json.loads(written) | {"longest_tokens": 24, "window_overlap_tokens": 2}  # the model's own, as in 512
+    for threshold, is_answered in ((1000.0, True), (-1000.0, False)):
+        (folder / "task.json").write_text(json.dumps(fitting | {"null_threshold": threshold}))
+        _, [answer], err = command(capsys, *question)
+        assert (answer["answer"] is not None) == is_answered, err

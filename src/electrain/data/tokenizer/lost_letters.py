@@ -1,4 +1,4 @@
-"""Says what lower-casing takes from the words of a corpus: accents, and the dots of Turkish letters."""
+"""Says what lower-casing takes from the words of a corpus: capitals, accents, and the dots of Turkish letters."""
 
 import unicodedata
 from collections import Counter
@@ -13,6 +13,10 @@ from electrain.foundation.progress import say
 
 _SAMPLE_CHARACTERS = 4_000_000
 _MANY_WORDS = 0.01  # one word in a hundred: far more than English has in its borrowed words and names
+# Of the characters, capitals inside words of both cases are less than 0.7% in encyclopedias, novels, reviews and
+# e-mails in English, German and Chinese, 1.4% to 1.8% in source code and its documentation, and 19% in SMILES.
+_MANY_CAPITALS = 0.05
+_SHOWN_CHARACTERS = 30
 _TURKISH = ("\u0131", "i\u0307")  # dotless i, and what the general rule makes of a dotted capital I
 
 
@@ -43,17 +47,30 @@ class LetterSample:
         self._split = pre_tokenizers.BertPreTokenizer()
         self._room = _SAMPLE_CHARACTERS
         self._words: Counter[str] = Counter()
+        self._characters = self._capitals = 0  # white space does not count
+        self._mixed = ""  # the first word with a capital inside, and small letters
 
     def add(self, text: str) -> None:
         """Counts the words of `text`, as long as the sample has room."""
         part = text[: self._room]
         self._room -= len(part)
+        for word in part.split():
+            self._characters += len(word)
+            if not (word.islower() or word.isupper()) and (capitals := sum(map(str.isupper, word[1:]))):
+                self._capitals += capitals
+                self._mixed = self._mixed or word
         if part:
             words = self._split.pre_tokenize_str(self._lower.normalize_str(part))
             self._words.update(unicodedata.normalize("NFC", word) for word, _ in words)
 
     def say_what_is_lost(self) -> None:
-        """One line on stderr if it is in many words, with the most telling example."""
+        """Says on stderr if many words lose capitals, and if many lose accents or the right i, with an example."""
+        fraction = self._capitals / max(self._characters, 1)
+        if fraction >= _MANY_CAPITALS:
+            say(
+                f"tokenizer: lower-cased, though {fraction:.0%} of the characters are capitals inside words, such as "
+                f'"{self._mixed[:_SHOWN_CHARACTERS]}": give --cased to keep capitals, or --kind characters'
+            )
         if self._letters.language or self._say_turkish():
             return
         if not self._letters.keeps_accents:

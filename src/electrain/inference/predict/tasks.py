@@ -29,7 +29,8 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import shown_value
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
-from electrain.data.tokenizer.tokenizer import is_of_sequences
+from electrain.data.tokenizer.tokenizer import FRAME, is_of_sequences
+from electrain.data.tokenizer.unknown import unknown_id
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.tasks.long_texts import Cut, cut_notice
 from electrain.finetuning.tasks.settings import FineTuned
@@ -144,19 +145,36 @@ def _columns_of(tuned: FineTuned) -> Columns:
 def _answers(tuned: FineTuned, chunks: Iterable[Sequence[Example]]) -> Iterator[Answer]:
     """The answers to chunks of examples."""
     verb = next(verb for verb, task in TASK_OF_VERB.items() if task == tuned.settings.task)
-    with _saying_what_is_cut(tuned.settings.longest_tokens, tuned.settings.cut) as is_cut:
+    with _saying_what_is_lost(tuned.settings.longest_tokens, tuned.settings.cut) as lost:
         for examples in chunks:
-            answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)], is_cut)
+            answers = _answers_to_texts(tuned, [example for example in examples if not is_blank(example)], lost)
             for example in examples:
                 yield answer_of(verb, {"text": ""} if is_blank(example) else next(answers))
 
 
-def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example], is_cut: Counter[bool]) -> Iterator[Record]:
-    """The answers to some examples, after counting the texts that are too long to be read whole."""
+def _answers_to_texts(tuned: FineTuned, examples: Sequence[Example], lost: Counter[str]) -> Iterator[Record]:
+    """The answers to some examples, after counting the texts that are too long to be read whole, or have no word."""
     # Taggers and question answering read all of a text in windows; the other tasks read its beginning.
     if examples and tuned.settings.task not in ("tagging", "question-answering"):
-        is_cut.update({row.example: row.is_cut for row in tuned.task.rows(examples)}.values())
+        _count(lost, tuned.tokenizer, ((row.example, row.input_ids, row.is_cut) for row in tuned.task.rows(examples)))
     yield from tuned.task.answer(tuned.model, examples) if examples else []
+
+
+def _count(
+    lost: Counter[str], tokenizer: "PreTrainedTokenizerFast", rows: Iterable[tuple[int, Sequence[int], bool]]
+) -> None:
+    """Counts texts, those that are cut, and those of which every word is [UNK].
+
+    Args: rows: for each row the number of its text, its token ids, and whether the text is cut.
+    """
+    own = unknown_id(tokenizer)
+    silent = {own, *(getattr(tokenizer, f"{kind}_token_id") for kind in FRAME)}
+    cut: dict[int, bool] = {}
+    unknown: dict[int, bool] = {}
+    for number, ids, is_cut in rows:
+        cut[number] = is_cut
+        unknown[number] = unknown.get(number, own is not None) and own in ids and silent.issuperset(ids)
+    lost.update(texts=len(cut), cut=sum(cut.values()), unknown=sum(unknown.values()))
 
 
 def _fields(task: TaskName, first: Input, trained: tuple[str, str]) -> tuple[str, str]:
@@ -238,14 +256,19 @@ def _words_for(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[str]:
 
 
 @contextmanager
-def _saying_what_is_cut(longest: int, cut: Cut = "beginning") -> Iterator[Counter[bool]]:
-    """Counts whether texts are cut; in the end, one line on stderr says how many are, however many there were."""
-    is_cut: Counter[bool] = Counter()
+def _saying_what_is_lost(longest: int, cut: Cut = "beginning") -> Iterator[Counter[str]]:
+    """Counts texts as `_count` does; in the end, stderr has one line for each kind of loss, however many it met."""
+    lost: Counter[str] = Counter()
     try:
-        yield is_cut
+        yield lost
     finally:
-        if is_cut[True]:
-            say(cut_notice(is_cut[True], is_cut.total(), longest, cut))
+        if lost["cut"]:
+            say(cut_notice(lost["cut"], lost["texts"], longest, cut))
+        if lost["unknown"]:
+            say(
+                f"warning: {lost['unknown']:,} of {lost['texts']:,} texts hold no word of the model's vocabulary, only "
+                "[UNK]; their answers say nothing of them"
+            )
 
 
 def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int = BATCH_TOKENS) -> Iterator[Embedding]:
@@ -254,25 +277,26 @@ def predict_embed(encoder: TextEncoder, texts: Iterable[str], batch_tokens: int 
     [CLS] and [SEP] count as tokens and padding does not, as in the mean pooling of sentence-transformers, so that
     both give the same vectors. A text longer than the model's rows is cut, and stderr says so.
     """
-    with _saying_what_is_cut(encoder.longest_row) as is_cut:
+    with _saying_what_is_lost(encoder.longest_row) as lost:
         for chunk in chunks_of(texts):
             filled = [text for text in chunk if text.strip()]
-            vectors = iter(mean_states(encoder, filled, is_cut, batch_tokens) if filled else [])
+            vectors = iter(mean_states(encoder, filled, lost, batch_tokens) if filled else [])
             for text in chunk:
                 yield Embedding(text, tuple(next(vectors))) if text.strip() else Embedding("")
 
 
 def mean_states(
-    encoder: TextEncoder, texts: Sequence[str], is_cut: Counter[bool], batch_tokens: int = BATCH_TOKENS
+    encoder: TextEncoder, texts: Sequence[str], lost: Counter[str], batch_tokens: int = BATCH_TOKENS
 ) -> list[list[float]]:
     """For each text the mean of the last hidden states over its tokens, as in `predict_embed`.
 
-    Args: is_cut: counts whether each text is longer than a row.
+    Args: lost: counts texts that are longer than a row, or hold no word, as `_count` does.
     """
     tokenizer, longest = encoder.tokenizer, encoder.longest_row
     encoded = encode_plain(tokenizer, list(map(cleaner_for(tokenizer), texts)), truncation=True, max_length=longest)
-    is_cut.update(bool(encoding.overflowing) for encoding in encoded.encodings or [])
     rows = [Row(number, ids, [0] * len(ids)) for number, ids in enumerate(encoded["input_ids"])]
+    cut = [bool(encoding.overflowing) for encoding in encoded.encodings or []]
+    _count(lost, tokenizer, ((row.example, row.input_ids, one) for row, one in zip(rows, cut, strict=True)))
     vectors: list[list[float]] = [[] for _ in texts]
     for batch in inference_batches(rows, batch_tokens):
         inputs = encoder_arrays(batch, tokenizer.pad_token_id, with_token_types=encoder.with_token_types)
