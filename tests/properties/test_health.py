@@ -101,7 +101,7 @@ def test_a_short_run_says_once_that_it_is_too_early() -> None:
     assert warning.startswith("too early to tell whether the discriminator learns")
     assert told(monitor(), 20, 1000, tokens=2_000_000) == []  # it learns already
     (warning,) = monitor().observe(line(1000, **UNTRAINED))
-    assert "after 1 lines of the journal" in warning
+    assert "after 1 line of the journal" in warning
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,8 @@ def test_one_line_for_a_missing_file(tiny_shards: Path, tmp_path: Path, capsys: 
     assert "absent.toml: no such configuration file" in line
     line = refuse(pretrain("gigantic", tiny_shards, output), capsys)
     assert "gigantic: not a .toml file nor one of the presets " in line
+    assert line.endswith("; give one of them\n")
+    assert refuse(pretrain("tinny", tiny_shards, output), capsys).endswith("; did you mean tiny?\n")
     (tmp_path / "folder.toml").mkdir()
     assert "no such configuration file" in refuse(pretrain(tmp_path / "folder.toml", tiny_shards, output), capsys)
 

@@ -171,6 +171,28 @@ def test_separator_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [text.replace(" ", "") for text in found] == [text.replace(" ", "") for text in documents if text]
 
 
+@pytest.mark.parametrize("block", [2, 1000])
+@pytest.mark.parametrize(
+    ("content", "documents", "empty"),
+    [
+        ("one\ntwo\n", 2, 0),
+        ("one\ntwo", 2, 0),
+        ("one\n\ntwo\n", 2, 1),  # a blank line is an empty document
+        ("one\n" + "x" * 50 + "\n", 2, 0),
+        ("one\n" + "y " * 25 + "\n  ", 2, 0),
+    ],
+)
+def test_the_line_break_at_the_end_of_a_file_begins_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, content: str, documents: int, empty: int
+) -> None:
+    monkeypatch.setattr(text_files, "_BLOCK_CHARACTERS", block)
+    monkeypatch.setattr(text_files, "PIECE_CHARACTERS", 20)
+    (tmp_path / "a.txt").write_text(content)
+    counts = CorpusCounts()
+    list(read_documents([str(tmp_path / "a.txt")], CorpusFormat(document_separator="\\n"), counts=counts))
+    assert (counts.documents, counts.empty_documents) == (documents, empty)
+
+
 def test_dropped_text_is_counted_and_said(tmp_path: Path) -> None:
     content = "\ufeffA caf\u00e9\x00 with\u200b\n\n a\ttab".encode() + b" and \xe9\xff bytes " + b"word " * 20
     (tmp_path / "a.txt").write_bytes(content)
@@ -202,7 +224,7 @@ BROKEN: dict[str, tuple[str, bytes, str]] = {
     "no field": ("a.jsonl", b'{"body": "a", "title": "b"}\n', 'no column "text"; .*: body, title'),
     "not text": ("a.jsonl", b'{"text": 5}\n', "holds int, not text"),
     "no csv column": ("a.csv", b"id,body\n1,a\n", 'no column "text"; .*: id, body'),
-    "short csv row": ("a.csv", b"id,text\n1,a\n2\n", r"a.csv:3: 1 fields, but the header has 2"),
+    "short csv row": ("a.csv", b"id,text\n1,a\n2\n", r"a.csv:3: 1 field, but the header has 2"),
     "no parquet": ("a.parquet", b"PAR1 nothing PAR1", "truncated or damaged"),
     "no arrow": ("a.arrow", b"ARROW1 nothing", "truncated or damaged"),
     "no gzip": ("a.txt.gz", b"plain text", "truncated or damaged"),

@@ -43,7 +43,7 @@ def fine_tune(
 def test_what_is_cut_is_said_when_training_starts(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:
     train = write(tmp_path / "train.tsv", 60, 0)
     _, err = fine_tune(capsys, tiny_run(), train, tmp_path / "run", "--training.epochs", "1")
-    told = "60 of 60 training texts are longer than 24 tokens: only their beginnings are read; "
+    told = "60 of 60 training texts are longer than 24 tokens: only the beginning is read; "
     assert told + "read more with --data.cut ends or windows" in err  # the model takes no longer rows
     assert err.index(told) < err.index("60 training examples")
     _, err = fine_tune(capsys, tiny_run(), train, tmp_path / "shorter", longest=16)
@@ -51,7 +51,7 @@ def test_what_is_cut_is_said_when_training_starts(tiny_run: Runs, tmp_path: Path
     assert "raise --data.longest-tokens (the model takes 24), or read more with --data.cut" in err
 
 
-@pytest.mark.parametrize(("cut", "unread"), [("ends", "their middles are not read"), ("windows", "")])
+@pytest.mark.parametrize(("cut", "unread"), [("ends", "the middle is not read"), ("windows", "")])
 def test_what_decides_at_the_end_is_learned(
     tiny_run: Runs, tmp_path: Path, capsys: Capture, cut: str, unread: str
 ) -> None:
@@ -81,7 +81,7 @@ def test_a_folder_of_an_older_version_reads_the_beginning(tiny_run: Runs, tmp_pa
     path.write_text(json.dumps(settings))
     code, _, err = command(capsys, "predict", "classify", "dog " * 60, "--model", tmp_path / "run")
     assert code == 0
-    assert "1 of 1 texts are longer than 24 tokens: only their beginnings are read" in err
+    assert "1 of 1 text is longer than 24 tokens: only the beginning is read" in err
     path.write_text(json.dumps(settings | {"cut": "middle"}))
     code, _, err = command(capsys, "predict", "classify", "dog", "--model", tmp_path / "run")
     assert code == 2
@@ -105,7 +105,7 @@ def test_a_question_that_is_cut_is_said(tiny_run: Runs, tmp_path: Path, capsys: 
         capsys, "finetune", "question-answering", "--model", tiny_run(), "--train", train, "--validation", train,
         "--output", tmp_path / "run", "--training.epochs", "1", "--data.longest-tokens", "24",
     )  # fmt: skip
-    assert "1 of 1 training questions are longer than 6 tokens" in err
+    assert "1 of 1 training question is longer than 6 tokens" in err
 
 
 def test_a_run_that_was_killed_goes_on_exactly(tiny_run: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def test_quotes_of_a_text_are_kept_in_silence(tmp_path: Path, capsys: pytest.Cap
 def test_doubtful_quotes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path / "a.tsv", 'text\tlabel\n"a ""b"""\tx\nc "d" e\ty\nf "g" h\tx\n')
     assert [example.first for example in read(path)] == ['"a ""b"""', 'c "d" e', 'f "g" h']
-    assert "a.tsv:2: 1 fields look quoted as in CSV, and 2 do not" in capsys.readouterr().err
+    assert "a.tsv:2: 1 field looks quoted as in CSV, and 2 do not" in capsys.readouterr().err
     path = written(tmp_path / "b.tsv", 'text\tlabel\n"a"\tx\n"b"\ty\n"c"\tx\n')
     assert [example.first for example in read(path)] == ['"a"', '"b"', '"c"']
     assert 'every field of "text" is in quotes' in capsys.readouterr().err

@@ -31,7 +31,7 @@ CONTEXT = "Ada 住在 London.\nShe  writes."
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 BROKEN: dict[str, tuple[str, str, bytes | str, str]] = {
-    "ragged tsv": ("classification", "a.tsv", "text\tlabel\na\tx\n\nb\n", r"a.tsv:4: 1 fields, but the header has 2"),
+    "ragged tsv": ("classification", "a.tsv", "text\tlabel\na\tx\n\nb\n", r"a.tsv:4: 1 field, but the header has 2"),
     "ragged csv after a long row": ("classification", "a.csv", 'text,label\n"a\nb",x\nc,x,y\n', r"a.csv:4: 3 fields"),
     "open quote": ("classification", "a.csv", 'text,label\na,x\n"b,x\n', r"a.csv:\d: .*fix this row"),
     "header twice": (
@@ -84,7 +84,7 @@ BROKEN: dict[str, tuple[str, str, bytes | str, str]] = {
     "blank word": ("tagging", "a.conll", "a\tO\n \tO\n", r"a.conll:2: an empty word"),
     "no tags": ("tagging", "a.conll", "a\nb\n", r"cannot guess which column holds the tags"),
     "not utf-8 word": ("tagging", "a.conll", b"a O\ncaf\xe9 O\n", r"a.conll:2: bytes that are not UTF-8"),
-    "fewer tags": ("tagging", "a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}', r"a.jsonl:1: 2 words, but 1 tags"),
+    "fewer tags": ("tagging", "a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}', r"a.jsonl:1: 2 words, but 1 tag"),
     "empty tag": (
         "tagging",
         "a.jsonl",

@@ -91,10 +91,10 @@ def test_positions_of_roberta_are_counted_from_after_padding(tiny_run: Runs, tmp
     assert code == 0
     assert result["finished"]
     assert "rows have at most 19 tokens" in err
-    assert "2 of 2 training texts are longer than 19 tokens: only their beginnings are read; read more with" in err
+    assert "2 of 2 training texts are longer than 19 tokens: only the beginning is read; read more with" in err
     code, [answer], err = command(capsys, "predict", "classify", "cat " * 40, "--model", tmp_path / "out")
     assert set(answer["probabilities"]) == {"x", "y"}
-    assert "only their beginnings are read" in err
+    assert "only the beginning is read" in err
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_embeddings_of_unknown_and_long_texts(tiny_run: Runs, capsys: Capture) -
     _, [answer], _ = command(capsys, "predict", "embed", "🙂", "--model", tiny_run())
     assert any(answer["embedding"])
     _, _, err = command(capsys, "predict", "embed", "cat " * 50, "--model", tiny_run())
-    assert "1 of 1 texts are longer than 24 tokens" in err
+    assert "1 of 1 text is longer than 24 tokens" in err
 
 
 def test_scores_say_what_they_depend_on(tiny_run: Runs, tmp_path: Path, capsys: Capture) -> None:

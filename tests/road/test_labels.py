@@ -31,7 +31,7 @@ def test_spellings_of_one_label_are_joined_in_one_line(tmp_path: Path, capsys: p
     none, joined = capsys.readouterr().err.splitlines()
     assert 'different spellings are one label: "very good" = " very  good"; 0 = "0" = 0.0 = "0.0"; ' in joined
     assert '; true = "true" = "True"; "\u00e9" = "e\\u0301"' in joined
-    assert '"None" (1 rows) in "label" is read as a label' in none
+    assert '"None" (1 row) in "label" is read as a label' in none
 
 
 def test_labels_of_one_spelling_are_left_alone_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_spaces_around_a_separator_are_no_other_spelling(tmp_path: Path, capsys:
 def test_none_among_texts_is_a_label_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert labels_of(tmp_path / "a.jsonl", ["mild", "None", "nan"]) == [("mild",), ("None",), ("nan",)]
     err = capsys.readouterr().err
-    assert '"None" (1 rows), "nan" (1 rows) in "label" is read as a label; leave the cell empty' in err
+    assert '"None" (1 row), "nan" (1 row) in "label" is read as a label; leave the cell empty' in err
     assert labels_of(tmp_path / "a.jsonl", ["mild", "none", "NA"]) == [("mild",), ("none",), ("NA",)]
     assert capsys.readouterr().err == ""
 

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from electrain.data.text.corpus import CorpusCounts
+from electrain.finetuning.tasks.long_texts import cut_notice
 from electrain.foundation import progress
-from electrain.foundation.progress import Progress, format_seconds
+from electrain.foundation.progress import Progress, counted, format_seconds
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
@@ -35,6 +37,28 @@ def test_a_terminal_gets_one_moving_line(monkeypatch: pytest.MonkeyPatch, capsys
         shown.update(4, "AUC 0.612")
     text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().err)
     assert "reading: 4 of 10 rows, AUC 0.612" in text
+
+
+def test_one_thing_is_no_plural(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert [counted(count, "empty document") for count in (0, 1, 2850)] == [
+        "0 empty documents",
+        "1 empty document",
+        "2,850 empty documents",
+    ]
+    assert CorpusCounts(1, 9, 1, 1, 1, 1).describe() == (
+        "1 document, 0.0 MB of text; left out: 1 empty document, 1 empty file, 1 control character, 1 byte that is not "
+        "UTF-8"
+    )
+    assert cut_notice(1, 2, 128) == "1 of 2 texts is longer than 128 tokens: only the beginning is read"
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_FIRST_LINE", 0.0)
+    for total in (None, 1, 5):
+        Progress("prepare", "documents", total).update(1, "fast")
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[0] for line in shown] == [
+        "prepare: 1 document",
+        "prepare: 1 of 1 document",
+        "prepare: 1 of 5 documents",
+    ]
 
 
 def test_short_work_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ def test_one_text_gives_one_answer(tuned: Callable[[str], Path]) -> None:
     ("name", "call", "message"),
     [
         ("classification", lambda one: one.classify("a", "b"), "input 1: the model reads one text; give"),
-        ("classification", lambda one: one.classify(["a"], ["b", "c"]), "pairs: 2 for 1 texts; give one for each"),
+        ("classification", lambda one: one.classify(["a"], ["b", "c"]), "pairs: 2 for 1 text; give one for each"),
         ("classification", lambda one: one.classify(["a"], "b"), "pairs: give one pair with one text, or a list"),
         ("classification", lambda one: one.detect("a"), "cannot detect; it can classify, embed"),
         ("pairs", lambda one: one.classify("a"), "the model reads pairs of texts, but one text is given"),

@@ -147,7 +147,8 @@ ODD_TEXT = "\x1b[31mred\x1b[0m [bold]<b>中文文本</b>[/bold]\nnew line \u202e
 @pytest.mark.parametrize("width", [40, 60, 80, 140])
 def test_a_table_fits_its_terminal_and_commands_it_nothing(width: int) -> None:
     lines = on_terminal(made_up(["负面", "[red]b[/red]", "c\x1b]0;title\x07"], ODD_TEXT), width)
-    assert max(cell_len(line) for line in lines[:-1]) <= width  # the last line, with the paths, may be longer
+    assert lines[:2] == ["classification of run/model on /d/v.tsv: 400 examples", ""]
+    assert max(cell_len(line) for line in lines[1:]) <= width  # the first line, with the paths, may be longer
     text = "\n".join(lines)
     assert not set(text) & set("\x1b\x07\u202e")
     assert "Most confident errors" in text
@@ -160,6 +161,10 @@ def test_a_table_fits_its_terminal_and_commands_it_nothing(width: int) -> None:
     assert len({cell_len(row.rstrip()) for row in rows}) == 1
     assert all(len(re.findall(r"\d+\.\d", row)) == 3 for row in rows)
     assert ("is too narrow for 1 more column" in " ".join(text.split())) == (width == 40)
+
+
+def test_one_example_is_one() -> None:
+    assert on_terminal(made_up(["a", "b"], "text", 1), 80)[0] == "classification of run/model on /d/v.tsv: 1 example"
 
 
 def test_many_labels_do_not_flood_a_terminal() -> None:

@@ -405,7 +405,7 @@ def test_manifest_says_what_was_dropped_and_read(
     manifest = prepare([path], tokenizer, tmp_path / "shards", processes=1)
     assert manifest.facts["read"]["dropped_characters"] == 1
     assert manifest.facts["read"]["invalid_bytes"] == 1
-    assert "1 bytes that are not UTF-8" in capsys.readouterr().err
+    assert "1 byte that is not UTF-8" in capsys.readouterr().err
     (tmp_path / "a.txt").write_bytes(b"the c\x00at \xff sats")
     assert prepare([path], tokenizer, tmp_path / "other", processes=1).inputs[path] != manifest.inputs[path]
 

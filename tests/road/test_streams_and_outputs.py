@@ -366,5 +366,5 @@ def test_evaluate_says_what_is_cut(
     command(capsys, "finetune", "classification", "--model", tiny_run(), *data, "--output", model)
     code, (result,), error = command(capsys, "evaluate", "classification", "--model", model, "--data", long_texts)
     assert (code, result["cut_examples"]) == (0, 8)
-    assert "8 of 9 texts are longer than 24 tokens: only their beginnings are read" in error
+    assert "8 of 9 texts are longer than 24 tokens: only the beginning is read" in error
     assert "indexing errors" not in error

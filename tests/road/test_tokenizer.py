@@ -80,6 +80,17 @@ def test_vocabulary_smaller_than_the_alphabet(tmp_path: Path) -> None:
         train(tmp_path / "other", size=5 + alphabet_size)
 
 
+def test_a_vocabulary_far_smaller_than_asked_for_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "few", texts=["the cat sees the dog", "a rare word"], size=8192)
+    size = read_manifest(tmp_path / "few", "tokenizer").facts["vocabulary_size"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"tokenizer: {size} of 8,192 tokens: the text has only 7 different words, of which 1 occurs "
+    )
+    train(tmp_path / "enough", texts=["the cat sees the dog", "a rare word"], size=size + 20)
+    assert "different words" not in capsys.readouterr().err
+
+
 def test_rarest_characters_are_left_to_unknown(tmp_path: Path) -> None:
     texts = ["common words " * 100, "a rare ☃ ∅ sign"]
     train(tmp_path / "most", texts=texts, character_coverage=0.99)

@@ -9,7 +9,8 @@ from transformers import BertTokenizerFast
 
 from command_line import command
 from electrain.data.tokenizer.tokenizer import load_tokenizer, save_tokenizer, word_piece_tokenizer, wrap
-from electrain.data.tokenizer.unknown import UnknownShare, unknown_share, unreachable
+from electrain.data.tokenizer.training import TokenizerKind
+from electrain.data.tokenizer.unknown import UnknownShare, unknown_characters, unknown_share, unreachable
 from electrain.foundation.output_folder import read_manifest
 
 Runs = Callable[..., Path]
@@ -30,7 +31,7 @@ def write_corpus(path: Path, unknown_of_thousand: int) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("of_thousand", "said"), [(0, None), (5, "0.5% of the tokens are [UNK]"), (30, "warning: 3.0% of the tokens")]
+    ("of_thousand", "said"), [(0, None), (5, "0.5% of the tokens are [UNK]"), (30, "3.0% of the tokens")]
 )
 def test_prepare_says_the_share_of_unknown_tokens(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], of_thousand: int, said: str | None
@@ -44,6 +45,8 @@ def test_prepare_says_the_share_of_unknown_tokens(
     assert read_manifest(tmp_path / "s", "shards").facts["unknown_tokens"] == of_thousand
     assert ("[UNK]" in stderr) == (said is not None)
     assert said is None or f"prepare: the corpus: {said}" in stderr
+    assert ("warning: prepare: the corpus: " in stderr) == (of_thousand == 30)
+    assert ('learns nothing, most often because of "x"' in stderr) == (said is not None)
 
 
 def test_prepare_refuses_a_corpus_that_is_mostly_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +62,7 @@ def test_prepare_refuses_a_corpus_that_is_mostly_unknown(tmp_path: Path, capsys:
     assert not (tmp_path / "s").exists()
     code, (result,), stderr = command(capsys, *arguments, "--allow-unknown")
     assert (code, result["unknown_tokens"], result["tokens"]) == (0, 1, 2)
-    assert "warning: 100.0%" in stderr
+    assert "warning: prepare: the corpus: 100.0%" in stderr
 
 
 def test_special_tokens_do_not_count() -> None:
@@ -68,6 +71,29 @@ def test_special_tokens_do_not_count() -> None:
     assert unknown_share([[2, 5, 1, 4, 3, 0, 0], [2, 6, 3]], tokenizer) == UnknownShare(1, 3)
     tokenizer.unk_token = "[SEP]"  # GPT-2's tokenizer has one token for both
     assert unknown_share([[2, 5, 3]], tokenizer).unknown == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "cased", "texts", "named"),
+    [
+        (["N", "##o", "##t"], True, ["Not Ton E", "E E ☃"], ["E", "T", "n", "☃"]),
+        (["n", "##o", "N", "##e"], True, ["on eNo"], ["N", "e", "n", "o"]),  # known, but not in these places
+        (["e", "##t"], False, ["\u00c9t\u00e9 ETE et"], ["e"]),  # as the tokenizer reads them: without the accent
+        (["的", "m"], False, ["的确 确", "m" * 101, "☃"], ["确", "☃"]),
+    ],
+)
+def test_unknown_characters_are_named_by_their_number(
+    words: list[str], cased: bool, texts: list[str], named: list[str]
+) -> None:
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *words])}
+    found = unknown_characters(texts, wrap(word_piece_tokenizer(vocabulary, cased=cased)))
+    assert found == named
+
+
+def test_unknown_characters_of_sequences_are_named() -> None:
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, "A", "C"])}
+    tokenizer = wrap(TokenizerKind("characters").backend(vocabulary))
+    assert unknown_characters(["ACGGT CA"], tokenizer) == ["G", "T"]
 
 
 GERMAN = ["für", "über", "schön", "der", "##schön", "f", "##u", "##r", "ü", "##ü"]
@@ -116,9 +142,10 @@ def test_fine_tuning_refuses_texts_that_are_mostly_unknown(
     code, results, stderr = command(capsys, *arguments)
     assert (code, results) == (2, [])
     assert "the training texts: 33.3% of the tokens are [UNK]" in stderr
-    assert "use a model whose tokenizer knows them" in stderr
+    assert ', most often because of "' in stderr
+    assert "train the tokenizer on text like this too before you pretrain, or use a model whose" in stderr
     assert not (tmp_path / "out").exists()
     code, _, stderr = command(capsys, *arguments, "--allow-unknown")
     assert code != 2
-    assert "the training texts: warning: 33.3% of the tokens are [UNK]" in stderr
+    assert "warning: the training texts: 33.3% of the tokens are [UNK]" in stderr
     assert "allow_unknown = true" in (tmp_path / "out/config.toml").read_text()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from electrain.cli.options import print_json
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 
 def check(folder: Path, /) -> None:
@@ -24,5 +24,5 @@ def check(folder: Path, /) -> None:
         raise SystemExit(2)
     for unfinished in findings.unfinished:
         say(f"{unfinished}: not finished")
-    say(f"{findings.files} files are sound")
+    say(f"{counted(findings.files, 'file')} {'is' if findings.files == 1 else 'are'} sound")
     print_json({"folder": str(folder), "files": findings.files, "finished": not findings.unfinished})

@@ -21,7 +21,7 @@ from electrain.foundation.output_folder import (
     require_empty,
     write_manifest,
 )
-from electrain.foundation.progress import format_seconds, say
+from electrain.foundation.progress import counted, format_seconds, say
 from electrain.inference.answers import DetectedText
 from electrain.inference.evaluate.detection import evaluate_detection
 from electrain.inference.predictor import load
@@ -133,10 +133,10 @@ def with_fitting_steps(overrides: Tables, shards: Path, elapsed_seconds: float) 
     if steps < FEW_STEPS and "batch_rows" not in overrides.get("training", {}):
         overrides = merge_tables(overrides, {"training": {"batch_rows": FEWER_ROWS}})
         steps, step_seconds, planned = _fitting_steps(overrides, shards, left - STEP_TIMING_SECONDS)
-    rows = load_configuration("demo", overrides).training.batch_rows
+    rows = counted(load_configuration("demo", overrides).training.batch_rows, "row")
     say(
-        f"this machine takes {1 / step_seconds:,.1f} steps a second of {rows} rows, so {steps:,} steps (the preset has "
-        f"{planned:,}) take about {format_seconds(steps * step_seconds)}; --training.steps sets another number"
+        f"this machine takes {1 / step_seconds:,.1f} steps a second of {rows}, so {counted(steps, 'step')} (the preset "
+        f"has {planned:,}) take about {format_seconds(steps * step_seconds)}; --training.steps sets another number"
     )
     return overrides if steps == planned else merge_tables(overrides, {"training": {"steps": steps}})
 

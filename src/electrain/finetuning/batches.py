@@ -11,6 +11,7 @@ from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.configuration import FinetuneConfig
 from electrain.finetuning.tasks.task import AnyTask, Row, Tensors
 from electrain.foundation.errors import ConfigurationError
+from electrain.foundation.progress import counted
 from electrain.training.objective import MicroBatch
 
 # Number of steps whose rows are sorted by length together: enough for little padding, few enough that every epoch mixes
@@ -30,7 +31,8 @@ def training_batches(
     """
     batch_rows = min(config.training.batch_rows, len(rows))
     if batch_rows < processes:
-        raise ConfigurationError(f"a step has {batch_rows} rows for {processes} processes; raise --training.batch-rows")
+        rows_of_step = counted(batch_rows, "row")
+        raise ConfigurationError(f"a step has {rows_of_step} for {processes} processes; raise --training.batch-rows")
     per_epoch = -(-len(rows) // batch_rows)
     lengths = np.array([len(row.input_ids) for row in rows])
     micro_rows = config.training.micro_batch_rows or batch_rows

@@ -30,7 +30,7 @@ from electrain.foundation.card import (
 )
 from electrain.foundation.configuration import build_configuration, read_toml, to_toml
 from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, read_any_manifest
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 from electrain.foundation.report_page import json_lines
 from electrain.models.cards import FolderFacts, facts_of_folder, opening, text_limits
 
@@ -235,9 +235,9 @@ def _scores(result: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
     shown = "; ".join(
         f"{plain(name)} {as_code(json.dumps(value, ensure_ascii=False))}" for name, value in settings.items()
     )
+    examples = counted(int(result["validation_examples"]), "validation example")
     return [
-        f"On {int(result['validation_examples']):,} validation examples{f' of {where}' if where else ''}, in per cent "
-        "except for errors:",
+        f"On {examples}{f' of {where}' if where else ''}, in per cent except for errors:",
         "",
         *table(("score", "value"), [(as_code(name), f"{value:.2f}") for name, value in result["scores"].items()]),
         "",

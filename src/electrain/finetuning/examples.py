@@ -28,7 +28,7 @@ from electrain.data.text.cleaning import clean_text
 from electrain.finetuning.configuration import WRITING_TASKS, ExamplesConfig, FinetuneConfig
 from electrain.finetuning.tasks.settings import TaskSettings
 from electrain.foundation.errors import ConfigurationError, DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 E = TypeVar("E")
 _WHOLE_NUMBER = re.compile("-?[0-9]+")
@@ -122,7 +122,9 @@ def _questions_to_score(kept: Sequence[QuestionExample], known: list[QuestionExa
         return checks.answered(known, "validation", "every training question has one")
     if unanswered == len(kept):
         raise DataError(f"{kept[0].source}: no training question has an answer; give some that have")
-    say(f"{unanswered:,} of {len(kept):,} training questions have no answer: the model learns to give none")
+    have = "has" if unanswered == 1 else "have"
+    of_all = f"{unanswered:,} of {counted(len(kept), 'training question')}"
+    say(f"{of_all} {have} no answer: the model learns to give none")
     if all(example.answers for example in known) or not any(example.answers for example in known):
         say(
             "the threshold for giving no answer is chosen on the validation questions, which are all of one kind; give "
@@ -179,8 +181,8 @@ def drawn(examples: list[E], count: int, seed: int, what: str) -> list[E]:
         return examples
     if count > len(examples):
         raise ConfigurationError(
-            f"--data.{what.removesuffix('ing')}-examples {count}: there are {len(examples)} {what} examples; "
-            "ask for fewer"
+            f"--data.{what.removesuffix('ing')}-examples {count:,}: the data has only "
+            f"{counted(len(examples), f'{what} example')}; ask for fewer"
         )
     chosen = permuted(seed, "examples", np.arange(count), len(examples))
     return [examples[number] for number in sorted(chosen.tolist())]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from electrain.data.labelled.examples import TaskName
+from electrain.data.labelled.examples import TaskName, texts_of
 from electrain.data.labelled.tag_schemes import PLAIN
 from electrain.data.tokenizer.plain_text import cleaner_for
-from electrain.data.tokenizer.unknown import say_unreachable, unknown_share
+from electrain.data.tokenizer.unknown import say_unreachable, unknown_characters, unknown_share
 from electrain.finetuning.batches import training_batches
 from electrain.finetuning.card import SCORES_NAME, write_cards
 from electrain.finetuning.choosing import Best, deciding_score, says_the_same
@@ -61,7 +61,7 @@ from electrain.foundation.output_folder import (
     write_text_durably,
 )
 from electrain.foundation.process import exit_code
-from electrain.foundation.progress import format_seconds, say
+from electrain.foundation.progress import counted, format_seconds, say
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import choose_attention
 from electrain.models.encoder_decoder import DecoderConfig
@@ -79,8 +79,8 @@ KIND = "fine-tuning"
 LOG_EVERY_STEPS = 20
 _TEXTS = "the training texts"
 _UNKNOWN_REMEDY = (
-    "their characters are not in the model's vocabulary, or their words have more than 100 characters; use a model "
-    "whose tokenizer knows them"
+    "their characters are not in the model's vocabulary, or their words have more than 100 characters; train the "
+    "tokenizer on text like this too before you pretrain, or use a model whose tokenizer knows them"
 )
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
@@ -243,11 +243,10 @@ def _build(
         checkpoint_layers(model, has_dropout=config.training.dropout > 0)
     module = FineTuning(model.to(runtime.device), task)
     rows = task.rows(examples.train)
-    unknown = unknown_share((row.input_ids for row in rows), pretrained.tokenizer)
-    if not config.data.allow_unknown:
-        unknown.require_few(_TEXTS, _UNKNOWN_REMEDY)
+    _say_unknown(
+        rows, examples, pretrained.tokenizer, may_be_many=config.data.allow_unknown, is_silent=not runtime.is_first
+    )
     if runtime.is_first:
-        unknown.say(_TEXTS, _UNKNOWN_REMEDY)
         _say_what_is_cut(rows, task, settings, pretrained.longest_row)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
     training = _training(config, per_epoch)
@@ -272,6 +271,21 @@ def _build(
         chosen_by,
         Best(),
     )
+
+
+def _say_unknown(
+    rows: Sequence[Row], examples: Examples, tokenizer: PreTrainedTokenizerFast, *, may_be_many: bool, is_silent: bool
+) -> None:
+    """Says how much of the texts is [UNK]. Raises: TokenizerError: too much, and `may_be_many` is False."""
+    unknown = unknown_share((row.input_ids for row in rows), tokenizer)
+
+    def named() -> list[str]:
+        return unknown_characters((text for example in examples.train for text in texts_of(example)), tokenizer)
+
+    if not may_be_many:
+        unknown.require_few(_TEXTS, _UNKNOWN_REMEDY, named)
+    if not is_silent:
+        unknown.say(_TEXTS, _UNKNOWN_REMEDY, named)
 
 
 def _training(config: FinetuneConfig, per_epoch: int) -> TrainingConfig:
@@ -311,7 +325,8 @@ def _say_what_is_cut(rows: Sequence[Row], task: AnyTask, settings: TaskSettings,
     if cut_targets:
         longest = settings.generation["longest_output_tokens"]
         say(
-            f"{cut_targets:,} of {count:,} training targets are cut at {longest:,} tokens; "
+            f"{cut_targets:,} of {counted(count, 'training target')} {'is' if cut_targets == 1 else 'are'} cut at "
+            f"{counted(longest, 'token')}; "
             "raise --generation.longest-output-tokens if the end matters"
         )
 
@@ -323,7 +338,7 @@ def _run(parts: _Parts) -> FinetuneResult:
     is_stopped = False
     if run.has_steps_left and not _is_patience_over(parts):
         if sitting.is_first:
-            say(f"{len(parts.examples.train):,} training examples, {run.training.steps:,} steps")
+            say(f"{counted(len(parts.examples.train), 'training example')}, {counted(run.training.steps, 'step')}")
             manifest = read_manifest(sitting.directory, KIND)
             facts = manifest.facts | {"steps": run.training.steps}  # which the configuration does not tell
             write_manifest(sitting.directory, Manifest(KIND, manifest.finished, manifest.inputs, facts))

@@ -43,8 +43,10 @@ def read_preset_or_toml(package: str, name_or_path: str, presets: str) -> Tables
         with resources.as_file(resources.files(package) / f"{name_or_path}.toml") as path:
             return read_toml(path)
     if not name_or_path.endswith(".toml"):
+        nearest = difflib.get_close_matches(name_or_path, names, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "give one of them"
         raise ConfigurationError(
-            f"{name_or_path}: not a .toml file nor one of the {presets} {', '.join(names)}; give one of them"
+            f"{name_or_path}: not a .toml file nor one of the {presets} {', '.join(names)}; {hint}"
         )
     return read_toml(Path(name_or_path))
 

@@ -42,6 +42,11 @@ def _escaped(found: re.Match[str]) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def counted(count: int, thing: str) -> str:
+    """A number and what it counts, for a person: 1 document, 2,850 documents, 0 documents."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 class Progress:
     """The progress of long work: a bar on a terminal, otherwise a plain line now and then.
 
@@ -100,7 +105,8 @@ class Progress:
         seconds = time.monotonic() - self._started
         rate = (self.done - self.first) / max(seconds, 1e-9)
         of_total = "" if self.total is None else f" of {self.total:,}"
-        parts = [f"{self.what}: {self.done:,}{of_total} {self.unit}", details or f"{rate:,.1f} per second"]
+        unit = self.unit.removesuffix("s") if (self.done if self.total is None else self.total) == 1 else self.unit
+        parts = [f"{self.what}: {self.done:,}{of_total} {unit}", details or f"{rate:,.1f} per second"]
         if self.total is not None and rate:
             parts.append(f"{format_seconds((self.total - self.done) / rate)} left")
         return ", ".join(parts)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast, overload
 from electrain.data.labelled.columns import Columns
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError
 from electrain.foundation.hub import require_name
+from electrain.foundation.progress import counted
 from electrain.inference.answers import (
     Answer,
     ClassifiedText,
@@ -305,5 +306,5 @@ def _paired(task: str, texts: object, pairs: object) -> object:
         return {first: texts, second: pairs}
     listed, others = _listed(f"{first}s", texts), _listed(f"{second}s", pairs)
     if len(listed) != len(others):
-        raise DataError(f"{second}s: {len(others)} for {len(listed)} {first}s; give one for each")
+        raise DataError(f"{second}s: {len(others):,} for {counted(len(listed), first)}; give one for each")
     return [{first: one, second: other} for one, other in zip(listed, others, strict=True)]

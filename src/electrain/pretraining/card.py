@@ -36,6 +36,7 @@ from electrain.foundation.output_folder import (
     read_any_manifest,
     write_text_durably,
 )
+from electrain.foundation.progress import counted
 from electrain.foundation.report_page import Record, json_lines, number
 from electrain.models.cards import FolderFacts, facts_of_folder, opening, sentence_embeddings, text_limits
 from electrain.pretraining.configuration import PretrainConfig
@@ -263,7 +264,8 @@ def _scores(run: _Run) -> list[str]:
         ]
     if recent:
         content += [
-            f"While training, mean of the last {len(lines)} logged steps, each on one micro-batch before its update:",
+            f"While training, mean of the last {counted(len(lines), 'logged step')}, each on one micro-batch before "
+            "its update:",
             "",
             *table(("measure", "value"), [(_LOGGED[key], f"{value:.3f}") for key, value in recent.items()]),
             "",
@@ -297,8 +299,8 @@ def _held_out_table(held_out: dict[str, Any]) -> list[str]:
     ]
     fraction = float(settings.get("masked_fraction") or 0.0)
     return [
-        f"On {data}, which the user gave as held-out text: {held_out.get('rows', 0):,} rows, "
-        f"{held_out.get('scored_tokens', 0):,} tokens, {fraction:.0%} masked, "
+        f"On {data}, which the user gave as held-out text: {counted(held_out.get('rows', 0), 'row')}, "
+        f"{counted(held_out.get('scored_tokens', 0), 'token')}, {fraction:.0%} masked, "
         f"{held_out.get('replaced_fraction', 0.0):.1%} replaced, seed {settings.get('seed')}; "
         "in brackets the 95% interval by bootstrap over rows:",
         "",

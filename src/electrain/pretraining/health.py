@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from electrain.foundation.progress import counted
 from electrain.training.loop import MOST_REFUSED_IN_A_ROW
 from electrain.training.optimizer import GRADIENT_NORM_LIMIT
 from electrain.training.settings import TrainingConfig
@@ -118,8 +119,8 @@ class HealthMonitor:
         if tokens_per_step >= FEWEST_TOKENS_PER_STEP:
             return []
         return [
-            f"a step has {tokens_per_step} tokens; runs with fewer than about {FEWEST_TOKENS_PER_STEP} are known to "
-            "fail; raise training.batch_rows (training.micro_batch_rows keeps the memory as it is)"
+            f"a step has {counted(tokens_per_step, 'token')}; runs with fewer than about {FEWEST_TOKENS_PER_STEP} are "
+            "known to fail; raise training.batch_rows (training.micro_batch_rows keeps the memory as it is)"
         ]
 
     def observe(self, metrics: Mapping[str, object]) -> list[str]:
@@ -143,9 +144,9 @@ class HealthMonitor:
     def _judge(self, tokens: int, *, is_last: bool) -> list[str]:
         """The first trouble, if it is new; at the end of a run that was too short, what cannot be told."""
         if tokens < GENERATOR_TOKENS or len(self.lines) < FEWEST_LINES:
-            too_few, needed = f"{tokens:,} tokens", f"{GENERATOR_TOKENS:,}"
+            too_few, needed = counted(tokens, "token"), f"{GENERATOR_TOKENS:,}"
             if tokens >= GENERATOR_TOKENS:
-                too_few, needed = f"{len(self.lines)} lines of the journal", f"{FEWEST_LINES}"
+                too_few, needed = f"{counted(len(self.lines), 'line')} of the journal", f"{FEWEST_LINES}"
             message = f"too early to tell how well the run learns: it ends after {too_few}; judging takes {needed}"
             return [message] if is_last else []
         logged = [name for name in _READ if all(name in line for line in self.lines)]

@@ -37,7 +37,7 @@ from electrain.foundation.output_folder import (
     write_manifest,
 )
 from electrain.foundation.process import exit_code
-from electrain.foundation.progress import format_seconds, say
+from electrain.foundation.progress import counted, format_seconds, say
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import require_safetensors, tokenizer_of
@@ -400,7 +400,7 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     report = write_report(output)
     steps = run.training.steps
     if is_finished:
-        say(f"finished {steps} steps in {format_seconds(run.state.seconds)}; report: {report}")
+        say(f"finished {counted(steps, 'step')} in {format_seconds(run.state.seconds)}; report: {report}")
     elif run.is_failed:
         say(
             f"stopped at step {run.state.step}: {run.state.refused_in_a_row} updates in a row were not finite; "

@@ -15,6 +15,7 @@ from torch import Tensor, distributed
 from torch.nn import functional
 
 from electrain.foundation.errors import ConfigurationError, ElectrainError
+from electrain.foundation.progress import counted
 from electrain.training.arithmetic import Arithmetic, choose_arithmetic, require_possible
 from electrain.training.settings import Precision
 
@@ -59,7 +60,7 @@ class Runtime:
             return torch.cuda.get_device_name(self.device)
         if self.device.type == "mps":
             return "Apple GPU"
-        return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+        return f"{platform.machine()} CPU, {counted(torch.get_num_threads(), 'thread')}"
 
     def autocast(self) -> torch.autocast:
         """The context of a forward pass."""

@@ -26,6 +26,7 @@ from electrain.cli.doctor.machine import (
     variables,
 )
 from electrain.foundation.json_reading import Json
+from electrain.foundation.progress import counted
 
 GIGABYTE = 10**9
 # A small run with its checkpoints takes about one, and so does a copy of a published model (docs/file-formats.md).
@@ -120,7 +121,7 @@ def _of_torch(facts: Facts) -> list[Problem]:
             problems.append(Problem("NVIDIA's driver is installed, but this torch is built for the CPU only", remedy))
     cores, threads = cast(Facts, facts["processor"])["available_cores"], torch.get("threads")
     if isinstance(threads, int) and isinstance(cores, int) and threads > cores:
-        what = f"torch computes with {threads} threads, and this process may use {cores} cores"
+        what = f"torch computes with {counted(threads, 'thread')}, and this process may use {counted(cores, 'core')}"
         problems.append(Problem(f"{what}: they wait for each other", f"set OMP_NUM_THREADS={cores}"))
     return problems
 

@@ -23,7 +23,7 @@ from electrain.data.labelled.tag_schemes import (
 )
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 # Chunks written otherwise than B-PER, some of which begin with B: b-per, B_PER, and PER-B.
 _ODD_SPELLINGS = (re.compile(r"[bieslumw][-_:.–—].+", re.IGNORECASE), re.compile(r".+[-_:.–—][BIESLUMW]"))
@@ -36,7 +36,7 @@ def require_several_labels(examples: Labelled) -> None:
     if len(labels) <= 1:
         found = f"only one label ('{labels.pop()}')" if labels else "no label at all"
         raise DataError(
-            f"{found} in {len(examples):,} training examples, the first of them "
+            f"{found} in {counted(len(examples), 'training example')}, the first of them "
             f"{examples[0].source}; give data with at least two"
         )
 
@@ -76,7 +76,8 @@ def answered(examples: Sequence[QuestionExample], what: str, why: str) -> list[Q
     if not kept:
         raise DataError(f"{examples[0].source}: no {what} question has an answer; give some that have")
     if len(kept) < len(examples):
-        left_out = f"{len(examples) - len(kept):,} {what} questions without an answer are left out"
+        count = len(examples) - len(kept)
+        left_out = f"{counted(count, f'{what} question')} without an answer {'is' if count == 1 else 'are'} left out"
         say(f"{left_out}, because {why}")
     return kept
 
@@ -167,7 +168,7 @@ def require_whole_chunks(
     if not errors:
         return list(examples)
     first = next(iter(errors.values()))
-    say(f"left out for broken tags: {len(errors):,} sentences (the first: {first})")
+    say(f"left out for broken tags: {counted(len(errors), 'sentence')} (the first: {first})")
     return [example for number, example in enumerate(examples) if number not in errors]
 
 

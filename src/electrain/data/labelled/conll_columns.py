@@ -15,7 +15,7 @@ from electrain.data.labelled.conll import MOST_THAT_COUNT, UNIVERSAL_COLUMNS, Fo
 from electrain.data.labelled.record import Broken, Record
 from electrain.data.labelled.tag_schemes import OUTSIDE, is_chunk_tag
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 WORDS, TAGS = "words", "tags"  # the columns that are found out, by the names that records give them
 _DIGITS = re.compile("[0-9]+")
@@ -131,7 +131,7 @@ def _say_doubts(sentences: Sequence[Sentence], word: int, tag: int, where: str) 
     first = sentences[0].rows[0][tag]
     may_be_title = not (first in _PARTS_OF_SPEECH or is_chunk_tag(first)) and tags.total() >= _LEAST_LINES
     if _are_no_tags(sentences, word, tag):
-        found = f"column {tag + 1} has {len(tags):,} different tags in {tags.total():,} rows"
+        found = f"column {tag + 1} has {counted(len(tags), 'different tag')} in {counted(tags.total(), 'row')}"
         say(f"{where}: {found}, as if it held no tags but words (label_column names another)")
     # Among other tags that occur once, a title would not stand out.
     elif (

@@ -55,7 +55,19 @@ class PairedExample:
     source: str = ""
 
 
-def is_blank(example: TextExample | TaggedExample | QuestionExample | PairedExample) -> bool:
+AnyExample = TextExample | TaggedExample | QuestionExample | PairedExample
+
+
+def texts_of(example: AnyExample) -> tuple[str, ...]:
+    """The texts that a model reads of an example; of a tagged one its words."""
+    if isinstance(example, TextExample):
+        return (example.first,) if example.second is None else (example.first, example.second)
+    if isinstance(example, TaggedExample):
+        return example.words
+    return (example.question, example.context) if isinstance(example, QuestionExample) else (example.text,)
+
+
+def is_blank(example: AnyExample) -> bool:
     """True if the example lacks a text that a model would read, as an empty cell does in prediction."""
     if isinstance(example, TextExample):
         return not example.first or example.second == ""

@@ -15,7 +15,7 @@ from electrain.data.labelled.examples import TextExample
 from electrain.data.labelled.label_spelling import TRUTH, is_indicator, label_text, lookalikes, spelling_key
 from electrain.data.labelled.record import Record
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 NO_SEPARATOR = "none"
 # What pandas, Python, NumPy, JSON and SQL write for a missing value, in texts; and R and spreadsheets, which is also an
@@ -164,7 +164,7 @@ def _missing(spellings: dict[str, Counter[tuple[str, str]]], column: str, notes:
     written &= _WRITTEN_FOR_MISSING
     if not written:
         return frozenset()
-    shown = ", ".join(f'"{text}" ({spellings[text].total():,} rows)' for text in sorted(written))
+    shown = ", ".join(f'"{text}" ({counted(spellings[text].total(), "row")})' for text in sorted(written))
     notes.append(f'{shown} in "{column}" is read as a label; leave the cell empty where the label is missing')
     return frozenset()
 

@@ -22,7 +22,7 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import goes_by_its_kind
 from electrain.data.text.source_files import source_files
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 Clean = Callable[[str], str]
 _PART_OF_WORD = "-100"  # the target that PyTorch's loss leaves out
@@ -227,7 +227,8 @@ def _tagged_example(record: Record, columns: Columns, with_targets: bool) -> Tag
     lines = record.lines if isinstance(record, Sentence) and record.has_gaps else ()
     example = TaggedExample(words, tags, record.source, lines)
     if with_targets and len(words) != len(tags):
-        raise DataError(f"{record.source}: {len(words)} words, but {len(tags)} tags; fix this row")
+        numbers = f"{counted(len(words), 'word')}, but {counted(len(tags), 'tag')}"
+        raise DataError(f"{record.source}: {numbers}; fix this row")
     for what, values in (("word", words), ("tag", tags)):
         if "" in values:
             raise DataError(f"{word_place(example, values.index(''))}: an empty {what}; fix or remove it")

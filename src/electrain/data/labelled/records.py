@@ -16,6 +16,7 @@ from electrain.data.text.tables import hub_rows
 from electrain.data.text.text_files import JSON_LINES, filled_lines, open_text, parse_object
 from electrain.foundation.errors import DataError, first_line
 from electrain.foundation.json_reading import parse_json
+from electrain.foundation.progress import counted
 
 if TYPE_CHECKING:
     from pyarrow import Schema
@@ -95,7 +96,7 @@ def delimited_rows(
     for number, row in filled:
         source = f"{path}:{number}"
         if len(row) != len(header):
-            broken(DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row"))
+            broken(DataError(f"{source}: {counted(len(row), 'field')}, but the header has {len(header)}; fix this row"))
         elif len(header) > 1 and [name.replace("\ufeff", "").strip() for name in row] == header:
             broken(DataError(f"{source}: the header once more, as where files are put together; remove this row"))
         elif any(map(has_invalid_bytes, row)):

@@ -13,7 +13,7 @@ from electrain.data.shards.datatrove import adopt_files, is_tokenised
 from electrain.data.shards.encoding_pool import EncodingPool
 from electrain.data.shards.writer import TOKENIZER_FOLDER, ShardWriter
 from electrain.data.text.compression import uncompressed_suffix
-from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_raw
+from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, no_document, read_documents, read_raw
 from electrain.data.text.text_files import RawText
 from electrain.data.tokenizer.chinese_words import require_segmenter
 from electrain.data.tokenizer.lost_letters import say_lost_dots
@@ -24,7 +24,7 @@ from electrain.data.tokenizer.tokenizer import (
     save_tokenizer,
     tokenizer_hash,
 )
-from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, say_unreachable
+from electrain.data.tokenizer.unknown import ENOUGH_TOKENS, Characters, say_unreachable, unknown_characters
 from electrain.foundation.errors import ConfigurationError, ElectrainError, TokenizerError
 from electrain.foundation.limits import available_cores
 from electrain.foundation.lock import locked
@@ -37,7 +37,7 @@ from electrain.foundation.output_folder import (
     one_line_when_full,
     write_manifest,
 )
-from electrain.foundation.progress import Progress, say
+from electrain.foundation.progress import Progress, counted, say
 from electrain.foundation.sums import SUMS_NAME, write_sums
 
 COUNTS_NAME = "unigram_counts.npy"
@@ -86,6 +86,13 @@ def prepare(
         if is_tokenised(sources):
             raise ConfigurationError("--chinese-words: files tokenised by datatrove hold no text to cut; leave it out")
     say_unreachable(loaded, f"prepare: {tokenizer}")
+
+    def named() -> list[str]:
+        if is_tokenised(sources):
+            return []
+        documents = read_documents(sources, corpus_format, counts=CorpusCounts())
+        return unknown_characters((document.text for document in documents), loaded)
+
     existed = output.is_dir()
     with locked(output), one_line_when_full(output):
         begin_anew(output, "shards", _OUR_FILES)
@@ -98,22 +105,25 @@ def prepare(
             else:
                 corpus = _HashedCorpus(sources, corpus_format, writer.counts)
                 backend, processes = plain_backend(loaded).to_str(), processes or available_cores()
-                _encode(corpus, writer, backend, processes, allow_unknown=allow_unknown)
+                _encode(corpus, writer, backend, processes, None if allow_unknown else named)
                 hashes = corpus.hashes
             if not allow_unknown:
-                writer.unknown_share.require_few(_WHAT)
+                writer.unknown_share.require_few(_WHAT, characters=named)
         except ElectrainError as error:
             # Nothing was prepared, or nothing of use: leave nothing that looks like an interrupted preparation.
             if not writer.tokens or isinstance(error, TokenizerError):
                 abandon_work(output, _OUR_FILES, existed=existed)
             raise
         say_lost_dots(loaded.backend_tokenizer, writer.unigram_counts)
-        return _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
+        manifest = _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
+        writer.unknown_share.say(f"prepare: {_WHAT}", characters=named)
+        return manifest
 
 
 def _encode(
-    corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int, *, allow_unknown: bool
+    corpus: "_HashedCorpus", writer: ShardWriter, tokenizer_json: str, processes: int, named: Characters | None
 ) -> None:
+    """Args: named: finds the unknown characters, where too many of them are refused; None: they are not."""
     counts, started = writer.counts, time.monotonic()
     # This process only reads, hashes and writes; cleaning and tokenizing, which take most of the time, run in the pool.
     # Results come back in the order of the batches, so the number of processes does not show in the files.
@@ -125,9 +135,9 @@ def _encode(
             for encoded, continues in pool.encode(_batches(corpus)):
                 writer.add(encoded, continues)
                 progress.update(counts.documents, _speed(writer, time.monotonic() - started))
-                if writer.tokens >= ENOUGH_TOKENS and not allow_unknown:
-                    writer.unknown_share.require_few(_WHAT)
-        say(f"prepare: {counts.documents:,} documents, {_speed(writer, time.monotonic() - started)}")
+                if writer.tokens >= ENOUGH_TOKENS and named is not None:
+                    writer.unknown_share.require_few(_WHAT, characters=named)
+        say(f"prepare: {counted(counts.documents, 'document')}, {_speed(writer, time.monotonic() - started)}")
     except BaseException:
         writer.abandon()
         raise
@@ -139,7 +149,7 @@ def _encode(
 def _speed(writer: ShardWriter, seconds: float) -> str:
     megabytes, tokens, seconds = writer.counts.bytes / 1e6, writer.tokens, max(seconds, 1e-9)
     rates = f"{megabytes / seconds:,.2f} MB/s, {tokens / seconds:,.0f} tokens/s"
-    return f"{megabytes:,.1f} MB of text, {tokens:,} tokens ({rates})"
+    return f"{megabytes:,.1f} MB of text, {counted(tokens, 'token')} ({rates})"
 
 
 class _HashedCorpus:
@@ -210,5 +220,4 @@ def _finish(output: Path, writer: ShardWriter, inputs: dict[str, str]) -> Manife
     manifest = Manifest("shards", True, inputs, facts)
     write_manifest(output, manifest)
     say(f"prepare: {writer.counts.describe()}")
-    writer.unknown_share.say(f"prepare: {_WHAT}")
     return manifest

@@ -13,6 +13,7 @@ from electrain.data.text.source_files import source_files
 from electrain.data.text.tables import read_hub, read_table
 from electrain.data.text.text_files import JSON_LINES, RawText, read_jsonl, read_txt
 from electrain.foundation.errors import DataError
+from electrain.foundation.progress import counted
 
 BUILTIN_DOCUMENTATION = "builtin:documentation"
 FORMATS = (".txt", *JSON_LINES, ".csv", ".tsv", ".parquet", ".arrow")
@@ -70,9 +71,10 @@ class CorpusCounts:
         most = max(self.dropped, key=lambda name: (self.dropped[name], name), default="")
         named = f" ({_named(most)}: {self.dropped[most]:,})" if most else ""
         return (
-            f"{self.documents:,} documents, {self.bytes / 1e6:,.1f} MB of text; left out: "
-            f"{self.empty_documents:,} empty documents, {self.empty_files:,} empty files, "
-            f"{self.dropped_characters:,} control characters{named}, {self.invalid_bytes:,} bytes that are not UTF-8"
+            f"{counted(self.documents, 'document')}, {self.bytes / 1e6:,.1f} MB of text; left out: "
+            f"{counted(self.empty_documents, 'empty document')}, {counted(self.empty_files, 'empty file')}, "
+            f"{counted(self.dropped_characters, 'control character')}{named}, "
+            f"{counted(self.invalid_bytes, 'byte')} that {'is' if self.invalid_bytes == 1 else 'are'} not UTF-8"
         )
 
 

@@ -18,7 +18,7 @@ from electrain.data.text.text_files import (
     open_text,
 )
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 
 Quoting = Literal["auto", "csv", "none"]
 Row = tuple[int, list[str]]  # the number of the row's first line, and its fields
@@ -50,7 +50,8 @@ def read_csv(path: Path, column: str) -> Iterator[RawText]:
         if row:
             source = f"{path}:{number}"
             if place >= len(row):
-                raise DataError(f"{source}: {len(row)} fields, but the header has {len(header)}; fix this row")
+                fields = counted(len(row), "field")
+                raise DataError(f"{source}: {fields}, but the header has {len(header)}; fix this row")
             yield from in_pieces(row[place], source)
 
 
@@ -199,7 +200,9 @@ def _require_no_quoting(path: Path, separator: str, *, skips_first: bool) -> Non
         raise DialectError(found, "quoting", "csv (or none, to keep the quotes as they stand)")
     kept = "the quotes are kept as they stand; --data.quoting csv takes them off"
     if quotes.doubled:
-        say(f"{place}: {quotes.doubled:,} fields look quoted as in CSV, and {quotes.bare:,} do not: {kept}")
+        look = "looks" if quotes.doubled == 1 else "look"
+        others = f"{quotes.bare:,} {'does' if quotes.bare == 1 else 'do'} not"
+        say(f"{place}: {counted(quotes.doubled, 'field')} {look} quoted as in CSV, and {others}: {kept}")
     elif quotes.always_quoted and not quotes.bare:
         say(f'{path}: every field of "{quotes.always_quoted[0]}" is in quotes: {kept}')
 

@@ -42,8 +42,11 @@ class RawText(NamedTuple):
 
 
 def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
-    """One document per file, or one between each two occurrences of `separator`; long ones in pieces."""
-    number, held = 1, ""
+    """One document per file, or one between each two occurrences of `separator`; long ones in pieces.
+
+    Nothing but white space after the last separator, as at the end of a file of lines, is no document.
+    """
+    number, held, is_begun = 1, "", False
     with open_text(path, newline=None) as file:
         while block := file.read(_BLOCK_CHARACTERS):
             held += block
@@ -51,15 +54,16 @@ def read_txt(path: Path, separator: str | None) -> Iterator[RawText]:
                 *whole, held = held.split(separator)
                 for text in whole:
                     yield from in_pieces(text, f"{path}: document {number}")
-                    number += 1
+                    number, is_begun = number + 1, False
             source = f"{path}: document {number}" if separator else str(path)
             # A separator may be cut by the end of this block, so its length stays unread until the next block is there.
             keep = PIECE_CHARACTERS + len(separator or "")
             while len(held) > keep:
                 cut = cut_position(held)
                 yield RawText(held[:cut], source, True)
-                held = held[cut:]
-        yield from in_pieces(held, f"{path}: document {number}" if separator else str(path))
+                held, is_begun = held[cut:], True
+        if number == 1 or is_begun or held.strip():
+            yield from in_pieces(held, f"{path}: document {number}" if separator else str(path))
 
 
 def read_jsonl(path: Path, column: str) -> Iterator[RawText]:

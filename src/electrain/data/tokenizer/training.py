@@ -2,8 +2,9 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -22,7 +23,7 @@ from electrain.data.tokenizer.tokenizer import (
     word_piece_tokenizer,
     wrap,
 )
-from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unknown_share
+from electrain.data.tokenizer.unknown import UnknownShare, say_unreachable, unknown_characters, unknown_share
 from electrain.foundation.errors import ConfigurationError, TokenizerError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
@@ -34,7 +35,7 @@ from electrain.foundation.output_folder import (
     one_line_when_full,
     write_manifest,
 )
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 from electrain.foundation.sums import SUMS_NAME, write_sums
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _UNKNOWN_SAMPLE_BYTES = 2_000_000  # a share of one in a thousand is known to a 
 _SPECIAL_TOKENS = list(SPECIAL_TOKENS.values())
 _FEW_K_MERS = 0.9
 _FEW_SMALL_LETTERS = 0.01
+_FAR_SMALLER = 0.5  # of the tokens that were asked for
 _UNKNOWN_REMEDY = (
     "they are words of more than 100 characters, or hold characters beyond --character-coverage; for sequences without "
     "spaces, such as proteins, give --kind characters"
@@ -129,9 +131,10 @@ def train_tokenizer(
                 vocabulary, facts = _vocabulary(documents, kind, text, vocabulary_size, character_coverage)
                 tokenizer = wrap(kind.backend(vocabulary))
                 unknown = _unknown_share(tokenizer, text, facts["bytes"])
+                named = partial(_unknown_characters, tokenizer, text, facts["bytes"])
                 if not allow_unknown:
-                    unknown.require_few("the corpus", _UNKNOWN_REMEDY)
-                unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY)
+                    unknown.require_few("the corpus", _UNKNOWN_REMEDY, named)
+                unknown.say("tokenizer: the corpus", _UNKNOWN_REMEDY, named)
                 say_unreachable(tokenizer, f"tokenizer: {output}")
                 save_tokenizer(tokenizer, output)
                 write_sums(output)
@@ -157,6 +160,7 @@ def _vocabulary(
     _require_room(vocabulary_size, len(_SPECIAL_TOKENS) + alphabet_size, alphabet_size)
     if is_word_piece:
         vocabulary = _train(backend, text, vocabulary_size, alphabet_size)
+        _say_few_words(text, len(vocabulary), vocabulary_size)
     else:
         vocabulary = _sequences(kind, text, characters, alphabet_size, vocabulary_size)
     facts = {
@@ -174,9 +178,18 @@ def _unknown_share(tokenizer: "PreTrainedTokenizerFast", text: IO[str], size: in
     """The share of [UNK] in about `_UNKNOWN_SAMPLE_BYTES` of the text, from all of its parts."""
     backend = plain_backend(tokenizer)
     backend.encode_special_tokens = True
+    ids = (backend.encode(line, add_special_tokens=False).ids for line in _sample(text, size))
+    return unknown_share(ids, tokenizer)
+
+
+def _unknown_characters(tokenizer: "PreTrainedTokenizerFast", text: IO[str], size: int) -> list[str]:
+    return unknown_characters(_sample(text, size), tokenizer)
+
+
+def _sample(text: IO[str], size: int) -> Iterator[str]:
+    """Lines of about `_UNKNOWN_SAMPLE_BYTES`, from all parts of the text."""
     text.seek(0)
-    lines = islice(text, 0, None, max(1, size // _UNKNOWN_SAMPLE_BYTES))
-    return unknown_share((backend.encode(line, add_special_tokens=False).ids for line in lines), tokenizer)
+    return islice(text, 0, None, max(1, size // _UNKNOWN_SAMPLE_BYTES))
 
 
 def _say_both_cases(characters: Counter[str]) -> None:
@@ -274,9 +287,23 @@ def _train(backend: Tokenizer, text: IO[str], vocabulary_size: int, alphabet_siz
     return train(vocabulary_size, _SPECIAL_TOKENS + continuing)
 
 
+def _say_few_words(text: IO[str], size: int, asked: int) -> None:
+    """Says why a vocabulary is far smaller than was asked for."""
+    if size >= _FAR_SMALLER * asked:
+        return
+    text.seek(0)
+    words = Counter(word for line in text for word in line.split())
+    twice = sum(count > 1 for count in words.values())
+    say(
+        f"tokenizer: {size:,} of {asked:,} tokens: the text has only {counted(len(words), 'different word')}, of which "
+        f"{twice:,} {'occurs' if twice == 1 else 'occur'} more than once, as a token must; more text gives more tokens"
+    )
+
+
 def _require_room(vocabulary_size: int, needed: int, alphabet_size: int) -> None:
     if vocabulary_size < needed:
         raise TokenizerError(
-            f"a vocabulary of {vocabulary_size:,} is smaller than the text's alphabet of {alphabet_size:,} characters "
-            f"needs (at least {needed:,}); raise --vocab-size, or lower --character-coverage"
+            f"a vocabulary of {vocabulary_size:,} is smaller than the text's alphabet of "
+            f"{counted(alphabet_size, 'character')} needs (at least {needed:,}); raise --vocab-size, or lower "
+            "--character-coverage"
         )

@@ -3,14 +3,15 @@
 A model learns nothing from [UNK]. A run on text that is nothing else ends "successfully" with a loss of 0.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer, models
 
-from electrain.data.tokenizer.tokenizer import FRAME
+from electrain.data.tokenizer.tokenizer import FRAME, plain_backend
 from electrain.foundation.errors import TokenizerError
 from electrain.foundation.progress import say
 
@@ -25,11 +26,18 @@ TOO_MANY = 0.2
 # So many tokens tell the share of a corpus, so that one of several days need not be prepared to its end to be refused.
 ENOUGH_TOKENS = 1 << 23
 UNREACHABLE_FRACTION = 0.1
+# At one [UNK] in a hundred tokens, so much text holds thousands of them.
+_NAMING_CHARACTERS = 1_000_000
+_CHARACTERS_NAMED = 5
 _RESERVED = re.compile(r"\[.*\]|<.*>")  # [unused1] and special tokens, which no text is meant to reach
 _HELP = (
     "their characters are not in the vocabulary, or their words have more than 100 characters; train a tokenizer on "
     "this text, for sequences without spaces with `electrain tokenizer --kind characters`"
 )
+
+
+# Finds the unknown characters of a text that may have to be read again for it.
+Characters = Callable[[], Sequence[str]]
 
 
 def unknown_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
@@ -44,20 +52,26 @@ class UnknownShare(NamedTuple):
     unknown: int
     tokens: int
 
-    def require_few(self, what: str, remedy: str = _HELP) -> None:
+    def require_few(self, what: str, remedy: str = _HELP, characters: Characters = lambda: []) -> None:
         """Raises: TokenizerError: more than `TOO_MANY` are; `what` was read, such as "the corpus"."""
         if self.unknown > TOO_MANY * self.tokens:
-            raise TokenizerError(f"{what}: {self._described()}: {remedy}; to go on all the same, give --allow-unknown")
+            described = self._described(characters)
+            raise TokenizerError(f"{what}: {described}: {remedy}; to go on all the same, give --allow-unknown")
 
-    def say(self, what: str, remedy: str = _HELP) -> None:
-        """Says the share on stderr if it is worth saying, and warns if it is large."""
+    def say(self, what: str, remedy: str = _HELP, characters: Characters = lambda: []) -> None:
+        """Says the share on stderr if it is worth saying, and warns if it is large.
+
+        Args: characters: finds the unknown characters, the commonest first; it is asked only where it is said.
+        """
         if self.unknown > MANY * self.tokens:
-            say(f"{what}: warning: {self._described()}: {remedy}")
+            say(f"warning: {what}: {self._described(characters)}: {remedy}")
         elif self.unknown > WORTH_SAYING * self.tokens:
-            say(f"{what}: {self._described()}")
+            say(f"{what}: {self._described(characters)}")
 
-    def _described(self) -> str:
-        return f"{self.unknown / self.tokens:.1%} of the tokens are [UNK], from which a model learns nothing"
+    def _described(self, characters: Characters) -> str:
+        share = f"{self.unknown / self.tokens:.1%} of the tokens are [UNK], from which a model learns nothing"
+        named = ", ".join(f'"{character}"' for character in characters()[:_CHARACTERS_NAMED])
+        return f"{share}, most often because of {named}" if named else share
 
 
 def unknown_share(rows: Iterable[Sequence[int]], tokenizer: "PreTrainedTokenizerFast") -> UnknownShare:
@@ -69,6 +83,42 @@ def unknown_share(rows: Iterable[Sequence[int]], tokenizer: "PreTrainedTokenizer
         counts.update(row)
     tokens = counts.total() - sum(counts[token] for token in frame)
     return UnknownShare(0 if own is None else counts[own], tokens)
+
+
+def unknown_characters(texts: Iterable[str], tokenizer: "PreTrainedTokenizerFast") -> list[str]:
+    """The characters for which words of the texts are [UNK], as the tokenizer reads them, the commonest first.
+
+    Words that are too long have none. Only about the first `_NAMING_CHARACTERS` are read.
+    """
+    backend, own = plain_backend(tokenizer), unknown_id(tokenizer)
+    backend.encode_special_tokens = True
+    found: Counter[str] = Counter()
+    left = _NAMING_CHARACTERS
+    for text in texts:
+        encoding = backend.encode(text, add_special_tokens=False)
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token == own:
+                word = backend.normalizer.normalize_str(text[start:end]) if backend.normalizer else text[start:end]
+                found.update(_missing(word.strip(), backend))
+        left -= len(text)
+        if left < 0:
+            break
+    return sorted(found, key=lambda one: (-found[one], one))
+
+
+def _missing(word: str, backend: Tokenizer) -> list[str]:
+    """The characters of an unknown word that the vocabulary lacks, or lacks in their place: at the beginning or not."""
+    is_word_piece = isinstance(backend.model, models.WordPiece)
+    prefix, longest = (
+        (backend.model.continuing_subword_prefix, backend.model.max_input_chars_per_word)
+        if is_word_piece
+        else ("", math.inf)
+    )
+    knows = backend.token_to_id
+    lacking = [one for one in word if knows(one) is None and knows(prefix + one) is None]
+    if lacking or len(word) > longest:
+        return lacking
+    return [one for place, one in enumerate(word) if knows(prefix + one if place else one) is None]
 
 
 def unreachable(backend: Tokenizer) -> tuple[dict[str, str], int]:
@@ -113,7 +163,7 @@ def say_unreachable(tokenizer: "PreTrainedTokenizerFast", what: str) -> None:
     else:
         why, remedy = "accents are stripped", '"do_lower_case": true, "strip_accents": false'
     say(
-        f"{what}: warning: {len(changed):,} of {count:,} entries of the vocabulary are never reached, because {why}: "
+        f"warning: {what}: {len(changed):,} of {count:,} entries of the vocabulary are never reached, because {why}: "
         f'"{example}" becomes "{pieces}"; if that is not meant, give a folder with vocab.txt, without tokenizer.json, '
         f'and with tokenizer_config.json: {{"tokenizer_class": "BertTokenizer", {remedy}}}'
     )

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from electrain.data.tokenizer.windows import windows_of
+from electrain.foundation.progress import counted
 
 Cut = Literal["beginning", "ends", "windows"]
 # What a cut leaves unread, for messages.
 UNREAD: dict[Cut, str] = {
-    "beginning": "only their beginnings are read",
-    "ends": "their middles are not read",
+    "beginning": "only the beginning is read",
+    "ends": "the middle is not read",
     "windows": "of the shorter text of each pair, only the beginning is read",
 }
 # Of rows of 512 tokens, 2 of them special, the first 128 and the last 382 tokens of a text were the best choice for
@@ -22,7 +23,8 @@ def cut_notice(cut: int, count: int, longest: int, way: Cut = "beginning", what:
 
     Args: longest: number of tokens that are read of one.
     """
-    return f"{cut:,} of {count:,} {what} are longer than {longest:,} tokens: {UNREAD[way]}"
+    of_all = f"{cut:,} of {counted(count, what.removesuffix('s'))} {'is' if cut == 1 else 'are'}"
+    return f"{of_all} longer than {counted(longest, 'token')}: {UNREAD[way]}"
 
 
 def places_of_rows(

@@ -17,10 +17,10 @@ from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, read_documents
 from electrain.data.tokenizer.letters import keeps_joiners
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
-from electrain.data.tokenizer.unknown import UnknownShare, unknown_id
+from electrain.data.tokenizer.unknown import Characters, UnknownShare, unknown_characters, unknown_id
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 from electrain.inference.corruption import corruption_settings, open_corruption, unigram_counts
 from electrain.inference.evaluate.judged_tokens import Corrector, JudgedTokens, judge_rows
 from electrain.inference.model import LoadedModel, Source, load_detector, load_generator, load_head, load_model
@@ -88,7 +88,7 @@ def evaluate_detection(
             )
     counts = _padded_counts(run, judge)
     stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, text_column)
-    _say_poor_text(stream, length)
+    _say_poor_text(stream, length, lambda: _unknown_characters(data, judge, text_column))
     source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
     corruption = open_corruption(run, sampler, judge.tokenizer, seed, config)
     if is_assumed:
@@ -156,21 +156,30 @@ def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_co
         return shards_in_memory(documents, Path(folder))
 
 
-def _say_poor_text(stream: Shards, length: int) -> None:
+def _unknown_characters(data: Sequence[str], judge: LoadedModel, text_column: str) -> list[str]:
+    """As `unknown_characters`; none of a folder of shards, which holds no text."""
+    if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
+        return []
+    documents = read_documents(data, CorpusFormat(text_column), counts=CorpusCounts())
+    return unknown_characters((document.text for document in documents), judge.tokenizer)
+
+
+def _say_poor_text(stream: Shards, length: int, named: Characters) -> None:
     """Says on stderr if much of the text is [UNK], about which scores say nothing.
 
+    Args: named: finds the unknown characters.
     Raises: DataError: the text is shorter than a row of `length` tokens.
     """
     if stream.token_count < length - 2:
         raise DataError(
-            f"evaluate detection: --data holds {stream.token_count:,} tokens, fewer than a row of the model "
+            f"evaluate detection: --data holds {counted(stream.token_count, 'token')}, fewer than a row of the model "
             f"({length}); give more text"
         )
     unknown = unknown_id(stream.tokenizer)
     count = 0 if unknown is None else int(stream.unigram_counts[unknown])
     documents = int(stream.unigram_counts[stream.special_ids.sep])
     share = UnknownShare(count, stream.token_count - documents)  # the [SEP] of each document is no text
-    share.say("evaluate detection: --data", "the model was trained with a tokenizer for other text")
+    share.say("evaluate detection: --data", "the model was trained with a tokenizer for other text", named)
 
 
 def _beginning(documents: Iterable[Document], characters: int) -> Iterator[Document]:

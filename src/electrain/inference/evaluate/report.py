@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from electrain import __version__
-from electrain.foundation.progress import printable
+from electrain.foundation.progress import counted, printable
 from electrain.foundation.report_page import Record, rendered
 from electrain.inference.evaluate import sections
 from electrain.inference.evaluate.evaluation import Calibration, Confusion, Evaluation
@@ -109,8 +109,8 @@ def _drawn(calibration: Calibration) -> Record:
             "all": 0.9 * _SIDE * one.count / most,
             "all_right": 0.9 * _SIDE * one.count * one.accuracy / most,
             "count": f"{one.count:,}",
-            "text": f"{one.count:,} decisions at {one.lowest:.1f} to {one.highest:.1f}: {one.confidence:.3f} said, "
-            f"{one.accuracy:.3f} right",
+            "text": f"{counted(one.count, 'decision')} at {one.lowest:.1f} to {one.highest:.1f}: "
+            f"{one.confidence:.3f} said, {one.accuracy:.3f} right",
         }
         for one in calibration.bins
     ]

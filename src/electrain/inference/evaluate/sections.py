@@ -83,7 +83,7 @@ def scores_section(evaluation: Evaluation) -> Section:
         rows = [(*row, score(row[0], evaluation.scores_before[row[0]])) for row in rows]
     note = ""
     if evaluation.intervals_95:
-        note = "The interval is what this number of examples leaves open: differences within it may be chance."
+        note = "With this number of examples, differences within the interval may be chance."
     return Section("Scores", columns, tuple(rows), note)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.finetuning.tasks.task import BATCH_TOKENS
 from electrain.foundation.errors import DataError
-from electrain.foundation.progress import Progress
+from electrain.foundation.progress import Progress, counted
 from electrain.inference.model import LoadedModel, replaced_logits, word_logits_at
 
 Scores = dict[str, NDArray[np.float64]]
@@ -58,7 +58,7 @@ def tokenize_sentences(model: LoadedModel, sentences: Sequence[str]) -> Tokenize
             word_ids = encoding.word_ids(index)
             if not 0 < len(ids) - word_ids.count(None) <= len(ids) <= model.longest_row:
                 raise DataError(
-                    f"'{sentences[index][:60]}': is {len(ids)} tokens with the special ones; "
+                    f"'{sentences[index][:60]}': is {counted(len(ids), 'token')} with the special ones; "
                     f"a sentence must have a word and at most {model.longest_row} tokens"
                 )
             numbers[ids] = len(numbers)

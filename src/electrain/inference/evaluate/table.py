@@ -22,16 +22,20 @@ _HERE = "a pipe or --output FILE"
 
 
 def print_evaluation(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Prints the tables to standard output, the scores last: there they are still seen when the rest has scrolled away.
+    """Prints to standard output what was scored, and then the tables.
+
+    The scores come last: there they are still seen when the rest has scrolled away.
 
     Args: console: of rich; None for that of standard output.
     """
     console = console or Console(highlight=False)
-    for section in _sections(evaluation, console.width):
-        _print(section, console)
-    much = ", ".join(f"{value} {name}" for name, value in sections.counts_of(evaluation) if value != "0")
+    counts = [(value, name) for name, value in sections.counts_of(evaluation) if value != "0"]
+    much = ", ".join(f"{value} {name.removesuffix('s') if value == '1' else name}" for value, name in counts)
     line = f"{evaluation.task} of {evaluation.settings.get('model', '')} on {sections.data_of(evaluation)}: {much}"
     console.print(Text(printable(line), style="bold"), soft_wrap=True)
+    console.print()
+    for section in _sections(evaluation, console.width):
+        _print(section, console)
 
 
 def _sections(evaluation: Evaluation, width: int) -> list[Section]:

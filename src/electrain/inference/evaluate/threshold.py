@@ -21,7 +21,7 @@ from electrain.finetuning.tasks.task_folder import load_task_settings
 from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import MANIFEST_NAME
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 from electrain.inference.model import Source
 from electrain.models.folders import configuration_of
 from electrain.pretraining.run_folder import open_run_folder
@@ -155,4 +155,5 @@ def _say_f1(label: str, examples: Sequence[TextExample], old: Sequence[Answer], 
     truth = [example.labels[0] == label for example in examples]
     f1 = [100 * measure(truth, [one["label"] == label for one in side], zero_division=0) for side in (new, old)]
     changed = sum(one["label"] != other["label"] for one, other in zip(old, new, strict=True))
-    say(f'F1 of "{label}" {f1[0]:.2f} (before: {f1[1]:.2f}); {changed:,} of {len(new):,} texts get another label')
+    gets = f"{changed:,} of {counted(len(new), 'text')} {'gets' if changed == 1 else 'get'} another label"
+    say(f'F1 of "{label}" {f1[0]:.2f} (before: {f1[1]:.2f}); {gets}')

@@ -15,6 +15,7 @@ from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.tokenizer import load_tokenizer
 from electrain.foundation.errors import CheckpointError, DataError
 from electrain.foundation.output_folder import read_manifest
+from electrain.foundation.progress import counted
 from electrain.inference.corruption import Corruption, open_corruption
 from electrain.inference.model import Source, load_language_model
 from electrain.models.frozen_generator import FrozenGenerator
@@ -71,7 +72,8 @@ def _packed(
     ids = encoded["input_ids"][0]
     if not 0 < len(ids) <= longest - 2:
         raise DataError(
-            f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens; give one with 1 to {longest - 2}"
+            f"text {number + 1} ('{text.strip()[:40]}'): has {counted(len(ids), 'token')}; "
+            f"give one with 1 to {longest - 2}"
         )
     row = torch.tensor([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]])
     is_special = torch.zeros_like(row, dtype=torch.bool)

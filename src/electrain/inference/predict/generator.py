@@ -9,6 +9,7 @@ from electrain.data.tokenizer.plain_text import cleaner_for, plain_ids
 from electrain.data.tokenizer.tokenizer import FRAME
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.foundation.errors import ConfigurationError, DataError
+from electrain.foundation.progress import counted
 from electrain.inference.answers import WrittenText
 from electrain.inference.network import Writer
 
@@ -49,7 +50,7 @@ def predict_generate(
         room = min(tokens, writer.longest_row - 1 - len(ids))
         if room < 1:
             raise DataError(
-                f"text {number + 1} ('{text.strip()[:40]}'): has {len(ids)} tokens, the model takes rows of "
+                f"text {number + 1} ('{text.strip()[:40]}'): has {counted(len(ids), 'token')}, the model takes rows of "
                 f"{writer.longest_row}; give a shorter beginning"
             )
         beginning = [tokenizer.cls_token_id, *ids]

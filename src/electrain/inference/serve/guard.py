@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from electrain.foundation.json_output import to_json
-from electrain.foundation.progress import say
+from electrain.foundation.progress import counted, say
 from electrain.inference.serve.batching import place_of
 from electrain.inference.serve.metrics import Metrics
 from electrain.inference.serve.settings import ServeSettings
@@ -104,7 +104,8 @@ class Recorded:
         status = exchange.status or CLIENT_GONE
         self.metrics.requests.labels(exchange.task, str(status)).inc()
         self.metrics.seconds.labels(exchange.task).observe(seconds)
-        sizes = f", {exchange.inputs} inputs, about {exchange.tokens} tokens" if exchange.inputs else ""
+        inputs, tokens = counted(exchange.inputs, "input"), counted(exchange.tokens, "token")
+        sizes = f", {inputs}, about {tokens}" if exchange.inputs else ""
         say(f"{scope['method']} {scope['path'][:_LONGEST_PATH]} {status} {seconds * 1000:.0f} ms{sizes}")
 
 
