@@ -1,6 +1,7 @@
 """`plan`: parameters, operations, memory, hours and money of a configuration."""
 
 import json
+import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from electrain.data.shards.rows import DataConfig
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.backbones import EncoderConfig
+from electrain.pretraining import hardware
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.hardware import Hardware, named_hardware
 from electrain.pretraining.plan import plan, with_checkpointing
+from electrain.training.arithmetic import Arithmetic
 from electrain.training.settings import TrainingConfig
 
 CONFIG = PretrainConfig(
@@ -51,6 +54,28 @@ def test_devices_share_the_rows_and_the_bill_stays() -> None:
     assert four.hours == pytest.approx(one.hours / 4)
     assert four.price == pytest.approx(one.price)
     assert four.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(("threads", "of_all"), [(1, "0% of a core"), (2, "0% of 2 cores")])
+def test_a_busy_machine_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], threads: int, of_all: str
+) -> None:
+    """A measurement that waits stands for one that other programs keep from the processor."""
+
+    def wait(*_: object) -> float:
+        time.sleep(0.2)
+        return 7e9
+
+    monkeypatch.setattr(hardware, "measure_matrix_rate", wait)
+    monkeypatch.setattr(hardware, "choose_arithmetic", lambda *_: Arithmetic())
+    monkeypatch.setattr(hardware.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setenv("ELECTRAIN_DEVICE", "cpu")
+    assert named_hardware("this").float32_flops == 7e9
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("plan: matrix products run at 7 GFLOP/s in float32, measured as `pretrain` does; other ")
+    assert f"the measurement got {of_all}. Alone, the run takes about 1% of these hours" in line
+    assert hardware.busy_notice(0.81 * threads, threads) == ""
+    assert "got 45% of" in hardware.busy_notice(0.45 * threads, threads)
 
 
 def test_a_gpu_without_bfloat16_is_planned_in_float16() -> None:

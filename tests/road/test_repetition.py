@@ -8,6 +8,7 @@ import pytest
 
 from command_line import command
 from electrain.foundation.configuration import to_toml
+from electrain.pretraining.configuration import load_configuration
 from tiny_pretraining import tiny_configuration
 
 Capture = pytest.CaptureFixture[str]
@@ -33,6 +34,16 @@ def test_plan_advises_steps(
     assert code == 0
     assert 39 < result["times_read"] <= 40
     assert "times" not in stderr
+
+
+def test_the_advice_is_what_pretrain_does_by_itself(tiny_shards: Path, capsys: Capture) -> None:
+    _, _, stderr = command(capsys, "plan", "--config", "tiny", "--shards", tiny_shards)
+    said = SAID.search(stderr)
+    assert said is not None
+    _, steps, _, warmup = said[2].split()
+    shortened = load_configuration("tiny", {"training": {"steps": int(steps)}}).training
+    assert (shortened.steps, shortened.warmup_steps) == (int(steps), int(warmup))
+    assert int(warmup) == round(0.1 * int(steps))
 
 
 def test_plan_without_shards_does_not_know(capsys: Capture) -> None:

@@ -14,6 +14,9 @@ def doctor(*, online: bool = False) -> None:
     Args:
         online: Also ask the Hugging Face hub one request. By default, nothing uses the network.
     """
+    from electrain.foundation.progress import say
+
+    say("doctor: looks at this machine, and tries every library, which takes a few seconds or a minute")
     from electrain.cli.doctor.diagnosis import diagnose, print_table
 
     found = diagnose(online=online)

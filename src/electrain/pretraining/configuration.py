@@ -150,6 +150,12 @@ def load_configuration(
     return configuration
 
 
+def fitting_steps(name: str, length: int, steps: int, planned: int) -> int:
+    """How long the stage `name` is, which is `length` of the `planned` steps, in a run of fewer steps."""
+    least = round(WARMUP_FRACTION * steps) if name == "warmup_steps" else 0
+    return min(length, max(1, least, round(length * steps / planned)))
+
+
 def _scaled_stages(tables: Tables, overrides: Tables) -> Tables:
     """Numbers of steps that go with fewer steps than a file plans: of the warm-up, and of the generator's own stage.
 
@@ -159,14 +165,11 @@ def _scaled_stages(tables: Tables, overrides: Tables) -> Tables:
     if not isinstance(steps, int) or not isinstance(planned, int) or not 1 < steps < planned:
         return {}
     scaled: Tables = {}
-    for section, name, least in (
-        ("training", "warmup_steps", round(WARMUP_FRACTION * steps)),
-        ("generator", "own_stage_steps", 0),
-    ):
+    for section, name in (("training", "warmup_steps"), ("generator", "own_stage_steps")):
         length = tables.get(section, {}).get(name)
         if name in overrides.get(section, {}) or not isinstance(length, int):
             continue
-        fitting = max(1, least, round(length * steps / planned))
+        fitting = fitting_steps(name, length, steps, planned)
         if fitting < length:
             scaled[section] = {name: fitting}
     return scaled

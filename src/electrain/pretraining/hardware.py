@@ -1,12 +1,14 @@
 """Devices by name: the rate of their matrix products, and their memory."""
 
 import difflib
+import time
 from dataclasses import dataclass
 
 import torch
 
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.limits import memory_bytes
+from electrain.foundation.progress import say
 from electrain.training.arithmetic import choose_arithmetic, measure_matrix_rate
 from electrain.training.runtime import device_of
 
@@ -19,6 +21,8 @@ GIGABYTE = 10**9
 UTILISATION_OF_NOMINAL = 0.3
 # Fraction of a measured rate, from which the losses of large products are already taken off.
 UTILISATION_OF_MEASURED = 0.6
+# A process that has the machine to itself gets nearly all of the time of its threads.
+SHARE_OF_A_FREE_MACHINE = 0.8
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,19 @@ def named_hardware(name: str) -> Hardware:
     raise ConfigurationError(f"--hardware {name}: unknown; {hint}known: {', '.join(hardware_names())}")
 
 
+def busy_notice(cores: float, threads: int) -> str:
+    """What to say of a measurement that got the time of so many cores; "" if it had nearly all that it could use."""
+    share = min(1.0, cores / threads)
+    if share >= SHARE_OF_A_FREE_MACHINE:
+        return ""
+    of_all = "a core" if threads == 1 else f"{threads} cores"
+    alone = max(0.01, share)
+    return (
+        f"; other programs use this machine: the measurement got {share:.0%} of {of_all}. Alone, the run takes about "
+        f"{alone:.0%} of these hours"
+    )
+
+
 def _this_machine() -> Hardware:
     device = device_of()
     if device.type == "cuda":
@@ -102,9 +119,16 @@ def _this_machine() -> Hardware:
         memory = float(memory_bytes())
     rates = {"bfloat16": 0.0, "float16": 0.0}
     best = choose_arithmetic("auto", device)
+    started, used = time.perf_counter(), time.process_time()
     if best.precision in rates:
         rates[best.precision] = measure_matrix_rate(device, best.dtype)
     float32 = measure_matrix_rate(device, torch.float32)
+    cores = (time.process_time() - used) / max(time.perf_counter() - started, 1e-9)
+    rate = rates.get(best.precision, float32)
+    busy = busy_notice(cores, torch.get_num_threads()) if device.type == "cpu" else ""
+    say(
+        f"plan: matrix products run at {rate / 1e9:,.0f} GFLOP/s in {best.precision}, measured as `pretrain` does{busy}"
+    )
     return Hardware(
         THIS_MACHINE, float32, rates["bfloat16"], memory, UTILISATION_OF_MEASURED, rates["float16"], device.type
     )

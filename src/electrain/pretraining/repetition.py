@@ -6,7 +6,7 @@ times (Devlin et al. 2018, appendix A.2).
 """
 
 from electrain.foundation.progress import say
-from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.configuration import PretrainConfig, fitting_steps
 
 AS_GOOD_AS_NEW = 4
 MOST_READINGS = 40
@@ -22,11 +22,12 @@ def say_if_read_too_often(verb: str, config: PretrainConfig, rows_per_epoch: int
     times = times_read(config, rows_per_epoch)
     if times <= MOST_READINGS:
         return
-    fewer = MOST_READINGS / times
-    steps = max(1, int(config.training.steps * fewer))
-    advice = f"--training.steps {steps} --training.warmup-steps {int(config.training.warmup_steps * fewer)}"
-    if config.generator.own_stage_steps:
-        advice += f" --generator.own-stage-steps {int(config.generator.own_stage_steps * fewer)}"
+    planned, warmup, own_stage = config.training.steps, config.training.warmup_steps, config.generator.own_stage_steps
+    steps = max(1, int(planned * MOST_READINGS / times))
+    # As `pretrain` shortens them by itself; named, because a number that the user gave stays as it is.
+    advice = f"--training.steps {steps} --training.warmup-steps {fitting_steps('warmup_steps', warmup, steps, planned)}"
+    if own_stage:
+        advice += f" --generator.own-stage-steps {fitting_steps('own_stage_steps', own_stage, steps, planned)}"
     shown = round(times, 2 - len(str(int(times))))  # two digits tell enough
     say(
         f"{verb}: the text will be read about {shown:,.0f} times. Up to about {AS_GOOD_AS_NEW} times, it teaches "

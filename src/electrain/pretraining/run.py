@@ -335,7 +335,7 @@ def _announce(parts: _Parts, matrix_rate: float) -> None:
     parts.sitting.journal.write({"event": "machine", "step": run.state.step, **machine})
     say(
         f"training on {machine['device']} in {machine['precision']}{_why_this_precision(parts)}, "
-        f"{matrix_rate / 1e9:,.0f} GFLOP/s, "
+        f"matrix products at {matrix_rate / 1e9:,.0f} GFLOP/s, "
         f"from step {run.state.step} to {training.steps}"
     )
     for warning in parts.health.at_start(training.batch_rows * parts.config.data.sequence_length):

@@ -14,6 +14,7 @@ from typing import IO
 
 from electrain.foundation.child_process import receive, send, start_child
 from electrain.foundation.errors import first_line
+from electrain.foundation.progress import Progress
 
 _MOST_SECONDS = 180.0
 TORCH = "torch"
@@ -24,15 +25,18 @@ def probe(modules: Iterable[str]) -> tuple[dict[str, str], dict[str, object]]:
     faults: dict[str, str] = {}
     facts: dict[str, object] = {}
     left = list(modules)
-    while left:
-        trying, code = _one_process(left, faults, facts)
-        if trying:  # it ended there
-            faults[trying] = f"importing it and using it ends the process ({_ending(code)})"
-        left = [name for name in left if name not in faults]
+    with Progress("doctor", "libraries", len(left)) as progress:
+        while left:
+            trying, code = _one_process(left, faults, facts, progress)
+            if trying:  # it ended there
+                faults[trying] = f"importing it and using it ends the process ({_ending(code)})"
+            left = [name for name in left if name not in faults]
     return faults, facts
 
 
-def _one_process(modules: list[str], faults: dict[str, str], facts: dict[str, object]) -> tuple[str, int]:
+def _one_process(
+    modules: list[str], faults: dict[str, str], facts: dict[str, object], progress: Progress
+) -> tuple[str, int]:
     """Asks one process, and adds what it tells. Returns: what it tried when it ended, "" if it was done; exit code."""
     child = start_child(__name__)
     timer = threading.Timer(_MOST_SECONDS, child.kill)
@@ -46,6 +50,7 @@ def _one_process(modules: list[str], faults: dict[str, str], facts: dict[str, ob
             message = receive(child.stdout)
             assert isinstance(message, tuple)
             kind, trying, content = message
+            progress.update(len(faults), f"trying {trying}")
             if kind == "imported":
                 faults[trying] = content
             elif kind == "facts":
