@@ -43,6 +43,13 @@ def test_the_site_has_every_page(site: Path) -> None:
         assert (site / page.relative_to(ROOT / "docs").with_suffix(".html")).is_file()
 
 
+def test_the_site_has_every_example_and_leads_to_it(site: Path) -> None:
+    page = (site / "examples.html").read_text("utf-8")
+    for example in sorted((ROOT / "examples").glob("*.*")):
+        assert f'href="examples/{example.name}"' in page
+        assert (site / "examples" / example.name).read_bytes() == example.read_bytes()
+
+
 def test_the_reference_describes_every_public_name(site: Path) -> None:
     page = (site / "reference.html").read_text("utf-8")
     assert [name for name in electrain.__all__ if name[0] != "_" and f'id="electrain.{name}"' not in page] == []

@@ -48,14 +48,14 @@ from electrain.inference.serve.settings import ServeSettings
 
 PAGE = Path(__file__).parent / "page"
 _PAGE_TYPES = {".html", ".css", ".js", ".svg", ".png", ".ico", ".json", ".woff2"}
-NOT_JSON = "the body is no JSON in UTF-8, or it is nested too deep"
+NOT_JSON = "the body is not JSON in UTF-8, or it is nested too deep"
 _RETRY_SECONDS = "1"
 FILLERS = ("generator", "correction")
 # What each of these statuses means, for OpenAPI.
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refusal, "description": text}
     for status, text in (
-        (400, "The body is no JSON."),
+        (400, "The body is not JSON."),
         (401, "The service asks for a token."),
         (404, "There is nothing of this name."),
         (405, "The route has another method."),
