@@ -225,6 +225,24 @@ def test_mistakes_are_refused_in_one_line(
     assert not (tmp_path / "new").exists()
 
 
+def test_lines_on_stderr_name_settings_too(
+    pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": "the cat sees a dog and the dogs " * 3, "label": row["label"]} for row in ROWS]
+    short = {"training.epochs": 1, "training.precision": "float32", "data.longest_tokens": 8}
+    given = {"model": pretrained, "train": rows, "validation": rows, "allow_unknown": True}
+    electrain.finetune("classification", **given, output=tmp_path / "tuned", overrides=short)  # type: ignore[arg-type]
+    err = capsys.readouterr().err
+    assert "raise data.longest_tokens (the model takes" in err
+    assert "read more with data.cut ends" in err
+    assert "--" not in err
+    written = tmp_path / "rows.jsonl"
+    written.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["--model", pretrained, "--train", written, "--validation", written, "--output", tmp_path / "again"]
+    flags = ["--training.epochs", 1, "--training.precision", "float32", "--data.longest-tokens", 8, "--allow-unknown"]
+    assert command(capsys, "finetune", "classification", *files, *flags)[2].count("--data.") == 2
+
+
 def test_an_exported_folder_is_neither_scored_nor_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported = tmp_path / "exported"
     exported.mkdir()

@@ -3,7 +3,9 @@
 import re
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -17,13 +19,16 @@ SECONDS_BETWEEN_LINES = 30.0
 # Control characters, line and paragraph separators, marks that reverse the direction of writing, lone surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# What becomes of messages that name flags where a program calls a function, which has none.
+wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
+
 
 def say(message: str) -> None:
     """Prints one line on stderr. All messages of the package pass here; see `printable`."""
     if sys.stderr is None:  # closed; `print` would write to standard output, among the results
         return
     with suppress(OSError, ValueError):  # where nobody reads any more, the results still count
-        print(printable(message), file=sys.stderr, flush=True)
+        print(printable(wording.get()(message)), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
@@ -24,6 +24,7 @@ from electrain.foundation.errors import ConfigurationError, DataError, Electrain
 from electrain.foundation.hub import require_name
 from electrain.foundation.json_output import to_json
 from electrain.foundation.output_folder import CONFIGURATION_NAME, write_text_durably
+from electrain.foundation.progress import wording
 
 if TYPE_CHECKING:
     from electrain.inference.evaluate.evaluation import Evaluation
@@ -63,7 +64,7 @@ class FineTuned:
 
 
 def _in_python(verb: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose errors name settings and arguments where those of the command line name flags."""
+    """The function, whose messages name settings and arguments where those of the command line name flags."""
     arguments = inspect.signature(verb).parameters
 
     def named(found: re.Match[str]) -> str:
@@ -77,11 +78,14 @@ def _in_python(verb: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(verb)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        before = wording.set(partial(_FLAG.sub, named))
         try:
             return verb(*args, **kwargs)
         except ElectrainError as error:
-            error.args = (_FLAG.sub(named, str(error)),)
+            error.args = (wording.get()(str(error)),)
             raise
+        finally:
+            wording.reset(before)
 
     return call
 
