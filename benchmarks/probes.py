@@ -13,6 +13,7 @@ import csv
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ class FrozenEncoder:
 
     @torch.inference_mode()
     def features(self, rows: list[list[str]], *, is_pooled: bool) -> Iterator[NDArray[np.float32]]:
-        """For each row of words (words, features), or (1, features) where pooled; words cut off are left out."""
+        """For each row of words (words, layers, width), or (1, layers, width) where pooled; words cut off are left out.
+
+        Layer 0 holds the embeddings.
+        """
         for start in range(0, len(rows), ROWS_PER_PASS):
             encoded = self.tokenizer(
                 rows[start : start + ROWS_PER_PASS],
@@ -51,7 +55,7 @@ class FrozenEncoder:
             )
             names = ("input_ids", "attention_mask")
             output = self.model(**{name: encoded[name] for name in names}, output_hidden_states=True)
-            states = torch.cat(output.hidden_states, -1).numpy()
+            states = torch.stack(output.hidden_states, 2).numpy()
             for row, vectors in enumerate(states):
                 words = encoded.word_ids(row)
                 first = [
@@ -63,24 +67,46 @@ class FrozenEncoder:
                 yield vectors[real].mean(0, keepdims=True) if is_pooled else vectors[first]
 
 
+@dataclass(frozen=True)
+class Features:
+    """What a frozen encoder says of labelled words or texts."""
+
+    vectors: NDArray[np.float32]  # (examples, layers, width)
+    labels: NDArray[np.str_]  # (examples,)
+
+
+def features_of(encoder: FrozenEncoder, pairs: list[tuple[Any, Any]], *, is_pooled: bool) -> Features:
+    """The features of pairs of words and their labels, or where pooled their one label."""
+    vectors, labels = [], []
+    found = encoder.features([words for words, _ in pairs], is_pooled=is_pooled)
+    for of_row, (_, label) in zip(found, pairs, strict=True):
+        vectors.append(of_row)
+        labels.extend([label] if is_pooled else label[: len(of_row)])
+    return Features(np.concatenate(vectors), np.array(labels))
+
+
+def accuracies(train: Features, tests: list[Features], layer: int | None = None) -> list[float]:
+    """Accuracies in per cent, on each of `tests`, of a linear classifier fitted to `train`.
+
+    Args: layer: the one that it reads; None reads all layers side by side.
+    """
+
+    def read(features: Features) -> NDArray[np.float32]:
+        count = len(features.vectors)
+        return (features.vectors if layer is None else features.vectors[:, layer]).reshape(count, -1)
+
+    scaler = StandardScaler().fit(read(train))
+    classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=100, tol=1e-3)
+    classifier.fit(scaler.transform(read(train)), train.labels)
+    return [100 * float(classifier.score(scaler.transform(read(test)), test.labels)) for test in tests]
+
+
 def probe(
     encoder: FrozenEncoder, train: list[tuple[Any, Any]], test: list[tuple[Any, Any]], *, is_pooled: bool
 ) -> float:
-    """Accuracy in percent on `test` of a linear classifier fitted to `train`; pairs of words and label or labels."""
-    sets = []
-    for pairs in (train, test):
-        features, labels = [], []
-        for vectors, (_, label) in zip(
-            encoder.features([words for words, _ in pairs], is_pooled=is_pooled), pairs, strict=True
-        ):
-            features.append(vectors)
-            labels.extend([label] if is_pooled else label[: len(vectors)])
-        sets.append((np.concatenate(features), np.array(labels)))
-    (train_features, train_labels), (test_features, test_labels) = sets
-    scaler = StandardScaler().fit(train_features)
-    classifier = LogisticRegression(C=INVERSE_PENALTY, max_iter=100, tol=1e-3)
-    classifier.fit(scaler.transform(train_features), train_labels)
-    return 100 * float(classifier.score(scaler.transform(test_features), test_labels))
+    """Accuracy in per cent on `test` of a linear classifier of all layers, fitted to `train`; pairs as above."""
+    sets = [features_of(encoder, pairs, is_pooled=is_pooled) for pairs in (train, test)]
+    return accuracies(sets[0], sets[1:])[0]
 
 
 def read_tagged(path: Path, most: int) -> list[tuple[list[str], list[str]]]:

@@ -123,6 +123,10 @@ def passes_of(
         hidden = torch.zeros(rows, places, module.configuration.hidden_size)
         return torch.log_softmax(module.correction(hidden, module.word_embeddings.weight).float(), dim=-1)
 
+    def weigh(module: Any, rows: int) -> Tensor:
+        energies: Tensor = module.energy(torch.zeros(rows, length, module.configuration.hidden_size))
+        return energies
+
     def relax(module: Any, rows: int) -> Tensor:
         table: Tensor = module.word_embeddings.weight
         return torch.zeros(rows, selected, table.shape[0]) @ table
@@ -135,6 +139,8 @@ def passes_of(
         passes.append(NetworkPass(objective.generator, predict, objective.trains_generator))
     if judge.correction is not None:
         passes.append(NetworkPass(judge, correct))
+    if judge.energy is not None:
+        passes.append(NetworkPass(judge, weigh))
     if objective.proposals.training in ("gumbel", "mixture"):
         passes.append(NetworkPass(judge, relax))
     return passes

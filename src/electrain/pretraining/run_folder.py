@@ -51,6 +51,11 @@ class RunFolder:
         return self.config is not None and self.config.discriminator.correction_at == "missing"
 
     @property
+    def saw_missing_words(self) -> bool:
+        """True for a run whose discriminator saw [MASK] at some selected positions."""
+        return self.config is not None and self.config.corruption.missing_fraction > 0
+
+    @property
     def trained_length(self) -> int | None:
         """Length of the training rows, in tokens; None for anything but a pretraining run."""
         return None if self.config is None else self.config.data.sequence_length

@@ -17,6 +17,7 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.json_reading import parse_json
 from electrain.inference.evaluate.sentence_scores import (
     Scores,
+    TokenizedSentences,
     one_pass_scores,
     pseudo_log_likelihoods,
     tokenize_sentences,
@@ -66,22 +67,10 @@ def evaluate_blimp(
     if limit_pairs_per_set is not None and limit_pairs_per_set < 1:
         raise DataError(f"--limit-pairs-per-set {limit_pairs_per_set}: must be at least 1")
     pairs = read_minimal_pairs(Path(data), limit_pairs_per_set)
-    sentences = [pair.good for pair in pairs] + [pair.bad for pair in pairs]
     run = open_run_folder(model)
     scorers = _scorers(run, generator)
-    scores: Scores = {}
     first = next(iter(scorers.values()))
-    tokenized = tokenize_sentences(first, sentences)
-    for name, scorer in scorers.items():
-        is_alike = scorer.tokenizer.get_vocab() == first.tokenizer.get_vocab()
-        own = tokenized if is_alike else tokenize_sentences(scorer, sentences)
-        if name == "pseudo_log_likelihood":
-            scores |= pseudo_log_likelihoods(scorer, own)
-        elif name == "correction" and run.restores_missing_words:
-            # This head learned to predict words at [MASK] only: it knows nothing of a sentence without one.
-            scores |= {f"correction_{kind}": values for kind, values in pseudo_log_likelihoods(scorer, own).items()}
-        else:
-            scores |= one_pass_scores(scorer, own, name)
+    tokenized = tokenize_sentences(first, _sentences(pairs))
     good, bad = np.split(tokenized.place, 2)
     return {
         "task": "blimp",
@@ -96,8 +85,48 @@ def evaluate_blimp(
         "pairs": len(pairs),
         # Pairs with the same tokens: the sentences differ only in case, for instance, or in unknown words.
         "indistinguishable_pairs": int((good == bad).sum()),
-        "scorers": {name: _accuracies(values, pairs) for name, values in scores.items()},
+        "scorers": {
+            name: _accuracies(values, pairs) for name, values in _scores(run, scorers, tokenized, pairs).items()
+        },
     }
+
+
+def pair_results(model: Source, pairs: Sequence[MinimalPair]) -> dict[str, NDArray[np.float64]]:
+    """For every scorer of the model (pairs,) float64: 1 where it prefers the good sentence, 0.5 at a tie, 0 elsewhere.
+
+    Raises: DataError, CheckpointError, TokenizerError: with one line.
+    """
+    run = open_run_folder(model)
+    scorers = _scorers(run, None)
+    tokenized = tokenize_sentences(next(iter(scorers.values())), _sentences(pairs))
+    return {name: _is_right(scores) for name, scores in _scores(run, scorers, tokenized, pairs).items()}
+
+
+def _sentences(pairs: Sequence[MinimalPair]) -> list[str]:
+    return [pair.good for pair in pairs] + [pair.bad for pair in pairs]
+
+
+def _scores(
+    run: RunFolder,
+    scorers: dict[ScorerName, LoadedModel],
+    tokenized: TokenizedSentences,
+    pairs: Sequence[MinimalPair],
+) -> Scores:
+    """The scores of the good sentences, followed by those of the bad ones; `tokenized` by the first scorer."""
+    scores: Scores = {}
+    first = next(iter(scorers.values()))
+    for name, scorer in scorers.items():
+        is_alike = scorer.tokenizer.get_vocab() == first.tokenizer.get_vocab()
+        own = tokenized if is_alike else tokenize_sentences(scorer, _sentences(pairs))
+        if name == "pseudo_log_likelihood":
+            scores |= pseudo_log_likelihoods(scorer, own)
+            continue
+        if name == "correction" and run.saw_missing_words:
+            scores |= {f"correction_{kind}": values for kind, values in pseudo_log_likelihoods(scorer, own).items()}
+        # A head that learned to predict words at [MASK] only knows nothing of a sentence without one.
+        if not (name == "correction" and run.restores_missing_words):
+            scores |= one_pass_scores(scorer, own, name)
+    return scores
 
 
 def _scorers(run: RunFolder, generator: Path | str | None) -> dict[ScorerName, LoadedModel]:
@@ -120,13 +149,17 @@ def _scorers(run: RunFolder, generator: Path | str | None) -> dict[ScorerName, L
 
 def _accuracies(scores: NDArray[np.float64], pairs: Sequence[MinimalPair]) -> Results:
     """The accuracy overall and by group, from the scores of the good sentences followed by those of the bad ones."""
-    good, bad = np.split(scores, 2)
-    is_right = np.where(good == bad, 0.5, good > bad)
+    is_right = _is_right(scores)
     results: Results = {"overall": _accuracy(is_right)}
     for name, attribute in {"by_field": "field", "by_phenomenon": "phenomenon", "by_set": "set_name"}.items():
         group_of = np.array([getattr(pair, attribute) for pair in pairs])
         results[name] = {str(group): _accuracy(is_right[group_of == group]) for group in np.unique(group_of)}
     return results
+
+
+def _is_right(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    good, bad = np.split(scores, 2)
+    return np.where(good == bad, 0.5, good > bad)
 
 
 def _accuracy(is_right: NDArray[np.float64]) -> dict[str, float | int]:
