@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from electrain.foundation.configuration import Tables, merge_tables, parse_overrides
+from electrain.foundation.errors import ConfigurationError
 from electrain.models.generators import GeneratorConfig
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.plan import plan
@@ -24,7 +25,8 @@ SIZES: tuple[tuple[float, str, str], ...] = (
 )
 # As in the comparison of objectives: a tenth of the steps, but not more than the warm-up of `tiny`.
 WARMUP_FRACTION, LONGEST_WARMUP_STEPS = 0.1, 300
-FEWEST_STEPS = 20
+# Fewer are no training; more than the budget pays for would be no race.
+FEWEST_STEPS = 10
 CHECKPOINTS_PER_RUN = 8
 # Every stage of a run reads its rows in an order of its own; otherwise the second would read what the first one read.
 SEEDS_PER_STAGE = 1000
@@ -224,10 +226,16 @@ def operations_per_step(config: PretrainConfig, vocabulary_size: int) -> float:
 def steps_for(
     arm: Arm, number: int, budget: float, vocabulary_size: int, common: str = "", before: str = ""
 ) -> tuple[int, float]:
-    """The steps of a stage that cost its fraction of the budget, and the operations of one of them."""
+    """The steps of a stage that cost its fraction of the budget, and the operations of one of them.
+
+    Raises: ConfigurationError: the budget pays for too few.
+    """
     config = stage_configuration(arm, number, budget, 0, common, before=before)
     cost = operations_per_step(config, vocabulary_size)
-    return max(FEWEST_STEPS, round(arm.stages[number].fraction * budget / cost)), cost
+    steps = round(arm.stages[number].fraction * budget / cost)
+    if steps < FEWEST_STEPS:
+        raise ConfigurationError(f"{budget:g} operations pay for {steps} steps of stage {number} only; raise --budget")
+    return steps, cost
 
 
 def model_folder(run: Path) -> str:

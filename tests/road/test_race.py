@@ -17,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from electrain.pretraining import run as pretraining_run
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import batches_of, invented_text, objective_of, write_invented_shards
@@ -208,47 +209,42 @@ def test_few_labels_and_writing(
 
 
 def test_a_training_that_was_stopped_goes_on_exactly(
+    shards: Path, data: Path, tmp_path: Path, in_this_process: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by a signal at step 10: the same weights in the end as without."""
+    entry, uncut = race_training.Entry(BUDGET, "mlm", 0), race_training.Race(shards, data, tmp_path / "uncut", TINY)
+    race_training.train(uncut, entry, math.inf)
+    log = pretraining_run._log
+
+    def stopping_log(parts: Any, rate: float, result: Any) -> None:
+        log(parts, rate, result)
+        if parts.sitting.run.state.step == 10:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    cut = dataclasses.replace(uncut, output=tmp_path / "cut")
+    monkeypatch.setattr(pretraining_run, "_log", stopping_log)
+    with pytest.raises(race_training.StoppedError):
+        race_training.train(cut, entry, math.inf)
+    monkeypatch.setattr(pretraining_run, "_log", log)
+    assert not race_training.is_finished(entry.run(cut))
+    line = race_training.train(cut, entry, math.inf)
+    assert line["tokens"] == line["steps"] * 8 * 24
+    assert len(in_this_process) == 3
+    weights = [(entry.run(one) / "model" / "model.safetensors").read_bytes() for one in (uncut, cut)]
+    assert weights[0] == weights[1]
+
+
+def test_at_the_deadline_the_process_that_trains_stops_with_a_checkpoint(
     shards: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped in the middle by a signal, in a process of its own; and the same weights as without."""
+    """And another sitting finishes what it began."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    folder = tmp_path / "race"
-    folder.mkdir()
-    whole_run = race_training.Race(shards, data, folder / "whole", TINY)
-    entry = race_training.Entry(BUDGET, "mlm", 0)
-
-    def stopped(race: Any, run: Path, log: Path, deadline: float) -> int:
-        del log, deadline
-        config = race_training.load_configuration(str(run.with_suffix(".toml")))
-        if not run.exists():
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            from electrain.pretraining import run as pretraining_run
-
-            log_line = pretraining_run._log
-
-            def stop_at_ten(parts: Any, rate: float, result: Any) -> None:
-                log_line(parts, rate, result)
-                if parts.sitting.run.state.step == 10:
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-            monkeypatch.setattr(pretraining_run, "_log", stop_at_ten)
-            code = pretrain(config, race.shards, run, resume=True).exit_code
-            monkeypatch.setattr(pretraining_run, "_log", log_line)
-            return code
-        return pretrain(config, race.shards, run, resume=True).exit_code
-
-    real_start = race_training.start
-    monkeypatch.setattr(race_training, "start", stopped)
-    parted = dataclasses.replace(whole_run, output=folder / "parted")
+    entry, here = race_training.Entry(BUDGET, "mlm", 0), race_training.Race(shards, data, tmp_path, TINY)
     with pytest.raises(race_training.StoppedError):
-        race_training.train(parted, entry, math.inf)
-    assert not race_training.is_finished(entry.run(parted))
-    line = race_training.train(parted, entry, math.inf)
-    monkeypatch.setattr(race_training, "start", real_start)
-    other = race_training.train(whole_run, entry, math.inf)  # in a process of its own
-    assert line["tokens"] == other["tokens"]
-    weights = [(entry.run(one) / "model" / "model.safetensors").read_bytes() for one in (whole_run, parted)]
-    assert weights[0] == weights[1]
+        race_training.train(here, entry, 0.0)
+    assert not race_training.is_finished(entry.run(here))
+    assert race_training.train(here, entry, math.inf)["operations"] == pytest.approx(BUDGET, rel=0.05)
+    assert "finished" in (entry.folder(here) / "0.log").read_text()
 
 
 def test_what_fails_is_a_line_with_its_reason(
