@@ -25,7 +25,7 @@ from race_training import Entry, Race, encoder_of
 Scores = dict[str, Any]
 TAGGED_SENTENCES = 1000
 TAGGED_VALIDATION_SENTENCES = 500
-# As in the comparison of objectives: 1.1 points of standard error, at half a minute of one core for the smallest encoder.
+# As in the comparison of objectives: 1.1 points of standard error, half a minute of one core for the smallest encoder.
 PAIRS_PER_SET = 30
 # Sets, their training examples (0: all), epochs (0: as many as so few labels need), and validation examples.
 FEW: dict[str, tuple[tuple[str, int, float, int], ...]] = {
