@@ -192,10 +192,11 @@ def test_few_labels_and_writing(
     shards: Path, data: Path, tmp_path: Path, in_this_process: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best of three rates on validation examples, and BLEU."""
-    few = (("brown_pos", 500, 1, 20), ("sst2", 2000, 1, 20), ("stsb", 0, 1.0, 20))
+    few = (("brown_pos", 40, 1.0, 20), ("sst2", 40, 1.0, 20), ("stsb", 0, 1.0, 20))
     monkeypatch.setitem(race_measures.FEW, "english", few)
     monkeypatch.setattr(race_measures, "WRITING_EPOCHS", 1.0)
     monkeypatch.setattr(race_measures, "WRITING_VALIDATION_PAIRS", 4)
+    monkeypatch.setattr(race_measures, "FEW_PAIRS", 40)
     lines = race(shards, data, tmp_path / "race", "--arms", "mlm", "--measures", "few-label", "writing")
     assert [line["kind"] for line in lines] == ["trained", "few-label", "writing"]
     scores = lines[1]["scores"]
@@ -204,7 +205,7 @@ def test_few_labels_and_writing(
         best = max(scores[f"{name}_validation"].values())
         assert scores[f"{name}_validation"][f"{scores[f'{name}_rate']:g}"] == best
     assert 0 <= lines[2]["scores"]["bleu"] <= 100
-    assert lines[2]["scores"]["training_pairs"] == 10_000
+    assert lines[2]["scores"]["training_pairs"] == 40
     assert not list((tmp_path / "race" / "runs").glob("*/sst2-*")), "fine-tuned models are not kept"
 
 
