@@ -118,6 +118,19 @@ def test_a_graph_computes_what_pytorch_computes(name: str, tmp_path: Path, monke
         np.testing.assert_allclose(other, one, atol=1e-5 * max(1, np.abs(one).max(initial=0)))
 
 
+def test_a_mask_may_hide_any_tokens(tmp_path: Path) -> None:
+    graph = electra_with_heads()
+    write_graph(graph, tmp_path / "one.onnx", "none")
+    ids, mask = torch.randint(5, 99, (3, 9)), torch.ones(3, 9, dtype=torch.int64)
+    mask[0, :4] = mask[1, 3:5] = 0
+    with torch.no_grad():
+        expected = graph.network(ids, mask, torch.arange(0))[0]
+    (got,) = Session(tmp_path / "one.onnx").run(
+        ["mean_state"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy(), "selected": np.zeros(0, np.int64)}
+    )
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-5)
+
+
 def test_int8_rounds_the_encoder_and_no_head(tmp_path: Path) -> None:
     graph = electra_with_heads()
     write_graph(graph, tmp_path / "one.onnx", "int8")

@@ -66,14 +66,13 @@ def _record(graph: Graph, path: Path) -> None:
 def _fuse(graph: Graph, path: Path) -> None:
     """Puts one operator of onnxruntime in the place of each attention, layer normalisation and GELU, where it can."""
     from onnxruntime.transformers import optimizer
-    from onnxruntime.transformers.fusion_options import AttentionMaskFormat, FusionOptions
+    from onnxruntime.transformers.fusion_options import FusionOptions
 
     heads, width = graph.attention
     if not heads:
         return
+    # Options of no kind of network. Those of BERT would read of a mask only how many tokens it keeps.
     options = FusionOptions("")
-    # Rows are padded at their end, so that their lengths say all that a mask says.
-    options.attention_mask_format = AttentionMaskFormat.MaskIndexEnd
     # As one operator, an addition and a normalisation take three times as long as by themselves: see
     # docs/experiments.md, "ONNX".
     options.enable_skip_layer_norm = options.enable_bias_skip_layer_norm = False
