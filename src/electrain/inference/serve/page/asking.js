@@ -1,5 +1,5 @@
 // A form that asks the service: it says that it waits, what went wrong, and tries again by itself where that helps.
-import { el, freshId, t, words, wordless } from "./dom.js";
+import { el, freshId, setShare, t, words, wordless } from "./dom.js";
 import { post, ServiceError } from "./service.js";
 
 const RETRY_SECONDS = [1, 2, 4, 8];
@@ -195,7 +195,7 @@ export function field({ label, hint, rows = 4, value = "" }) {
   const input =
     rows === 1
       ? el("input", { id, type: "text", dir: "auto", hint, autocomplete: "off" })
-      : el("textarea", { id, rows, dir: "auto", hint, spellcheck: "false" });
+      : setShare(el("textarea", { id, rows, dir: "auto", hint, spellcheck: "false" }), rows, "--rows");
   input.value = value;
   const element = el("div", { class: "field" }, el("label", { for: id, words: label }), input);
   return { element, input };

@@ -97,7 +97,7 @@ class LivePanel {
     const before = this.told?.state;
     this.told = told;
     this.display();
-    if (before !== told.state) this.status.textContent = this.state.textContent;
+    if (before !== told.state) this.status.textContent = [...this.state.children].map((part) => part.textContent).join(": ");
   }
 
   display() {

@@ -13,8 +13,9 @@ export function detectPanel(models, all) {
   const fillers = all.filter((model) => model.tasks.includes("fill"));
   const text = field({ label: "detect.text", hint: "detect.hint", rows: 3 });
   const card = new WordCard(() => {
-    const own = asking.choice.model;
-    return fillers.find((model) => model.name === own.name) ?? fillers[0];
+    const own = asking.choice.model.name;
+    const model = fillers.find((one) => one.name === own) ?? fillers[0];
+    return model && { ...model, isOther: model.name !== own };
   });
   let timer;
   const asking = new Asking({
@@ -50,7 +51,11 @@ function show(place, answer, card) {
   // Punctuation is judged too, but nobody counts it as words.
   const counted = words.filter((word) => /[\p{L}\p{N}]/u.test(answer.text.slice(word.start, word.end)));
   const suspicious = counted.filter((word) => word.probability >= SUSPICIOUS).length;
-  const told = suspicious === 1 ? "detect.told.one" : "detect.told";
+  // Tokenizers for Chinese make each character a word.
+  const ideographs = counted.filter((word) => /^\p{Script=Han}$/u.test(answer.text.slice(word.start, word.end)));
+  const isOfCharacters = ideographs.length > counted.length / 2;
+  const [one, many] = isOfCharacters ? ["detect.told.characters.one", "detect.told.characters"] : ["detect.told.one", "detect.told"];
+  const told = suspicious === 1 ? one : many;
   const count = { count: suspicious, all: counted.length };
   place.append(
     el("div", { class: "answer-head" },
@@ -59,7 +64,7 @@ function show(place, answer, card) {
     shaded,
     scale(),
     el("p", { class: "note", words: card.isAble ? "detect.how" : "detect.how.plain" }),
-    listOf(answer.text, counted),
+    listOf(answer.text, counted, isOfCharacters ? "detect.top.characters" : "detect.top"),
     card.element,
   );
   return t(words.length ? told : "detect.nothing", count);
@@ -97,15 +102,20 @@ function shadedText(text, words, card) {
   return paragraph;
 }
 
-function listOf(text, words) {
+/** The most suspicious words, each once. */
+function listOf(text, words, title) {
   if (words.length < 2) return null;
-  const top = [...words].sort((one, other) => other.probability - one.probability).slice(0, MOST_LISTED);
-  const rows = top.map((word) =>
+  const seen = new Map();
+  for (const word of [...words].sort((one, other) => other.probability - one.probability)) {
+    const shown = text.slice(word.start, word.end);
+    if (!seen.has(shown.toLowerCase())) seen.set(shown.toLowerCase(), { shown, probability: word.probability });
+  }
+  const rows = [...seen.values()].slice(0, MOST_LISTED).map((word) =>
     el("li", {},
-      el("bdi", { class: "name" }, text.slice(word.start, word.end)),
+      el("bdi", { class: "name" }, word.shown),
       el("span", { class: "bar", "aria-hidden": "true" }, setShare(el("span", {}), word.probability)),
       el("span", { class: "number" }, percent(word.probability))));
-  return el("div", { class: "block" }, el("h4", { words: "detect.top" }), el("ol", { class: "bars mark" }, ...rows));
+  return el("div", { class: "block" }, el("h4", { words: title }), el("ol", { class: "bars mark" }, ...rows));
 }
 
 /** What is known of one word: shown at the word on a wide screen, at the bottom of a phone. */
@@ -205,7 +215,7 @@ class WordCard {
     try {
       const candidates = await this.candidates(text, word, asking.signal);
       if (this.open_ !== span || this.element.hidden) return;
-      own.replaceChildren(...instead(candidates, text.slice(word.start, word.end)));
+      own.replaceChildren(...instead(candidates, text.slice(word.start, word.end), this.filler()));
     } catch (error) {
       if (asking.signal.aborted) return;
       own.replaceChildren(el("p", { class: "note", words: "detect.card.failed" }));
@@ -238,7 +248,7 @@ class WordCard {
   }
 }
 
-function instead(candidates, word) {
+function instead(candidates, word, model) {
   const shown = candidates.map((one) => ({ ...candidateText(one.token), probability: one.probability })).filter((one) => !one.goesOn);
   if (!shown.length) return [el("p", { class: "note", words: "detect.card.none" })];
   const rows = shown.slice(0, MOST_LISTED).map((one) => {
@@ -248,5 +258,6 @@ function instead(candidates, word) {
       el("span", { class: "bar", "aria-hidden": "true" }, setShare(el("span", {}), one.probability)),
       el("span", { class: "number" }, percent(one.probability)));
   });
-  return [el("p", { class: "note", words: "detect.card.instead" }), el("ol", { class: "bars" }, ...rows)];
+  const who = model.isOther ? "detect.card.other" : "detect.card.instead";
+  return [el("p", { class: "note", words: who, given: { name: model.name } }), el("ol", { class: "bars" }, ...rows)];
 }

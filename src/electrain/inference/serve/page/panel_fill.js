@@ -5,6 +5,7 @@ import { examplesOf } from "./examples.js";
 import { candidateText, partsAroundBlanks, withBlank } from "./text.js";
 
 const CANDIDATES = 6;
+const UNSURE = 0.1; // a first choice below it is little more than a guess
 
 export function fillPanel(models) {
   const text = field({ label: "fill.text", hint: "fill.hint", rows: 3 });
@@ -83,5 +84,6 @@ function choices(candidates, set, number) {
       el("span", { class: "number" }, percent(candidate.probability)));
   });
   const title = number ? el("legend", { words: "fill.blank", given: { number } }) : el("legend", { words: "fill.only" });
-  return el("fieldset", { class: "choices bars" }, title, ...rows);
+  const unsure = candidates[0].probability < UNSURE ? el("p", { class: "note", words: "unsure" }) : null;
+  return el("fieldset", { class: "choices bars" }, title, ...rows, unsure);
 }

@@ -5,6 +5,7 @@ import { examplesOf } from "./examples.js";
 import { cosines } from "./text.js";
 
 const MOST_SENTENCES = 12;
+const NARROW = 0.2; // with two decimals, many values of a smaller range would look equal
 
 export function similarityPanel(models) {
   const text = field({ label: "embed.text", hint: "embed.hint", rows: 6 });
@@ -36,21 +37,22 @@ function show(place, answers) {
   const [high, low] = [pairs[0].value, pairs[pairs.length - 1].value];
   // Vectors of one encoder are all rather alike: the colours are spread over the values that there are.
   const shade = (value) => (high > low ? Math.max(0, (value - low) / (high - low)) : 1);
+  const digits = high - low < NARROW ? 3 : 2;
   const head = el("tr", {}, el("td", {}), ...answers.map((_, number) => el("th", { scope: "col" }, String(number + 1))));
   const rows = table.map((row, number) => {
     const cells = row.map((value, column) => {
       if (column === number) return el("td", { class: "self" }, "1");
-      return setShare(el("td", {}, value.toFixed(2)), shade(value), "--p");
+      return setShare(el("td", {}, value.toFixed(digits)), shade(value), "--p");
     });
     const name = el("th", { scope: "row" }, el("span", { class: "order" }, String(number + 1)), el("bdi", {}, answers[number].text));
     return el("tr", {}, name, ...cells);
   });
   const heat = el("table", { class: "heat" }, el("caption", { class: "unseen", words: "embed.caption" }), el("thead", {}, head), el("tbody", {}, ...rows));
-  const best = { one: pairs[0].one + 1, other: pairs[0].other + 1, value: pairs[0].value.toFixed(2) };
+  const best = { one: pairs[0].one + 1, other: pairs[0].other + 1, value: pairs[0].value.toFixed(digits) };
   place.append(
     el("h3", { words: "embed.told", given: best }),
     el("ol", { class: "sentences", "aria-hidden": "true" }, ...answers.map((answer) => el("li", {}, el("bdi", {}, answer.text)))),
     el("div", { class: "wide", tabindex: "0", role: "region", label: "embed.caption" }, heat),
-    el("p", { class: "note", words: "embed.scale", given: { low: low.toFixed(2), high: high.toFixed(2) } }));
+    el("p", { class: "note", words: "embed.scale", given: { low: low.toFixed(digits), high: high.toFixed(digits) } }));
   return t("embed.told", best);
 }

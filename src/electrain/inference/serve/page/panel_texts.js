@@ -6,6 +6,8 @@ import { codePointOffsets, placesOf } from "./text.js";
 
 const MOST_BARS = 8;
 const ENTITY_COLOURS = 6;
+const CLOSE = 0.2; // between the first and the second label: the model can hardly decide
+const UNSURE = 0.5; // of an answer
 
 /** One text, or two where the model reads pairs; where it does not say, the second one may stay empty. */
 function textOrPair(task, models, send, show) {
@@ -49,22 +51,29 @@ export function classifyPanel(models) {
     const chosen = answer.labels ?? [answer.label];
     const rows = sorted.map(([name, probability]) =>
       el("li", { class: chosen.includes(name) ? "chosen" : undefined },
-        el("span", { class: "name" }, el("bdi", {}, name), chosen.includes(name) ? el("span", { class: "tick", "aria-hidden": "true" }, " ✓") : null),
+        el("span", { class: "name" }, el("bdi", {}, labelName(name)), chosen.includes(name) ? el("span", { class: "tick", "aria-hidden": "true" }, " ✓") : null),
         el("span", { class: "bar", "aria-hidden": "true" }, setShare(el("span", {}), probability)),
         el("span", { class: "number" }, percent(probability))));
-    const verdict = el("p", { class: "verdict" }, el("bdi", {}, chosen.join(", ") || t("classify.none")));
+    const verdict = el("p", { class: "verdict" }, el("bdi", {}, chosen.map(labelName).join(", ") || t("classify.none")));
     if (answer.label !== undefined) {
       const sure = { p: percent(answer.probability) };
       verdict.append(" ", el("span", { class: "note", words: "classify.sure", given: sure }));
     }
-    place.append(verdict, el("ol", { class: "bars wide" }, ...rows.slice(0, MOST_BARS)));
+    const isClose = answer.label !== undefined && sorted.length > 1 && sorted[0][1] - sorted[1][1] < CLOSE;
+    const unsure = isClose ? [el("p", { class: "note", words: "unsure" })] : [];
+    place.append(verdict, ...unsure, el("ol", { class: "bars wide" }, ...rows.slice(0, MOST_BARS)));
     if (rows.length > MOST_BARS) {
       const count = { count: rows.length - MOST_BARS };
       const others = el("ol", { class: "bars wide" }, ...rows.slice(MOST_BARS));
       place.append(el("details", {}, el("summary", { words: "classify.others", given: count }), others));
     }
-    return verdict.textContent;
+    return [verdict, ...unsure].map((part) => part.textContent).join(". ");
   });
+}
+
+/** A label as it is shown: a bare number would not say what it is. */
+function labelName(name) {
+  return /^\d+$/.test(name) ? t("classify.number", { name }) : name;
 }
 
 export function regressPanel(models) {
@@ -158,8 +167,9 @@ function showWordTags(place, text, places, tags) {
     from = word.end;
   });
   shown.append(text.slice(from));
-  place.append(el("h3", { words: "tag.words", given: { count: tags.length } }), shown);
-  return t("tag.words", { count: tags.length });
+  const count = places.filter(({ start, end }) => /[\p{L}\p{N}]/u.test(text.slice(start, end))).length; // without punctuation
+  place.append(el("h3", { words: "tag.words", given: { count } }), shown);
+  return t("tag.words", { count });
 }
 
 export function answerPanel(models) {
@@ -197,6 +207,8 @@ function showAnswer(place, answer, context) {
     if (answer.score) verdict.append(" ", el("span", { class: "note", words: "answer.sure", given: { p: percent(answer.score) } }));
   }
   place.append(verdict);
+  const isUnsure = isAnswered && answer.score < UNSURE;
+  if (isUnsure) place.append(el("p", { class: "note", words: "unsure" }));
   if (!isAnswered && span) {
     place.append(el("p", { class: "note" }, el("span", { words: "answer.closest" }), " ", el("bdi", {}, span.answer), ` (${percent(span.score)})`));
   }
@@ -208,5 +220,5 @@ function showAnswer(place, answer, context) {
     text.append(context.slice(0, start), mark, context.slice(end));
   } else text.append(context);
   place.append(text);
-  return verdict.textContent;
+  return isUnsure ? `${verdict.textContent}. ${t("unsure")}` : verdict.textContent;
 }

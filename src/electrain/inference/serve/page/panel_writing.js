@@ -15,12 +15,13 @@ function besideSource(task, models) {
     },
     show: ([answer]) => {
       const output = answer.output ?? "";
-      const written = output ? el("p", { dir: "auto" }, output) : el("p", { class: "note", words: "written.nothing" });
+      const note = !output ? "written.nothing" : /[\p{L}\p{N}]/u.test(output) ? "" : "written.signs";
+      const written = [output ? el("p", { dir: "auto" }, output) : null, note ? el("p", { class: "note", words: note }) : null];
       asking.answer.append(
         el("div", { class: "beside" },
           el("div", { class: "source" }, el("h3", { words: "source" }), el("p", { dir: "auto" }, answer.text)),
-          el("div", { class: "written" }, el("h3", { words: `${task}.written` }), written)));
-      return output || t("written.nothing");
+          el("div", { class: "written" }, el("h3", { words: `${task}.written` }), ...written)));
+      return note ? t(note) : output;
     },
   });
   const examples = exampleButtons(() => examplesOf(task), (example) => {
@@ -62,7 +63,7 @@ export function generatePanel(models) {
     }),
     show: ([answer]) => {
       const shown = el("p", { class: "continued", dir: "auto" }, answer.text);
-      if (answer.text && !/\s$/.test(answer.text) && /^[\p{L}\p{N}]/u.test(answer.written) && !/^[\u2E80-\u9FFF]/.test(answer.written)) {
+      if (answer.text && !/[\s\u2E80-\u9FFF\uF900-\uFAFF\uFF00-\uFFEF]$/.test(answer.text) && /^[\p{L}\p{N}]/u.test(answer.written) && !/^[\u2E80-\u9FFF]/.test(answer.written)) {
         shown.append(" ");
       }
       shown.append(el("mark", { class: "new" }, answer.written));
