@@ -202,7 +202,7 @@ def test_the_page_uses_every_text_and_no_other(desk):
     tasks = {f"{task}.{end}" for task in ALL_TASKS for end in ("text", "hint", "send", "written")} | {
         f"generate.{name}" for name in ("tokens", "temperature", "top_p")
     }
-    tasks |= {"who.generator", "who.model", "what.tokens", "what.lines"}
+    tasks |= {"who.generator", "who.model", "what.tokens", "what.lines", "one.token", "one.line"}
     unused = {key for key in table if key not in quoted | tasks and key.partition(".")[0] not in joined}
     assert unused == set()
     used = set(re.findall(r"(?:words|label|hint): \"([\w.-]+)\"", code))
@@ -368,6 +368,8 @@ def test_every_task_is_answered(desk):
         assert page.locator(f"#panel-{task} [role=status].unseen").text_content(), "said to those who do not see it"
     assert page.locator("#panel-answer mark.found").text_content() == "Robert Stevenson"
     assert page.locator("#panel-tag .entity").all_text_contents() == ["Ada LovelacePER", "LondonLOC"]
+    colours = page.locator("#panel-tag mark").evaluate_all("marks => marks.map((mark) => mark.className)")
+    assert colours == ["entity kind kind-0", "entity kind kind-1"], "each kind has its own colour in every text"
     assert page.locator("#panel-embed .heat td").count() == 1 + 5 * 5
     page.locator("#tab-generate").click()
     page.locator("#panel-generate button.main").click()

@@ -6,6 +6,7 @@ import { codePointOffsets, placesOf } from "./text.js";
 
 const MOST_BARS = 8;
 const ENTITY_COLOURS = 6;
+const COLOURS = { PER: 0, PERSON: 0, LOC: 1, ORG: 2, MISC: 3, GPE: 4, DATE: 5 }; // a kind keeps its colour from text to text
 const CLOSE = 0.2; // between the first and the second label: the model can hardly decide
 const UNSURE = 0.5; // of an answer
 
@@ -131,7 +132,7 @@ function typeName(type) {
 
 function showEntities(place, text, places, entities) {
   const types = [...new Set(entities.map((entity) => entity.type))];
-  const colour = (type) => `kind kind-${types.indexOf(type) % ENTITY_COLOURS}`;
+  const colour = (type) => `kind kind-${COLOURS[type.toUpperCase()] ?? types.indexOf(type) % ENTITY_COLOURS}`;
   const shown = el("p", { class: "tagged", dir: "auto" });
   let from = 0;
   for (const entity of entities) {
