@@ -74,6 +74,10 @@ ONE = f"generator.kind=unigram generator.clusters=8 {BOTH}"
 AT_MISSING = "discriminator.correction_at=missing"
 HALF_MISSING = "corruption.missing_fraction=0.5"
 MOST_MISSING = "corruption.missing_fraction=0.8"
+MIXED_MISSING = "corruption.missing_fraction=0.75"
+# Words and detection, with a generator of one layer: most of the selected positions show [MASK], the others a word that
+# GPT-2 would write there.
+MIXED = f"{CAUSAL} generator.layers=1 {BOTH}"
 LINEAR = "training.schedule=linear"
 DECAY = "training.weight_decay=0.1"
 WHOLE_WORD = "corruption.noise=whole-word"
@@ -126,6 +130,14 @@ ARMS: dict[str, Arm] = {
     "causal-correction": whole(CAUSAL, BOTH),
     "causal-correction-missing": whole(CAUSAL, BOTH, AT_MISSING, HALF_MISSING),
     "causal-correction-selected": whole(CAUSAL, BOTH, HALF_MISSING),
+    **_searched("mixed", f"{MIXED} {MIXED_MISSING} {weighed(3)}"),
+    "mixed-weight-1": whole(MIXED, MIXED_MISSING, weighed(1)),
+    "mixed-weight-10": whole(MIXED, MIXED_MISSING, weighed(10)),
+    "mixed-missing-50": whole(MIXED, HALF_MISSING, weighed(3)),
+    "mixed-missing-90": whole(MIXED, "corruption.missing_fraction=0.9", weighed(3)),
+    "mixed-masked-50": whole(MIXED, MIXED_MISSING, weighed(3), masked(0.5)),
+    "mixed-small": whole(MIXED, MIXED_MISSING, weighed(3), "generator.size_fraction=0.25"),
+    "mixed-full-depth": whole(CAUSAL, BOTH, MIXED_MISSING, weighed(3)),
     # Words and detection in one network.
     "one-network": whole(ONE, HALF_MISSING, AT_MISSING),
     "one-network-selected": whole(ONE, HALF_MISSING),
