@@ -203,12 +203,14 @@ def draw(lines: Sequence[Line], path: Path) -> None:
             axis.tick_params(labelleft=number % columns == 0)
         else:
             _curves(axis, lines, arms, (measure, score))
+            axis.set_xticks(budgets, [f"{budget:.2g}" for budget in budgets], minor=False, fontsize=8)
+            axis.set_xticks([], minor=True)
+            axis.set_xlabel("counted operations", fontsize=8)
         axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.3)
     if is_strip:
         figure.supxlabel(f"score after {budgets[0]:.3g} counted operations; the line is the median of {BASELINE}")
     else:
-        figure.supxlabel("counted operations")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path)
