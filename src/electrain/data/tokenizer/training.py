@@ -294,9 +294,10 @@ def _say_few_words(text: IO[str], size: int, asked: int) -> None:
     text.seek(0)
     words = Counter(word for line in text for word in line.split())
     twice = sum(count > 1 for count in words.values())
+    different = counted(len(words), "different word")
     say(
-        f"tokenizer: {size:,} of {asked:,} tokens: the text has only {counted(len(words), 'different word')}, of which "
-        f"{twice:,} {'occurs' if twice == 1 else 'occur'} more than once, as a token must; more text gives more tokens"
+        f"tokenizer: {size:,} of {asked:,} tokens: the text has only {different} ({twice:,} of them more than once, as "
+        "a token must occur); text with further words gives more tokens"
     )
 
 
