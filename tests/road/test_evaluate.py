@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import electrain
 from command_line import command, refuse
 from electrain.data.shards.prepare import prepare
 from electrain.data.shards.rows import PackedBatch, RowSource
@@ -332,6 +333,26 @@ def test_blimp_refuses_in_one_line(tiny_run: Runs, tmp_path: Path, content: byte
         (tmp_path / "pairs.jsonl").write_bytes(content)
     with pytest.raises(DataError, match=message):
         evaluate_blimp(tiny_run(), tmp_path / "pairs.jsonl")
+
+
+def test_lines_are_documents_where_the_separator_says_so(
+    tiny_run: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run on lines scores a file of lines as text that it has never seen, unless they are documents here too."""
+    lines = [f"the cat sees a {animal} ." for animal in ("dog", "cat")] * 60
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    ask = ["evaluate", "detection", "--model", tiny_run(), "--data"]
+    _, (whole,), stderr = command(capsys, *ask, tmp_path / "a.txt")
+    assert "a.txt: its lines are read as one document; if each line is a document, as in the shards" in stderr
+    assert 'give --document-separator "\\n"' in stderr
+    _, (of_lines,), stderr = command(capsys, *ask, tmp_path / "a.txt", "--document-separator", "\\n")
+    assert "one document" not in stderr
+    _, (expected,), _ = command(capsys, *ask, tmp_path / "a.jsonl")
+    assert of_lines["discriminator"] == expected["discriminator"]
+    assert of_lines["scored_tokens"] != whole["scored_tokens"]
+    scored = electrain.evaluate("detection", model=tiny_run(), data=str(tmp_path / "a.txt"), document_separator="\n")
+    assert scored.scores["discriminator"] == of_lines["discriminator"]
 
 
 def test_text_that_the_model_cannot_read_is_said(

@@ -198,6 +198,13 @@ def test_refusals(path: str, body: bytes, status: int, line: str) -> None:
     assert line in error_of(response)
 
 
+def test_a_task_that_no_model_can_do_is_said() -> None:
+    tags = {"tagger": StandIn(tasks=("tag",))}
+    response = answer_to(tags, "POST", "/fill", content=b'{"inputs": ["a [MASK]"]}', headers=JSON)
+    assert response.status_code == 404
+    assert error_of(response) == "no model of this service can fill; GET /models says what each can do"
+
+
 def test_the_body_must_be_sent_as_json() -> None:
     """A form on a page elsewhere can send text/plain without asking."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):

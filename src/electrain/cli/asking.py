@@ -40,6 +40,7 @@ EVALUATE_READERS: dict[str, tuple[str, ...]] = {
     "tune_threshold": ("classification",),
     "rows": ("detection",),
     "seed": ("detection",),
+    "document_separator": ("detection",),
     "add_to_card": ("detection",),
     "limit_pairs_per_set": ("blimp",),
 }
@@ -77,6 +78,7 @@ def evaluate(
     tune_threshold: bool = False,
     rows: Whole = 512,
     seed: Seed = 0,
+    document_separator: str | None = None,
     limit_pairs_per_set: Whole | None = None,
     add_to_card: bool = False,
 ) -> None:
@@ -117,9 +119,12 @@ def evaluate(
             task.json. By default, the model decides as before.
         rows: detection: largest number of rows to score.
         seed: detection: seed of the masks and of the sampled replacements.
+        document_separator: detection: text between the documents of a .txt file, as in `electrain prepare`. By default,
+            each .txt file is one document.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
         add_to_card: detection: write the scores into README.md of the networks of the run that --model names.
     """
+    from electrain.data.text.corpus import CorpusFormat
     from electrain.foundation.output_file import require_writable
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
@@ -130,10 +135,10 @@ def evaluate(
     for path in filter(None, (output, predictions, report)):
         require_writable(path)
     if task == "detection":
-        column = text_column or "text"
+        form = CorpusFormat(text_column or "text", document_separator)
         if add_to_card:
             require_own_run(model)
-        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, text_column=column)
+        result = evaluate_detection(model, data, generator=generator, rows=rows, seed=seed, corpus_format=form)
         if add_to_card:
             add_held_out(Path(model), result)
         evaluation = pretrained_evaluation(result)

@@ -187,6 +187,7 @@ def evaluate(
     skip_broken: bool = False,
     rows: int = 512,
     seed: int = 0,
+    document_separator: str | None = None,
     limit_pairs_per_set: int | None = None,
     tune_threshold: bool = False,
 ) -> "Evaluation":
@@ -202,11 +203,13 @@ def evaluate(
         skip_broken: fine-tuned tasks: leave invalid rows out and count them.
         rows: detection: largest number of rows to score.
         seed: detection: of the masks and of the sampled replacements.
+        document_separator: detection: text between the documents of a .txt file. By default, each file is one document.
         limit_pairs_per_set: blimp: number of pairs to score in each set. By default, all pairs.
         tune_threshold: classification with two labels, or several for a text: choose the probability from which on a
             label is given by the best F1 on these data, which must be validation data; it is kept in task.json.
     Raises: ElectrainError: a mistake, in one line.
     """
+    from electrain.data.text.corpus import CorpusFormat
     from electrain.inference.evaluate.blimp import evaluate_blimp
     from electrain.inference.evaluate.detection import evaluate_detection
     from electrain.inference.evaluate.evaluation import pretrained_evaluation
@@ -219,8 +222,8 @@ def evaluate(
         require_read("tune_threshold", ("classification",), task)
     with _files("data", data) as (sources, is_file):
         if task == "detection":
-            column = given.get("text", "text")
-            found = evaluate_detection(model, sources, generator=generator, rows=rows, seed=seed, text_column=column)
+            form = CorpusFormat(given.get("text", "text"), document_separator)
+            found = evaluate_detection(model, sources, generator=generator, rows=rows, seed=seed, corpus_format=form)
             evaluation = pretrained_evaluation(found)
         elif task == "blimp":
             if len(sources) != 1:

@@ -27,8 +27,8 @@ def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: i
         )
     if not backbone.can_start_from(configuration):
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type}; a {backbone.model_type} encoder starts from one of: "
-            + ", ".join(backbone.starts_from)
+            f"{source}: is of the kind {configuration.model_type}; an encoder of the kind {backbone.model_type} starts "
+            f"from one of: {', '.join(backbone.starts_from)}; give another model, or another --encoder.backbone"
         )
     _require_same_layers(source, configuration, body.config)
     state = weights_of(source, AutoModel, "encoder", may_be_new=is_of_a_pooler).state_dict()

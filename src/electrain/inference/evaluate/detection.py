@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from electrain.data.shards.prepare import COUNTS_NAME
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
-from electrain.data.text.corpus import CorpusCounts, CorpusFormat, Document, read_documents
+from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusFormat, Document, read_documents
+from electrain.data.text.text_files import open_text
 from electrain.data.tokenizer.letters import keeps_joiners
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
 from electrain.data.tokenizer.unknown import Characters, UnknownShare, unknown_characters, unknown_id
@@ -32,6 +35,7 @@ Results = dict[str, Any]  # printed as JSON
 # A corpus is read only as far as the rows need; a token and the space before it are rarely longer than this.
 _CHARACTERS_PER_TOKEN = 12
 _BOOTSTRAP_SAMPLES = 200
+_MANY_LINES = 100
 
 
 def evaluate_detection(
@@ -42,7 +46,7 @@ def evaluate_detection(
     settings: PretrainConfig | None = None,
     rows: int = 512,
     seed: int = 0,
-    text_column: str = "text",
+    corpus_format: CorpusFormat = DEFAULT_FORMAT,
 ) -> Results:
     """Precision, recall and AUC of "was this token replaced?", beside the AUC that word frequency alone reaches.
 
@@ -87,8 +91,9 @@ def evaluate_detection(
                 f"sequence_length = {length}: {one.source} takes at most {one.longest_row} tokens; lower it"
             )
     counts = _padded_counts(run, judge)
-    stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, text_column)
-    _say_poor_text(stream, length, lambda: _unknown_characters(data, judge, text_column))
+    corpus_format = replace(corpus_format, keeps_joiners=keeps_joiners(judge.tokenizer.backend_tokenizer))
+    stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, corpus_format)
+    _say_poor_text(stream, length, lambda: _unknown_characters(data, judge, corpus_format))
     source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
     corruption = open_corruption(run, sampler, judge.tokenizer, seed, config)
     if is_assumed:
@@ -139,7 +144,7 @@ def _corrector(run: RunFolder) -> Corrector | None:
     return None
 
 
-def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_column: str) -> Shards:
+def _stream(data: Sequence[str], detector: LoadedModel, characters: int, corpus_format: CorpusFormat) -> Shards:
     """The tokens of a folder of shards, or of about the first `characters` of corpora."""
     if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
         shards = open_shards(Path(data[0]))
@@ -149,18 +154,30 @@ def _stream(data: Sequence[str], detector: LoadedModel, characters: int, text_co
                 "give the text itself, or shards prepared with that tokenizer"
             )
         return shards
-    corpus_format = CorpusFormat(text_column, keeps_joiners=keeps_joiners(detector.tokenizer.backend_tokenizer))
+    if corpus_format.document_separator is None:
+        _say_many_lines(data)
     documents = _beginning(read_documents(data, corpus_format, counts=CorpusCounts()), characters)
     with tempfile.TemporaryDirectory() as folder:  # a model from the hub has no folder of its own
         save_tokenizer(detector.tokenizer, Path(folder))
         return shards_in_memory(documents, Path(folder))
 
 
-def _unknown_characters(data: Sequence[str], judge: LoadedModel, text_column: str) -> list[str]:
+def _say_many_lines(data: Sequence[str]) -> None:
+    """Says that a .txt file of many lines is read as one document: a run on lines finds long documents strange."""
+    for path in map(Path, data):
+        if uncompressed_suffix(path) == ".txt" and path.is_file():
+            with open_text(path, newline=None) as file:
+                lines = sum(1 for _ in islice(file, _MANY_LINES))
+            if lines == _MANY_LINES:
+                hint = 'if each line is a document, as in the shards of the run, give --document-separator "\\n"'
+                say(f"evaluate detection: {path}: its lines are read as one document; {hint}")
+
+
+def _unknown_characters(data: Sequence[str], judge: LoadedModel, corpus_format: CorpusFormat) -> list[str]:
     """As `unknown_characters`; none of a folder of shards, which holds no text."""
     if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
         return []
-    documents = read_documents(data, CorpusFormat(text_column), counts=CorpusCounts())
+    documents = read_documents(data, corpus_format, counts=CorpusCounts())
     return unknown_characters((document.text for document in documents), judge.tokenizer)
 
 

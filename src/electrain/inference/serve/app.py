@@ -269,5 +269,9 @@ async def _refuse_request(request: Request, error: Exception) -> _Json:
     # What Starlette and FastAPI say by themselves, in our words.
     lines = {400: NOT_JSON, 405: "the route has another method; GET /openapi.json describes it"}
     if error.detail == "Not Found":
-        lines[404] = "there is nothing here; GET /openapi.json lists the routes"
+        task = request.url.path.strip("/")
+        if task in TASKS:
+            lines[404] = f"no model of this service can {task}; GET /models says what each can do"
+        else:
+            lines[404] = "there is nothing here; GET /openapi.json lists the routes"
     return _Json({"error": lines.get(error.status_code, error.detail)}, error.status_code, error.headers)
