@@ -264,7 +264,7 @@ def test_what_cannot_be_joined_is_refused(run: Path, folders: Path, tmp_path: Pa
     with pytest.raises(CheckpointError, match="one run"):
         built(encoder, DecoderConfig("generator"), tmp_path / "model")
     ElectraForMaskedLM(encoder.config).save_pretrained(tmp_path / "generator")
-    with pytest.raises(CheckpointError, match=r"is a electra; .*causal generator"):
+    with pytest.raises(CheckpointError, match=r"is of the kind electra; .*causal generator"):
         built(encoder, DecoderConfig("generator"), tmp_path / "model")
     with pytest.raises(CheckpointError, match="is no encoder-decoder"):
         load_encoder_decoder(run / "generator")

@@ -96,5 +96,7 @@ def test_one_entry_is_a_backbone(
 def test_without_the_entry_it_is_refused(tmp_path: Path) -> None:
     config = RobertaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     RobertaForTokenClassification(config).save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="is a roberta model; a discriminator must be one of electra, modernbert"):
+    with pytest.raises(
+        CheckpointError, match="is a model of the kind roberta; a discriminator must be one of electra, modernbert"
+    ):
         asked("detect", tmp_path, ["text"])[0]

@@ -278,7 +278,9 @@ def _load(
     if model_class is None or configuration.is_encoder_decoder:
         detectors = ", ".join(name for name, one in BACKBONES.items() if one.detector)
         wanted = f"one of {detectors}" if kind == "detection" else "an encoder or a decoder alone"
-        raise CheckpointError(f"{source}: is a {configuration.model_type} model; a {_ROLES[kind]} must be {wanted}")
+        raise CheckpointError(
+            f"{source}: is a model of the kind {configuration.model_type}; a {_ROLES[kind]} must be {wanted}"
+        )
     if kind == "detection" and backbone and backbone.detects_by_labels and configuration.id2label != LABELS:
         # A tagger has the same class. Without this check its first two labels would be read as original and replaced.
         raise CheckpointError(

@@ -222,7 +222,7 @@ def _decoder_from(source: str, dropout: float, *, must_be_causal: bool) -> PreTr
     if backbone_of(configuration) not in decoders.values():
         hint = '; pretrain with a causal generator, or use kind = "folder"' if must_be_causal else ""
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type}; a decoder of this kind must be {' or '.join(decoders)}{hint}"
+            f"{source}: is of the kind {configuration.model_type}; this decoder must be {' or '.join(decoders)}{hint}"
         )
     return weights_of(
         source,

@@ -46,7 +46,7 @@ def load_starting_generator(source: str, network: PreTrainedModel, sequence_leng
     backbone = known_backbone(network.config)
     if backbone_of(configuration) is not backbone:
         raise CheckpointError(
-            f"{source}: is a {configuration.model_type}; this generator starts from a {backbone.model_type}"
+            f"{source}: is of the kind {configuration.model_type}; this generator starts from {backbone.model_type}"
         )
     _require_same_layers(source, configuration, network.config)
     state = weights_of(source, backbone.language_model, "language model").state_dict()
