@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import shutil
 import socket
@@ -83,6 +84,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     judged = {"is_replaced": [False, True, True, False], "probabilities": [0.1, 0.9, 0.4, 0.0]}
     Journal(folder / "examples.jsonl").write({"step": 20, **tokens, **judged})
     return folder
+
+
+def hold(folder: Path) -> None:
+    """Touches the lock of a run, as its training does, for as long as a slow machine needs to test it."""
+    (folder / LOCK_NAME).touch()
+    os.utime(folder / LOCK_NAME, (time.time() + 600,) * 2)
 
 
 def log(folder: Path, first: int, last: int) -> None:
@@ -827,8 +834,24 @@ def test_a_line_has_a_gap_where_a_number_was_not_finite(desk):
     assert told["readout"] == "not finite"
 
 
+def test_a_run_that_is_deleted_is_said_to_be_gone_until_it_is_back(opened, run):
+    hold(run)
+    page = opened(may_fail=True)
+    panel = show(page, "live")
+    expect(panel.locator(".badge")).to_have_text("Training")
+    aside = run.rename(run.with_name("aside"))
+    expect(panel.locator(".badge")).to_have_text("Gone")
+    expect(panel.locator("[role=alert]")).to_have_text(re.compile("^The folder of this run is gone"))
+    expect(panel.locator(".state")).not_to_contain_text("left")
+    expect(panel.locator(".plot").first).to_be_visible()
+    aside.rename(run)
+    hold(run)
+    expect(panel.locator(".badge")).to_have_text("Training")
+    expect(panel.locator("[role=alert]")).to_be_hidden()
+
+
 def test_curves_move_while_the_run_trains(opened, run):
-    (run / LOCK_NAME).touch()
+    hold(run)
     page = opened()
     panel = show(page, "live")
     curve = panel.locator('[data-curve="loss"]')

@@ -2,10 +2,10 @@
 import { Fault, patiently } from "./asking.js";
 import { Chart, short } from "./curves.js";
 import { currentLanguage, el, freshId, has, percent, setShare, t, wordless } from "./dom.js";
-import { get } from "./service.js";
+import { get, ServiceError } from "./service.js";
 import { plainWarning } from "./warnings.js";
 
-const EVERY_MILLISECONDS = { waiting: 3000, training: 2000, stopped: 10_000, finished: 30_000 };
+const EVERY_MILLISECONDS = { waiting: 3000, training: 2000, stopped: 10_000, finished: 30_000, gone: 5000 };
 const SUSPICIOUS = 0.5;
 const TILES = ["discriminator_auc", "generator_loss", "masked_language_model_accuracy", "loss"];
 
@@ -65,11 +65,15 @@ class LivePanel {
         const after = Math.max(0, (this.points[this.points.length - 1]?.step ?? 0) - 1);
         const path = `runs/${encodeURIComponent(name)}?after_step=${after}`;
         const ask = () => get(path, running.signal);
-        const told = await patiently(ask, (error) => this.fault.show(error), running.signal, this.fault.again);
+        const told = await patiently(ask, (error) => this.fault.show(error), running.signal, this.fault.again).catch((error) => {
+          if (error instanceof ServiceError && error.kind === "refused") return null; // somebody deleted the folder
+          throw error;
+        });
         if (this.running !== running) return;
         this.fault.clear();
-        this.take(told);
-        await new Promise((resolve) => setTimeout(resolve, EVERY_MILLISECONDS[told.state] ?? 5000));
+        if (told === null) this.miss();
+        else this.take(told);
+        await new Promise((resolve) => setTimeout(resolve, EVERY_MILLISECONDS[told?.state ?? "gone"] ?? 5000));
       }
     } catch (error) {
       if (!running.signal.aborted) this.running = undefined;
@@ -98,6 +102,16 @@ class LivePanel {
     this.told = told;
     this.display();
     if (before !== told.state) this.status.textContent = [...this.state.children].map((part) => part.textContent).join(": ");
+  }
+
+  /** The folder of the run is gone: what it last told stays, and says that it is no longer so. */
+  miss() {
+    this.fault.say("live.gone");
+    this.waiting.hidden = true;
+    if (!this.told || this.told.state === "gone") return;
+    this.told = { ...this.told, state: "gone", seconds_left: null };
+    this.showState();
+    this.status.textContent = t("live.gone");
   }
 
   display() {
