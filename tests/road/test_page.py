@@ -564,6 +564,7 @@ def test_uncertain_answers_say_so(opened):
         shown = try_example(page, task)
         for text in texts:
             expect(shown).to_contain_text(text)
+        assert shown.locator("mark.found").count() == 0, "a guess is not marked as an answer"
         assert texts[-1 if task in ("answer", "translate") else 0].split(" 5")[0] in (
             page.locator(f"#panel-{task} [role=status].unseen").text_content()
         )

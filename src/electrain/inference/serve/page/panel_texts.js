@@ -209,7 +209,10 @@ function showAnswer(place, answer, context) {
   }
   place.append(verdict);
   const isUnsure = isAnswered && answer.score < UNSURE;
-  if (isUnsure) place.append(el("p", { class: "note", words: "unsure" }));
+  if (isUnsure) {
+    verdict.classList.add("weak");
+    place.append(el("p", { class: "note", words: "unsure" }));
+  }
   if (!isAnswered && span) {
     place.append(el("p", { class: "note" }, el("span", { words: "answer.closest" }), " ", el("bdi", {}, span.answer), ` (${percent(span.score)})`));
   }
@@ -217,7 +220,7 @@ function showAnswer(place, answer, context) {
   if (span && Number.isInteger(span.start)) {
     const offsets = codePointOffsets(context);
     const [start, end] = [offsets[span.start], offsets[span.end]];
-    const mark = el("mark", { class: isAnswered ? "found" : "closest" }, context.slice(start, end));
+    const mark = el("mark", { class: isAnswered && !isUnsure ? "found" : "closest" }, context.slice(start, end));
     text.append(context.slice(0, start), mark, context.slice(end));
   } else text.append(context);
   place.append(text);
