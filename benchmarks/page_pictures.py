@@ -1,10 +1,10 @@
 """Takes the pictures of the page that the documents show, from a service that runs.
 
-    electrain serve --model run words reviews names --run run
+    electrain serve --model run words names --run run
     python benchmarks/page_pictures.py --url http://127.0.0.1:8765 --output docs/images
 
-`run` detects replaced words, `words` fills in blanks (a masked language model, say), `reviews` is fine-tuned on
-sst2, `names` on people_daily_ner. Needs the extra `dev` (playwright), Pillow and a Chromium.
+`run` detects replaced words, `words` fills in blanks (a masked language model, say), `names` is fine-tuned on
+people_daily_ner. Needs the extra `dev` (playwright), Pillow and a Chromium.
 """
 
 import argparse
@@ -20,7 +20,6 @@ TEXTS = {
         "A group of people are standing in front of a because building. The little boy jumps into the opinion with "
         "his brother."
     ),
-    "classify": "A warm, funny film that stays with you.",
     "tag": "记者张大伟从伦敦报道：英国首相布莱尔会见了中国代表团。",
 }
 
@@ -33,14 +32,6 @@ def detect(page: Page) -> None:
     page.locator("#panel-detect .answer:not(.old)").wait_for()
     page.locator(".word", has_text="because").hover()
     page.locator(".card li").first.wait_for()
-
-
-def classify(page: Page) -> None:
-    """A review, with the confidence of each label."""
-    page.locator("#tab-classify").click()
-    page.locator("#panel-classify textarea").first.fill(TEXTS["classify"])
-    page.locator("#panel-classify button.main").click()
-    page.locator("#panel-classify .answer:not(.old)").wait_for()
 
 
 def tag(page: Page) -> None:
@@ -65,7 +56,6 @@ def live(page: Page) -> None:
 PICTURES = (
     ("page-odd-words", detect, 1180, 920, "light", "en-GB"),
     ("page-odd-words-zh-phone", detect, 360, 740, "dark", "zh-CN"),
-    ("page-review", classify, 1180, 700, "light", "en-GB"),
     ("page-names-zh", tag, 1180, 760, "light", "zh-CN"),
     ("page-live-report", live, 1180, 960, "light", "en-GB"),
 )
