@@ -170,8 +170,8 @@ class TestResuming:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         for speedup, words in (
-            (2.44, "in bfloat16 (2.4 times as fast as float32 here), 1 GFLOP/s"),
-            (1.0, "in float32 (two bytes a number are no faster here), 1 GFLOP/s"),
+            (2.44, "in bfloat16 (2.4 times as fast as float32 here), matrix products at 1 GFLOP/s"),
+            (1.0, "in float32 (two bytes a number are no faster here), matrix products at 1 GFLOP/s"),
         ):
             self.stopped(monkeypatch, tiny_shards, tmp_path / str(speedup), speedup)
             assert words in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_accents_are_kept_while_lower_casing(trained: Trained) -> None:
 def test_turkish_letters_are_lower_cased_as_in_turkish(trained: Trained, capsys: Capture) -> None:
     folder, said = trained(TURKISH)
     assert tokens(folder, "IŞIK") != tokens(folder, "ışık")
-    (line,) = [line for line in said.splitlines() if line.startswith("tokenizer: ")]
+    (line,) = [line for line in said.splitlines() if line.startswith("tokenizer: ") and "dotless" in line]
     assert "of the words hold a dotless ı or had a dotted İ" in line
     assert "--language tr" in line
     backend = load_tokenizer(folder).backend_tokenizer

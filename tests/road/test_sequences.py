@@ -47,7 +47,7 @@ def test_a_tokenizer_of_words_is_refused_for_sequences(tmp_path: Path, capsys: C
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c.jsonl"]
     code, [result], stderr = command(capsys, *arguments, "--allow-unknown")
     assert (code, result["unknown_fraction"]) == (0, 1.0)
-    assert "warning: 100.0% of the tokens are [UNK]" in stderr
+    assert "warning: tokenizer: the corpus: 100.0% of the tokens are [UNK]" in stderr
 
 
 def test_characters(tmp_path: Path, capsys: Capture) -> None:
