@@ -297,8 +297,10 @@ def test_mistakes_get_one_line(
     pretrained: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, more: list[str], message: str
 ) -> None:
     (tmp_path / "train.tsv").write_text(content)
+    model = pretrained()
+    capsys.readouterr()  # the first test that asks for the model saves it, with a progress bar
     code, out, err = command(
-        capsys, "finetune", "classification", "--model", pretrained(), "--train", tmp_path / "train.tsv",
+        capsys, "finetune", "classification", "--model", model, "--train", tmp_path / "train.tsv",
         "--validation", tmp_path / "train.tsv", "--output", tmp_path / "run", *more,
     )  # fmt: skip
     assert code == 2
