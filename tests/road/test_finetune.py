@@ -287,7 +287,7 @@ def test_patience_ends_a_run_early(pretrained: Runs, tmp_path: Path, capsys: pyt
         ("sentence\tlabel\nbak\thigh\nbal\thigh\n", [], "only one label"),
         ("sentence\tother\nbak\thigh\nbal\tlow\n", [], "label"),
         ("sentence\tlabel\nbak\thigh\nbal\n", [], "train.tsv:3"),
-        ("sentence\tlabel\nbak\thigh\nbal\tlow\n", ["--data.train-examples", "9"], "the data has only 2 training examples"),
+        ("sentence\tlabel\nbak\thigh\nbal\tlow\n", ["--data.train-examples", "9"], "has only 2 training examples"),
         ("sentence\tlabel\nbak\thigh\nbal\tlow\n", ["--training.epoch", "9"], "did you mean 'epochs'"),
         ("sentence\tlabel\nbak\thigh\nbal\tlow\n", ["--data.label-column", "lable"], "lable"),
         ("sentence\tlabel\nbak\thigh\nbal\tlow\n", ["--config", "sst3"], "sst2"),
