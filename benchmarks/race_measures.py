@@ -70,7 +70,7 @@ def _tagging(race: Race, encoder: FrozenEncoder, name: str) -> Scores:
 
 def _similarity(race: Race, encoder: FrozenEncoder) -> Scores:
     validation, test = (_spearman(race, encoder, split) for split in ("validation", "test"))
-    layer = int(np.argmax(validation))
+    layer = int(np.nanargmax(validation))  # the vectors of a layer that collapsed have no correlation
     return {
         "similarity": test[layer],
         "similarity_layer": layer,

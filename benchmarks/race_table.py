@@ -51,12 +51,12 @@ def _arms(lines: Sequence[Line]) -> list[str]:
 
 def values_of(lines: Sequence[Line], arm: str, budget: float, measure: str, score: str) -> list[float]:
     """A score of an arm at a budget, one for each seed that was measured."""
-    return [
-        line["scores"][score]
+    found = [
+        line.get("scores", {}).get(score)
         for line in lines
         if (line["arm"], line["budget"], line["kind"]) == (arm, budget, measure)
-        and line.get("scores", {}).get(score) is not None
     ]
+    return [value for value in found if value is not None and math.isfinite(value)]
 
 
 def ranks(medians: dict[str, float]) -> dict[str, float]:

@@ -113,6 +113,24 @@ def test_a_given_text_stands_alone(tmp_path: Path) -> None:
     assert read(path, columns=Columns(text="sentence2")) == [TextExample("b", None, ("x",), None, f"{path}:2")]
 
 
+@pytest.mark.parametrize("seconds", [["1", "2"], ["", ""], [None, None]], ids=["numbers", "blank", "none"])
+def test_a_usual_second_text_without_text_is_left_out(tmp_path: Path, seconds: list[str | None]) -> None:
+    rows = [{"text": "bak", "pair": seconds[0], "label": "x"}, {"text": "bal", "pair": seconds[1], "label": "y"}]
+    path = written(tmp_path / "a.jsonl", jsonl(rows))
+    assert [(one.first, one.second) for one in read(path)] == [("bak", None), ("bal", None)]
+    if seconds[0]:
+        assert read(path, columns=Columns(text="text", pair="pair"))[0].second == "1"
+
+
+def test_a_third_text_beside_a_usual_pair_is_said_to_be_unread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl([{"query": "q", "context": "c", "response": "r", "label": "x"}]))
+    assert read(path)[0].second == "c"
+    told = f'{path}: the text is read from "query" and "context" alone, not from response\n'
+    assert capsys.readouterr().err == told
+
+
 def test_columns_that_may_hold_more_of_the_text_are_said_to_be_unread(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

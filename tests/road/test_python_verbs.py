@@ -121,6 +121,8 @@ def test_finetune_takes_rows_in_memory_and_files_alike(
     assert tuning.scores_before == scored.scores
     with pytest.raises(ElectrainError, match="tune_threshold: detection does not read it"):
         electrain.evaluate("detection", model=tuned.output, data=ROWS, tune_threshold=True)
+    with pytest.raises(ElectrainError, match="document_separator: classification does not read it"):
+        electrain.evaluate("classification", model=tuned.output, data=ROWS, document_separator="\n")
     assert scored.settings["data"] == [str(tmp_path / "rows.jsonl")]
     assert electrain.evaluate("classification", model=tuned.output, data=ROWS).settings["data"] == ["rows in memory"]
 

@@ -30,7 +30,7 @@ import race_training  # noqa: E402
 from race import main  # noqa: E402
 from race_arms import ARMS, Arm, Stage, stage_configuration, steps_for, whole  # noqa: E402
 from race_measures import best_of_halves  # noqa: E402
-from race_table import mean_ranks, operations_needed, ranks, write_table  # noqa: E402
+from race_table import mean_ranks, operations_needed, ranks, values_of, write_table  # noqa: E402
 from sittings import append_line, read_lines  # noqa: E402
 
 TINY = (
@@ -314,6 +314,12 @@ def test_ranks_by_hand() -> None:
     assert measures == ["frozen", "zero-shot"]
     # Tagging 2 1 3, similarity 1 3 2, so frozen 1.5 2 2.5; BLiMP 1.5 1.5 3.
     assert means == {"mlm": 1.5, "causal": 1.75, "published": 2.75}
+
+
+def test_a_score_that_is_not_finite_counts_as_missing() -> None:
+    line = {"arm": "mlm", "budget": 1e9, "kind": "writing"}
+    lines = [{**line, "scores": {"bleu": score}} for score in (0.0, math.nan, None, 2.0)]
+    assert values_of(lines, "mlm", 1e9, "writing", "bleu") == [0.0, 2.0]
 
 
 def test_operations_needed_by_hand(tmp_path: Path) -> None:

@@ -220,6 +220,8 @@ def evaluate(
         raise ConfigurationError(f'columns: there is no role "{unknown[0]}", only {", ".join(_ROLES)}')
     if tune_threshold:
         require_read("tune_threshold", ("classification",), task)
+    if document_separator is not None:
+        require_read("document_separator", ("detection",), task)
     with _files("data", data) as (sources, is_file):
         if task == "detection":
             form = CorpusFormat(given.get("text", "text"), document_separator)

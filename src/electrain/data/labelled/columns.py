@@ -200,9 +200,13 @@ class _Chooser:
         return ", ".join(found)
 
     def pairs(self, table: str, columns: Columns, second: Role) -> list[tuple[str, str]]:
-        """The pairs of usual names whose columns both exist and agree with those that the user named."""
-        by_plain = {_plain(name): name for name in self.names}
+        """The pairs of usual names whose columns both exist and agree with those that the user named.
+
+        A second text that nobody named must hold text: a column `pair` may hold numbers, or nothing at all.
+        """
         wanted_second = columns.pair if second == "pair" else columns.label
+        usable = [name for name in self.names if second == "label" or name in (columns.pair, *self.texts)]
+        by_plain = {_plain(name): name for name in usable}
         other = columns.label if second == "pair" else columns.pair
         found = []
         for names in table.split(", "):
@@ -240,6 +244,8 @@ def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> t
     if len(pairs) > 1:
         raise chooser.ambiguous("two texts", map(" with ".join, pairs), ["text", "pair"])
     if pairs:
+        further = chooser.left(_SECOND, {*pairs[0], columns.label}) if with_targets and not columns.pair else []
+        say_unread(chooser.where, '" and "'.join(pairs[0]), further)
         return pairs[0]
     text = columns.text or _one_text(chooser, {columns.pair, columns.label})
     if not columns.pair:
