@@ -115,10 +115,8 @@ def _timed(kind: str, job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if kind == TRAINED:
         return found
     times = {"seconds": time.monotonic() - began, "processor_seconds": time.process_time() - used}
-    return ({} if "failed" in found else {"scores": found}) | {
-        **({"failed": found["failed"]} if "failed" in found else {}),
-        **{name: round(value, 1) for name, value in times.items()},
-    }
+    outcome = found if "failed" in found else {"scores": found}
+    return outcome | {name: round(value, 1) for name, value in times.items()}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 from electrain.foundation.configuration import Tables, merge_tables, parse_overrides
 from electrain.foundation.errors import ConfigurationError
@@ -248,8 +247,3 @@ def steps_for(
     if steps < FEWEST_STEPS:
         raise ConfigurationError(f"{budget:g} operations pay for {steps} steps of stage {number} only; raise --budget")
     return steps, cost
-
-
-def model_folder(run: Path) -> str:
-    """The folder of the encoder that a run trained."""
-    return str(run / "model")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from electrain.foundation.card import table
 from electrain.foundation.output_folder import write_text_durably
 
 Line = dict[str, Any]
@@ -94,7 +95,7 @@ def _of_budget(lines: Sequence[Line], budget: float) -> str:
         if any(values_of(own, arm, budget, measure, score) for arm in arms)
     ]
     heads = ["arm", "seeds", "mean rank", *(name for *_, name in columns), "minutes", "of one processor"]
-    rows = [heads, ["---"] * len(heads)]
+    rows = []
     for arm in arms:
         trained = [line for line in own if (line["arm"], line["kind"]) == (arm, "trained") and "failed" not in line]
         cells = [cell(values_of(own, arm, budget, measure, score)) for measure, score, _ in columns]
@@ -102,8 +103,8 @@ def _of_budget(lines: Sequence[Line], budget: float) -> str:
         rank = f"{means[arm]:.1f}" if means else "-"
         rows.append([arm, str(len({line["seed"] for line in own if line["arm"] == arm})), rank, *cells, *minutes])
     ranked = f"ranked by {', '.join(measures)}" if measures else "no measure that all have"
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{budget:.3g} counted operations; median (lowest to highest) over seeds; {ranked}\n\n{table}"
+    shown = "\n".join(table(heads, rows))
+    return f"{budget:.3g} counted operations; median (lowest to highest) over seeds; {ranked}\n\n{shown}"
 
 
 def cell(values: Sequence[float]) -> str:
@@ -141,7 +142,7 @@ def _needed(lines: Sequence[Line]) -> list[str]:
     scores = [(measure, score, name) for measure, of in RANKED.items() for score, name in of.items()
               if values_of(lines, BASELINE, budgets[-1], measure, score)]  # fmt: skip
     heads = ["arm", *(name for *_, name in scores)]
-    rows = [heads, ["---"] * len(heads)]
+    rows = []
     for arm in _arms(lines):
         cells = []
         for measure, score, _ in scores:
@@ -149,9 +150,9 @@ def _needed(lines: Sequence[Line]) -> list[str]:
             goal = statistics.median(values_of(lines, BASELINE, budgets[-1], measure, score))
             cells.append(_needed_cell(curve, goal, budgets[-1]))
         rows.append([arm, *cells])
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     said = f"Part of {budgets[-1]:.3g} operations that an arm needs to reach what {BASELINE} has at their end"
-    return [f"{said} (medians, straight lines in log operations between budgets)\n\n{table}"]
+    shown = "\n".join(table(heads, rows))
+    return [f"{said} (medians, straight lines in log operations between budgets)\n\n{shown}"]
 
 
 def _needed_cell(curve: Sequence[tuple[float, float]], goal: float, largest: float) -> str:

@@ -1,6 +1,5 @@
 """Trains an arm of the race: its stages one after another, each in a process of its own, which resumes exactly."""
 
-import json
 import os
 import shutil
 import signal
@@ -17,13 +16,14 @@ from typing import Any
 from electrain.data.shards.shards import open_shards
 from electrain.foundation.configuration import to_toml
 from electrain.foundation.errors import ElectrainError
-from electrain.foundation.output_folder import JOURNAL_NAME, write_text_durably
+from electrain.foundation.output_folder import JOURNAL_NAME, MANIFEST_NAME, write_text_durably
 from electrain.foundation.process import SIGNAL_OFFSET
+from electrain.foundation.report_page import json_lines, json_object
 from electrain.foundation.system import ending_signals
 from electrain.pretraining.configuration import load_configuration
 from electrain.pretraining.run import pretrain
 from electrain.training.sitting import CHECKPOINTS
-from race_arms import ARMS, model_folder, stage_configuration, steps_for
+from race_arms import ARMS, stage_configuration, steps_for
 
 # A process that ends for no reason of its own (no memory, for instance) is started again, but not for ever.
 MOST_STARTS_AT_A_STEP = 3
@@ -96,7 +96,7 @@ def train(race: Race, entry: Entry, deadline: float) -> dict[str, Any]:
                 write_text_durably(entry.folder(race) / f"{number}.toml", to_toml(config))
                 _train_stage(race, run, deadline)
             stages.append(_facts_of(run) | {"steps": steps, "operations": steps * cost})
-            before = model_folder(run)
+            before = str(run / "model")
     except ElectrainError as error:
         raise FailedError(str(error)) from error
     if not race.keeps:
@@ -107,12 +107,7 @@ def train(race: Race, entry: Entry, deadline: float) -> dict[str, Any]:
 
 def is_finished(run: Path) -> bool:
     """Whether a run has taken all of its steps and written its networks."""
-    return (run / "model").is_dir() and _manifest(run).get("finished", False)
-
-
-def _manifest(run: Path) -> dict[str, Any]:
-    path = run / "manifest.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return (run / "model").is_dir() and json_object(run / MANIFEST_NAME).get("finished", False)
 
 
 def _train_stage(race: Race, run: Path, deadline: float) -> None:
@@ -153,19 +148,13 @@ def _last_line(log: Path) -> str:
 
 def _starts_at_last_step(run: Path) -> int:
     """How often the training was begun from the checkpoint that it was begun from last."""
-    starts = [line["step"] for line in _journal(run) if line["event"] == "machine"]
+    starts = [line["step"] for line in json_lines(run / JOURNAL_NAME) if line["event"] == "machine"]
     return starts.count(starts[-1]) if starts else MOST_STARTS_AT_A_STEP
-
-
-def _journal(run: Path) -> list[dict[str, Any]]:
-    path = run / JOURNAL_NAME
-    lines = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
 
 
 def _facts_of(run: Path) -> dict[str, Any]:
     """What a finished run says of itself."""
-    facts, journal = _manifest(run)["facts"], _journal(run)
+    facts, journal = json_object(run / MANIFEST_NAME)["facts"], json_lines(run / JOURNAL_NAME)
     sittings: list[float] = []  # processor seconds of each process that trained it
     for line in journal:
         if line["event"] == "machine":

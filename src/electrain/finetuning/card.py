@@ -133,7 +133,7 @@ def _labels(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _use(folder: FolderFacts, settings: TaskSettings) -> list[str]:
-    task, is_pair = settings.task, bool(settings.columns.get("pair"))
+    task, is_pair = settings.task, settings.reads_pairs
     verb, asked = _ASKED[task]
     if is_pair and task in _IN_PIPELINE:
         asked = "--input pairs.tsv"

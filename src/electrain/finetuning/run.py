@@ -243,9 +243,7 @@ def _build(
         checkpoint_layers(model, has_dropout=config.training.dropout > 0)
     module = FineTuning(model.to(runtime.device), task)
     rows = task.rows(examples.train)
-    _say_unknown(
-        rows, examples, pretrained.tokenizer, may_be_many=config.data.allow_unknown, is_silent=not runtime.is_first
-    )
+    _say_unknown(rows, examples, pretrained.tokenizer, may_be_many=config.data.allow_unknown, says=runtime.is_first)
     if runtime.is_first:
         _say_what_is_cut(rows, task, settings, pretrained.longest_row)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
@@ -274,7 +272,7 @@ def _build(
 
 
 def _say_unknown(
-    rows: Sequence[Row], examples: Examples, tokenizer: PreTrainedTokenizerFast, *, may_be_many: bool, is_silent: bool
+    rows: Sequence[Row], examples: Examples, tokenizer: PreTrainedTokenizerFast, *, may_be_many: bool, says: bool
 ) -> None:
     """Says how much of the texts is [UNK]. Raises: TokenizerError: too much, and `may_be_many` is False."""
     unknown = unknown_share((row.input_ids for row in rows), tokenizer)
@@ -284,7 +282,7 @@ def _say_unknown(
 
     if not may_be_many:
         unknown.require_few(_TEXTS, _UNKNOWN_REMEDY, named)
-    if not is_silent:
+    if says:
         unknown.say(_TEXTS, _UNKNOWN_REMEDY, named)
 
 

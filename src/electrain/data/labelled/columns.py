@@ -155,7 +155,7 @@ class _Chooser:
 
     def usual(self, names: str) -> list[str]:
         """The columns that have one of these names."""
-        return [name for name in self.names if _plain(name) in names.split()]
+        return _named(self.names, names)
 
     def left(self, names: str, taken: set[str]) -> list[str]:
         """The further columns of texts that have one of these names."""
@@ -259,7 +259,7 @@ def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> t
 
 def second_texts(names: Iterable[str]) -> list[str]:
     """Those of the names that a second text usually has."""
-    return [name for name in names if _plain(name) in _SECOND.split()]
+    return _named(names, _SECOND)
 
 
 def say_unread(where: str, text: str, unread: Sequence[str]) -> None:
@@ -307,6 +307,11 @@ def _two_texts(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple
         return chooser.find("text", "source", ("source src input", *_TEXT), set()), ""
     missing: list[Role] = [role for role in ("text", "label") if not getattr(columns, role)]
     raise chooser.cannot_guess("source and target" if len(missing) == 2 else "other text", missing)
+
+
+def _named(names: Iterable[str], usual: str) -> list[str]:
+    """Those of the names that are in a table of usual ones."""
+    return [name for name in names if _plain(name) in usual.split()]
 
 
 def _plain(name: str) -> str:

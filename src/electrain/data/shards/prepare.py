@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,6 +40,9 @@ from electrain.foundation.output_folder import (
 )
 from electrain.foundation.progress import Progress, counted, say
 from electrain.foundation.sums import SUMS_NAME, write_sums
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 COUNTS_NAME = "unigram_counts.npy"
 _OUR_FILES = (
@@ -90,8 +94,7 @@ def prepare(
     def named() -> list[str]:
         if is_tokenised(sources):
             return []
-        documents = read_documents(sources, corpus_format, counts=CorpusCounts())
-        return unknown_characters((document.text for document in documents), loaded)
+        return unknown_characters_of(sources, corpus_format, loaded)
 
     existed = output.is_dir()
     with locked(output), one_line_when_full(output):
@@ -118,6 +121,14 @@ def prepare(
         manifest = _finish(output, writer, hashes | {"tokenizer": tokenizer_hash(loaded)})
         writer.unknown_share.say(f"prepare: {_WHAT}", characters=named)
         return manifest
+
+
+def unknown_characters_of(
+    sources: Sequence[str], corpus_format: CorpusFormat, tokenizer: "PreTrainedTokenizerFast"
+) -> list[str]:
+    """As `unknown_characters`, of a corpus."""
+    documents = read_documents(sources, corpus_format, counts=CorpusCounts())
+    return unknown_characters((document.text for document in documents), tokenizer)
 
 
 def _encode(

@@ -50,6 +50,12 @@ class SpecialIds:
         return (self.pad, self.cls, self.sep, self.mask)
 
 
+def frame_ids(tokenizer: "PreTrainedTokenizerFast") -> set[int]:
+    """The ids of those of `FRAME` that the tokenizer has; that of a GPT-2 lacks some."""
+    ids = (getattr(tokenizer, f"{kind}_token_id") for kind in FRAME)
+    return {number for number in ids if number is not None}
+
+
 def special_ids_of(tokenizer: "PreTrainedTokenizerFast") -> SpecialIds:
     """The ids of `FRAME` in a tokenizer.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tokenizers import Tokenizer, models
 
-from electrain.data.tokenizer.tokenizer import FRAME, plain_backend
+from electrain.data.tokenizer.tokenizer import frame_ids, plain_backend
 from electrain.foundation.errors import TokenizerError
 from electrain.foundation.progress import say
 
@@ -43,7 +43,7 @@ Characters = Callable[[], Sequence[str]]
 def unknown_id(tokenizer: "PreTrainedTokenizerFast") -> int | None:
     """The id of [UNK]; None without one, or where it means something else too, such as GPT-2's end of text."""
     own: int | None = tokenizer.unk_token_id
-    return None if own in {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME} else own
+    return None if own in frame_ids(tokenizer) else own
 
 
 class UnknownShare(NamedTuple):
@@ -77,11 +77,10 @@ class UnknownShare(NamedTuple):
 def unknown_share(rows: Iterable[Sequence[int]], tokenizer: "PreTrainedTokenizerFast") -> UnknownShare:
     """The share of [UNK] in rows of token ids, which may hold special tokens."""
     own = unknown_id(tokenizer)
-    frame = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}
     counts: Counter[int] = Counter()
     for row in rows:
         counts.update(row)
-    tokens = counts.total() - sum(counts[token] for token in frame)
+    tokens = counts.total() - sum(counts[token] for token in frame_ids(tokenizer))
     return UnknownShare(0 if own is None else counts[own], tokens)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from electrain.data.shards.prepare import COUNTS_NAME
+from electrain.data.shards.prepare import COUNTS_NAME, unknown_characters_of
 from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards, shards_in_memory
 from electrain.data.text.compression import uncompressed_suffix
@@ -20,7 +20,7 @@ from electrain.data.text.corpus import DEFAULT_FORMAT, CorpusCounts, CorpusForma
 from electrain.data.text.text_files import open_text
 from electrain.data.tokenizer.letters import keeps_joiners
 from electrain.data.tokenizer.tokenizer import save_tokenizer, tokenizer_hash
-from electrain.data.tokenizer.unknown import Characters, UnknownShare, unknown_characters, unknown_id
+from electrain.data.tokenizer.unknown import Characters, UnknownShare, unknown_id
 from electrain.foundation.errors import CheckpointError, ConfigurationError, DataError, TokenizerError
 from electrain.foundation.output_folder import MANIFEST_NAME
 from electrain.foundation.progress import counted, say
@@ -93,7 +93,10 @@ def evaluate_detection(
     counts = _padded_counts(run, judge)
     corpus_format = replace(corpus_format, keeps_joiners=keeps_joiners(judge.tokenizer.backend_tokenizer))
     stream = _stream(data, judge, rows * length * _CHARACTERS_PER_TOKEN, corpus_format)
-    _say_poor_text(stream, length, lambda: _unknown_characters(data, judge, corpus_format))
+    has_text = not _is_of_shards(data)
+    _say_poor_text(
+        stream, length, lambda: unknown_characters_of(data, corpus_format, judge.tokenizer) if has_text else []
+    )
     source = RowSource(stream, config.data, seed, reference_packing=config.parity.reference_packing)
     corruption = open_corruption(run, sampler, judge.tokenizer, seed, config)
     if is_assumed:
@@ -146,7 +149,7 @@ def _corrector(run: RunFolder) -> Corrector | None:
 
 def _stream(data: Sequence[str], detector: LoadedModel, characters: int, corpus_format: CorpusFormat) -> Shards:
     """The tokens of a folder of shards, or of about the first `characters` of corpora."""
-    if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
+    if _is_of_shards(data):
         shards = open_shards(Path(data[0]))
         if shards.tokenizer_hash != tokenizer_hash(detector.tokenizer):
             raise TokenizerError(
@@ -173,12 +176,8 @@ def _say_many_lines(data: Sequence[str]) -> None:
                 say(f"evaluate detection: {path}: its lines are read as one document; {hint}")
 
 
-def _unknown_characters(data: Sequence[str], judge: LoadedModel, corpus_format: CorpusFormat) -> list[str]:
-    """As `unknown_characters`; none of a folder of shards, which holds no text."""
-    if len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file():
-        return []
-    documents = read_documents(data, corpus_format, counts=CorpusCounts())
-    return unknown_characters((document.text for document in documents), judge.tokenizer)
+def _is_of_shards(data: Sequence[str]) -> bool:
+    return len(data) == 1 and (Path(data[0]) / MANIFEST_NAME).is_file()
 
 
 def _say_poor_text(stream: Shards, length: int, named: Characters) -> None:

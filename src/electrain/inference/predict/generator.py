@@ -6,7 +6,7 @@ import numpy as np
 
 from electrain.data.shards.row_hashes import random_uniforms
 from electrain.data.tokenizer.plain_text import cleaner_for, plain_ids
-from electrain.data.tokenizer.tokenizer import FRAME
+from electrain.data.tokenizer.tokenizer import frame_ids
 from electrain.foundation.configuration import require_at_least, require_fraction
 from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.progress import counted
@@ -43,8 +43,7 @@ def predict_generate(
         require_fraction("top_p", top_p, may_be_one=True)
     except ValueError as error:
         raise ConfigurationError(f"predict generate: {error}") from error
-    frame = {getattr(tokenizer, f"{kind}_token_id") for kind in FRAME}  # the tokenizer of a GPT-2 lacks some of them
-    never = sorted(number for number in frame if number is not None)
+    never = sorted(frame_ids(tokenizer))
     for number, text in enumerate(texts):
         ids = plain_ids(tokenizer, [cleaner_for(tokenizer)(text)])[0]
         room = min(tokens, writer.longest_row - 1 - len(ids))

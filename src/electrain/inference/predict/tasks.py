@@ -29,7 +29,7 @@ from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.text_files import shown_value
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
-from electrain.data.tokenizer.tokenizer import FRAME, is_of_sequences
+from electrain.data.tokenizer.tokenizer import frame_ids, is_of_sequences
 from electrain.data.tokenizer.unknown import unknown_id
 from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.tasks.long_texts import Cut, cut_notice
@@ -168,7 +168,7 @@ def _count(
     Args: rows: for each row the number of its text, its token ids, and whether the text is cut.
     """
     own = unknown_id(tokenizer)
-    silent = {own, *(getattr(tokenizer, f"{kind}_token_id") for kind in FRAME)}
+    silent = {own, *frame_ids(tokenizer)}
     cut: dict[int, bool] = {}
     unknown: dict[int, bool] = {}
     for number, ids, is_cut in rows:
