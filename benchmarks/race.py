@@ -13,7 +13,8 @@ names, as `benchmarks/finetune_table.py` reads them, and `blimp`. Encoders stay 
 can be asked for later; `--keep` keeps checkpoints and fine-tuned models too.
 
 `--table` ranks the arms: RACE/table.md and RACE/table.png (`race_table`). With `--arms` left out it shows all that
-have lines. Processor seconds are those of one process; on a GPU look at the seconds instead.
+have lines; with `--choose` it shows validation scores, by which variants of an arm are chosen: report the chosen ones
+on seeds that did not choose them. Processor seconds are those of one process; on a GPU look at the seconds instead.
 """
 
 import argparse
@@ -30,7 +31,7 @@ import torch
 from electrain.data.shards.shards import open_shards
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import MANIFEST_NAME, file_hash, write_text_durably
-from race_arms import ARMS
+from race_arms import ARMS, SIZES
 from race_measures import FEW, MEASURES, ONLY_ENGLISH, PAIRS_PER_SET
 from race_table import write_table
 from race_training import Entry, FailedError, Race, StoppedError, is_finished, train
@@ -44,15 +45,23 @@ def settle(race: Race, language: str) -> None:
     """Writes down what all lines of the folder share. Raises: SystemExit: it was begun with something else."""
     open_shards(race.shards, verify=False)
     shards = file_hash(race.shards / MANIFEST_NAME)
-    ours = {"shards": shards, "common": race.common, "language": language, "pairs_per_set": PAIRS_PER_SET}
+    ours = {
+        "shards": shards,
+        "common": race.common,
+        "language": language,
+        "pairs_per_set": PAIRS_PER_SET,
+        "sizes": [f"up to {most:g}: {preset} {shared}".strip() for most, preset, shared in SIZES],
+    }
     path = race.output / SETTINGS_NAME
     with claimed(race.output / "runs" / "race.lock", waits=True):
         if not path.is_file():
             write_text_durably(path, json.dumps(ours, indent=2) + "\n")
         theirs = json.loads(path.read_text())
     for name, value in ours.items():
-        if theirs[name] != value:
-            raise SystemExit(f"{path}: was begun with {name} {theirs[name]!r}, not {value!r}; take another --output")
+        if theirs.get(name) != value:
+            raise SystemExit(
+                f"{path}: was begun with {name} {theirs.get(name)!r}, not {value!r}; take another --output"
+            )
 
 
 def fill(race: Race, entries: Iterator[Entry], measures: list[str], language: str, minutes: float) -> None:
@@ -134,6 +143,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stop-after-minutes", type=float, default=math.inf, help="save what is going on, and stop")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints and fine-tuned models")
     parser.add_argument("--table", action="store_true", help="write the table and the figure at the end")
+    parser.add_argument(
+        "--choose", action="store_true", help="the table shows validation scores, to choose variants by"
+    )
     options = parser.parse_args(arguments)
     if options.budget and not (options.shards and options.data and options.arms):
         parser.error("--budget: needs --shards, --data and --arms")
@@ -155,8 +167,12 @@ def main(arguments: list[str] | None = None) -> None:
                 Entry(budget, arm, seed) for budget in options.budget for seed in options.seeds for arm in options.arms
             )
             fill(race, entries, options.measures, options.language, options.stop_after_minutes)
-        if options.table:
-            print(write_table(read_lines(options.output / LINES_NAME), options.arms, options.output))
+        if options.table or options.choose:
+            print(
+                write_table(
+                    read_lines(options.output / LINES_NAME), options.arms, options.output, is_choosing=options.choose
+                )
+            )
     except ElectrainError as error:
         raise SystemExit(f"race: {error}") from None
 

@@ -40,9 +40,10 @@ FEW_OPERATIONS, FEW_PAIRS = 5e13, 10_000
 
 
 def frozen(race: Race, entry: Entry, language: str) -> Scores:
-    """What a linear classifier and the cosine read out of the encoder as it is, at its best layer and at its last.
+    """What a linear classifier and the cosine read out of the encoder as it is.
 
-    The best layer is that of validation data. `tagging_all_layers` reads all side by side, as `probes.py` does.
+    The classifier reads all layers side by side, as `probes.py` does, and also the best one and the last one; the
+    cosine is that of one layer. The best layer is that of validation data.
     """
     run = encoder_of(race, entry)
     length = open_run_folder(run).trained_length or 64
@@ -59,12 +60,14 @@ def _tagging(race: Race, encoder: FrozenEncoder, name: str) -> Scores:
     )
     found = [accuracies(train, [validation, test], layer) for layer in range(train.vectors.shape[1])]
     layer = int(np.argmax([of_validation for of_validation, _ in found]))
+    of_validation, of_test = accuracies(train, [validation, test])
     return {
-        "tagging": found[layer][1],
+        "tagging": of_test,
+        "tagging_validation": of_validation,
+        "tagging_best_layer": found[layer][1],
         "tagging_layer": layer,
         "tagging_last": found[-1][1],
         "tagging_by_layer": [of_test for _, of_test in found],
-        "tagging_all_layers": accuracies(train, [test])[0],
     }
 
 
@@ -73,6 +76,7 @@ def _similarity(race: Race, encoder: FrozenEncoder) -> Scores:
     layer = int(np.nanargmax(validation))  # the vectors of a layer that collapsed have no correlation
     return {
         "similarity": test[layer],
+        "similarity_validation": validation[layer],
         "similarity_layer": layer,
         "similarity_last": test[-1],
         "similarity_by_layer": test,
@@ -132,8 +136,7 @@ def few_label(race: Race, entry: Entry, language: str) -> Scores:
             "data.train_examples": few,
             "data.validation_examples": validation,
         }
-        best, rate, of_validation = _best_of_rates(race, entry, name, changes, rates)
-        scores |= {name: best, f"{name}_rate": rate, f"{name}_validation": of_validation}
+        scores |= _best_of_rates(race, entry, name, changes, rates)
     return scores
 
 
@@ -147,14 +150,13 @@ def writing(race: Race, entry: Entry, language: str) -> Scores:
         "data.validation_examples": WRITING_VALIDATION_PAIRS,
         "generation.beams": 1,
     }
-    best, _, of_validation = _best_of_rates(race, entry, WRITING_SET, changes, (0.0,))
-    return {"bleu": best, "bleu_validation": of_validation, "training_pairs": pairs or "all"}
+    found = _best_of_rates(race, entry, WRITING_SET, changes, (0.0,))
+    of_validation = found[f"{WRITING_SET}_validation"]
+    return {"bleu": found[WRITING_SET], "bleu_validation": of_validation, "training_pairs": pairs or "all"}
 
 
-def _best_of_rates(
-    race: Race, entry: Entry, name: str, changes: dict[str, Any], rates: tuple[float, ...]
-) -> tuple[float, float, dict[str, float]]:
-    """The test score of the rate that is best on validation, the rate, and the validation score of each.
+def _best_of_rates(race: Race, entry: Entry, name: str, changes: dict[str, Any], rates: tuple[float, ...]) -> Scores:
+    """The test and validation score of the rate that is best on validation, the rate, and the validation score of each.
 
     Args: rates: 0 stands for the recipe's own.
     """
@@ -175,7 +177,12 @@ def _best_of_rates(
     if not race.keeps:
         for run in runs.values():
             shutil.rmtree(run)
-    return score, best, validation
+    return {
+        name: score,
+        f"{name}_validation": validation[f"{best:g}"],
+        f"{name}_rate": best,
+        f"{name}_rates": validation,
+    }
 
 
 MEASURES: dict[str, Callable[[Race, Entry, str], Scores]] = {

@@ -23,16 +23,21 @@ RANKED = {
     "zero-shot": {"blimp": "BLiMP"},
     "writing": {"bleu": "BLEU"},
 }
-SHOWN = {"frozen": {"tagging_last": "probe, last layer", "tagging_all_layers": "probe, all layers"}}
+SHOWN = {"frozen": {"tagging_best_layer": "probe, best layer", "tagging_last": "probe, last layer"}}
+VALIDATION = "_validation"
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#999999")
 
 
-def write_table(lines: Sequence[Line], arms: Sequence[str], output: Path) -> str:
+def write_table(lines: Sequence[Line], arms: Sequence[str], output: Path, *, is_choosing: bool = False) -> str:
     """Writes `table.md` and `table.png` into the race's folder; returns the first.
 
-    Args: arms: those that are shown; none: all that have lines.
+    Args:
+        arms: those that are shown; none: all that have lines.
+        is_choosing: validation scores in the place of test scores, to choose among variants of an arm.
     """
     chosen = [line for line in lines if not arms or line["arm"] in arms]
+    if is_choosing:
+        chosen = [line | {"scores": of_validation(line["scores"])} if "scores" in line else line for line in chosen]
     text = "\n\n".join(
         [*(_of_budget(chosen, budget) for budget in _budgets(chosen)), *_needed(chosen), *_failures(chosen)]
     )
@@ -40,6 +45,11 @@ def write_table(lines: Sequence[Line], arms: Sequence[str], output: Path) -> str
     if any("scores" in line for line in chosen):
         draw(chosen, output / "table.png")
     return text
+
+
+def of_validation(scores: dict[str, Any]) -> dict[str, Any]:
+    """The validation scores of a line, under the names of the test scores; what has none is left out."""
+    return {name.removesuffix(VALIDATION): score for name, score in scores.items() if name.endswith(VALIDATION)}
 
 
 def _budgets(lines: Sequence[Line]) -> list[float]:
@@ -68,19 +78,28 @@ def ranks(medians: dict[str, float]) -> dict[str, float]:
 
 
 def mean_ranks(lines: Sequence[Line], budget: float, arms: Sequence[str]) -> tuple[dict[str, float], list[str]]:
-    """The mean rank of each arm over the measures that all of `arms` have, and these measures.
+    """The mean rank over the measures that count, for each arm that has them all; and these measures.
 
-    A measure of several scores has the mean of their ranks, so that each measure counts the same.
+    The scores that count are those of the baseline, or where it is not among the arms, those that all have. A measure
+    of several scores has the mean of their ranks, so that each measure counts the same.
     """
-    of_measures: dict[str, dict[str, float]] = {}
+    judges = [BASELINE] if BASELINE in arms else arms
+    medians: dict[str, list[dict[str, float]]] = {}
     for measure, scores in RANKED.items():
-        found = [{arm: values_of(lines, arm, budget, measure, score) for arm in arms} for score in scores]
-        complete = [values for values in found if all(values.values())]
-        if complete:
-            places = [ranks({arm: statistics.median(of_arm) for arm, of_arm in values.items()}) for values in complete]
-            of_measures[measure] = {arm: statistics.fmean(place[arm] for place in places) for arm in arms}
-    means = {arm: statistics.fmean(of[arm] for of in of_measures.values()) for arm in arms} if of_measures else {}
-    return means, list(of_measures)
+        for score in scores:
+            found = {arm: values_of(lines, arm, budget, measure, score) for arm in arms}
+            if all(found[arm] for arm in judges):
+                of_arms = {arm: statistics.median(values) for arm, values in found.items() if values}
+                medians.setdefault(measure, []).append(of_arms)
+    ranked = [arm for arm in arms if all(arm in of_arms for of in medians.values() for of_arms in of)]
+    means = [
+        [
+            statistics.fmean(ranks({arm: of_arms[arm] for arm in ranked})[one] for of_arms in of)
+            for of in medians.values()
+        ]
+        for one in ranked
+    ]
+    return {arm: statistics.fmean(of) for arm, of in zip(ranked, means, strict=True) if of}, list(medians)
 
 
 def _of_budget(lines: Sequence[Line], budget: float) -> str:
@@ -100,8 +119,8 @@ def _of_budget(lines: Sequence[Line], budget: float) -> str:
         trained = [line for line in own if (line["arm"], line["kind"]) == (arm, "trained") and "failed" not in line]
         cells = [cell(values_of(own, arm, budget, measure, score)) for measure, score, _ in columns]
         minutes = [cell([line[name] / 60 for line in trained]) for name in ("seconds", "processor_seconds")]
-        rank = f"{means[arm]:.1f}" if means else "-"
-        rows.append([arm, str(len({line["seed"] for line in own if line["arm"] == arm})), rank, *cells, *minutes])
+        rank = f"{means[arm]:.1f}" if arm in means else "-"
+        rows.append([arm, str(len({line["seed"] for line in trained})), rank, *cells, *minutes])
     ranked = f"ranked by {', '.join(measures)}" if measures else "no measure that all have"
     shown = "\n".join(table(heads, rows))
     return f"{budget:.3g} counted operations; median (lowest to highest) over seeds; {ranked}\n\n{shown}"

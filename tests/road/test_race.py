@@ -166,7 +166,9 @@ def test_lines_come_once_and_say_what_was_done(
     assert not (second / "checkpoints").exists()
     scores = lines[1]["scores"]
     assert len(scores["tagging_by_layer"]) == len(scores["similarity_by_layer"]) == 3
-    assert scores["tagging"] == scores["tagging_by_layer"][scores["tagging_layer"]]
+    assert scores["tagging_best_layer"] == scores["tagging_by_layer"][scores["tagging_layer"]]
+    assert scores["similarity"] == scores["similarity_by_layer"][scores["similarity_layer"]]
+    assert {"tagging_validation", "similarity_validation"} < set(scores)
     assert set(lines[2]["scores"]["by_scorer"]) >= {"discriminator", "generator"}
     assert len(in_this_process) == 3
     again = race(shards, data, tmp_path / "race", *arms, "--table")
@@ -189,9 +191,9 @@ def test_few_labels_and_writing(
     assert [line["kind"] for line in lines] == ["trained", "few-label", "writing"]
     scores = lines[1]["scores"]
     for name in ("brown_pos", "sst2", "stsb"):
-        assert len(scores[f"{name}_validation"]) == 3
-        best = max(scores[f"{name}_validation"].values())
-        assert scores[f"{name}_validation"][f"{scores[f'{name}_rate']:g}"] == best
+        assert len(scores[f"{name}_rates"]) == 3
+        assert scores[f"{name}_validation"] == max(scores[f"{name}_rates"].values())
+        assert scores[f"{name}_rates"][f"{scores[f'{name}_rate']:g}"] == scores[f"{name}_validation"]
     assert 0 <= lines[2]["scores"]["bleu"] <= 100
     assert lines[2]["scores"]["training_pairs"] == 40
     assert not list((tmp_path / "race" / "runs").glob("*/sst2-*")), "fine-tuned models are not kept"
@@ -308,12 +310,28 @@ LINES = [
 
 
 def test_ranks_by_hand() -> None:
-    """Medians; level arms share; a measure that one arm lacks does not count."""
+    """Medians; level arms share; an arm that lacks a score of the baseline has no rank and moves no other's."""
     assert ranks({"a": 3.0, "b": 5.0, "c": 3.0}) == {"b": 1.0, "a": 2.5, "c": 2.5}
     means, measures = mean_ranks(LINES, 1e13, ["mlm", "causal", "published"])
     assert measures == ["frozen", "zero-shot"]
     # Tagging 2 1 3, similarity 1 3 2, so frozen 1.5 2 2.5; BLiMP 1.5 1.5 3.
     assert means == {"mlm": 1.5, "causal": 1.75, "published": 2.75}
+    half_measured = [*LINES, line("mixed", 1e13, 0, "frozen", tagging=90.0, similarity=60.0)]
+    assert mean_ranks(half_measured, 1e13, ["mixed", "mlm", "causal", "published"]) == (means, measures)
+    # Without the baseline, what all have counts: tagging 1 2 and similarity 1 2.
+    assert mean_ranks(half_measured, 1e13, ["mixed", "causal"]) == ({"mixed": 1.0, "causal": 2.0}, ["frozen"])
+
+
+def test_variants_are_chosen_by_validation_scores(tmp_path: Path) -> None:
+    """The better one on test sentences is not the better one on those that choose."""
+    lines = [
+        line("mlm", 1e13, 0, "frozen", tagging=80.0, tagging_validation=79.0),
+        line("mlm-linear", 1e13, 0, "frozen", tagging=79.0, tagging_validation=81.0),
+    ]
+    assert "| mlm | 0 | 1.0 | 80.0 |" in write_table(lines, [], tmp_path)
+    chosen = write_table(lines, [], tmp_path, is_choosing=True)
+    assert "| mlm | 0 | 2.0 | 79.0 |" in chosen
+    assert "| mlm-linear | 0 | 1.0 | 81.0 |" in chosen
 
 
 def test_a_score_that_is_not_finite_counts_as_missing() -> None:
@@ -331,5 +349,5 @@ def test_operations_needed_by_hand(tmp_path: Path) -> None:
     text = write_table(LINES, [], tmp_path)
     needed = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in text.split("Part of")[1].splitlines()[4:]}
     assert needed == {"mlm": "1", "causal": "0.1", "published": "not reached"}
-    assert "| mlm | 3 | 1.5 | 81.0 (80.0 to 82.0) |" in text
+    assert "| mlm | 0 | 1.5 | 81.0 (80.0 to 82.0) |" in text
     assert "needs lines of two budgets" in write_table(LINES[:6], [], tmp_path)
