@@ -65,6 +65,7 @@ def two(fraction: float, first: str, second: str) -> Arm:
     return Arm((Stage(fraction, first), Stage(1 - fraction, f"start.discriminator={{before}} {second}")))
 
 
+UNTRAINED = "untrained"
 MLM = "training.objective=masked-language-modelling"
 CAUSAL = "generator.kind=causal"
 BOTH = "discriminator.heads=detection discriminator.heads=correction"
@@ -111,6 +112,8 @@ def _searched(name: str, settings: str) -> dict[str, Arm]:
 ARTICLE = f"discriminator.loss_weight=1 {CAUSAL} corruption.source=generated corruption.missing_fraction=1.0 {AT_MISSING} {BOTH}"  # noqa: E501  # fmt: skip
 
 ARMS: dict[str, Arm] = {
+    # What the measures find without any learning: a measure on which no arm is above it tells nothing about the arms.
+    UNTRAINED: Arm((Stage(0.0, MLM),), rate=1e-9),
     **_searched("mlm", MLM),
     "mlm-one-and-a-half-rate": whole(MLM, rate=1.5),
     **_searched("published", ""),
@@ -239,11 +242,15 @@ def steps_for(
 ) -> tuple[int, float]:
     """The steps of a stage that cost its fraction of the budget, and the operations of one of them.
 
+    A stage without operations takes the two steps without which there is no network.
+
     Raises: ConfigurationError: the budget pays for too few.
     """
     config = stage_configuration(arm, number, budget, 0, common, before=before)
     cost = operations_per_step(config, vocabulary_size)
     steps = round(arm.stages[number].fraction * budget / cost)
+    if not arm.stages[number].fraction:
+        return 2, cost
     if steps < FEWEST_STEPS:
         raise ConfigurationError(f"{budget:g} operations pay for {steps} steps of stage {number} only; raise --budget")
     return steps, cost

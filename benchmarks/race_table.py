@@ -8,6 +8,7 @@ from typing import Any
 
 from electrain.foundation.card import table
 from electrain.foundation.output_folder import write_text_durably
+from race_arms import UNTRAINED
 
 Line = dict[str, Any]
 BASELINE = "mlm"
@@ -80,16 +81,17 @@ def ranks(medians: dict[str, float]) -> dict[str, float]:
 def mean_ranks(lines: Sequence[Line], budget: float, arms: Sequence[str]) -> tuple[dict[str, float], list[str]]:
     """The mean rank over the measures that count, for each arm that has them all; and these measures.
 
-    The scores that count are those of the baseline, or where it is not among the arms, those that all have. A measure
-    of several scores has the mean of their ranks, so that each measure counts the same.
+    The scores that count are those of the baseline, or where it is not among the arms, those that all have; but not
+    those in which no arm is above the network that was not trained, which has no rank itself. A measure of several
+    scores has the mean of their ranks, so that each measure counts the same.
     """
+    arms = [arm for arm in arms if arm != UNTRAINED]
     judges = [BASELINE] if BASELINE in arms else arms
     medians: dict[str, list[dict[str, float]]] = {}
     for measure, scores in RANKED.items():
         for score in scores:
-            found = {arm: values_of(lines, arm, budget, measure, score) for arm in arms}
-            if all(found[arm] for arm in judges):
-                of_arms = {arm: statistics.median(values) for arm, values in found.items() if values}
+            of_arms = _medians(lines, budget, arms, measure, score)
+            if set(judges) <= set(of_arms) and not _is_below_floor(lines, budget, arms, measure, score):
                 medians.setdefault(measure, []).append(of_arms)
     ranked = [arm for arm in arms if all(arm in of_arms for of in medians.values() for of_arms in of)]
     means = [
@@ -100,6 +102,17 @@ def mean_ranks(lines: Sequence[Line], budget: float, arms: Sequence[str]) -> tup
         for one in ranked
     ]
     return {arm: statistics.fmean(of) for arm, of in zip(ranked, means, strict=True) if of}, list(medians)
+
+
+def _medians(lines: Sequence[Line], budget: float, arms: Sequence[str], measure: str, score: str) -> dict[str, float]:
+    found = {arm: values_of(lines, arm, budget, measure, score) for arm in arms}
+    return {arm: statistics.median(values) for arm, values in found.items() if values}
+
+
+def _is_below_floor(lines: Sequence[Line], budget: float, arms: Sequence[str], measure: str, score: str) -> bool:
+    """Whether the network that was not trained was measured, and no arm is above it."""
+    medians = _medians(lines, budget, [*arms, UNTRAINED], measure, score)
+    return UNTRAINED in medians and max(medians.values()) == medians[UNTRAINED]
 
 
 def _of_budget(lines: Sequence[Line], budget: float) -> str:
@@ -122,6 +135,9 @@ def _of_budget(lines: Sequence[Line], budget: float) -> str:
         rank = f"{means[arm]:.1f}" if arm in means else "-"
         rows.append([arm, str(len({line["seed"] for line in trained})), rank, *cells, *minutes])
     ranked = f"ranked by {', '.join(measures)}" if measures else "no measure that all have"
+    below = [name for measure, score, name in columns if _is_below_floor(own, budget, arms, measure, score)]
+    if below:
+        ranked += f"; no arm is above an untrained network in {', '.join(below)}"
     shown = "\n".join(table(heads, rows))
     return f"{budget:.3g} counted operations; median (lowest to highest) over seeds; {ranked}\n\n{shown}"
 

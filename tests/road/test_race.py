@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -320,6 +321,30 @@ def test_ranks_by_hand() -> None:
     assert mean_ranks(half_measured, 1e13, ["mixed", "mlm", "causal", "published"]) == (means, measures)
     # Without the baseline, what all have counts: tagging 1 2 and similarity 1 2.
     assert mean_ranks(half_measured, 1e13, ["mixed", "causal"]) == ({"mixed": 1.0, "causal": 2.0}, ["frozen"])
+
+
+def test_a_score_below_that_of_an_untrained_network_ranks_nobody(tmp_path: Path) -> None:
+    """By hand: similarity is learned by nobody; tagging is 2 1 3 and BLiMP 1.5 1.5 3."""
+    floor = [*LINES, line("untrained", 1e13, 0, "frozen", tagging=60.0, similarity=55.0)]
+    means, measures = mean_ranks(floor, 1e13, ["mlm", "untrained", "causal", "published"])
+    assert measures == ["frozen", "zero-shot"]
+    assert means == {"mlm": 1.75, "causal": 1.25, "published": 3.0}
+    text = write_table(floor, [], tmp_path)
+    assert "no arm is above an untrained network in similarity, frozen\n" in text
+    assert "| untrained | 0 | - | 60.0 |" in text
+
+
+def test_an_untrained_network_takes_two_steps_and_learns_nothing(
+    shards: Path, data: Path, tmp_path: Path, in_this_process: list[Path]
+) -> None:
+    """Its normalisations still multiply by one."""
+    del in_this_process
+    entry, here = race_training.Entry(BUDGET, "untrained", 0), race_training.Race(shards, data, tmp_path, TINY)
+    assert race_training.train(here, entry, math.inf)["steps"] == 2
+    weights = load_file(entry.run(here) / "model" / "model.safetensors")
+    of_norms = [tensor for name, tensor in weights.items() if "norm" in name.lower() and name.endswith("weight")]
+    assert of_norms
+    assert all(torch.equal(tensor, torch.ones_like(tensor)) for tensor in of_norms)
 
 
 def test_variants_are_chosen_by_validation_scores(tmp_path: Path) -> None:
