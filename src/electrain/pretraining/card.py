@@ -39,6 +39,7 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.progress import counted
 from electrain.foundation.report_page import Record, json_lines, number
 from electrain.models.cards import FolderFacts, facts_of_folder, opening, sentence_embeddings, text_limits
+from electrain.pretraining.best_checkpoint import best_of, probed_steps
 from electrain.pretraining.configuration import PretrainConfig
 
 # The scores of `electrain evaluate detection --add-to-card`, beside the run's own files.
@@ -58,6 +59,7 @@ _ROLES = {
     "detector": "the encoder with the head that finds replaced words",
     "correction": "the encoder with the head that restores words",
     "electric": "the encoder with the head that gives each word an energy",
+    "best": "the encoder after the step that the run's probe found best, to be fine-tuned",
     "generator": "the generator, a small language model that proposed the words during pretraining",
 }
 
@@ -270,6 +272,7 @@ def _scores(run: _Run) -> list[str]:
             *table(("measure", "value"), [(_LOGGED[key], f"{value:.3f}") for key, value in recent.items()]),
             "",
         ]
+    content += _probe(run)
     if not _detects(run):
         return [*content, "Judge the encoder by a fine-tuned task of yours, not by these figures."]
     content.append(
@@ -277,6 +280,18 @@ def _scores(run: _Run) -> list[str]:
         "learned from context. Judge the encoder by a fine-tuned task of yours, not by these figures."
     )
     return content
+
+
+def _probe(run: _Run) -> list[str]:
+    """What the probe said of the best step and of the last one."""
+    probed = probed_steps(run.records)
+    best = best_of(probed)
+    if best is None:
+        return []
+    told = [f"step {best.step:,}: {best}"] + [f"step {probed[-1].step:,}: {probed[-1]}"] * (best != probed[-1])
+    what = "Accuracy of a linear classifier on the frozen encoder, on labelled texts that did not fit it"
+    name = as_code(public_name(run.config.probe.labelled))
+    return [f"{what}, from {name}: {'; '.join(told)}.", ""]
 
 
 def _held_out_table(held_out: dict[str, Any]) -> list[str]:

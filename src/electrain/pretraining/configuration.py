@@ -19,6 +19,7 @@ from electrain.models.discriminator import DiscriminatorConfig
 from electrain.models.generators import GeneratorConfig
 from electrain.pretraining.objectives.game import GameConfig
 from electrain.pretraining.objectives.masking import CorruptionConfig
+from electrain.pretraining.probe import ProbeConfig
 from electrain.training.settings import ParityConfig, TrainingConfig
 
 _PRESETS = "electrain.pretraining.presets"
@@ -54,6 +55,7 @@ class PretrainConfig:
     parity: ParityConfig = field(default_factory=ParityConfig)
     start: StartConfig = field(default_factory=StartConfig)
     game: GameConfig = field(default_factory=GameConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
     card: CardConfig = field(default_factory=CardConfig)
 
     def __post_init__(self) -> None:

@@ -26,16 +26,27 @@ def export_models(objective: PretrainObjective, tokenizer: Any, output: Path, se
         sequence_length: tokens of a training row. The saved tokenizers cut there, since later positions are untrained.
     """
     for name, network in _networks(objective).items():
-        with quiet_transformers(), replaced_directory(output / name) as temporary:
-            carry_card(output / name, temporary)
-            exported = network()
-            exported.save_pretrained(temporary)
-            backbone = backbone_of(exported.config)
-            has_types = backbone is not None and backbone.has_token_types
-            save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
-            if name == "model":
-                write_sentence_transformer_files(temporary, exported.config.hidden_size, sequence_length)
-            write_sums(temporary)
+        _export(network, tokenizer, output / name, sequence_length, is_encoder=name == "model")
+
+
+def export_encoder(objective: PretrainObjective, tokenizer: Any, folder: Path, sequence_length: int) -> None:
+    """Writes what `export_models` writes into `model/`, into another folder."""
+    _export(_networks(objective)["model"], tokenizer, folder, sequence_length, is_encoder=True)
+
+
+def _export(
+    network: Callable[[], Any], tokenizer: Any, folder: Path, sequence_length: int, *, is_encoder: bool
+) -> None:
+    with quiet_transformers(), replaced_directory(folder) as temporary:
+        carry_card(folder, temporary)
+        exported = network()
+        exported.save_pretrained(temporary)
+        backbone = backbone_of(exported.config)
+        has_types = backbone is not None and backbone.has_token_types
+        save_tokenizer(tokenizer, temporary, with_token_types=has_types, model_max_length=sequence_length)
+        if is_encoder:
+            write_sentence_transformer_files(temporary, exported.config.hidden_size, sequence_length)
+        write_sums(temporary)
 
 
 def _networks(objective: PretrainObjective) -> dict[str, Callable[[], Any]]:

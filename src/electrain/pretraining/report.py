@@ -17,6 +17,7 @@ from electrain.foundation.report_page import (
     write_page,
 )
 from electrain.foundation.sums import require_as_written
+from electrain.pretraining.best_checkpoint import PROBE_EVENT, best_of, choice_of, probed_steps
 from electrain.pretraining.report_figures import FIGURES
 
 SHOWN_EXAMPLES = 4
@@ -51,11 +52,19 @@ def write_report(run_directory: Path) -> Path:
         "warnings": [
             (whole(step_of(one)), str(one.get("message"))) for one in records if one.get("event") == "warning"
         ],
-        "curves": draw_curves(lines, FIGURES),
+        "choice": _choice(records, run_directory),
+        "curves": draw_curves([one for one in records if one.get("event") in ("log", PROBE_EVENT)], FIGURES),
         "examples": _examples(json_lines(run_directory / EXAMPLES_NAME)),
         "colour": MARK_COLOUR,
     }
     return write_page(run_directory, "pretraining/report.html", values)
+
+
+def _choice(records: Sequence[Record], run_directory: Path) -> str:
+    """Which checkpoint the probe found best; empty without a probe."""
+    best = best_of(probed_steps(records))
+    told = choice_of(run_directory)
+    return told or ("" if best is None else f"So far the probe is best at step {best.step:,}: {best}.")
 
 
 def _figures(lines: Sequence[Record]) -> list[tuple[str, str]]:

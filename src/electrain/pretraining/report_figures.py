@@ -3,6 +3,13 @@
 from electrain.foundation.report_curves import BLACK, GREEN, VERMILION, Curve, FigurePlan
 
 FIGURES = (
+    FigurePlan(
+        "Probe",
+        "What a linear classifier reads out of the frozen encoder: accuracy on labelled texts that did not fit it. The "
+        "checkpoint where it is highest is the one to fine-tune.",
+        "per cent",
+        (Curve("probe_accuracy", "probe", GREEN),),
+    ),
     FigurePlan("Loss", "The weighted sum that training minimises.", "nats", (Curve("loss", "total", BLACK),)),
     FigurePlan(
         "Generator loss",

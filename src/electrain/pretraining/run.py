@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,21 @@ from electrain.foundation.output_folder import (
 )
 from electrain.foundation.process import exit_code
 from electrain.foundation.progress import counted, format_seconds, say
+from electrain.foundation.report_page import json_lines
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import choose_attention
 from electrain.models.folders import require_safetensors, tokenizer_of
+from electrain.pretraining.best_checkpoint import (
+    ACCURACY,
+    FACT,
+    PROBE_EVENT,
+    STANDARD_ERROR,
+    ProbedStep,
+    best_of,
+    choice,
+    export_best,
+    probed_steps,
+)
 from electrain.pretraining.build import (
     PretrainObjective,
     build_objective,
@@ -57,8 +69,10 @@ from electrain.pretraining.configuration import PretrainConfig, StartConfig
 from electrain.pretraining.export import export_models
 from electrain.pretraining.flops import passes_of, training_flops_per_row
 from electrain.pretraining.health import HealthMonitor
+from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretraining.objectives.rows import Rows
 from electrain.pretraining.observations import details_of, example_of, metrics_of
+from electrain.pretraining.probe import Probe, is_probed, probe_of
 from electrain.pretraining.repetition import say_if_read_too_often
 from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
 from electrain.training.compilation import compile_for_stage, compile_or_say_why_not
@@ -114,6 +128,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         # One process hashes the files, for which the others wait.
         shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
         runtime.together(lambda: _require_tokenizer(shards, config))
+        probe = runtime.together(lambda: probe_of(config, shards.tokenizer) if runtime.is_first else None)
         config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
@@ -133,14 +148,15 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         def begin() -> None:
             if runtime.is_first:
                 held.enter_context(locked(output))
-                if begins(output, KIND, inputs, config, FIRST_FILES, hints, resume=resume):
-                    _write_first_files(config, shards, inputs, output)
+                own = inputs if probe is None else inputs | {"probe": probe.hash}
+                if begins(output, KIND, own, config, FIRST_FILES, hints, resume=resume):
+                    _write_first_files(config, shards, own, output)
                 record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
 
         runtime.together(begin)  # the first process makes the folder, for which the others wait
         try:
             with emptied_on_error(output, FIRST_FILES, is_first=runtime.is_first):
-                parts = _build(config, shards, rows, output, runtime)
+                parts = _build(config, shards, rows, output, runtime, probe)
                 _restore(parts)
             return _run(parts)
         except torch.OutOfMemoryError as error:
@@ -208,6 +224,8 @@ class _Parts:
     examples: Journal
     row_flops: float
     fresh: Callable[[], PretrainObjective]
+    probe: Probe | None  # in the first process
+    probed: list[ProbedStep] = field(default_factory=list)  # so far, in the first process
 
 
 def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: Runtime) -> BuiltRun:
@@ -252,7 +270,9 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     return BuiltRun(objective, run, row_flops, fresh)
 
 
-def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime) -> _Parts:
+def _build(
+    config: PretrainConfig, shards: Shards, rows: RowSource, output: Path, runtime: Runtime, probe: Probe | None
+) -> _Parts:
     built = build_run(config, shards, rows, runtime)
     return _Parts(
         config,
@@ -263,6 +283,7 @@ def _build(config: PretrainConfig, shards: Shards, rows: RowSource, output: Path
         Journal(output / EXAMPLES_NAME),
         built.row_flops,
         built.fresh,
+        probe,
     )
 
 
@@ -275,6 +296,7 @@ def _restore(parts: _Parts) -> None:
         _start(parts)
     if parts.sitting.is_first:
         parts.examples.cut_back(parts.sitting.run.state.step)
+        parts.probed.extend(probed_steps(json_lines(parts.sitting.journal.path)))
 
 
 def _start(parts: _Parts) -> None:
@@ -365,11 +387,30 @@ def _after_step(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> 
         example = example_of(result, parts.shards.tokenizer)
         if example:
             parts.examples.write({"step": step, **example})
-    if step % training.checkpoint_every_steps == 0 or result.is_last:
-        sitting.save(health=parts.health.to_dict())
+    if is_probed(parts.config, step):
+        _probe(parts)
+    if step % training.checkpoint_every_steps == 0 or result.is_last or is_probed(parts.config, step):
+        best = best_of(parts.probed)
+        sitting.save(kept_steps=() if best is None else (best.step,), health=parts.health.to_dict())
     if not result.is_last:
         compile_for_stage(sitting.run)
     return False
+
+
+def _probe(parts: _Parts) -> None:
+    """Scores the encoder in the first process, for which the others wait when the checkpoint is written."""
+    whole, runtime, step = _whole_objective(parts), parts.sitting.run.runtime, parts.sitting.run.state.step
+    if parts.probe is None:
+        return
+    began = time.perf_counter()
+    encoder = whole.model.body if isinstance(whole, MaskedLanguageModelling) else whole.discriminator.body
+    score = parts.probe.score(encoder, runtime.autocast())
+    found = ProbedStep(step, round(score.accuracy, 4), round(score.standard_error, 4))
+    numbers = {ACCURACY: found.accuracy, STANDARD_ERROR: found.standard_error}
+    seconds = round(time.perf_counter() - began, 3)
+    parts.sitting.record({"event": PROBE_EVENT, "step": step, **numbers, "probe_seconds": seconds})
+    parts.probed.append(found)
+    say(f"step {step}: probe {found}")
 
 
 def _log(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> None:
@@ -389,15 +430,22 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     from electrain.pretraining.report import write_report  # draws with matplotlib, which training does not need
 
     output, run = parts.sitting.directory, parts.sitting.run
-    export_models(objective, parts.shards.tokenizer, output, parts.config.data.sequence_length)
+    tokenizer, length = parts.shards.tokenizer, parts.config.data.sequence_length
+    export_models(objective, tokenizer, output, length)
+    best = best_of(parts.probed)
+    best_folder = export_best(output, best, run.state.step, parts.fresh, tokenizer, length)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
+    if best is not None:
+        facts[FACT] = {"best_step": best.step, ACCURACY: best.accuracy, "folder": best_folder}
     files = (CONFIGURATION_NAME, COUNTS_NAME, JOURNAL_NAME, EXAMPLES_NAME)
     sums = [path.relative_to(output).as_posix() for path in output.glob(f"*/{SUMS_NAME}")]
     facts |= {HASHES: hashes_of(output, [*files, *sorted(sums)])}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
     write_cards(output)
     report = write_report(output)
+    if best is not None:
+        say(choice(parts.probed, best_folder, output))
     steps = run.training.steps
     if is_finished:
         say(f"finished {counted(steps, 'step')} in {format_seconds(run.state.seconds)}; report: {report}")

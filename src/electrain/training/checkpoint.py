@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,13 +44,16 @@ def save_checkpoint(
     state: dict[str, Any],
     *,
     is_first: bool = True,
+    kept_steps: Collection[int] = (),
 ) -> Path:
     """Writes `root/step-N` under a temporary name, syncs it, renames it, and removes all but the newest two.
 
-    Args: is_first: False in the processes that only take part in gathering weights that are divided.
+    Args:
+        is_first: False in the processes that only take part in gathering weights that are divided.
+        kept_steps: whose checkpoints stay, too.
     Raises: CheckpointError: the disk is full or not writable. Earlier checkpoints stay.
     """
-    directory = root / f"step-{step}"
+    directory = checkpoint_folder(root, step)
     # `named_parameters` lists a shared tensor once. Buffers are left out: they are computed, not learned.
     weights = gathered(dict(model.named_parameters()), is_kept=is_first)
     states = gathered(optimizer_tensors(optimizers, model), is_kept=is_first)
@@ -68,12 +71,18 @@ def save_checkpoint(
             f"{directory}: cannot be written ({error}); free some space or correct the permissions, then "
             "continue from the checkpoint before it with --resume"
         ) from error
-    for old in _newest_first(root)[KEPT_CHECKPOINTS:]:
+    kept = {checkpoint_folder(root, number) for number in kept_steps}
+    for old in filter(lambda path: path not in kept, _newest_first(root)[KEPT_CHECKPOINTS:]):
         # Deleting takes time. A folder that is half deleted must not look like a checkpoint, so it is renamed first.
         os.replace(old, old.with_name(f".{old.name}.removed"))
     for leftover in root.glob(".step-*"):  # also what a killed process left
         shutil.rmtree(leftover, ignore_errors=True)
     return directory
+
+
+def checkpoint_folder(root: Path, step: int) -> Path:
+    """The folder of the checkpoint after a step, which need not exist."""
+    return root / f"step-{step}"
 
 
 def _newest_first(root: Path) -> list[Path]:

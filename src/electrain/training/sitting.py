@@ -1,6 +1,6 @@
 """One sitting of a run, from its beginning or a checkpoint until it stops, for pretraining and fine-tuning."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
@@ -156,9 +156,14 @@ class Sitting(Generic[R]):
         self.journal.write(line)
         self._tracking.log(line)
 
-    def save(self, **more: Any) -> None:
-        """Writes a checkpoint, for which all processes wait. Args: more: values that `restore` returns."""
+    def save(self, *, kept_steps: Collection[int] = (), **more: Any) -> None:
+        """Writes a checkpoint, for which all processes wait.
+
+        Args:
+            kept_steps: whose checkpoints stay, besides the newest.
+            more: values that `restore` returns.
+        """
         state, root = {"run": self.run.state.to_dict(), **more}, self.directory / CHECKPOINTS
         run, step = self.run, self.run.state.step
-        save_checkpoint(root, step, run.objective, run.optimizers, state, is_first=self.is_first)
+        save_checkpoint(root, step, run.objective, run.optimizers, state, is_first=self.is_first, kept_steps=kept_steps)
         self.run.runtime.wait()

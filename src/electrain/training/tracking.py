@@ -18,7 +18,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 # The name by which Weights & Biases knows the run, so that a resumed run goes on with the same curves.
 WANDB_NAME = "wandb.json"
 # The events of a journal whose numbers make curves, and the name of their group.
-_GROUPS = {"log": "train", "validation": "validation"}
+_GROUPS = {"log": "train", "probe": "train", "validation": "validation"}
 
 
 class Tracker(Protocol):

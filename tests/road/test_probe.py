@@ -1,0 +1,256 @@
+"""The probe of a pretraining run: it changes nothing, resumes, keeps the best checkpoint, and says which one to use."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModel
+
+from command_line import refuse
+from electrain.finetuning.configuration import load_finetune_configuration
+from electrain.finetuning.run import finetune
+from electrain.foundation.errors import RunDirectoryError
+from electrain.foundation.output_folder import read_any_manifest
+from electrain.inference.check import check_folder
+from electrain.pretraining.probe import Probe, ProbeScore
+from electrain.pretraining.report import write_report
+from electrain.pretraining.run import pretrain
+from electrain.training import compilation, loop
+from tiny_pretraining import invented_text, tiny_configuration
+
+pytestmark = pytest.mark.usefixtures("quick_pretraining")
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Invented sentences whose tags are the last letters of the words."""
+    path = tmp_path_factory.mktemp("tagged") / "tagged.conll"
+    sentences = ["\n".join(f"{word}\t{word[-1]}" for word in text.split()) for text in invented_text(60, seed=3)]
+    path.write_text("\n\n".join(sentences) + "\n")
+    return path
+
+
+def learned(output: Path) -> dict[str, torch.Tensor]:
+    """Weights and moments of the last checkpoint."""
+    files = sorted((output / "checkpoints/step-10").glob("*.safetensors"))
+    return {f"{file.stem} {name}": x for file in files for name, x in load_file(file).items()}
+
+
+def probes_of(output: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "probe_seconds"} for line in lines if line["event"] == "probe"]
+
+
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "published, with dropout": {"training": {"dropout": 0.1}},
+    "masked language modelling, bfloat16": {
+        "training": {"objective": "masked-language-modelling", "precision": "bfloat16"}
+    },
+    "lstm": {"encoder": {"backbone": "lstm"}},
+    "bert, unigram": {"encoder": {"backbone": "bert"}, "generator": {"kind": "unigram"}},
+    "modernbert, disentangled, checkpointed layers": {
+        "encoder": {"backbone": "modernbert"},
+        "generator": {"embedding_sharing": "gradient-disentangled"},
+        "training": {"gradient_checkpointing": True, "dropout": 0.1},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_probe_changes_nothing_that_is_trained(tiny_shards: Path, tagged: Path, tmp_path: Path, kind: str) -> None:
+    for name, probe in (("without", {}), ("with", {"labelled": str(tagged), "every_steps": 3})):
+        pretrain(tiny_configuration(**KINDS[kind], probe=probe), tiny_shards, tmp_path / name)
+    assert [line["step"] for line in probes_of(tmp_path / "with")] == [3, 6, 9, 10]
+    assert probes_of(tmp_path / "without") == []
+    ours, theirs = learned(tmp_path / "with"), learned(tmp_path / "without")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_compiled_layers_are_neither_compiled_again_nor_lost(
+    tiny_shards: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
+    monkeypatch.setenv(compilation.CACHE_VARIABLE, str(tmp_path / "code"))
+    counted = []
+    for name, probe in (("without", {}), ("with", {"labelled": str(tagged)})):
+        torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
+        training = {"compile": True, "objective": "masked-language-modelling"}
+        pretrain(tiny_configuration(training=training, probe=probe), tiny_shards, tmp_path / name)
+        counted.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert counted[0] == counted[1] > 0
+    ours, theirs = learned(tmp_path / "with"), learned(tmp_path / "without")
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_killed_run_probes_as_a_straight_one(
+    tiny_shards: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at step 8, after the checkpoint that the probe of step 6 wrote; the best is known from before the kill."""
+    config = tiny_configuration(
+        training={"report_to": ["tensorboard"]}, probe={"labelled": str(tagged), "every_steps": 2}
+    )
+    pretrain(config, tiny_shards, tmp_path / "straight")
+    update = loop._update
+
+    def killed_at_seven(run: Any, *arguments: Any, **named: Any) -> None:
+        if run.state.step == 7:
+            raise KeyboardInterrupt
+        update(run, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_update", killed_at_seven)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, tiny_shards, tmp_path / "killed")
+    assert pretrain(config, tiny_shards, tmp_path / "killed", resume=True).is_finished
+    assert probes_of(tmp_path / "killed") == probes_of(tmp_path / "straight")
+    assert learned(tmp_path / "killed").keys() == learned(tmp_path / "straight").keys()
+    kept = [
+        sorted(path.name for path in (tmp_path / name / "checkpoints").iterdir()) for name in ("killed", "straight")
+    ]
+    assert kept[0] == kept[1]
+    events = EventAccumulator(str(tmp_path / "killed/tensorboard"))
+    events.Reload()
+    drawn = [(event.step, pytest.approx(event.value, rel=1e-4)) for event in events.Scalars("train/probe_accuracy")]
+    assert [(line["step"], line["probe_accuracy"]) for line in probes_of(tmp_path / "killed")] == drawn
+
+
+def pretend_scores(monkeypatch: pytest.MonkeyPatch, *accuracies: float, error: float = 1.0) -> None:
+    left = iter(accuracies)
+    monkeypatch.setattr(Probe, "score", lambda *_: ProbeScore(next(left), error))
+
+
+def test_the_best_checkpoint_stays_and_can_be_used(
+    tiny_shards: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend_scores(monkeypatch, 50.0, 60.0, 58.5, 57.0, 57.5)
+    config = tiny_configuration(encoder={"backbone": "modernbert"}, probe={"labelled": str(tagged), "every_steps": 2})
+    run = tmp_path / "run"
+    pretrain(config, tiny_shards, run)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-10", "step-4", "step-8"]
+    told = capsys.readouterr().err
+    assert (
+        "The probe is best at step 4: 60.0% (standard error 1.0), 2.5 points above step 10, more than its standard "
+        f"error. Fine-tune it: electrain finetune TASK --model {run}/best ..."
+    ) in told
+    assert read_any_manifest(run).facts["probe"] == {"best_step": 4, "probe_accuracy": 60.0, "folder": "best"}
+    body = AutoModel.from_pretrained(run / "best")
+    saved = load_file(run / "checkpoints/step-4/model.safetensors")
+    name = "layers.1.mlp.Wo.weight"
+    assert torch.equal(body.get_parameter(name), saved[f"discriminator.network.model.{name}"])
+    last = AutoModel.from_pretrained(run / "model").get_parameter(name)
+    assert not torch.equal(body.get_parameter(name), last)
+    assert "step 4: 60.0% (standard error 1.0); step 10: 57.5%" in (run / "best/README.md").read_text()
+    assert not check_folder(run).faults
+    tables = {"training": {"epochs": 1, "precision": "float32"}}
+    done = finetune(
+        "tagging", load_finetune_configuration(None, tables), str(run / "best"), [str(tagged)], [str(tagged)],
+        tmp_path / "tuned",
+    )  # fmt: skip
+    assert done.is_finished
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ((50.0, 57.0), "The probe is best at the last step, 10: 57.0% (standard error 1.0). Fine-tune it: electrain "
+                       "finetune TASK --model {run}/model ..."),
+        ((57.0, 57.0), "best at the last step, 10"),
+        ((57.5, 57.0), "step 5: 57.5% (standard error 1.0), 0.5 points above step 10, not more than its standard err"),
+    ],
+)  # fmt: skip
+def test_the_last_sentence_says_how_sure_it_is(
+    tiny_shards: Path,
+    tagged: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    accuracies: tuple[float, ...],
+    words: str,
+) -> None:
+    pretend_scores(monkeypatch, *accuracies)
+    run = tmp_path / "run"
+    pretrain(tiny_configuration(probe={"labelled": str(tagged), "every_steps": 5}), tiny_shards, run)
+    assert words.format(run=run) in capsys.readouterr().err
+    assert (run / "best").exists() == ("step 5" in words)
+
+
+def test_a_run_that_becomes_better_leaves_no_old_encoder(
+    tiny_shards: Path, tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at step 6, where step 3 was best; in the end the last step is."""
+    pretend_scores(monkeypatch, 60.0, 50.0, 55.0, 61.0)
+    config, run = tiny_configuration(probe={"labelled": str(tagged), "every_steps": 3}), tmp_path / "run"
+    take_step = loop._take_step
+
+    def stop_at_six(training: Any, *rest: Any) -> Any:
+        result = take_step(training, *rest)
+        is_six = training.state.step == 6
+        return dataclasses.replace(result, is_stop_asked=is_six, is_last=is_six or result.is_last)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_take_step", stop_at_six)
+        pretrain(config, tiny_shards, run)
+    assert read_any_manifest(run).facts["probe"]["folder"] == "best"
+    assert (run / "best/config.json").is_file()
+    pretrain(config, tiny_shards, run, resume=True)
+    assert not (run / "best").exists()
+    assert read_any_manifest(run).facts["probe"] == {"best_step": 10, "probe_accuracy": 61.0, "folder": "model"}
+
+
+def test_the_report_draws_the_probe(tiny_shards: Path, tagged: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pretrain(tiny_configuration(probe={"labelled": str(tagged), "every_steps": 2}), tiny_shards, run)
+    page = write_report(run).read_text()
+    assert 'aria-label="Probe"' in page
+    assert "The probe is best at " in page
+    pretrain(tiny_configuration(), tiny_shards, tmp_path / "without")
+    assert "robe" not in write_report(tmp_path / "without").read_text().partition("<pre")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("gone.conll", None, "[probe] labelled: {path}: no such file"),
+        ("few.conll", "ba\tX\n\nbe\tX\n", "[probe] labelled = {path}: 2 examples with 1 label"),
+        ("odd.conll", "ba X\nbe\n", "[probe] labelled: {path}"),
+        ("table.tsv", "text\tlabel\nba\tyes\nbe\tyes\nbi\tyes\nbo\tyes\n", "give at least four with two labels"),
+        ("blank.tsv", "text\tlabel\nba\tyes\nbe\t\n", "[probe] labelled: {path}"),
+    ],
+)
+def test_an_odd_file_is_refused_before_anything_is_written(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str | None, words: str
+) -> None:
+    path, run = tmp_path / name, tmp_path / "run"
+    if content is not None:
+        path.write_text(content)
+    arguments = ["pretrain", "--config", "demo", "--shards", str(tiny_shards), "--output", str(run)]
+    said = refuse([*arguments, "--probe.labelled", str(path)], capsys)
+    assert words.format(path=path) in said
+    assert not run.exists()
+
+
+def test_other_labelled_texts_are_refused_when_a_run_goes_on(tiny_shards: Path, tagged: Path, tmp_path: Path) -> None:
+    path = tmp_path / "own.conll"
+    path.write_text(tagged.read_text())
+    config = tiny_configuration(probe={"labelled": str(path)})
+    pretrain(config, tiny_shards, tmp_path / "run")
+    path.write_text(tagged.read_text().replace("\tk", "\tq"))
+    with pytest.raises(RunDirectoryError, match="probe changed since the run began"):
+        pretrain(config, tiny_shards, tmp_path / "run", resume=True)
+
+
+def test_texts_with_labels_are_probed_too(tiny_shards: Path, tmp_path: Path) -> None:
+    """The label is the first letter of a text, which the embeddings know."""
+    rows = [f"{text}\t{text[0]}" for text in invented_text(120, seed=4)]
+    (tmp_path / "texts.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    pretrain(tiny_configuration(probe={"labelled": str(tmp_path / "texts.tsv")}), tiny_shards, tmp_path / "run")
+    last = probes_of(tmp_path / "run")[-1]
+    assert last["step"] == 10
+    assert 10 < last["probe_accuracy"] < 100
