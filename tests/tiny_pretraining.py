@@ -67,6 +67,13 @@ def write_invented_shards(folder: Path, documents: int = 300) -> None:
     prepare([str(folder / "corpus.jsonl")], folder / "tokenizer", folder / "shards", processes=1)
 
 
+def write_invented_tags(folder: Path) -> Path:
+    """Writes `tagged.conll` into a folder: sentences of invented words, whose tags are their last letters."""
+    sentences = ["\n".join(f"{word}\t{word[-1]}" for word in text.split()) for text in invented_text(60, seed=3)]
+    (folder / "tagged.conll").write_text("\n\n".join(sentences) + "\n")
+    return folder / "tagged.conll"
+
+
 def tiny_configuration(**sections: dict[str, Any]) -> PretrainConfig:
     """`TINY_TABLES` with fields replaced: `tiny_configuration(training={"steps": 20})`."""
     tables = merge_tables(TINY_TABLES, sections)

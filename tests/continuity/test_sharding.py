@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from electrain.foundation.configuration import merge_tables
 from electrain.pretraining.run import pretrain
-from tiny_pretraining import tiny_configuration
+from tiny_pretraining import tiny_configuration, write_invented_tags
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 from regenerate import OBJECTIVES
@@ -172,3 +172,20 @@ def held(run: Path, rank: int) -> dict[str, int]:
     """How many numbers a process held of the weights, and of the optimizers' states."""
     numbers: dict[str, int] = json.loads((run / f"held-{rank}.json").read_text())
     return numbers
+
+
+def test_a_probe_in_two_processes_says_what_it_says_in_one(tiny_shards: Path, tmp_path: Path) -> None:
+    """The first process probes, of divided weights a whole copy; the others wait."""
+    probed = {"probe": {"labelled": str(write_invented_tags(tmp_path)), "every_steps": 5}}
+    divided = {"training": {"sharding": "parameters"}}
+    runs = {"copies": (probed,), "divided": (probed, divided)}
+    in_two_processes(tmp_path, *(run_of(tiny_shards, tmp_path / name, *tables) for name, tables in runs.items()))
+    pretrain(tiny_configuration(**probed), tiny_shards, tmp_path / "one")
+
+    def accuracies(name: str) -> list[float]:
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [line["probe_accuracy"] for line in lines if line["event"] == "probe"]
+
+    assert len(accuracies("one")) == 2
+    assert accuracies("copies") == pytest.approx(accuracies("one"), abs=1.0)  # a text more or less, by rounding
+    assert accuracies("divided") == pytest.approx(accuracies("one"), abs=1.0)

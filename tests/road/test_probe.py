@@ -21,18 +21,14 @@ from electrain.pretraining.probe import Probe, ProbeScore
 from electrain.pretraining.report import write_report
 from electrain.pretraining.run import pretrain
 from electrain.training import compilation, loop
-from tiny_pretraining import invented_text, tiny_configuration
+from tiny_pretraining import invented_text, tiny_configuration, write_invented_tags
 
 pytestmark = pytest.mark.usefixtures("quick_pretraining")
 
 
 @pytest.fixture(scope="module")
 def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Invented sentences whose tags are the last letters of the words."""
-    path = tmp_path_factory.mktemp("tagged") / "tagged.conll"
-    sentences = ["\n".join(f"{word}\t{word[-1]}" for word in text.split()) for text in invented_text(60, seed=3)]
-    path.write_text("\n\n".join(sentences) + "\n")
-    return path
+    return write_invented_tags(tmp_path_factory.mktemp("tagged"))
 
 
 def learned(output: Path) -> dict[str, torch.Tensor]:
