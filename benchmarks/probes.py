@@ -12,22 +12,21 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, AutoTokenizer
 
+from electrain.pretraining.probe import ProbeText, places_of, states_of
+
 # Inverse strength of the L2 penalty on standardised features; of 0.001, 0.01, 0.1 and 1 the best, or within 0.3
 # points of it, for both probes of an encoder trained for minutes.
 INVERSE_PENALTY = 0.01
-ROWS_PER_PASS = 64
 
 
 class FrozenEncoder:
@@ -38,33 +37,17 @@ class FrozenEncoder:
         self.model = AutoModel.from_pretrained(folder).eval()
         self.longest_row = longest_row
 
-    @torch.inference_mode()
-    def features(self, rows: list[list[str]], *, is_pooled: bool) -> Iterator[NDArray[np.float32]]:
+    def features(self, rows: list[list[str]], *, is_pooled: bool) -> list[NDArray[np.float32]]:
         """For each row of words (words, layers, width), or (1, layers, width) where pooled; words cut off are left out.
 
         Layer 0 holds the embeddings.
         """
-        for start in range(0, len(rows), ROWS_PER_PASS):
-            encoded = self.tokenizer(
-                rows[start : start + ROWS_PER_PASS],
-                is_split_into_words=True,
-                padding=True,
-                truncation=True,
-                max_length=self.longest_row,
-                return_tensors="pt",
-            )
-            names = ("input_ids", "attention_mask")
-            output = self.model(**{name: encoded[name] for name in names}, output_hidden_states=True)
-            states = torch.stack(output.hidden_states, 2).numpy()
-            for row, vectors in enumerate(states):
-                words = encoded.word_ids(row)
-                first = [
-                    place
-                    for place, word in enumerate(words)
-                    if word is not None and (place == 0 or words[place - 1] != word)
-                ]
-                real = [place for place, word in enumerate(words) if word is not None]
-                yield vectors[real].mean(0, keepdims=True) if is_pooled else vectors[first]
+        encoded = self.tokenizer(rows, is_split_into_words=True, truncation=True, max_length=self.longest_row)
+        texts = [
+            ProbeText(np.array(ids, np.int64), places_of(encoded.word_ids(row), is_pooled=is_pooled), ())
+            for row, ids in enumerate(encoded["input_ids"])
+        ]
+        return states_of(self.model, texts, self.tokenizer.pad_token_id)
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,11 @@ class Probe:
         from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
 
         frozen = copy.deepcopy(encoder).eval()  # without what was compiled, for rows of another form
-        with torch.no_grad(), precision:
-            fitted, scored = (self._features(frozen, texts) for texts in (self.fitted, self.scored))
+        with precision:
+            fitted, scored = (_features(frozen, texts, self.padding_id) for texts in (self.fitted, self.scored))
         classifier = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY))
-        classifier.fit(np.concatenate(fitted), np.concatenate([text.labels for text in self.fitted]))
-        is_right = classifier.predict(np.concatenate(scored)) == np.concatenate([text.labels for text in self.scored])
+        classifier.fit(fitted, np.concatenate([text.labels for text in self.fitted]))
+        is_right = classifier.predict(scored) == np.concatenate([text.labels for text in self.scored])
         counts = np.array([len(text.labels) for text in self.scored])
         right = np.add.reduceat(is_right, np.cumsum([0, *counts[:-1]]), dtype=np.float64)
         accuracy = right.sum() / counts.sum()
@@ -118,21 +118,38 @@ class Probe:
         spread = np.square(right - accuracy * counts).sum() * len(counts) / max(1, len(counts) - 1)
         return ProbeScore(100 * float(accuracy), 100 * float(np.sqrt(spread) / counts.sum()))
 
-    def _features(self, encoder: PreTrainedModel, texts: Sequence[ProbeText]) -> list[NDArray[np.float32]]:
-        """For each text (examples, layers x width) float32; numbers that are not finite, of a run gone wrong, are 0."""
-        found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(texts)
-        order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))  # so that little is padded
-        for start in range(0, len(order), TEXTS_PER_PASS):
-            some = order[start : start + TEXTS_PER_PASS]
-            rows = [torch.from_numpy(texts[place].ids) for place in some]
-            ids = pad_sequence(rows, batch_first=True, padding_value=self.padding_id).to(encoder.device)
-            is_real = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(encoder.device)
-            output = encoder(input_ids=ids, attention_mask=is_real, output_hidden_states=True)
-            for row, place in enumerate(some):
-                asked = torch.from_numpy(texts[place].places).to(encoder.device)
-                states = torch.stack([layer[row][asked].float().mean(1) for layer in output.hidden_states], 1)
-                found[place] = np.nan_to_num(states.flatten(1).cpu().numpy(), posinf=0.0, neginf=0.0)
-        return found
+
+def _features(encoder: PreTrainedModel, texts: Sequence[ProbeText], padding_id: int) -> NDArray[np.float32]:
+    """(examples, layers x width) float32; numbers that are not finite, of a run gone wrong, are 0."""
+    states = np.concatenate(states_of(encoder, texts, padding_id))
+    return np.nan_to_num(states.reshape(len(states), -1), posinf=0.0, neginf=0.0)
+
+
+@torch.no_grad()
+def states_of(encoder: PreTrainedModel, texts: Sequence[ProbeText], padding_id: int) -> list[NDArray[np.float32]]:
+    """For each text (examples, layers, width) float32: the states of its examples, embeddings first."""
+    found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(texts)
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place].ids))  # so that little is padded
+    for start in range(0, len(order), TEXTS_PER_PASS):
+        some = order[start : start + TEXTS_PER_PASS]
+        rows = [torch.from_numpy(texts[place].ids) for place in some]
+        ids = pad_sequence(rows, batch_first=True, padding_value=padding_id).to(encoder.device)
+        is_real = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(encoder.device)
+        layers = encoder(input_ids=ids, attention_mask=is_real, output_hidden_states=True).hidden_states
+        for row, place in enumerate(some):
+            asked = torch.from_numpy(texts[place].places).to(encoder.device)
+            found[place] = torch.stack([layer[row][asked].float().mean(1) for layer in layers], 1).cpu().numpy()
+    return found
+
+
+def places_of(words: Sequence[int | None], *, is_pooled: bool) -> NDArray[np.int64]:
+    """The tokens of each example, as in `ProbeText`: the first of each word; pooled, all of them for the one example.
+
+    Args: words: for each token the number of its word; None at special tokens.
+    """
+    inside = [place for place, word in enumerate(words) if word is not None]
+    first = [place for place in inside if place == 0 or words[place - 1] != words[place]]
+    return np.array([inside], np.int64) if is_pooled else np.array(first, np.int64)[:, None]
 
 
 def _every(config: "PretrainConfig") -> int:
@@ -153,15 +170,14 @@ def probe_of(config: "PretrainConfig", tokenizer: PreTrainedTokenizerFast) -> Pr
     if not settings.labelled:
         return None
     affordable = round(MOST_COST * PASSES_PER_STEP * min(_every(config), training.steps) * training.batch_rows)
-    texts = _labelled_texts(settings, tokenizer, config.data.sequence_length)
-    order = np.random.default_rng(0).permutation(len(texts))  # a file may be sorted by its labels
-    chosen = [texts[place] for place in order[: min(max(affordable, FEWEST_TEXTS), MOST_TEXTS)]]
+    most = min(max(affordable, FEWEST_TEXTS), MOST_TEXTS)
+    chosen = _labelled_texts(settings, tokenizer, config.data.sequence_length, most)
     half = len(chosen) // 2
     fitted, scored = _cut(chosen[:half]), _cut(chosen[half:])
     known = {label for text in fitted for label in text.labels}
     if len(scored) < 2 or len(known) < 2:
         raise DataError(
-            f"[probe] labelled = {settings.labelled}: {len(texts)} examples with {len(known)} labels in their first "
+            f"[probe] labelled = {settings.labelled}: {len(chosen)} examples with {len(known)} labels in their first "
             "half; give at least four with two labels, better hundreds"
         )
     return Probe(fitted, scored, int(tokenizer.pad_token_id or 0))
@@ -173,8 +189,10 @@ def _cut(texts: Sequence[ProbeText]) -> Sequence[ProbeText]:
     return texts[: int(np.searchsorted(counts, MOST_EXAMPLES)) + 1]
 
 
-def _labelled_texts(settings: ProbeConfig, tokenizer: PreTrainedTokenizerFast, longest: int) -> list[ProbeText]:
-    """The labelled examples as the encoder reads them, cut to the longest row that it is trained on."""
+def _labelled_texts(
+    settings: ProbeConfig, tokenizer: PreTrainedTokenizerFast, longest: int, most: int
+) -> list[ProbeText]:
+    """Up to `most` of the examples as the encoder reads them, cut to the longest row that it is trained on."""
     task, clean = settings.task, cleaner_for(tokenizer)
     if task == "auto":
         task = "tagging" if uncompressed_suffix(Path(settings.labelled)) in COLUMN_FORMATS else "classification"
@@ -182,6 +200,8 @@ def _labelled_texts(settings: ProbeConfig, tokenizer: PreTrainedTokenizerFast, l
         examples = read_examples(task, [settings.labelled], Columns(), clean=clean).examples
     except DataError as error:
         raise DataError(f"[probe] labelled: {error}") from error
+    order = np.random.default_rng(0).permutation(len(examples))[:most]  # a file may be sorted by its labels
+    examples = [examples[place] for place in order]
     cut = partial(encode_plain, tokenizer, truncation=True, max_length=longest)
     if task == "tagging":
         encoded = cut([list(map(clean, one.words)) for one in examples], is_split_into_words=True)
@@ -190,18 +210,15 @@ def _labelled_texts(settings: ProbeConfig, tokenizer: PreTrainedTokenizerFast, l
         encoded = cut([one.first for one in examples], [one.second or "" for one in examples] if pairs else None)
     texts = []
     for row, example in enumerate(examples):
-        words = encoded.word_ids(row)  # None at special tokens
-        ids = np.array(encoded["input_ids"][row], np.int64)
-        if isinstance(example, TaggedExample):
-            first = [n for n, word in enumerate(words) if word is not None and (n == 0 or words[n - 1] != word)]
-            labels, places = [example.tags[words[n]] for n in first], np.array(first, np.int64)[:, None]
+        words, is_tagged = encoded.word_ids(row), isinstance(example, TaggedExample)
+        places = places_of(words, is_pooled=not is_tagged)
+        if is_tagged:
+            labels = [example.tags[words[place]] for place in places[:, 0]]
+        elif len(example.labels) == 1:
+            labels = list(example.labels)
         else:
-            if len(example.labels) != 1:
-                raise DataError(
-                    f"[probe] labelled: {example.source}: {len(example.labels)} labels; give texts with one"
-                )
-            inside = [n for n, word in enumerate(words) if word is not None]
-            labels, places = list(example.labels), np.array([inside], np.int64)
+            number = len(example.labels)
+            raise DataError(f"[probe] labelled: {example.source}: {number} labels; give texts with one label each")
         if places.size:
-            texts.append(ProbeText(ids, places, labels))
+            texts.append(ProbeText(np.array(encoded["input_ids"][row], np.int64), places, labels))
     return texts
