@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from electrain.foundation.errors import RunDirectoryError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import LOCK_NAME
 from electrain.pretraining.hardware import Hardware
+from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
 from electrain.pretraining.plan import _largest_micro_batch
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration, write_invented_shards
@@ -313,3 +315,48 @@ def test_results_have_the_same_line_ends_everywhere(tmp_path: Path, monkeypatch:
     code += "from electrain.foundation.process import write_utf8; write_utf8(); print('a')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert ended.stdout == b"a\n"
+
+
+def faults_of_a_tensor() -> int:
+    """Pages that the system hands out for 32 MiB, of which this process has just given back as many."""
+    for _ in range(10):  # glibc keeps what lies behind the first seven aligned blocks, which are then not joined
+        torch.ones(1 << 23)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(1 << 23)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+class TestFreedMemory:
+    def test_it_is_kept_and_given_back_at_the_end(self) -> None:
+        with system.freed_memory_kept():
+            assert faults_of_a_tensor() < 1000
+            held = resident_bytes()
+        assert resident_bytes() < held - (30 << 20)
+        assert faults_of_a_tensor() > 5000
+
+    @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+    def test_what_the_environment_says_is_left_alone(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, "1000")
+        with system.freed_memory_kept():
+            assert faults_of_a_tensor() > 5000
+
+    def test_a_library_without_these_functions(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
+        with system.freed_memory_kept():
+            assert faults_of_a_tensor() > 5000
+
+    def test_training_keeps_it(self, tiny_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        begin, faults = ReplacedTokenDetection.begin_step, []
+
+        def noting(self: ReplacedTokenDetection, step: int) -> None:
+            faults.append(faults_of_a_tensor())
+            begin(self, step)
+
+        monkeypatch.setattr(ReplacedTokenDetection, "begin_step", noting)
+        pretrain(tiny_configuration(training={"steps": 3, "warmup_steps": 1}), tiny_shards, tmp_path / "run")
+        assert max(faults) < 1000
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

@@ -1,13 +1,15 @@
-"""What operating systems do differently: locks, signals, limits of memory, and files that are open.
+"""What operating systems do differently: locks, signals, memory, and files that are open.
 
 electrain was tested on Linux. What other systems lack has a fallback here, and is asked for nowhere else: a test of
 `tests/architecture` holds the code to that. The tests hide what Windows and macOS do not have.
 """
 
+import ctypes
 import errno
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -29,6 +31,10 @@ except ImportError:  # Windows
 
 IS_WINDOWS = os.name == "nt"
 _HELD_ELSEWHERE = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+# Parameters of `mallopt` (man 3 mallopt), with the values that glibc has for them: the largest one, and the first one.
+_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD = -1, 64 << 20
+_MMAP_MAX, _USUAL_MMAP_MAX = -4, 65_536
+_ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 # Windows keeps others from reading the byte that is locked, so one far behind the content is.
 _LOCKED_BYTE = 1 << 30
 
@@ -96,6 +102,29 @@ def limit_memory(limit_bytes: int) -> None:
         return
     with suppress(OSError, ValueError):  # what the process has already is more, as macOS counts
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Lets this process keep the memory that it frees, for what it asks for next, until the block is left.
+
+    glibc gives large blocks back to the system at once. The system hands out new ones page by page, each filled with
+    zeros first, which takes up to a quarter of a training step (docs/experiments.md, "Pages of memory"). Nothing
+    changes with another C library, or if the environment tells glibc what to do.
+    """
+    library = None if IS_WINDOWS or any(map(os.environ.get, _ALLOCATOR_VARIABLES)) else ctypes.CDLL(None)
+    if not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim"):
+        yield
+        return
+    assert library is not None
+    library.mallopt(_MMAP_MAX, 0)
+    library.mallopt(_TRIM_THRESHOLD, -1)  # the largest there is
+    try:
+        yield
+    finally:
+        library.mallopt(_MMAP_MAX, _USUAL_MMAP_MAX)
+        library.mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+        library.malloc_trim(0)
 
 
 def sync_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from electrain.foundation.progress import say
+from electrain.foundation.system import freed_memory_kept
 from electrain.training.arithmetic import synchronize
 from electrain.training.objective import MicroBatch, Objective, Outcome, R
 from electrain.training.optimizer import Named, clip_gradients, learning_rate, trained_networks, update_weights
@@ -194,7 +195,7 @@ def train(run: TrainingRun[R], after_step: Callable[[StepResult[R]], bool]) -> b
     # PyTorch counts threads for each thread that asks. Without this, large tensors in the loader would start a second
     # team of threads, and the two teams would wait for each other's cores.
     alone = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
-    with StopRequest().listening() as stop, alone as loader:
+    with StopRequest().listening() as stop, alone as loader, freed_memory_kept():
         ahead = loader.submit(run.batches, state.step)
         while run.has_steps_left:
             started = time.perf_counter()
