@@ -297,18 +297,11 @@ def loaded_alike(run: str, texts: list[str]) -> str:
 def _finetune(road: Road) -> None:
     from electrain.finetuning.configuration import load_finetune_configuration
     from electrain.finetuning.run import finetune
+    from electrain.inference.asked import TASK_OF_VERB
     from electrain.inference.evaluate.tasks import evaluate_task
     from electrain.inference.predictor import open_networks
 
-    verbs = {
-        "classification": "classify",
-        "regression": "regress",
-        "tagging": "tag",
-        "question-answering": "answer",
-        "summarization": "summarize",
-        "translation": "translate",
-    }
-    for task, verb in verbs.items():
+    for verb, task in TASK_OF_VERB.items():
         examples = [str(write_examples(road, task))]
         output = road.folder / f"tuned-{task}"
         tables: dict[str, dict[str, Any]] = {"training": {"epochs": 2.0, "batch_rows": 16}}

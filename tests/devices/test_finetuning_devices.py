@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from command_line import command
+from electrain.inference.asked import TASK_OF_VERB
 from tiny_pretraining import INVENTED_WORDS
 
 Trained = Callable[[str], Path]
@@ -43,14 +44,7 @@ def write_examples(task: str, folder: Path) -> Path:
     return path
 
 
-VERBS = {
-    "classification": "classify",
-    "regression": "regress",
-    "tagging": "tag",
-    "question-answering": "answer",
-    "summarization": "summarize",
-    "translation": "translate",
-}
+VERBS = {task: verb for verb, task in TASK_OF_VERB.items()}
 SHORT_OUTPUTS = ("--generation.longest-output-tokens", "4")
 
 
