@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from electrain.pretraining.configuration import PretrainConfig
-from electrain.pretraining.objectives.head_losses import replaced_token_loss, word_loss
+from electrain.pretraining.objectives.head_losses import is_likeliest, replaced_token_loss, word_loss
 from electrain.pretraining.objectives.rows import Rows
 from electrain.training import loop, optimizer
 from electrain.training.arithmetic import Arithmetic
@@ -122,6 +122,12 @@ def test_losses_by_hand() -> None:
     words = torch.tensor([[1, 0]])
     word_logits = torch.tensor([[[0.0, third], [0.0, 5.0]]])
     assert float(word_loss(word_logits, words, torch.tensor([[True, False]]))) == pytest.approx(math.log(4 / 3))
+
+
+def test_a_word_is_the_likeliest_unless_another_is_likelier() -> None:
+    logits = torch.tensor([[[1.0, 3.0, 2.0], [1.0, 2.0, 2.0], [3.0, 2.0, 2.0]]])
+    for dtype in (torch.float32, torch.bfloat16):
+        assert is_likeliest(logits.to(dtype), torch.tensor([[1, 2, 1]])).tolist() == [[True, True, False]]
 
 
 @pytest.mark.parametrize("backbone", ["electra", "modernbert"])

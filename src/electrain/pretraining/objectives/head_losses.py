@@ -17,6 +17,19 @@ def word_loss(logits: Tensor, words: Tensor, is_selected: Tensor) -> Tensor:
     return (losses * is_selected.flatten()).sum()
 
 
+@torch.no_grad()
+def is_likeliest(logits: Tensor, words: Tensor) -> Tensor:
+    """(...) bool: no word is likelier than this one.
+
+    Args:
+        logits: (..., vocabulary) float.
+        words: (...) int64.
+    """
+    # `word_loss` looks for the largest logit too. Compiled on a CPU, both do so at once; `argmax`, or a comparison with
+    # every logit, would go through all of them once more.
+    return logits.gather(-1, words.unsqueeze(-1)).squeeze(-1) >= logits.amax(-1)
+
+
 def replaced_token_loss(logits: Tensor, is_replaced: Tensor, is_scored: Tensor | None) -> Tensor:
     """() float32: the summed binary cross-entropy of "was this token replaced?", in nats.
 
