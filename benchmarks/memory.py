@@ -7,7 +7,7 @@ and buffers of kernels exist. From there on the largest resident memory (VmHWM o
 clear_refs) is read after a step of two micro-batches. It holds all that the step takes, but not Python and the
 libraries.
 
-Each case is measured with two settings of glibc's allocator. By default it keeps freed blocks of up to 32 MiB and hands
+Each case is measured with two settings of glibc's allocator. By default training lets it keep all freed blocks and hand
 out parts of them, so that some memory lies idle between tensors. "mapped" gives every tensor pages of its own, which
 are returned when it is freed (MALLOC_MMAP_THRESHOLD_=65536): what the tensors themselves and the kernels take.
 
