@@ -4,7 +4,7 @@ For each checkpoint of each run: a linear classifier on frozen states, fitted to
 
     tagging              what is to be predicted: labelled, 1,000 sentences of either kind
     tagging_small        labelled, 300 sentences of either kind, closed form: what a run can afford
-    gap                  the class of a left-out token from its two neighbours
+    gap                  the class of a token that was left out, from its two neighbours
     masked               the class of a token shown as [MASK], from its place
     next                 the class of the token after a text that ends there, from the last token
     neighbour            the class of the next token, which the network sees

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from electrain.pretraining.configuration import PretrainConfig
 
 PROBES_PER_RUN = 10
-# Of the time of the steps between two probes. A step computes forward and backward, three times what a probe does.
-MOST_COST, PASSES_PER_STEP = 0.02, 3
+# Of the time of the steps between two probes, for the states; padding and the classifier make about 2% of it (see
+# docs/experiments.md). A step computes forward and backward, three times what a probe does.
+MOST_COST, PASSES_PER_STEP = 0.012, 3
 # Fewer texts say nothing; more say no more that is worth their time.
 FEWEST_TEXTS, MOST_TEXTS = 100, 2000
 # Of either kind. The closed form then takes about as long as the states, for encoders of any width.
