@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ def test_the_best_checkpoint_stays_and_can_be_used(
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-10", "step-4", "step-8"]
     told = capsys.readouterr().err
     assert (
-        "The probe is best at step 4: 60.0% (standard error 1.0), 2.5 points above step 10, more than its standard "
-        f"error. Fine-tune it: electrain finetune TASK --model {run}/best ..."
+        "The probe is best at step 4: 60.0% (standard error 1.0), 2.5 points above step 10, more than one standard "
+        f"error. Fine-tune that checkpoint: electrain finetune TASK --model {run}/best ..."
     ) in told
     assert read_any_manifest(run).facts["probe"] == {"best_step": 4, "probe_accuracy": 60.0, "folder": "best"}
     body = AutoModel.from_pretrained(run / "best")
@@ -144,6 +145,13 @@ def test_the_best_checkpoint_stays_and_can_be_used(
     assert not torch.equal(body.get_parameter(name), last)
     assert "step 4: 60.0% (standard error 1.0); step 10: 57.5%" in (run / "best/README.md").read_text()
     assert not check_folder(run).faults
+    made = (run / "best/README.md").read_text()
+    assert "| steps | 4; the run went on to 10, and the other figures here are of all of it |" in made
+    assert "logged step" not in made
+    assert "logged step" in (run / "model/README.md").read_text()
+    shutil.rmtree(run / "checkpoints/step-4")  # to save space: the encoder is already there
+    pretrain(config, tiny_shards, run, resume=True)
+    assert read_any_manifest(run).facts["probe"]["folder"] == "best"
     tables = {"training": {"epochs": 1, "precision": "float32"}}
     done = finetune(
         "tagging", load_finetune_configuration(None, tables), str(run / "best"), [str(tagged)], [str(tagged)],
@@ -155,10 +163,10 @@ def test_the_best_checkpoint_stays_and_can_be_used(
 @pytest.mark.parametrize(
     ("accuracies", "words"),
     [
-        ((50.0, 57.0), "The probe is best at the last step, 10: 57.0% (standard error 1.0). Fine-tune it: electrain "
-                       "finetune TASK --model {run}/model ..."),
+        ((50.0, 57.0), "The probe is best at the last step, 10: 57.0% (standard error 1.0). Fine-tune that "
+                       "checkpoint: electrain finetune TASK --model {run}/model ..."),
         ((57.0, 57.0), "best at the last step, 10"),
-        ((57.5, 57.0), "step 5: 57.5% (standard error 1.0), 0.5 points above step 10, not more than its standard err"),
+        ((57.5, 57.0), "step 5: 57.5% (standard error 1.0), 0.5 points above step 10, no more than one standard err"),
     ],
 )  # fmt: skip
 def test_the_last_sentence_says_how_sure_it_is(
@@ -214,9 +222,11 @@ def test_the_report_draws_the_probe(tiny_shards: Path, tagged: Path, tmp_path: P
     ("name", "content", "words"),
     [
         ("gone.conll", None, "[probe] labelled: {path}: no such file"),
-        ("few.conll", "ba\tX\n\nbe\tX\n", "[probe] labelled = {path}: 2 examples with 1 label"),
+        ("few.conll", "por\tX\n\nden\tX\n", "[probe] labelled = {path}: 2 examples, and the first half has 1 label;"),
         ("odd.conll", "ba X\nbe\n", "[probe] labelled: {path}"),
-        ("table.tsv", "text\tlabel\nba\tyes\nbe\tyes\nbi\tyes\nbo\tyes\n", "give at least four with two labels"),
+        ("table.tsv", "text\tlabel\npor\tyes\nden\tyes\ngos\tyes\nlut\tyes\n", "give at least four with two labels"),
+        ("greek.tsv", "text\tlabel\n" + "αβγ δε\tyes\nζηθ\tno\n" * 4, "100.0% of the tokens are [UNK]"),
+        ("named.tsv", "text\tverdict\nba\tyes\nbe\tno\n", 'name it "label"'),
         ("blank.tsv", "text\tlabel\nba\tyes\nbe\t\n", "[probe] labelled: {path}"),
     ],
 )
@@ -242,7 +252,9 @@ def test_other_labelled_texts_are_refused_when_a_run_goes_on(tiny_shards: Path, 
         pretrain(config, tiny_shards, tmp_path / "run", resume=True)
 
 
-def test_texts_with_labels_are_probed_too(tiny_shards: Path, tmp_path: Path) -> None:
+def test_texts_with_labels_are_probed_too(
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The label is the first letter of a text, which the embeddings know."""
     rows = [f"{text}\t{text[0]}" for text in invented_text(120, seed=4)]
     (tmp_path / "texts.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
@@ -250,3 +262,4 @@ def test_texts_with_labels_are_probed_too(tiny_shards: Path, tmp_path: Path) -> 
     last = probes_of(tmp_path / "run")[-1]
     assert last["step"] == 10
     assert 10 < last["probe_accuracy"] < 100
+    assert "probe: 50 texts to fit and 50 to score; the commonest label alone is right for " in capsys.readouterr().err

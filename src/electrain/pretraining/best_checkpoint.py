@@ -64,6 +64,10 @@ def export_best(
     if best is None or best.step == step:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier sitting
         return "" if best is None else MODEL_FOLDER
+    recorded = json_object(run / MANIFEST_NAME).get("facts", {}).get(FACT)
+    if isinstance(recorded, dict) and recorded.get("best_step") == best.step and recorded.get("folder") == BEST_FOLDER:
+        return BEST_FOLDER  # of an earlier sitting, and still the best; its checkpoint may have been removed since
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         checkpoint = read_checkpoint(checkpoint_folder(run / CHECKPOINTS, best.step))
     except (OSError, CheckpointError) as error:
@@ -79,14 +83,18 @@ def choice(probed: Sequence[ProbedStep], folder: str, run: Path) -> str:
     """Which checkpoint to fine-tune, in words. Args: folder: as `export_best` returns it."""
     best, last = best_of(probed), probed[-1]
     assert best is not None
-    use = f"Fine-tune it: electrain finetune TASK --model {run / folder} ..." if folder else "Its checkpoint is gone."
+    use = (
+        f"Fine-tune that checkpoint: electrain finetune TASK --model {run / folder} ..."
+        if folder
+        else "Its checkpoint is gone."
+    )
     if folder == MODEL_FOLDER:
         return f"The probe is best at the last step, {best.step:,}: {best}. {use}"
     if best.step == last.step:
         return f"The probe is best at step {best.step:,}, the last one probed: {best}. {use}"
     ahead = best.accuracy - last.accuracy
-    clear = "more than" if ahead > best.standard_error else "not more than"
-    found = f"{ahead:.1f} points above step {last.step:,}, {clear} its standard error"
+    clear = "more than" if ahead > best.standard_error else "no more than"
+    found = f"{ahead:.1f} points above step {last.step:,}, {clear} one standard error"
     return f"The probe is best at step {best.step:,}: {best}, {found}. {use}"
 
 

@@ -39,7 +39,7 @@ from electrain.foundation.output_folder import (
 from electrain.foundation.progress import counted
 from electrain.foundation.report_page import Record, json_lines, number
 from electrain.models.cards import FolderFacts, facts_of_folder, opening, sentence_embeddings, text_limits
-from electrain.pretraining.best_checkpoint import best_of, probed_steps
+from electrain.pretraining.best_checkpoint import BEST_FOLDER, best_of, probed_steps
 from electrain.pretraining.configuration import PretrainConfig
 
 # The scores of `electrain evaluate detection --add-to-card`, beside the run's own files.
@@ -125,7 +125,7 @@ def _card(run: _Run, name: str) -> Card:
         "transformers" if folder.is_known else "electrain",
         base,
         datasets,
-        _held_out_scores(run.held_out) if name != "generator" else [],
+        _held_out_scores(run.held_out) if name not in ("generator", BEST_FOLDER) else [],
         {
             "": [
                 _introduction(name, folder, run),
@@ -133,8 +133,8 @@ def _card(run: _Run, name: str) -> Card:
                 *unsaid(config.card, has_base=has_base, has_datasets=bool(datasets)),
             ],
             "Use": _use(name, folder),
-            "How it was made": _making(run),
-            "Scores": _scores(run),
+            "How it was made": _making(run, name),
+            "Scores": _scores(run) if name != BEST_FOLDER else _scores_of_best(run),
             "Limits": _limits(name, folder, run),
             **_other_folders([other for other in run.folders if other != name]),
         },
@@ -211,14 +211,18 @@ def _trial(folder: FolderFacts) -> list[str]:
     return [ask, shown]
 
 
-def _making(run: _Run) -> list[str]:
+def _making(run: _Run, name: str) -> list[str]:
     config, facts, training = run.config, run.manifest.facts, run.config.training
     machines = [record for record in run.records if record.get("event") == "machine"]
     steps, done = training.steps, int(facts.get("step", 0))
+    whole = f"{done:,}" if run.manifest.finished else f"{done:,} of {steps:,}: the run was not finished"
+    best = best_of(probed_steps(run.records))
+    if name == BEST_FOLDER and best is not None:
+        whole = f"{best.step:,}; the run went on to {whole}, and the other figures here are of all of it"
     rows = [
         ("texts", ", ".join(as_code(public_name(source)) for source in facts.get("sources", ())) or "not recorded"),
+        ("steps", whole),
         ("tokens read", f"{int(facts.get('tokens', 0)):,}"),
-        ("steps", f"{done:,}" if run.manifest.finished else f"{done:,} of {steps:,}: the run was not finished"),
         ("rows per step, tokens per row", f"{training.batch_rows:,}, {config.data.sequence_length:,}"),
         ("hours of training", f"{float(facts.get('seconds', 0.0)) / 3600:,.2f}"),
     ]
@@ -280,6 +284,11 @@ def _scores(run: _Run) -> list[str]:
         "learned from context. Judge the encoder by a fine-tuned task of yours, not by these figures."
     )
     return content
+
+
+def _scores_of_best(run: _Run) -> list[str]:
+    """The measures of the last steps are those of another network."""
+    return [*_probe(run), "Judge the encoder by a fine-tuned task of yours, not by these figures."]
 
 
 def _probe(run: _Run) -> list[str]:

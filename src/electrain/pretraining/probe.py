@@ -4,6 +4,7 @@ A copy of the encoder reads the texts and no random number is drawn, so that a r
 """
 
 import copy
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from electrain.data.labelled.examples import TaggedExample
 from electrain.data.labelled.reading import read_examples
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
+from electrain.data.tokenizer.unknown import TOO_MANY, unknown_share
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
 from electrain.foundation.output_folder import text_hash
+from electrain.foundation.progress import counted, say
 
 if TYPE_CHECKING:
     from electrain.pretraining.configuration import PretrainConfig
@@ -178,9 +181,15 @@ def probe_of(config: "PretrainConfig", tokenizer: PreTrainedTokenizerFast) -> Pr
     known = {label for text in fitted for label in text.labels}
     if len(scored) < 2 or len(known) < 2:
         raise DataError(
-            f"[probe] labelled = {settings.labelled}: {len(chosen)} examples with {len(known)} labels in their first "
-            "half; give at least four with two labels, better hundreds"
+            f"[probe] labelled = {settings.labelled}: {counted(len(chosen), 'example')}, and the first half has "
+            f"{counted(len(known), 'label')}; give at least four with two labels, better hundreds"
         )
+    labels = [label for text in scored for label in text.labels]
+    commonest = Counter(label for text in fitted for label in text.labels).most_common(1)[0][0]
+    say(
+        f"probe: {counted(len(fitted), 'text')} to fit and {len(scored):,} to score; the commonest label alone is "
+        f"right for {100 * labels.count(commonest) / len(labels):.1f}%"
+    )
     return Probe(fitted, scored, int(tokenizer.pad_token_id or 0))
 
 
@@ -200,7 +209,10 @@ def _labelled_texts(
     try:
         examples = read_examples(task, [settings.labelled], Columns(), clean=clean).examples
     except DataError as error:
-        raise DataError(f"[probe] labelled: {error}") from error
+        told = str(error)
+        for role in ("label", "text"):  # the probe has no flags that name columns
+            told = told.replace(f"set --data.{role}-column", f'name it "{role}"')
+        raise DataError(f"[probe] labelled: {told}") from error
     order = np.random.default_rng(0).permutation(len(examples))[:most]  # a file may be sorted by its labels
     examples = [examples[place] for place in order]
     cut = partial(encode_plain, tokenizer, truncation=True, max_length=longest)
@@ -209,6 +221,13 @@ def _labelled_texts(
     else:
         pairs = any(one.second for one in examples)
         encoded = cut([one.first for one in examples], [one.second or "" for one in examples] if pairs else None)
+    unknown = unknown_share(encoded["input_ids"], tokenizer)
+    if unknown.unknown > TOO_MANY * unknown.tokens:
+        raise DataError(
+            f"[probe] labelled = {settings.labelled}: {unknown.unknown / unknown.tokens:.1%} of the tokens are [UNK], "
+            "so that the probe would tell nothing; give texts in the language of the shards"
+        )
+    unknown.say(f"[probe] labelled = {settings.labelled}")
     texts = []
     for row, example in enumerate(examples):
         words, is_tagged = encoded.word_ids(row), isinstance(example, TaggedExample)
