@@ -4,19 +4,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors.torch import load_file
+from typing import TYPE_CHECKING, Any
 
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.output_folder import JOURNAL_NAME, MANIFEST_NAME
 from electrain.foundation.progress import say
 from electrain.foundation.report_page import Record, json_lines, json_object, number, step_of
-from electrain.pretraining.build import PretrainObjective
-from electrain.pretraining.export import export_encoder
-from electrain.training.checkpoint import TENSOR_FILES, checkpoint_folder, read_checkpoint
-from electrain.training.sharding import copy_weights
-from electrain.training.sitting import CHECKPOINTS
+
+if TYPE_CHECKING:
+    from electrain.pretraining.build import PretrainObjective
 
 PROBE_EVENT, ACCURACY, STANDARD_ERROR = "probe", "probe_accuracy", "probe_standard_error"
 BEST_FOLDER = "best"  # of the encoder, where its checkpoint is not the last
@@ -51,7 +47,7 @@ def best_of(probed: Sequence[ProbedStep]) -> ProbedStep | None:
 
 
 def export_best(
-    run: Path, best: ProbedStep | None, step: int, fresh: Callable[[], PretrainObjective], tokenizer: Any, length: int
+    run: Path, best: ProbedStep | None, step: int, fresh: Callable[[], "PretrainObjective"], tokenizer: Any, length: int
 ) -> str:
     """Writes the best encoder into `best/` if it is not that of the last step. Returns the folder to fine-tune, or "".
 
@@ -60,6 +56,14 @@ def export_best(
         fresh: builds the objective, for the weights of the checkpoint.
         length: tokens of a training row.
     """
+    # A report, which reads only the probes, is drawn without PyTorch.
+    from safetensors.torch import load_file
+
+    from electrain.pretraining.export import export_encoder
+    from electrain.training.checkpoint import TENSOR_FILES, checkpoint_folder, read_checkpoint
+    from electrain.training.sharding import copy_weights
+    from electrain.training.sitting import CHECKPOINTS
+
     folder = run / BEST_FOLDER
     if best is None or best.step == step:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier sitting
