@@ -46,6 +46,7 @@ from electrain.pretraining.configuration import PretrainConfig
 HELD_OUT_NAME = "held_out.json"
 PAPER = "[ELECTRA](https://arxiv.org/abs/2003.10555)"
 _RECENT_LINES = 5
+_JUDGE = "Judge the encoder by a fine-tuned task of yours, not by these figures."
 _LOGGED = {
     "discriminator_auc": "detection AUC",
     "unigram_auc": "AUC of word frequency alone",
@@ -278,17 +279,17 @@ def _scores(run: _Run) -> list[str]:
         ]
     content += _probe(run)
     if not _detects(run):
-        return [*content, "Judge the encoder by a fine-tuned task of yours, not by these figures."]
+        return [*content, _JUDGE]
     content.append(
         "An AUC of 0.5 is guessing. Word frequency alone reaches the AUC beside it, so only what is above that was "
-        "learned from context. Judge the encoder by a fine-tuned task of yours, not by these figures."
+        "learned from context. " + _JUDGE
     )
     return content
 
 
 def _scores_of_best(run: _Run) -> list[str]:
     """The measures of the last steps are those of another network."""
-    return [*_probe(run), "Judge the encoder by a fine-tuned task of yours, not by these figures."]
+    return [*_probe(run), _JUDGE]
 
 
 def _probe(run: _Run) -> list[str]:

@@ -24,7 +24,7 @@ from electrain.data.labelled.examples import TaggedExample
 from electrain.data.labelled.reading import read_examples
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
-from electrain.data.tokenizer.unknown import TOO_MANY, unknown_share
+from electrain.data.tokenizer.unknown import unknown_share
 from electrain.foundation.configuration import require_at_least
 from electrain.foundation.errors import DataError
 from electrain.foundation.output_folder import text_hash
@@ -222,12 +222,9 @@ def _labelled_texts(
         pairs = any(one.second for one in examples)
         encoded = cut([one.first for one in examples], [one.second or "" for one in examples] if pairs else None)
     unknown = unknown_share(encoded["input_ids"], tokenizer)
-    if unknown.unknown > TOO_MANY * unknown.tokens:
-        raise DataError(
-            f"[probe] labelled = {settings.labelled}: {unknown.unknown / unknown.tokens:.1%} of the tokens are [UNK], "
-            "so that the probe would tell nothing; give texts in the language of the shards"
-        )
-    unknown.say(f"[probe] labelled = {settings.labelled}")
+    what, remedy = f"[probe] labelled = {settings.labelled}", "give texts in the language of the shards"
+    unknown.require_few(what, remedy, way_out="")
+    unknown.say(what, remedy)
     texts = []
     for row, example in enumerate(examples):
         words, is_tagged = encoded.word_ids(row), isinstance(example, TaggedExample)

@@ -387,9 +387,10 @@ def _after_step(parts: _Parts, matrix_rate: float, result: StepResult[Rows]) -> 
         example = example_of(result, parts.shards.tokenizer)
         if example:
             parts.examples.write({"step": step, **example})
-    if is_probed(parts.config, step):
+    probes = is_probed(parts.config, step)
+    if probes:
         _probe(parts)
-    if step % training.checkpoint_every_steps == 0 or result.is_last or is_probed(parts.config, step):
+    if step % training.checkpoint_every_steps == 0 or result.is_last or probes:
         best = best_of(parts.probed)
         sitting.save(kept_steps=() if best is None else (best.step,), health=parts.health.to_dict())
     if not result.is_last:

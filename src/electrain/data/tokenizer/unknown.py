@@ -34,7 +34,7 @@ _HELP = (
     "their characters are not in the vocabulary, or their words have more than 100 characters; train a tokenizer on "
     "this text, for sequences without spaces with `electrain tokenizer --kind characters`"
 )
-
+_WAY_OUT = "; to go on all the same, give --allow-unknown"
 
 # Finds the unknown characters of a text that may have to be read again for it.
 Characters = Callable[[], Sequence[str]]
@@ -52,11 +52,13 @@ class UnknownShare(NamedTuple):
     unknown: int
     tokens: int
 
-    def require_few(self, what: str, remedy: str = _HELP, characters: Characters = lambda: []) -> None:
+    def require_few(
+        self, what: str, remedy: str = _HELP, characters: Characters = lambda: [], *, way_out: str = _WAY_OUT
+    ) -> None:
         """Raises: TokenizerError: more than `TOO_MANY` are; `what` was read, such as "the corpus"."""
         if self.unknown > TOO_MANY * self.tokens:
             described = self._described(characters)
-            raise TokenizerError(f"{what}: {described}: {remedy}; to go on all the same, give --allow-unknown")
+            raise TokenizerError(f"{what}: {described}: {remedy}{way_out}")
 
     def say(self, what: str, remedy: str = _HELP, characters: Characters = lambda: []) -> None:
         """Says the share on stderr if it is worth saying, and warns if it is large.
