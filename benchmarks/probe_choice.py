@@ -32,8 +32,6 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from sklearn.cluster import KMeans
-from sklearn.linear_model import RidgeClassifier
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.extmath import randomized_svd
 from transformers import AutoModel
 
@@ -43,6 +41,7 @@ from electrain.foundation.configuration import read_toml
 from electrain.pretraining.build import build_objective, micro_batches, vocabulary_of
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.objectives.detection_metrics import detection_metrics
+from electrain.pretraining.probe import ProbeText, linear_classifier, states_of
 from probes import FrozenEncoder, features_of, read_tagged
 
 Array = NDArray[Any]
@@ -81,21 +80,15 @@ def frequency_classes(counts: Array) -> Array:
     return classes
 
 
-@torch.no_grad()
-def states_of(body: Any, ids: torch.Tensor) -> Array:
-    """(rows, length, layers, width) float32."""
-    parts = []
-    for some in ids.split(64):
-        output = body(input_ids=some, attention_mask=torch.ones_like(some), output_hidden_states=True)
-        parts.append(torch.stack(output.hidden_states, 2).float().numpy())
-    return np.concatenate(parts)
+def all_states(body: Any, ids: Array) -> Array:
+    """(rows, length, layers, width) float32, of rows without padding."""
+    places = np.arange(ids.shape[1])[:, None]
+    return np.stack(states_of(body, [ProbeText(row, places, ()) for row in ids], padding_id=0))
 
 
 def score(fit: tuple[Array, Array], other: tuple[Array, Array]) -> float:
-    """Accuracy in per cent on `other` of a ridge classifier of standardised features."""
-    scaler = StandardScaler().fit(fit[0])
-    model = RidgeClassifier(PENALTY).fit(scaler.transform(fit[0]), fit[1])
-    return 100 * float(model.score(scaler.transform(other[0]), other[1]))
+    """Accuracy in per cent on `other` of a linear classifier."""
+    return 100 * float(linear_classifier(PENALTY).fit(*fit).score(*other))
 
 
 def flat(states: Array) -> Array:
@@ -114,11 +107,11 @@ def unlabelled(body: Any, ids: Array, specials: set[int], mask_id: int, classes:
     kept = np.ones(ids.shape, bool)
     kept[rows, places] = False
     left_of = places - 1 - np.arange(places.shape[1])
-    gapped = states_of(body, torch.from_numpy(ids[kept].reshape(count, -1)))
+    gapped = all_states(body, ids[kept].reshape(count, -1))
     masked_ids = ids.copy()
     masked_ids[rows, places] = mask_id
-    masked = states_of(body, torch.from_numpy(masked_ids))
-    whole = states_of(body, torch.from_numpy(ids))
+    masked = all_states(body, masked_ids)
+    whole = all_states(body, ids)
     features = {
         "gap": np.concatenate([flat(gapped[rows, left_of][is_good]), flat(gapped[rows, left_of + 1][is_good])], 1),
         "masked": flat(masked[rows, places][is_good]),
@@ -143,7 +136,7 @@ def after_prefixes(body: Any, ids: Array, specials: set[int], sep: int, classes:
         some = ids[number :: len(lengths)]
         some = some[~np.isin(some[:, length - 1 : length + 1], list(specials)).any(1)]
         cut = np.concatenate([some[:, :length], np.full((len(some), 1), sep)], 1)
-        xs.append(flat(states_of(body, torch.from_numpy(cut))[:, -2]))
+        xs.append(flat(all_states(body, cut)[:, -2]))
         asked.append(some[:, length])
     x, word = np.concatenate(xs), np.concatenate(asked)
     is_fit = np.random.default_rng(1).random(len(word)) < 0.5

@@ -22,10 +22,7 @@ from electrain.finetuning.run import finetune
 from electrain.foundation.configuration import build_configuration, read_toml
 from electrain.foundation.errors import ConfigurationError, RunDirectoryError
 from electrain.training import sitting as module
-
-
-class Killed(BaseException):
-    """What stands for a kill inside one process."""
+from killed_runs import Killed
 
 
 def configuration(**training: Any) -> FinetuneConfig:

@@ -22,6 +22,7 @@ from electrain.foundation.errors import ConfigurationError, RunDirectoryError
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.run import RunResult, pretrain
 from electrain.training import compilation, loop
+from killed_runs import pretrain_until_killed
 from tiny_pretraining import tiny_configuration, write_invented_shards
 
 pytestmark = pytest.mark.usefixtures("quick_pretraining")
@@ -61,10 +62,6 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 TIMINGS = ("seconds", "processor_seconds", "tokens_per_second", "matrix_rate_fraction", "started")
 
 
-class Killed(BaseException):
-    """What stands for a kill inside one process."""
-
-
 def results_of(output: Path) -> dict[str, str]:
     """Hashes of everything that a run learned, by file."""
     files = [*output.glob("model/*.safetensors"), *output.glob("generator/*.safetensors")]
@@ -86,17 +83,7 @@ def test_ten_steps_equal_five_and_five(
     """Killed once at step 7, two steps after the checkpoint; then the log, too, is as if nothing had happened."""
     config = tiny_configuration(**KINDS[kind])
     pretrain(config, tiny_shards, tmp_path / "straight")
-    update = loop._update
-
-    def killed_at_seven(run: Any, *arguments: Any, **named: Any) -> None:
-        if run.state.step == 7:
-            raise Killed
-        update(run, *arguments, **named)
-
-    monkeypatch.setattr(loop, "_update", killed_at_seven)
-    with pytest.raises(Killed):
-        pretrain(config, tiny_shards, tmp_path / "killed")
-    monkeypatch.setattr(loop, "_update", update)
+    pretrain_until_killed(monkeypatch, 7, config, tiny_shards, tmp_path / "killed")
     with open(tmp_path / "killed/metrics.jsonl", "a") as file:
         file.write('{"event": "log", "step": 8, "lo')  # a line cut short by the kill
     torch.manual_seed(12345)  # nothing may depend on the process's own random state
@@ -367,17 +354,7 @@ def test_a_compiled_run_resumes_in_its_second_stage(
     config = tiny_configuration(**TWO_STAGE, training={"compile": True, "checkpoint_every_steps": 7, "steps": 12})
     monkeypatch.setattr(compilation, "_compile", lambda _: None)  # what is tried is what counts here
     pretrain(config, tiny_shards, tmp_path / "straight")
-    update = loop._update
-
-    def killed_at_nine(run: Any, *arguments: Any, **named: Any) -> None:
-        if run.state.step == 9:
-            raise Killed
-        update(run, *arguments, **named)
-
-    monkeypatch.setattr(loop, "_update", killed_at_nine)
-    with pytest.raises(Killed):
-        pretrain(config, tiny_shards, tmp_path / "run")
-    monkeypatch.setattr(loop, "_update", update)
+    pretrain_until_killed(monkeypatch, 9, config, tiny_shards, tmp_path / "run")
     capsys.readouterr()
     pretrain(config, tiny_shards, tmp_path / "run", resume=True)
     assert "torch.compile does not work" not in capsys.readouterr().err

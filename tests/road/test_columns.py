@@ -1,5 +1,6 @@
 """Columns of labelled data are guessed where their names say enough, and asked for where they do not."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytest
 
 from electrain.data.labelled.examples import PairedExample, TextExample
 from electrain.data.labelled.reading import Columns, read_examples
+from electrain.finetuning.configuration import ExamplesConfig
+from electrain.finetuning.examples import read_all
 from electrain.foundation.errors import DataError
 from labelled_files import jsonl, read, written
 
@@ -73,7 +76,7 @@ def test_columns_are_guessed_and_can_be_given_again(tmp_path: Path, case: str) -
     path = written(tmp_path / "a.jsonl", jsonl([row]))
     found = read_examples(task, [str(path)], Columns())  # type: ignore[arg-type]
     assert found.columns == expected
-    assert read_examples(task, [str(path)], found.columns) == found  # type: ignore[arg-type]
+    assert read_examples(task, [str(path)], found.columns) == replace(found, rivals=())  # type: ignore[arg-type]
     alone = read_examples(task, [str(path)], Columns(), with_targets=False)  # type: ignore[arg-type]
     if case != "wikiqa":  # without its label, the answer looks like one
         assert (alone.columns.text, alone.columns.pair) == (expected.text, expected.pair)
@@ -229,3 +232,27 @@ def test_columns_that_cannot_be_guessed_are_asked_for(tmp_path: Path, case: str)
     with pytest.raises(DataError, match=message) as caught:
         read(written(tmp_path / "a.jsonl", jsonl([row])), task, columns)
     assert "\n" not in str(caught.value)
+
+
+def test_a_second_label_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fine-tuning says it once, of the training file."""
+    path = written(tmp_path / "a.csv", "text,category,label,n\nt,a,x,1\nu,b,y,2\n")
+    for data, said in (({}, True), ({"label_column": "category"}, False)):
+        read_all("classification", ExamplesConfig(**data), [str(path)], [str(path)], 0)
+        line = f'{path}: the label is read from "label", not from category; --data.label-column names another\n'
+        assert capsys.readouterr().err == (line if said else "")
+    path = written(tmp_path / "b.csv", "text,label,score\nt,1,0.5\nu,0,0.1\n")
+    read_all("regression", ExamplesConfig(), [str(path)], [str(path)], 0)
+    assert 'from "score", not from label;' in capsys.readouterr().err
+    path = written(tmp_path / "c.csv", "question,answer,label\nt,u,x\nv,w,y\n")
+    read_all("classification", ExamplesConfig(), [str(path)], [str(path)], 0)
+    assert capsys.readouterr().err == ""  # the answer is the second text
+
+
+def test_both_flags_of_two_texts_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "context,response,label\nt,u,x\nv,w,y\n")
+    way_out = r"set --data\.text-column, and --data\.pair-column to read a second text$"
+    with pytest.raises(DataError, match=way_out):
+        read_examples("classification", [str(path)], Columns())
+    named = read_examples("classification", [str(path)], Columns("context", "response"))
+    assert (named.examples[0].first, named.examples[0].second) == ("t", "u")

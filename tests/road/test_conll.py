@@ -81,13 +81,13 @@ SHAPES: dict[str, tuple[str, tuple[str, str], tuple[str, str], tuple[str, str], 
                          "column 2 holds tags of names, and column 3 does not: .* column 1, the tags from 2"),
     "places last": ("1\tAda\tB-PER\t0\t3\n2\tis\tO\t4\t6\n", ("Ada is", "B-PER O"), ("Ada is", "B-PER O"), ("2", "3"),
                     "column 1 counts, column 3 holds tags of names, and column 5 does not"),
-    # What was read rightly before, and is read without a word.
     "phrases before parts of speech": ("EU B-NP NNP\nis B-VP VB\n", ("EU is", "NNP VB"), ("EU is", "NNP VB"),
-                                       ("words", "tags"), ""),
+                                       ("words", "tags"), "it has 3 columns: .* column 1, the tags from 3"),
+    "CoNLL-2003": ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", ("EU is", "B-ORG O"),
+                   ("EU is", "B-ORG O"), ("words", "tags"), "it has 4 columns: .* column 1, the tags from 4"),
+    # What is read without a word.
     "byte order marks within": ("\ufeffEU B-ORG\n\n\ufeff-DOCSTART- O\n\n\ufeffis O\n", ("EU", "B-ORG"), ("is", "O"),
                                 ("words", "tags"), ""),
-    "CoNLL-2003": ("-DOCSTART- -X- -X- O\n\nEU NNP B-NP B-ORG\nis VBZ B-VP O\n", ("EU is", "B-ORG O"),
-                   ("EU is", "B-ORG O"), ("words", "tags"), ""),
     "numbers as words": ("1984 O\n1985 B-X\n\n3 O\n", ("1984 1985", "O B-X"), ("3", "O"), ("words", "tags"), ""),
     "years as words": (
         "".join(f"{year} O\n{year + 1} B-X\nand O\n\n" for year in range(1900, 1930)),
@@ -208,12 +208,12 @@ FURTHER: dict[str, tuple[str, tuple[str, str], str]] = {
                 'a.conll:1: the tag of the first row, "Mot Classe", occurs nowhere else; remove the row'),
     # Nothing is said of these.
     "lemmas in the middle": ("\n".join(f"{word} {word} {'NV'[n % 2]}" for n, word in enumerate(LETTERS)), ("waa", "N"),
-                             ""),
-    "one sentence of one word thrice": ("ha X O\nha Y O\n", ("ha ha", "O O"), ""),
-    "words with numbers": ("A1 X O\nA2 X O\n\nB Y O\nC X O\n", ("A1 A2", "O O"), ""),
+                             "it has 3 columns"),
+    "one sentence of one word thrice": ("ha X O\nha Y O\n", ("ha ha", "O O"), "it has 3 columns"),
+    "words with numbers": ("A1 X O\nA2 X O\n\nB Y O\nC X O\n", ("A1 A2", "O O"), "it has 3 columns"),
     "lemmas in a small file": ("The DT the\ndogs NNS dog\nbark VBP bark\n. SENT .\n\n" * 6, ("The dogs", "DT NNS"),
                                "column 3 seems to hold lemmas"),
-    "words with a number each": ("word1 X O\nword2 X O\n", ("word1 word2", "O O"), ""),
+    "words with a number each": ("word1 X O\nword2 X O\n", ("word1 word2", "O O"), "it has 3 columns"),
     "few rows": ("Ada B-PER\nis O\n", ("Ada is", "B-PER O"), ""),
 }  # fmt: skip
 

@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "allow_unknown",
     "report_to",
     "card",
+    "probe",  # `inputs` tell the texts apart, wherever they lie
 )
 
 
@@ -286,7 +287,7 @@ def begins(
         inputs: see `Manifest`.
         config: the run's configuration, a dataclass.
         first_files: names of the files that a run writes before it trains, with the manifest last.
-        hints: advice for changed fields, by "[section] field".
+        hints: advice for changed fields, by "[section] field", and for changed inputs, by name.
     Raises: RunDirectoryError: the folder holds another run or, without `resume`, anything at all.
     """
     if not resume and contents_of(directory):
@@ -300,14 +301,15 @@ def begins(
         write_text_durably(path, to_toml(config))
         return True
     manifest = read_manifest(directory, kind)
-    for name, value in inputs.items():
-        if manifest.inputs.get(name) != value:
-            raise RunDirectoryError(f"{directory}: {name} changed since the run began; resume with the same {name}")
     earlier = build_configuration(type(config), read_toml(path), str(path))
     for difference in differences(earlier, config, but=MAY_CHANGE):
         field = " ".join(difference.split()[:2])
         hint = hints.get(field, f"resume with the run's own configuration, {path}")
         raise RunDirectoryError(f"{directory}: {difference}; {hint}")
+    for name, value in inputs.items():
+        if manifest.inputs.get(name, "") != value:
+            hint = hints.get(name, f"resume with the same {name}")
+            raise RunDirectoryError(f"{directory}: {name} changed since the run began; {hint}")
     if earlier != config:
         write_text_durably(path, to_toml(config))
     # What follows changes the other files.

@@ -46,12 +46,31 @@ def best_of(probed: Sequence[ProbedStep]) -> ProbedStep | None:
     return max(probed, key=lambda one: (one.accuracy, one.step), default=None)
 
 
+def chosen_of(probed: Sequence[ProbedStep]) -> ProbedStep | None:
+    """The one to fine-tune: the best, or the last if it is level with it; None if there is none.
+
+    Level is no more than one standard error behind; docs/experiments.md, "Which checkpoint to fine-tune".
+    """
+    best = best_of(probed)
+    if best is None or best.accuracy - probed[-1].accuracy <= best.standard_error:
+        return probed[-1] if probed else None
+    return best
+
+
+def step_in_folder(run: Path) -> int | None:
+    """The step whose encoder is in `best/`, as the last sitting that ended wrote it; None if it wrote none."""
+    recorded = json_object(run / MANIFEST_NAME).get("facts", {}).get(FACT)
+    is_there = isinstance(recorded, dict) and recorded.get("folder") == BEST_FOLDER
+    return step_of({"step": recorded.get("best_step")}) if is_there else None
+
+
 def export_best(
-    run: Path, best: ProbedStep | None, step: int, fresh: Callable[[], "PretrainObjective"], tokenizer: Any, length: int
+    run: Path, best: ProbedStep, step: int, fresh: Callable[[], "PretrainObjective"], tokenizer: Any, length: int
 ) -> str:
-    """Writes the best encoder into `best/` if it is not that of the last step. Returns the folder to fine-tune, or "".
+    """Writes an encoder into `best/` if it is not that of the last step. Returns its folder; "" if it is gone.
 
     Args:
+        best: see `chosen_of`.
         step: that of the run's `model/`.
         fresh: builds the objective, for the weights of the checkpoint.
         length: tokens of a training row.
@@ -65,11 +84,10 @@ def export_best(
     from electrain.training.sitting import CHECKPOINTS
 
     folder = run / BEST_FOLDER
-    if best is None or best.step == step:
+    if best.step == step:
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier sitting
-        return "" if best is None else MODEL_FOLDER
-    recorded = json_object(run / MANIFEST_NAME).get("facts", {}).get(FACT)
-    if isinstance(recorded, dict) and recorded.get("best_step") == best.step and recorded.get("folder") == BEST_FOLDER:
+        return MODEL_FOLDER
+    if step_in_folder(run) == best.step and folder.is_dir():
         return BEST_FOLDER  # of an earlier sitting, and still the best; its checkpoint may have been removed since
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -85,20 +103,23 @@ def export_best(
 
 def choice(probed: Sequence[ProbedStep], folder: str, run: Path) -> str:
     """Which checkpoint to fine-tune, in words. Args: folder: as `export_best` returns it."""
-    best, last = best_of(probed), probed[-1]
+    best, last, chosen = best_of(probed), probed[-1], chosen_of(probed)
     assert best is not None
-    use = (
-        f"Fine-tune that checkpoint: electrain finetune TASK --model {run / folder} ..."
-        if folder
-        else "Its checkpoint is gone."
-    )
-    if folder == MODEL_FOLDER:
-        return f"The probe is best at the last step, {best.step:,}: {best}. {use}"
-    if best.step == last.step:
-        return f"The probe is best at step {best.step:,}, the last one probed: {best}. {use}"
+    assert chosen is not None
     ahead = best.accuracy - last.accuracy
-    clear = "more than" if ahead > best.standard_error else "no more than"
-    found = f"{ahead:.1f} points above step {last.step:,}, {clear} one standard error"
+    use = "Its checkpoint is gone."
+    if folder:
+        which = "that checkpoint" if chosen == best else f"the one of step {last.step:,}"
+        use = f"Fine-tune {which}: electrain finetune TASK --model {run / folder} ..."
+    if chosen != best:
+        level = f"level at step {best.step:,}, {best}, and step {last.step:,}, {last.accuracy:.1f}%"
+        return f"The probe is {level}: they differ by no more than one standard error. {use}"
+    if best.step == last.step:
+        place = (
+            f"the last step, {best.step:,}" if folder == MODEL_FOLDER else f"step {best.step:,}, the last one probed"
+        )
+        return f"The probe is best at {place}: {best}. {use}"
+    found = f"{ahead:.1f} points above step {last.step:,}, more than one standard error"
     return f"The probe is best at step {best.step:,}: {best}, {found}. {use}"
 
 
@@ -107,6 +128,9 @@ def choice_of(run: Path) -> str:
     manifest = json_object(run / MANIFEST_NAME)
     facts = manifest.get("facts", {}).get(FACT)
     probed = probed_steps(json_lines(run / JOURNAL_NAME))
-    if not manifest.get("finished") or not isinstance(facts, dict) or not probed:
+    chosen = chosen_of(probed)
+    if not manifest.get("finished") or not isinstance(facts, dict) or chosen is None:
         return ""
-    return choice(probed, str(facts.get("folder", "")), run)
+    # Before versions that prefer the last of level steps, the folder held another one.
+    folder = str(facts.get("folder", "")) if facts.get("best_step") == chosen.step else MODEL_FOLDER
+    return choice(probed, folder, run)

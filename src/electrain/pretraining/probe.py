@@ -4,6 +4,8 @@ A copy of the encoder reads the texts and no random number is drawn, so that a r
 """
 
 import copy
+import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -18,15 +20,16 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from electrain.data.labelled.columns import Columns
+from electrain.data.labelled.columns import Columns, in_flags_of
 from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import TaggedExample
-from electrain.data.labelled.reading import read_examples
+from electrain.data.labelled.reading import SKIP_BROKEN, read_examples
+from electrain.data.labelled.records import DELIMITED
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.unknown import unknown_share
 from electrain.foundation.configuration import require_at_least
-from electrain.foundation.errors import DataError
+from electrain.foundation.errors import ConfigurationError, DataError
 from electrain.foundation.output_folder import text_hash
 from electrain.foundation.progress import counted, say
 
@@ -44,6 +47,13 @@ MOST_EXAMPLES = 4000
 TEXTS_PER_PASS = 64
 # Of the squared weights on standardised features; from 1 to 1,000 the accuracy differs by less than its error.
 PENALTY = 300.0
+# Advice to set what `finetune` has and the probe has not, and what to do instead.
+_NOT_OF_PROBES = (
+    ("--data.pair-column .* to read both, or ", ""),
+    (",? and --data.pair-column.*", ""),
+    ("give --data.label-separator.*", "give texts with one label each"),
+    ("give --data.(separator|quoting) .*", "write it as .csv with commas, or as .jsonl"),
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,17 @@ class ProbeConfig:
             by the file's name, of which .conll, .conllu, .txt, .bio and .iob are tagging.
         every_steps: Number of steps between probes, each of which also writes a checkpoint; 0 probes ten times in a
             run. The last step is always probed.
+        text_column: Column of the texts or words: a name, or a number from 1 in files like .conll. Empty: found by
+            usual names. Where it is given, texts are read without second texts.
+        label_column: Column of the labels or tags, named like text_column. Empty: found by usual names; in files like
+            .conll mostly the last.
     """
 
     labelled: str = ""
     task: Literal["auto", "tagging", "classification"] = "auto"
     every_steps: int = 0
+    text_column: str = ""
+    label_column: str = ""
 
     def __post_init__(self) -> None:
         require_at_least("every_steps", self.every_steps, 0)
@@ -105,14 +121,10 @@ class Probe:
             encoder: is left as it is.
             precision: of the states.
         """
-        from sklearn.linear_model import RidgeClassifier  # type: ignore[import-untyped]
-        from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
-        from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
-
         frozen = copy.deepcopy(encoder).eval()  # without what was compiled, for rows of another form
         with precision:
             fitted, scored = (_features(frozen, texts, self.padding_id) for texts in (self.fitted, self.scored))
-        classifier = make_pipeline(StandardScaler(), RidgeClassifier(PENALTY))
+        classifier = linear_classifier(PENALTY)
         classifier.fit(fitted, np.concatenate([text.labels for text in self.fitted]))
         is_right = classifier.predict(scored) == np.concatenate([text.labels for text in self.scored])
         counts = np.array([len(text.labels) for text in self.scored])
@@ -121,6 +133,15 @@ class Probe:
         # That of a ratio of two sums over texts: Cochran 1977, "Sampling Techniques", section 6.3.
         spread = np.square(right - accuracy * counts).sum() * len(counts) / max(1, len(counts) - 1)
         return ProbeScore(100 * float(accuracy), 100 * float(np.sqrt(spread) / counts.sum()))
+
+
+def linear_classifier(penalty: float) -> Any:
+    """A ridge classifier of standardised features, as scikit-learn has it. Args: penalty: of the squared weights."""
+    from sklearn.linear_model import RidgeClassifier  # type: ignore[import-untyped]
+    from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
+    from sklearn.preprocessing import StandardScaler  # type: ignore[import-untyped]
+
+    return make_pipeline(StandardScaler(), RidgeClassifier(penalty))
 
 
 def _features(encoder: PreTrainedModel, texts: Sequence[ProbeText], padding_id: int) -> NDArray[np.float32]:
@@ -165,13 +186,26 @@ def is_probed(config: "PretrainConfig", step: int) -> bool:
     return bool(config.probe.labelled) and (step % _every(config) == 0 or step == config.training.steps)
 
 
+def how_to_resume(begun: ProbeConfig) -> str:
+    """What a run needs to go on that began with this probe, in words."""
+    if not begun.labelled:
+        return "it began without one; leave --probe.labelled out"
+    given = {name: value for name, value in vars(begun).items() if value != getattr(ProbeConfig(), name)}
+    flags = " ".join(f"--probe.{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items())
+    return f"resume with {flags}, or name the place where the same texts lie now"
+
+
 def probe_of(config: "PretrainConfig", tokenizer: PreTrainedTokenizerFast) -> Probe | None:
     """The probe of a run; None without one.
 
-    Raises: DataError: the labelled examples cannot be read, or are too few.
+    Raises: DataError: the labelled examples cannot be read, or are too few. ConfigurationError: there are none, and
+        another field says how to read them.
     """
     settings, training = config.probe, config.training
     if not settings.labelled:
+        if settings != ProbeConfig():
+            idle = ", ".join(name for name, value in vars(settings).items() if value != getattr(ProbeConfig(), name))
+            raise ConfigurationError(f"[probe] {idle}: nothing is probed without texts; give --probe.labelled too")
         return None
     affordable = round(MOST_COST * PASSES_PER_STEP * min(_every(config), training.steps) * training.batch_rows)
     most = min(max(affordable, FEWEST_TEXTS), MOST_TEXTS)
@@ -207,12 +241,13 @@ def _labelled_texts(
     if task == "auto":
         task = "tagging" if uncompressed_suffix(Path(settings.labelled)) in COLUMN_FORMATS else "classification"
     try:
-        examples = read_examples(task, [settings.labelled], Columns(), clean=clean).examples
+        read = read_examples(
+            task, [settings.labelled], Columns(settings.text_column, label=settings.label_column), clean=clean
+        )
     except DataError as error:
-        told = str(error)
-        for role in ("label", "text"):  # the probe has no flags that name columns
-            told = told.replace(f"set --data.{role}-column", f'name it "{role}"')
-        raise DataError(f"[probe] labelled: {told}") from error
+        raise DataError(f"[probe] labelled: {_in_own_flags(error, settings)}") from error
+    read.say_rivals("--probe.label-column")
+    examples = read.examples
     order = np.random.default_rng(0).permutation(len(examples))[:most]  # a file may be sorted by its labels
     examples = [examples[place] for place in order]
     cut = partial(encode_plain, tokenizer, truncation=True, max_length=longest)
@@ -239,3 +274,16 @@ def _labelled_texts(
         if places.size:
             texts.append(ProbeText(np.array(encoded["input_ids"][row], np.int64), places, labels))
     return texts
+
+
+def _in_own_flags(error: DataError, settings: ProbeConfig) -> str:
+    """What is wrong with the labelled texts, in the flags of the probe, which are fewer than those of fine-tuning."""
+    told = str(error).replace(SKIP_BROKEN, "")
+    for flags, remedy in _NOT_OF_PROBES:
+        told = re.sub(flags, remedy, told)
+    told = in_flags_of(told, "--probe.")
+    if "no such file" in told:
+        return f"{told}, or give --probe.labelled the place where it lies now"
+    if settings.task == "auto" and uncompressed_suffix(Path(settings.labelled)) not in (*COLUMN_FORMATS, *DELIMITED):
+        return f"{told}; if each word has a tag, set --probe.task tagging"
+    return told

@@ -17,7 +17,15 @@ from electrain.foundation.report_page import (
     write_page,
 )
 from electrain.foundation.sums import require_as_written
-from electrain.pretraining.best_checkpoint import PROBE_EVENT, best_of, choice_of, probed_steps
+from electrain.pretraining.best_checkpoint import (
+    BEST_FOLDER,
+    PROBE_EVENT,
+    best_of,
+    choice_of,
+    chosen_of,
+    probed_steps,
+    step_in_folder,
+)
 from electrain.pretraining.report_figures import FIGURES
 
 SHOWN_EXAMPLES = 4
@@ -62,9 +70,14 @@ def write_report(run_directory: Path) -> Path:
 
 def _choice(records: Sequence[Record], run_directory: Path) -> str:
     """Which checkpoint the probe found best; empty without a probe."""
-    best = best_of(probed_steps(records))
+    probed = probed_steps(records)
+    best, chosen = best_of(probed), chosen_of(probed)
     told = choice_of(run_directory)
-    return told or ("" if best is None else f"So far the probe is best at step {best.step:,}: {best}.")
+    if told or best is None or chosen is None:
+        return told
+    held = step_in_folder(run_directory)
+    older = f" {BEST_FOLDER}/ still holds step {held:,}." if held not in (None, chosen.step) else ""
+    return f"So far the probe is best at step {best.step:,}: {best}.{older}"
 
 
 def _figures(lines: Sequence[Record]) -> list[tuple[str, str]]:

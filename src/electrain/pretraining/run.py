@@ -3,8 +3,8 @@
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
 from electrain.foundation.card import public_name
-from electrain.foundation.configuration import to_toml
-from electrain.foundation.errors import ConfigurationError, TokenizerError
+from electrain.foundation.configuration import build_configuration, read_toml, to_toml
+from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
     CONFIGURATION_NAME,
@@ -50,6 +50,7 @@ from electrain.pretraining.best_checkpoint import (
     ProbedStep,
     best_of,
     choice,
+    chosen_of,
     export_best,
     probed_steps,
 )
@@ -72,16 +73,17 @@ from electrain.pretraining.health import HealthMonitor
 from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretraining.objectives.rows import Rows
 from electrain.pretraining.observations import details_of, example_of, metrics_of
-from electrain.pretraining.probe import Probe, is_probed, probe_of
+from electrain.pretraining.probe import Probe, how_to_resume, is_probed, probe_of
 from electrain.pretraining.repetition import say_if_read_too_often
 from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
+from electrain.training.checkpoint import checkpoint_folder, read_checkpoint
 from electrain.training.compilation import compile_for_stage, compile_or_say_why_not
 from electrain.training.journal import Journal
 from electrain.training.loop import StepResult, TrainingRun
 from electrain.training.optimizer import build_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, compute_reproducibly, started_runtime
 from electrain.training.sharding import copy_weights, gathered, is_sharded, shard_parameters
-from electrain.training.sitting import Sitting
+from electrain.training.sitting import CHECKPOINTS, Sitting
 from electrain.training.tracking import require_trackers
 
 KIND = "run"
@@ -128,7 +130,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         # One process hashes the files, for which the others wait.
         shards = runtime.together(lambda: open_shards(shards_directory, verify=runtime.is_first))
         runtime.together(lambda: _require_tokenizer(shards, config))
-        probe = runtime.together(lambda: probe_of(config, shards.tokenizer) if runtime.is_first else None)
+        reads_probe = runtime.is_first and not (resume and _is_over(output, config))
+        probe = runtime.together(lambda: probe_of(config, shards.tokenizer) if reads_probe else None)
         config = sized_as_started(config, say if runtime.is_first else lambda _: None)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
@@ -143,13 +146,15 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             f"{inputs} {to_toml(config)}",
             "the processes have different shards or configurations; start each with the same command and data",
         )
-        hints = {"[training] steps": _how_to_train_longer(config, output)}
 
         def begin() -> None:
             if runtime.is_first:
                 held.enter_context(locked(output))
-                own = inputs if probe is None else inputs | {"probe": probe.hash}
-                if begins(output, KIND, own, config, FIRST_FILES, hints, resume=resume):
+                begun = _as_begun(config, output) if resume else config
+                hints = {"[training] steps": _how_to_train_longer(config, output), "probe": how_to_resume(begun.probe)}
+                own = {**inputs, "probe": "" if probe is None else probe.hash} if reads_probe else inputs
+                kept = config if reads_probe else replace(config, probe=begun.probe)
+                if begins(output, KIND, own, kept, FIRST_FILES, hints, resume=resume):
                     _write_first_files(config, shards, own, output)
                 record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
 
@@ -161,6 +166,20 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             return _run(parts)
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(OUT_OF_MEMORY) from error
+
+
+def _is_over(output: Path, config: PretrainConfig) -> bool:
+    """True for a run that has the checkpoint of its last step, so that nothing more is trained or probed."""
+    last = checkpoint_folder(output / CHECKPOINTS, config.training.steps)
+    with suppress(OSError, CheckpointError):
+        return read_checkpoint(last).step == config.training.steps
+    return False
+
+
+def _as_begun(config: PretrainConfig, output: Path) -> PretrainConfig:
+    """The configuration that the run in a folder began with; the given one, where there is none."""
+    path = output / CONFIGURATION_NAME
+    return build_configuration(PretrainConfig, read_toml(path), str(path)) if path.is_file() else config
 
 
 def _how_to_train_longer(config: PretrainConfig, output: Path) -> str:
@@ -193,6 +212,7 @@ def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
 
 
 def _write_first_files(config: PretrainConfig, shards: Shards, inputs: dict[str, str], output: Path) -> None:
+    inputs = {name: value for name, value in inputs.items() if value}
     np.save(output / COUNTS_NAME, shards.unigram_counts)
     shutil.copytree(shards.tokenizer_directory, output / "tokenizer")
     facts = {"shards": str(shards.tokenizer_directory.parent), "has_words": shards.has_words}
@@ -297,6 +317,25 @@ def _restore(parts: _Parts) -> None:
     if parts.sitting.is_first:
         parts.examples.cut_back(parts.sitting.run.state.step)
         parts.probed.extend(probed_steps(json_lines(parts.sitting.journal.path)))
+        _renew_best(parts)
+
+
+def _renew_best(parts: _Parts) -> None:
+    """Writes `best/` anew where a sitting that was killed left that of the sitting before."""
+    output = parts.sitting.directory
+    manifest, chosen = read_manifest(output, KIND), chosen_of(parts.probed)
+    if FACT not in manifest.facts or chosen is None or manifest.facts[FACT].get("best_step") == chosen.step:
+        return
+    facts = manifest.facts | _export_best(parts, chosen, int(manifest.facts.get("step", 0)))
+    write_manifest(output, replace(manifest, facts=facts))
+    write_cards(output)
+
+
+def _export_best(parts: _Parts, chosen: ProbedStep, step: int) -> dict[str, Any]:
+    """Writes `best/`, see `export_best`. Returns the fact of the manifest about it. Args: step: that of `model/`."""
+    tokenizer, length = parts.shards.tokenizer, parts.config.data.sequence_length
+    folder = export_best(parts.sitting.directory, chosen, step, parts.fresh, tokenizer, length)
+    return {FACT: {"best_step": chosen.step, ACCURACY: chosen.accuracy, "folder": folder}}
 
 
 def _start(parts: _Parts) -> None:
@@ -433,20 +472,19 @@ def _write_results(parts: _Parts, objective: PretrainObjective, *, is_finished: 
     output, run = parts.sitting.directory, parts.sitting.run
     tokenizer, length = parts.shards.tokenizer, parts.config.data.sequence_length
     export_models(objective, tokenizer, output, length)
-    best = best_of(parts.probed)
-    best_folder = export_best(output, best, run.state.step, parts.fresh, tokenizer, length)
+    chosen = chosen_of(parts.probed)
     manifest = read_manifest(output, KIND)
     facts = {**manifest.facts, "step": run.state.step, "tokens": run.state.tokens, "seconds": run.state.seconds}
-    if best is not None:
-        facts[FACT] = {"best_step": best.step, ACCURACY: best.accuracy, "folder": best_folder}
+    if chosen is not None:
+        facts |= _export_best(parts, chosen, run.state.step)
     files = (CONFIGURATION_NAME, COUNTS_NAME, JOURNAL_NAME, EXAMPLES_NAME)
     sums = [path.relative_to(output).as_posix() for path in output.glob(f"*/{SUMS_NAME}")]
     facts |= {HASHES: hashes_of(output, [*files, *sorted(sums)])}
     write_manifest(output, Manifest(KIND, is_finished, manifest.inputs, facts))
     write_cards(output)
     report = write_report(output)
-    if best is not None:
-        say(choice(parts.probed, best_folder, output))
+    if chosen is not None:
+        say(choice(parts.probed, facts[FACT]["folder"], output))
     steps = run.training.steps
     if is_finished:
         say(f"finished {counted(steps, 'step')} in {format_seconds(run.state.seconds)}; report: {report}")

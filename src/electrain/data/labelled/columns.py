@@ -47,9 +47,14 @@ class Columns:
     quoting: str = ""  # of .csv and .tsv: csv or none; "" goes by the name of the file
 
 
+def in_flags_of(told: str, prefix: str) -> str:
+    """A message about labelled examples, in the flags of another verb than `finetune`. Args: prefix: for `--data.`."""
+    return told.replace("--data.", prefix)
+
+
 def in_flags_of_asking(error: DataError) -> DataError:
     """The error of reading examples as `evaluate` and `predict` say it: their options lack the `data.` of training."""
-    return DataError(str(error).replace("--data.", "--"))
+    return DataError(in_flags_of(str(error), "--"))
 
 
 def flag(role: Role) -> str:
@@ -247,7 +252,8 @@ def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> t
         further = chooser.left(_SECOND, {*pairs[0], columns.label}) if with_targets and not columns.pair else []
         say_unread(chooser.where, '" and "'.join(pairs[0]), further)
         return pairs[0]
-    text = columns.text or _one_text(chooser, {columns.pair, columns.label})
+    way_to_two = "" if columns.pair else f", and {flag('pair')} to read a second text"
+    text = columns.text or _one_text(chooser, {columns.pair, columns.label}, way_to_two)
     if not columns.pair:
         second = chooser.left(_SECOND, {text, columns.label})
         if second and with_targets and not columns.text:
@@ -255,6 +261,16 @@ def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> t
         further = [] if columns.text or not with_targets else chooser.left(" ".join(_TEXT), {text, columns.label})
         say_unread(chooser.where, text, second + further)
     return text, columns.pair
+
+
+def rival_labels(task: TaskName, records: Iterable[Record], chosen: Columns) -> list[str]:
+    """The columns that could be the label too, by their names, besides the one that was chosen by its rank."""
+    tiers = {"regression": _NUMBER, "tagging": _TAGS, "question-answering": _ANSWERS, "classification": _LABEL}
+    names = dict.fromkeys(name for record in records for name in record.values)
+    if chosen.label not in names:  # each label has a column
+        return []
+    left = [name for name in names if name not in (chosen.text, chosen.pair, chosen.label)]
+    return _named(left, " ".join(tiers.get(task, ())))
 
 
 def second_texts(names: Iterable[str]) -> list[str]:
@@ -268,13 +284,13 @@ def say_unread(where: str, text: str, unread: Sequence[str]) -> None:
         say(f'{where}: the text is read from "{text}" alone, not from {" or ".join(dict.fromkeys(unread))}')
 
 
-def _one_text(chooser: _Chooser, taken: set[str]) -> str:
+def _one_text(chooser: _Chooser, taken: set[str], way_to_two: str) -> str:
     text = chooser.find("text", "text", _TEXT, taken, is_needed=False)
     if text:
         return text
     left = [name for name in chooser.texts if name not in {*taken, *chooser.usual(" ".join(_LABEL))}]
     if len(left) != 1:
-        raise chooser.cannot_guess("text", ["text"])
+        raise chooser.cannot_guess("text", ["text"], way_to_two if len(left) > 1 else "")
     return left[0]
 
 

@@ -112,12 +112,15 @@ def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with
         raise DataError(f"{where}: column {form.name(word)} cannot hold both the words and their tags; name another")
     is_word_told = named["text"] is not None or word == 0 or (form.is_universal and named["label"] is not None)
     is_tag_told = named["label"] is not None or not with_targets or (tag == form.width - 1 and not word)
-    if found.reason and not (is_word_told and is_tag_told):
+    reason = found.reason
+    if found == (word, tag, "") and with_targets and form.width > 2 and not (columns.text or columns.label):
+        reason, is_tag_told = f"it has {form.width} columns", False
+    if reason and not (is_word_told and is_tag_told):
         files = len({one.source.rpartition(":")[0] for one in sentences})
         more = f" and {files - 1} more" if files > 1 else ""
         tags = f", the tags from {form.name(tag)}" if with_targets and tag is not None else ""
         other = " (text_column and label_column name others)" if with_targets else ""
-        say(f"{where}{more}: {found.reason}: the words are read from column {form.name(word)}{tags}{other}")
+        say(f"{where}{more}: {reason}: the words are read from column {form.name(word)}{tags}{other}")
     if with_targets and tag is not None and named["label"] is None:
         _say_doubts(sentences, word, tag, where)
     if found == (word, tag, ""):  # the first and the last

@@ -9,7 +9,7 @@ from typing import Any
 
 from electrain.data.labelled.answers import answers_in_characters, answers_of
 from electrain.data.labelled.checks import require_distinct_identifiers, word_place
-from electrain.data.labelled.columns import Columns, Role, choose_columns, flag
+from electrain.data.labelled.columns import Columns, Role, choose_columns, flag, rival_labels
 from electrain.data.labelled.conll import Sentence
 from electrain.data.labelled.conll_columns import words_and_tags
 from electrain.data.labelled.examples import PairedExample, QuestionExample, TaggedExample, TaskName, TextExample
@@ -25,6 +25,7 @@ from electrain.foundation.errors import DataError
 from electrain.foundation.progress import counted, say
 
 Clean = Callable[[str], str]
+SKIP_BROKEN = " (skip_broken leaves such rows out)"
 _PART_OF_WORD = "-100"  # the target that PyTorch's loss leaves out
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
@@ -37,6 +38,14 @@ class ReadExamples:
     examples: list[Any]  # examples of the task's type, in the order of the sources; at least one
     columns: Columns  # the columns that were used; pass them on to read further files in the same way
     has_label_columns: bool = False  # each label has a column of 0 and 1
+    where: str = ""  # the sources
+    rivals: tuple[str, ...] = ()  # columns that could hold the label too, where its column was guessed
+
+    def say_rivals(self, flag: str) -> None:
+        """Says where the label's column was chosen among several. Args: flag: names another."""
+        if self.rivals:
+            read = f'the label is read from "{self.columns.label}", not from {" or ".join(self.rivals)}'
+            say(f"{self.where}: {read}; {flag} names another")
 
 
 class _Counted:
@@ -83,7 +92,7 @@ def read_examples(
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
     where = ", ".join(sources)
-    broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if with_targets else "")
+    broken = _Counted(skip_broken, SKIP_BROKEN if with_targets else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
     rows = read_records(
         sources,
@@ -109,6 +118,7 @@ def read_examples(
         _refuse_spans(records)
     # All records are read before the columns are chosen, because the first ones may lack a column.
     chosen = choose_columns(task, records, columns, where, with_targets=with_targets)
+    rivals = rival_labels(task, records, chosen) if with_targets and not columns.label else []
     columns = replace(columns, text=chosen.text, pair=chosen.pair, label=chosen.label, references=chosen.references)
     form = label_form(records, columns, where) if task == "classification" and with_targets else None
     make = _maker(task, broken, form, clean)
@@ -127,7 +137,8 @@ def read_examples(
         say(note)
     if not examples:
         raise DataError(f"{where}: no example in it can be used; the messages above say why")
-    return ReadExamples(examples, further or columns, form is not None and len(form.columns) > 1)
+    has_label_columns = form is not None and len(form.columns) > 1
+    return ReadExamples(examples, further or columns, has_label_columns, where, tuple(rivals))
 
 
 def fitting(trained: Columns, sources: Sequence[str]) -> Columns:
