@@ -102,6 +102,34 @@ def test_both_networks(run: Callable[..., Path], backbone: str, sharing: str) ->
         assert torch.equal(ours, logits(generator))
 
 
+@pytest.mark.parametrize("backbone", ["electra", "modernbert", "bert"])
+@pytest.mark.parametrize("sharing", ["shared", "gradient-disentangled"])
+def test_further_heads_go_on(run: Callable[..., Path], backbone: str, sharing: str) -> None:
+    """A head that began anew would at first spoil the encoder that it reads."""
+    same: dict[str, Any] = {
+        "encoder": {"backbone": backbone},
+        "discriminator": {"heads": ["detection", "correction", "electric"]},
+        "generator": {"embedding_sharing": sharing},
+    }
+    source = run(**same)
+    discriminator = started(starting({"discriminator": str(source / "model")}, **same)).discriminator
+    exports = discriminator.exports()
+    for head in ("correction", "electric"):
+        network = exports[head]().eval()
+        saved = type(network).from_pretrained(source / head)
+        torch.testing.assert_close(logits(network), logits(saved), rtol=1e-4, atol=1e-5)
+
+
+def test_heads_that_a_run_did_not_have_stay_random(run: Callable[..., Path]) -> None:
+    source = run()
+    both = {"discriminator": {"heads": ["detection", "correction"]}}
+    config = starting({"discriminator": str(source / "model")}, **both)
+    torch.manual_seed(9)
+    fresh = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS).discriminator.correction.state_dict()
+    ours = started(config).discriminator.correction.state_dict()
+    assert all(torch.equal(ours[name], fresh[name]) for name in fresh)
+
+
 def test_discriminator_only(run: Callable[..., Path]) -> None:
     source = run()
     config = starting({"discriminator": str(source / "model")})
@@ -180,6 +208,7 @@ def test_the_baseline_starts_from_an_encoder_or_a_whole_model(run: Callable[...,
     assert torch.equal(logits(objective.model.network), logits(ElectraForMaskedLM.from_pretrained(source / "model")))
     objective = started(starting({"discriminator": str(source / "model")}, **baseline))
     assert torch.equal(hidden(objective.model.body), hidden(AutoModel.from_pretrained(source / "model")))
+    assert torch.equal(logits(objective.model.network), logits(ElectraForMaskedLM.from_pretrained(source / "model")))
 
 
 def refused(config: PretrainConfig, message: str) -> None:

@@ -183,6 +183,25 @@ class Discriminator(nn.Module):
         self.network.load_state_dict(state, strict=False)
         words.set(network.get_input_embeddings().weight)
 
+    @property
+    def further_heads(self) -> list[Head]:
+        """The heads that have a network of their own beside that of detection."""
+        return [head for head in self.heads if head != "detection"]
+
+    @torch.no_grad()
+    def load_head(self, head: Head, network: PreTrainedModel) -> None:
+        """Takes the weights of a further head from the network that `exports` made of it."""
+        state = network.state_dict()
+        if head == "electric":
+            assert self.energy is not None
+            self.energy.load_state_dict({name: state[name] for name in self.energy.state_dict()})
+            return
+        assert self.correction is not None
+        layer = output_layer(network)
+        outputs = {"bias": layer.bias, "weight": layer.weight}
+        own = self.correction.state_dict()
+        self.correction.load_state_dict({name: outputs[name] if name in outputs else state[name] for name in own})
+
     @torch.no_grad()
     def _export_energy(self) -> PreTrainedModel:
         assert self.energy is not None

@@ -24,9 +24,9 @@ from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
 from electrain.models.gradient_checkpointing import checkpoint_layers
 from electrain.models.starting_weights import (
-    load_starting_discriminator,
-    load_starting_encoder,
     load_starting_generator,
+    load_starting_head,
+    load_starting_network,
 )
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.configuration import PretrainConfig
@@ -36,7 +36,7 @@ from electrain.pretraining.objectives.masked_language_modelling import MaskedLan
 from electrain.pretraining.objectives.masking import Masking, mask_batch, most_selected
 from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
 from electrain.pretraining.objectives.rows import Rows
-from electrain.pretraining.run_folder import with_detection_head
+from electrain.pretraining.run_folder import head_beside
 from electrain.training.objective import MicroBatch
 
 PretrainObjective = ReplacedTokenDetection | MaskedLanguageModelling
@@ -188,6 +188,8 @@ def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
 def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) -> None:
     """Loads the weights that `[start]` names into the networks. Shared embeddings take the discriminator's weights.
 
+    A discriminator takes the heads that lie beside the `model/` of a run; those that do not stay random.
+
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
     start, length = config.start, config.data.sequence_length
@@ -195,11 +197,14 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
         if start.generator:
             load_starting_generator(start.generator, objective.model.network, length)
         elif start.discriminator:
-            load_starting_encoder(start.discriminator, objective.model.body, length)
+            load_starting_network(start.discriminator, objective.model.network, length)
         return
     if start.discriminator:
-        source = with_detection_head(start.discriminator)
-        objective.discriminator.load(lambda network: load_starting_discriminator(source, network, length))
+        source = head_beside(start.discriminator, "detection") or start.discriminator
+        objective.discriminator.load(lambda network: load_starting_network(source, network, length))
+        for head in objective.discriminator.further_heads:
+            if folder := head_beside(start.discriminator, head):
+                load_starting_head(folder, head, objective.discriminator)
     if start.generator:
         if not isinstance(objective.generator, MaskedGenerator):
             raise ConfigurationError(

@@ -127,7 +127,7 @@ def _heads(folder: Path, model: str, config: PretrainConfig) -> dict[Head, str]:
     return {head: str(place) if place.is_dir() else model for head, place in places.items()}
 
 
-def with_detection_head(source: str) -> str:
-    """For the `model/` of a run, the folder beside it that also holds the detection head; otherwise `source` itself."""
-    beside = Path(source).parent / HEAD_FOLDERS["detection"]
-    return str(beside) if Path(source).name == "model" and beside.is_dir() else source
+def head_beside(source: str, head: Head) -> str | None:
+    """For the `model/` of a run, the folder beside it that holds a head; None where there is none."""
+    beside = Path(source).parent / HEAD_FOLDERS[head]
+    return str(beside) if Path(source).name == "model" and beside.is_dir() else None
