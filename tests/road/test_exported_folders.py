@@ -167,7 +167,7 @@ assert electrain.load(sys.argv[2]).tasks[0] == "classify"
 def test_an_exported_folder_says_how_it_differs(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "texts.txt").write_text("the cat\na happy dog sees the cat .\n")
+    (tmp_path / "texts.txt").write_text(f"the cat\na happy dog sees the cat .\n{'the cat ' * 400}\n")
     arguments = ("--model", models / "classify", "--output", tmp_path / "out", "--quantize", "int8")
     code, (printed,), said = command(capsys, "export", *arguments, "--data", tmp_path / "texts.txt")
     assert code == 0
@@ -175,7 +175,9 @@ def test_an_exported_folder_says_how_it_differs(
     content = json.loads((tmp_path / "out" / "electrain-export.json").read_text("utf-8"))
     assert content["agreement"] == printed["agreement"]
     assert content["quantize"] == "int8"
-    assert content["agreement"]["texts"] == 2
+    assert content["agreement"]["texts"] == 3
+    cut = [line for line in said.splitlines() if "1 of 3 texts is cut at " in line]
+    assert len(set(cut)) == len(cut) > 0
     logits = content["agreement"]["outputs"]["model"]["logits"]
     assert 0 < logits["mean_difference"] <= logits["largest_difference"] < 0.2
     assert content["agreement"]["equal_answers"].keys() == {"classify", "embed"}

@@ -856,7 +856,6 @@ def test_curves_move_while_the_run_trains(opened, run):
     page = opened()
     panel = show(page, "live")
     curve = panel.locator('[data-curve="loss"]')
-    before = curve.get_attribute("d")
     expect(panel.locator(".badge")).to_have_text("Training")
     expect(panel.locator(".state")).to_contain_text("about 1 min 40 s left")
     expect(panel.locator(".tiles")).to_contain_text("Steps, of 400200")
@@ -864,6 +863,8 @@ def test_curves_move_while_the_run_trains(opened, run):
     expect(panel.locator(".warnings li").first).to_contain_text("The gradient suddenly grew to 134, from about 2.77.")
     expect(panel.locator(".example .replaced")).to_have_text(["ban", "ana"])
     expect(panel.locator(".example")).to_contain_text("the ban me✓ana al <b>")
+    page.evaluate("() => new Promise((laidOut) => requestAnimationFrame(() => requestAnimationFrame(laidOut)))")
+    before = curve.get_attribute("d")
     log(run, 220, 300)
     expect(panel.locator(".tiles")).to_contain_text("Steps, of 400300")
     assert curve.get_attribute("d") != before
@@ -876,6 +877,11 @@ def test_curves_move_while_the_run_trains(opened, run):
     expect(panel.locator(".readout").first).to_have_text("step 300: 22.5")
     page.keyboard.press("Home")
     expect(panel.locator(".readout").first).to_have_text("step 20: 29.5")
+    log(run, 320, 320)
+    expect(panel.locator(".tiles")).to_contain_text("Steps, of 400320")
+    expect(panel.locator(".readout").first).to_have_text("step 20: 29.5")  # what is read stays while the run goes on
+    page.keyboard.press("Escape")
+    expect(panel.locator(".readout").first).to_have_text("22.0")
     Journal(run / "metrics.jsonl").cut_back(200)  # as a run that goes on from a checkpoint does
     expect(panel.locator(".tiles")).to_contain_text("Steps, of 400200")
     assert curve.get_attribute("d") == before

@@ -8,7 +8,7 @@ import pytest
 from electrain.data.text.corpus import CorpusCounts
 from electrain.finetuning.tasks.long_texts import cut_notice
 from electrain.foundation import progress
-from electrain.foundation.progress import Progress, counted, format_seconds
+from electrain.foundation.progress import Progress, counted, format_seconds, said_once, say
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import tiny_configuration
 
@@ -69,3 +69,12 @@ def test_short_work_says_nothing_without_a_terminal(capsys: pytest.CaptureFixtur
 
 def test_seconds_for_a_person() -> None:
     assert [format_seconds(seconds) for seconds in (45, 130, 3900)] == ["45 s", "2 min 10 s", "1 h 05 min"]
+
+
+def test_work_that_is_done_twice_says_each_thing_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        with said_once():
+            for line in ("one", "other", "one"):
+                say(line)
+    say("one")
+    assert capsys.readouterr().err == "one\nother\none\nother\none\n"

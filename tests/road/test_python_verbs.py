@@ -200,6 +200,24 @@ def test_several_seeds_give_medians(pretrained: Path, tmp_path: Path) -> None:
             "data: no rows; give at least one",
         ),
         (lambda model, output: electrain.evaluate("classification", model=None, data=ROWS), "model: None is no name"),  # type: ignore[arg-type]
+        (
+            lambda model, output: electrain.finetune(
+                "regression", model=model, train="", validation=ROWS, output=output
+            ),
+            "^train: '' is no name; give a path",
+        ),
+        (
+            lambda model, output: electrain.finetune(
+                "tagging", model=model, train=[""], validation=ROWS, output=output
+            ),
+            "^train: '' is no name; give a path",
+        ),
+        (
+            lambda model, output: electrain.finetune("tagging", model=model, train=ROWS, validation=ROWS, output=None),  # type: ignore[arg-type]
+            "^output: None is no name; give a path",
+        ),
+        (lambda model, output: electrain.pretrain("tiny", shards=None, output=output), "^shards: None is no name"),  # type: ignore[arg-type]
+        (lambda model, output: electrain.pretrain("tiny", shards="x", output=""), "^output: '' is no name"),
         (lambda model, output: electrain.pretrain("tyny", shards="x", output=output), "tyny"),
         (lambda model, output: electrain.evaluate("classify", model=model, data=ROWS), "classify: is no task"),
         (

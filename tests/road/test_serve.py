@@ -1,5 +1,6 @@
 """The routes of `electrain serve`: what they answer, what they refuse, who may ask."""
 
+import asyncio
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import pytest
 
 import electrain
 from command_line import command, refuse
+from electrain.inference.serve.app import page_alone
 from electrain.inference.serve.bodies import TASKS
 from electrain.inference.serve.settings import ServeSettings
 from service import JSON, answer_to, error_of, with_client
@@ -151,7 +153,13 @@ def test_head_is_answered_as_get_without_the_body() -> None:
         assert told.headers["content-type"] == asked.headers["content-type"]
         if path != "/metrics":
             assert told.headers["content-length"] == str(len(asked.content))
-    assert answer_to(ONE, "HEAD", "/embed").status_code == 405
+    for method, path, allowed in (
+        ("HEAD", "/embed", "POST"),
+        ("PUT", "/models", "GET, HEAD"),
+        ("GET", "/embed", "POST"),
+    ):
+        response = answer_to(ONE, method, path)
+        assert (response.status_code, response.headers["allow"]) == (405, allowed)
     assert answer_to(ONE, "HEAD", "/nothing").status_code == 404
 
 
@@ -276,6 +284,17 @@ def test_other_pages_may_ask_only_if_they_are_named() -> None:
     assert refused.headers["access-control-allow-origin"] == "https://page.example"  # so that the page can say why
     other = answer_to(ONE, "GET", "/health", settings, headers={"origin": "https://other.example"})
     assert "access-control-allow-origin" not in other.headers
+
+
+def test_the_page_that_waits_for_models_refuses_in_one_line() -> None:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(page_alone())
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.post("/")
+
+    response = asyncio.run(post())
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert "another method" in error_of(response)
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:

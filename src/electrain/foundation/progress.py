@@ -3,8 +3,8 @@
 import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
@@ -21,14 +21,28 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u
 
 # What becomes of messages that name flags where a program calls a function, which has none.
 wording: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
+_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
 def say(message: str) -> None:
     """Prints one line on stderr. All messages of the package pass here; see `printable`."""
-    if sys.stderr is None:  # closed; `print` would write to standard output, among the results
-        return
+    said = _said.get()
+    if sys.stderr is None or (said is not None and message in said):
+        return  # closed: `print` would write to standard output, among the results
+    if said is not None:
+        said.add(message)
     with suppress(OSError, ValueError):  # where nobody reads any more, the results still count
         print(printable(wording.get()(message)), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """While the block runs, a message is printed once, however often it is said."""
+    before = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(before)
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,7 @@ its step, with a checkpoint, and is then delivered once more: Ctrl-C is a Keyboa
 """
 
 import inspect
+import os
 import re
 import signal
 import tempfile
@@ -112,10 +113,10 @@ def pretrain(
     from electrain.pretraining.configuration import load_configuration
     from electrain.pretraining.run import pretrain as run
 
-    folder = Path(output)
+    folder, stream = _path("output", output), _path("shards", shards)
     begun = folder / CONFIGURATION_NAME if resume else None
     configuration = load_configuration(_source(config), tables_of(overrides), resumed=begun)
-    result = run(configuration, Path(shards), folder, resume=resume)
+    result = run(configuration, stream, folder, resume=resume)
     _deliver(result.stopped_by)
     return Pretrained(folder, result.is_finished and not result.is_failed, result.step, result.metrics)
 
@@ -155,7 +156,7 @@ def finetune(
     from electrain.finetuning.run import finetune as run
     from electrain.finetuning.seeds import finetune_each
 
-    folder = Path(output)
+    folder = _path("output", output)
     require_task(task)
     configuration = finetune_configuration(
         task, None if config is None else _source(config), tables_of(overrides), decoder, allow_unknown=allow_unknown
@@ -303,12 +304,15 @@ def _files(name: str, given: Rows) -> Iterator[tuple[list[str], bool]]:
     Raises: DataError: neither paths nor rows.
     """
     if isinstance(given, str | Path):
+        _path(name, given)
         yield [str(given)], True
         return
     rows: list[Any] = _records(name, given)
     if not rows:
         raise DataError(f"{name}: no rows; give at least one")
     if all(isinstance(row, str | Path) for row in rows):
+        for row in rows:
+            _path(name, row)
         yield list(map(str, rows)), True
         return
     for number, row in enumerate(rows, start=1):
@@ -328,6 +332,14 @@ def _files(name: str, given: Rows) -> Iterator[tuple[list[str], bool]]:
             line = re.sub(rf"{re.escape(str(path))}:(\d+)", rf"{name}, row \1", str(error))
             error.args = (line.replace(str(path), name),)
             raise
+
+
+def _path(name: str, given: object) -> Path:
+    """The path that an argument names. Raises: ConfigurationError: it names none."""
+    if not isinstance(given, str | os.PathLike) or not str(given).strip():
+        shown = " ".join(repr(given).split())[:60]
+        raise ConfigurationError(f"{name}: {shown} is no name; give a path")
+    return Path(given)
 
 
 def _records(name: str, given: object) -> list[Any]:

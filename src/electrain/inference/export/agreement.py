@@ -17,6 +17,7 @@ from electrain.data.tokenizer.windows import chunks_of
 from electrain.finetuning.tasks.network import Arrays
 from electrain.finetuning.tasks.task import Row, encoder_arrays
 from electrain.foundation.errors import CheckpointError, DataError
+from electrain.foundation.progress import said_once
 from electrain.inference.asked import COLUMNS, Input
 from electrain.inference.export.graphs import LOGITS, REPLACED, Graph
 from electrain.inference.export.networks import ExportedNetworks
@@ -56,7 +57,8 @@ def compare(
                         f"{networks.source}: {name}.onnx differs from PyTorch by {one['largest_difference']:.3g} in "
                         f"{output}, which reaches {one['largest_value']:.3g}; it cannot be exported, use PyTorch"
                     )
-    answers = {task: _equal_answers(task, networks, exported, texts) for task in exported.tasks}
+    with said_once():  # both sides, and several tasks, cut the same texts
+        answers = {task: _equal_answers(task, networks, exported, texts) for task in exported.tasks}
     source = "documentation" if data is None else data.name
     return {"texts": len(texts), "source": source, "outputs": outputs, "equal_answers": answers}
 

@@ -113,6 +113,7 @@ def page_alone() -> FastAPI:
     """The page without models, for a browser that comes while they load; it asks again until they are there."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     _add_page(app)
+    app.add_exception_handler(HTTPException, _refuse_request)
     return app
 
 
@@ -268,10 +269,13 @@ async def _refuse_request(request: Request, error: Exception) -> _Json:
         raise error
     # What Starlette and FastAPI say by themselves, in our words.
     lines = {400: NOT_JSON, 405: "the route has another method; GET /openapi.json describes it"}
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"  # which `Recorded` answers
     if error.detail == "Not Found":
         task = request.url.path.strip("/")
         if task in TASKS:
             lines[404] = f"no model of this service can {task}; GET /models says what each can do"
         else:
             lines[404] = "there is nothing here; GET /openapi.json lists the routes"
-    return _Json({"error": lines.get(error.status_code, error.detail)}, error.status_code, error.headers)
+    return _Json({"error": lines.get(error.status_code, error.detail)}, error.status_code, headers)

@@ -130,6 +130,7 @@ export class Chart {
   }
 
   draw() {
+    const chosen = this.series[0]?.steps.includes(this.chosenStep) ? this.series[0].steps.indexOf(this.chosenStep) : null;
     // That of the drawing, without the padding of its figure: what is scaled would not stand where the pointer is.
     const width = Math.floor(this.canvas.getBoundingClientRect().width);
     if (!width || !this.series.length) return;
@@ -158,7 +159,7 @@ export class Chart {
     this.legend.replaceChildren(...this.series.map((one) =>
       el("li", {}, lineSample(one.number), el("span", {}, curveName(one.name)))));
     this.legend.hidden = this.series.length < 2;
-    this.choose(null);
+    this.choose(chosen); // what somebody reads stays while the run goes on
   }
 
   axes(up, upLabels) {
@@ -222,6 +223,7 @@ export class Chart {
     const [main] = this.series;
     const at = place ?? main.steps.length - 1;
     const step = main.steps[at];
+    this.chosenStep = place === null ? undefined : step;
     const parts = this.series.map((one) => {
       const own = nearest(one.steps, step);
       const value = place === null ? one.smooth[own] : one.values[own];
@@ -229,7 +231,8 @@ export class Chart {
     });
     if (place === null) this.readout.removeAttribute("role");
     const given = { step, values: parts.join(" · ") };
-    this.readout.textContent = place === null ? given.values : t("curve.at", given);
+    const readout = place === null ? given.values : t("curve.at", given);
+    if (this.readout.textContent !== readout) this.readout.textContent = readout; // screen readers say what is written
     this.cursor.replaceChildren();
     if (place === null) return;
     const left = this.scale.x(step);
