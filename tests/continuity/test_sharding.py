@@ -84,12 +84,13 @@ def require_alike(one: Path, other: Path) -> None:
     """Both runs logged and learned the same, up to rounding."""
     ours, theirs = losses_of(one), losses_of(other)
     assert len(ours) == len(theirs) > 0
-    for line, expected in zip(theirs, ours, strict=True):
-        assert line == pytest.approx(expected, rel=1e-4)
+    for step, (line, expected) in enumerate(zip(theirs, ours, strict=True), start=1):
+        assert line == pytest.approx(expected, rel=1e-4), f"{other}, step {step}"
     tensors, expected_tensors = tensors_of(other), tensors_of(one)
     assert tensors.keys() == expected_tensors.keys()
     for name, expected_tensor in expected_tensors.items():
-        torch.testing.assert_close(tensors[name], expected_tensor, rtol=1e-3, atol=1e-5, msg=name)
+        where = f"{other}, {name}: "
+        torch.testing.assert_close(tensors[name], expected_tensor, rtol=1e-3, atol=1e-5, msg=where.__add__)
 
 
 def require_one_equals_two(folder: Path, shards: Path, kinds: dict[str, Tables], shardings: list[str]) -> None:

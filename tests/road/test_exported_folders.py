@@ -176,8 +176,8 @@ def test_an_exported_folder_says_how_it_differs(
     assert content["agreement"] == printed["agreement"]
     assert content["quantize"] == "int8"
     assert content["agreement"]["texts"] == 3
-    cut = [line for line in said.splitlines() if "1 of 3 texts is cut at " in line]
-    assert len(set(cut)) == len(cut) > 0
+    lines = [line for line in said.splitlines() if "3 texts" in line]
+    assert len(set(lines)) == len(lines) > 0, said
     logits = content["agreement"]["outputs"]["model"]["logits"]
     assert 0 < logits["mean_difference"] <= logits["largest_difference"] < 0.2
     assert content["agreement"]["equal_answers"].keys() == {"classify", "embed"}
