@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from electrain.pretraining import run as pretraining_run
-from electrain.pretraining.configuration import PretrainConfig
+from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.run import pretrain
 from tiny_pretraining import batches_of, invented_text, objective_of, write_invented_shards
 
@@ -94,6 +94,15 @@ def race(shards: Path, data: Path, output: Path, *more: str) -> list[dict[str, A
     given = ["--shards", shards, "--data", data, "--output", output, "--budget", BUDGET, "--common", TINY]
     main([str(word) for word in [*given, "--seeds", 0, *more]])
     return read_lines(output / "lines.jsonl")
+
+
+@pytest.mark.parametrize(("preset", "budget"), [("demo", 1.4e13), ("tiny", 1e14)])
+def test_the_presets_are_what_the_race_chose(preset, budget):
+    """Of the race's arm; how long a run is, and whether so short a one is worth compiling, is the preset's own."""
+    ours, chosen = load_configuration(preset), stage_configuration(ARMS["mixed-weight-1"], 0, budget, seed=0)
+    length = ("steps", "warmup_steps", "checkpoint_every_steps", "compile")
+    own = {name: getattr(ours.training, name) for name in length}
+    assert dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **own)) == ours
 
 
 def test_every_arm_is_a_configuration() -> None:

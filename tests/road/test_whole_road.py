@@ -124,6 +124,7 @@ def test_demo_walks_the_road(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Held-out detection AUC" in said
     assert "by word frequency alone" in said
+    assert "if the file does not [MASK] , an exception is raised .\n" in said
     assert (tmp_path / "demo" / "run" / "report.html").exists()
 
 
@@ -131,8 +132,10 @@ def test_the_demo_takes_the_steps_that_fit(tmp_path, monkeypatch, capsys):
     """On a machine that is too slow for any, the fewest; the warm-up goes with them."""
     monkeypatch.setattr(demo, "seconds_per_step", lambda *_, **__: 1e9)
     monkeypatch.setattr(demo, "LEAST_STEPS", 12)
-    run_demo(tmp_path / "demo", {"training": {"batch_rows": 4}, "encoder": {"layers": 1}}, characters=400_000)
-    said = capsys.readouterr().err
+    overrides = {"training": {"batch_rows": 4}, "encoder": {"layers": 1}, "discriminator": {"heads": ["detection"]}}
+    run_demo(tmp_path / "demo", overrides, characters=400_000)
+    shown, said = capsys.readouterr()
+    assert "[MASK]" not in shown  # no network restores words
     assert "of 4 rows, so 12 steps (the preset has 2,000) take" in said
     assert "warmup_steps is lowered from 100 to 1 " in said
     assert tomllib.loads((tmp_path / "demo/run/config.toml").read_text())["training"]["steps"] == 12

@@ -62,6 +62,10 @@ SENTENCES = (
     "if the file does not exist , an exception is raised .",
     "if the file does not exist , an exception was of .",
 )
+GAPS = (
+    "returns a new list with the elements in reverse [MASK] .",
+    "if the file does not [MASK] , an exception is raised .",
+)
 SHOWN_WORDS = 3
 
 
@@ -188,8 +192,14 @@ def _show(folder: Path, scores: dict[str, Any]) -> None:
     print(
         f"\nThe {SHOWN_WORDS} words of each sentence that the discriminator finds most likely to have been replaced:\n"
     )
-    for prediction in load(run).detect(SENTENCES):
+    model = load(run)
+    for prediction in model.detect(SENTENCES):
         print(f"  {prediction.text}\n      {_most_suspicious(prediction)}")
+    if "fill" in model.tasks:  # not where the fields of the demo were changed so that no network restores words
+        print("\nThe words that it finds likeliest at [MASK]:\n")
+        for filled in model.fill(GAPS, candidates=SHOWN_WORDS):
+            words = ", ".join(f"{one.token} {one.probability:.0%}" for one in filled.masks[0].candidates)
+            print(f"  {filled.text}\n      {words}")
     auc = scores["discriminator"]["auc"]
     baseline = scores["baselines"]["unigram_auc"]
     verdict = "it reads the context" if auc > baseline + 0.05 else "it has NOT learned to read the context"
