@@ -44,7 +44,7 @@ def main() -> None:
         module, arguments, train_dataset=rows[32:], eval_dataset=rows[:32], data_collator=module.collator()
     )
     trainer.train()
-    module.save_pretrained(output / "run")  # model/ and generator/, as `electrain pretrain` leaves them
+    module.save_pretrained(output / "run")  # with a folder for each head, as `pretrain` leaves them
     print(electrain.load(output / "run").detect("the cat sees a dog ."))
 
 

@@ -256,7 +256,7 @@ def predict(
         quoting: All but tag and answer: quotes in .csv and .tsv files, as CSV has them (csv) or as characters of the
             text (none). By default, as in training, or else as the format has them.
         candidates: fill: number of words to suggest for each [MASK].
-        by: fill: network that fills. By default the generator where the run has one, else the correction head.
+        by: fill: network that fills. By default the generator where it is a masked one, else the correction head.
         tokens: generate: number of tokens to write.
         temperature: generate: sampling temperature, above 0. Lower values favour likely tokens.
         top_p: generate: sample from the likeliest tokens whose probabilities sum to this value, above 0 and at most 1.

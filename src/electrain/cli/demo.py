@@ -46,7 +46,8 @@ AFTER_TRAINING_FRACTION = 0.5
 MATRIX_RATE_SECONDS = 0.5
 STEP_TIMING_SECONDS = 4.0
 LEAST_STEPS = 200
-# For the same processor time, half of the preset's rows make the losses fall faster (docs/experiments.md).
+# For the same processor time, half of the preset's rows make the losses fall faster (docs/experiments.md; measured with
+# the published objective).
 FEW_STEPS = 1200
 FEWER_ROWS = 16
 # No machine trains this small model at more of its matrix rate. It bounds the steps, and so the text that is read.

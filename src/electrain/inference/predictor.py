@@ -170,7 +170,7 @@ class Predictor:
 
         Args:
             candidates: number of words for each [MASK].
-            by: "generator" or "correction". By default the generator where the run has one, else the correction head.
+            by: "generator" or "correction". By default the generator if it is a masked one, else the correction head.
         """
         return self._one_or_many(FilledText, "fill", texts, candidates=candidates, by=by)
 

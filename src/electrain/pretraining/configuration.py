@@ -34,7 +34,7 @@ class StartConfig:
     Attributes:
         discriminator: Folder or hub id of an ELECTRA, BERT or RoBERTa encoder, or of a ModernBERT that electrain
             trained; empty starts from random weights.
-        generator: Folder or hub id of a masked language model with the generator's sizes; empty starts from random
+        generator: Folder or hub id of a language model of the generator's kind and sizes; empty starts from random
             weights.
     """
 

@@ -24,7 +24,7 @@ GENERATOR_TOKENS = 500_000
 DISCRIMINATOR_TOKENS = 5_000_000
 # An AUC of 0.5 is guessing; a run that had collapsed showed a recall of 0.048 beside an accuracy of 0.868 (reference
 # implementation's issue tracker). Recall alone is no sign: one token in eight is replaced, and a discriminator that
-# ranks well (AUC 0.69) is rarely more than half sure (recall 0.008; docs/results.md, the demo).
+# ranks well (AUC 0.69) is rarely more than half sure (recall 0.008 in a demo with the published objective).
 COLLAPSED_AUC = 0.55
 # The paper's generators restore up to 65% of the words (section 3.3); beyond this little is left to detect.
 STRONG_GENERATOR_ACCURACY = 0.75

@@ -19,7 +19,7 @@ FIGURES = (
     ),
     FigurePlan(
         "Discriminator loss",
-        "Binary cross-entropy over all tokens; it need not fall, since the generator improves too.",
+        "Binary cross-entropy over all tokens but [MASK]; it need not fall, since the generator improves too.",
         "nats",
         (Curve("discriminator_loss", "discriminator", VERMILION),),
     ),
