@@ -55,6 +55,7 @@ def plan(
     utilisation: Number | None = None,
     price_per_hour: Number | None = None,
     vocab_size: Whole | None = None,
+    recommend: bool = False,
 ) -> None:
     """Estimate what a pretraining run costs: parameters, FLOPs, memory, hours and money.
 
@@ -73,6 +74,7 @@ def plan(
             --hardware.
         vocab_size: Number of tokens in the vocabulary. By default that of the shards, or without shards 30,522, the
             published size.
+        recommend: Also say which objective made the best encoder for as many operations, by what was measured.
     """
     from electrain.data.shards.rows import RowSource
     from electrain.data.shards.shards import open_shards
@@ -80,6 +82,7 @@ def plan(
     from electrain.pretraining.hardware import named_hardware
     from electrain.pretraining.plan import PAPER_VOCABULARY_SIZE
     from electrain.pretraining.plan import plan as plan_run
+    from electrain.pretraining.recommendation import recommended
     from electrain.pretraining.repetition import say_if_read_too_often
 
     for flag, value in (("--utilisation", utilisation), ("--price-per-hour", price_per_hour)):
@@ -100,7 +103,8 @@ def plan(
         price_per_hour=price_per_hour,
         rows_per_epoch=rows_per_epoch,
     )
-    print_json(dataclasses.asdict(result))
+    advice = {"recommendation": recommended(configuration, result.flops.per_run)} if recommend else {}
+    print_json(dataclasses.asdict(result) | {name: dataclasses.asdict(one) for name, one in advice.items()})
 
 
 def report(*, run: Path) -> None:
