@@ -28,7 +28,7 @@ from electrain.foundation.card import (
     unsaid,
     write_card,
 )
-from electrain.foundation.configuration import build_configuration, read_toml, to_toml
+from electrain.foundation.configuration import read_configuration, to_toml
 from electrain.foundation.output_folder import CONFIGURATION_NAME, JOURNAL_NAME, read_any_manifest
 from electrain.foundation.progress import counted, say
 from electrain.foundation.report_page import json_lines
@@ -79,7 +79,7 @@ def write_cards(run: Path) -> None:
     """Writes `model/README.md` of a run, except where there is no model or somebody edited it."""
     if not (run / "model" / "config.json").is_file():
         return
-    config = build_configuration(FinetuneConfig, read_toml(run / CONFIGURATION_NAME), str(run / CONFIGURATION_NAME))
+    config = read_configuration(FinetuneConfig, run / CONFIGURATION_NAME)
     result = json.loads((run / SCORES_NAME).read_text("utf-8"))
     write_card(run / "model", render(_card(run, config, result)))
 

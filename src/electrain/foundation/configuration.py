@@ -128,6 +128,30 @@ def build_configuration(kind: type[T], tables: Tables, where: str) -> T:
         raise ConfigurationError(f"{where}: {error}") from error
 
 
+def read_configuration(kind: type[T], path: Path, *, resumes: bool = False) -> T:
+    """The configuration in the file that a run wrote; see `build_configuration`.
+
+    Another version of electrain may have written fields that this one lacks. They say nothing about the networks of a
+    run, so they are left out, but a run that goes on without one of them would be another run.
+
+    Args: resumes: refuse them.
+    Raises: ConfigurationError: the file is missing or damaged or, with `resumes`, of another version.
+    """
+    hints = typing.get_type_hints(kind)
+    known: Tables = {}
+    for section, table in read_toml(path).items():
+        fields = {field.name for field in dataclasses.fields(hints[section])} if section in hints else set()
+        unknown = [name for name in table if name not in fields]
+        if resumes and unknown:
+            raise ConfigurationError(
+                f"{path}: [{section}] {unknown[0]} is unknown to this version of electrain; resume the run with the "
+                "version that began it"
+            )
+        if fields:
+            known[section] = {name: value for name, value in table.items() if name in fields}
+    return build_configuration(kind, known, str(path))
+
+
 def _build_section(kind: Any, table: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     _require_known(table, fields, "field", where)

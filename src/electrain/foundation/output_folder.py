@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from electrain import __version__
-from electrain.foundation.configuration import build_configuration, differences, read_toml, to_toml
+from electrain.foundation.configuration import differences, read_configuration, to_toml
 from electrain.foundation.errors import ElectrainError, RunDirectoryError, first_line
 from electrain.foundation.json_output import to_json
 from electrain.foundation.json_reading import as_kind, parse_json_file, sealed, unsealed
@@ -301,7 +301,7 @@ def begins(
         write_text_durably(path, to_toml(config))
         return True
     manifest = read_manifest(directory, kind)
-    earlier = build_configuration(type(config), read_toml(path), str(path))
+    earlier = read_configuration(type(config), path, resumes=True)
     for difference in differences(earlier, config, but=MAY_CHANGE):
         field = " ".join(difference.split()[:2])
         hint = hints.get(field, f"resume with the run's own configuration, {path}")
@@ -324,7 +324,7 @@ def _is_as_written(path: Path, kind: type[Any]) -> bool:
     if not path.exists():
         return any(map(is_temporary, contents_of(path.parent)))
     try:
-        return path.read_text("utf-8") == to_toml(build_configuration(kind, read_toml(path), str(path)))
+        return path.read_text("utf-8") == to_toml(read_configuration(kind, path))
     except (ElectrainError, ValueError):
         return False
 

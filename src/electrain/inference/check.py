@@ -14,7 +14,7 @@ from electrain.finetuning.configuration import FinetuneConfig
 from electrain.finetuning.run import KIND as FINE_TUNING
 from electrain.finetuning.tasks.settings import TASK_FILE_NAME, read_task_settings
 from electrain.finetuning.tasks.task_folder import load_task_settings
-from electrain.foundation.configuration import build_configuration, read_toml
+from electrain.foundation.configuration import read_configuration, read_toml
 from electrain.foundation.errors import CheckpointError, DataError, ElectrainError, RunDirectoryError, TokenizerError
 from electrain.foundation.json_reading import parse_json, parse_json_file
 from electrain.foundation.output_folder import (
@@ -174,9 +174,8 @@ def _check_shards(folder: Path, manifest: Manifest, findings: Findings) -> None:
 
 
 def _require_configuration(path: Path) -> None:
-    tables = read_toml(path)
-    kind: type[object] = PretrainConfig if "encoder" in tables else FinetuneConfig
-    build_configuration(kind, tables, str(path))
+    kind: type[object] = PretrainConfig if "encoder" in read_toml(path) else FinetuneConfig
+    read_configuration(kind, path)
 
 
 def _require_counts(path: Path) -> None:

@@ -24,7 +24,7 @@ from electrain.foundation.card import (
     unsaid,
     write_card,
 )
-from electrain.foundation.configuration import build_configuration, read_toml, to_toml
+from electrain.foundation.configuration import read_configuration, to_toml
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.hub import is_hub_name
 from electrain.foundation.json_output import to_json
@@ -79,7 +79,7 @@ class _Run:
 
 def write_cards(run: Path) -> None:
     """Writes `README.md` into the folders of a run's networks, except where somebody edited it."""
-    config = build_configuration(PretrainConfig, read_toml(run / CONFIGURATION_NAME), str(run / CONFIGURATION_NAME))
+    config = read_configuration(PretrainConfig, run / CONFIGURATION_NAME)
     held_out = json.loads((run / HELD_OUT_NAME).read_text("utf-8")) if (run / HELD_OUT_NAME).is_file() else {}
     folders = [name for name in _ROLES if (run / name / "config.json").is_file()]
     told = _Run(run, config, read_any_manifest(run), json_lines(run / JOURNAL_NAME), held_out, folders)

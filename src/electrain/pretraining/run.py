@@ -17,7 +17,7 @@ from electrain.data.shards.rows import RowSource
 from electrain.data.shards.shards import Shards, open_shards
 from electrain.data.tokenizer.tokenizer import tokenizer_hash
 from electrain.foundation.card import public_name
-from electrain.foundation.configuration import build_configuration, read_toml, to_toml
+from electrain.foundation.configuration import read_configuration, to_toml
 from electrain.foundation.errors import CheckpointError, ConfigurationError, TokenizerError
 from electrain.foundation.lock import locked
 from electrain.foundation.output_folder import (
@@ -179,7 +179,7 @@ def _is_over(output: Path, config: PretrainConfig) -> bool:
 def _as_begun(config: PretrainConfig, output: Path) -> PretrainConfig:
     """The configuration that the run in a folder began with; the given one, where there is none."""
     path = output / CONFIGURATION_NAME
-    return build_configuration(PretrainConfig, read_toml(path), str(path)) if path.is_file() else config
+    return read_configuration(PretrainConfig, path) if path.is_file() else config
 
 
 def _how_to_train_longer(config: PretrainConfig, output: Path) -> str:

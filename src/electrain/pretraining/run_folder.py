@@ -1,13 +1,11 @@
 """Reads a run folder once: the run's configuration, and the folder of each of its networks."""
 
-import dataclasses
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from electrain.foundation.configuration import Tables, build_configuration, read_toml
+from electrain.foundation.configuration import read_configuration, read_toml
 from electrain.foundation.errors import CheckpointError
 from electrain.foundation.hub import require_name, require_source
 from electrain.foundation.output_folder import CONFIGURATION_NAME, EXPORT_NAME
@@ -100,23 +98,9 @@ def _model_folder(folder: Path, given: str) -> str:
 
 def _configuration(path: Path) -> PretrainConfig | None:
     """The configuration of a pretraining run; None if there is no file, or it is of a fine-tuning run."""
-    if not path.is_file():
+    if not path.is_file() or "encoder" not in read_toml(path):
         return None
-    tables = read_toml(path)
-    if "encoder" not in tables:
-        return None
-    return build_configuration(PretrainConfig, _known(tables), str(path))
-
-
-def _known(tables: Tables) -> Tables:
-    """The fields that this version still has. An earlier version may have written others, which were removed since."""
-    sections = typing.get_type_hints(PretrainConfig)
-    fields = {name: {one.name for one in dataclasses.fields(kind)} for name, kind in sections.items()}
-    return {
-        section: {name: value for name, value in table.items() if name in fields[section]}
-        for section, table in tables.items()
-        if section in fields
-    }
+    return read_configuration(PretrainConfig, path)
 
 
 def _heads(folder: Path, model: str, config: PretrainConfig) -> dict[Head, str]:
