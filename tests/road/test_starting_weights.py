@@ -120,6 +120,30 @@ def test_further_heads_go_on(run: Callable[..., Path], backbone: str, sharing: s
         torch.testing.assert_close(logits(network), logits(saved), rtol=1e-4, atol=1e-5)
 
 
+def test_heads_of_another_run_are_refused(run: Callable[..., Path]) -> None:
+    """In one line, where somebody copied their folder to the model of a run."""
+    heads = {"discriminator": {"heads": ["detection", "correction", "electric"]}}
+    source = run(**heads)
+    for head, kind in (("electric", ElectraForPreTraining), ("correction", ElectraForMaskedLM)):
+        shutil.rmtree(source / head)
+        kind(ElectraConfig(**SIZES | {"hidden_size": 16}, embedding_size=16)).save_pretrained(source / head)
+        config = starting({"discriminator": str(source / "model")}, **heads)
+        refused(config, f"{head}: its {head} head does not fit the model beside it")
+        shutil.rmtree(source / head)
+
+
+def test_a_network_without_its_head_is_refused_by_its_class(run: Callable[..., Path]) -> None:
+    baseline: dict[str, Any] = {"training": {"objective": "masked-language-modelling"}}
+    source = run(**baseline)
+    weights = source / "model/model.safetensors"
+    state = {name: value for name, value in load_file(weights).items() if "generator_predictions" not in name}
+    save_file(state, weights, {"format": "pt"})
+    (source / "model" / SUMS_NAME).unlink()
+    refused(
+        starting({"discriminator": str(source / "model")}, **baseline), "is no ElectraForMaskedLM: its weights lack"
+    )
+
+
 def test_heads_that_a_run_did_not_have_stay_random(run: Callable[..., Path]) -> None:
     source = run()
     both = {"discriminator": {"heads": ["detection", "correction"]}}

@@ -9,7 +9,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from electrain.foundation.errors import CheckpointError
 from electrain.models.backbones import backbone_of, first_position, known_backbone
 from electrain.models.discriminator import Discriminator, Head
-from electrain.models.folders import configuration_of, is_of_a_pooler, weights_of
+from electrain.models.folders import configuration_of, is_of_a_pooler, one_line, weights_of
 
 
 def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: int) -> None:
@@ -57,9 +57,9 @@ def load_starting_generator(source: str, network: PreTrainedModel, sequence_leng
 def load_starting_network(source: str, network: PreTrainedModel, sequence_length: int) -> None:
     """Copies weights into a network, with its head if the classes agree. Raises: as `load_starting_encoder`."""
     load_starting_encoder(source, network.base_model, sequence_length)
-    architectures = configuration_of(source).architectures or []
-    if type(network).__name__ in architectures:
-        _copy(source, weights_of(source, type(network), "discriminator").state_dict(), network, sequence_length)
+    name = type(network).__name__
+    if name in (configuration_of(source).architectures or []):
+        _copy(source, weights_of(source, type(network), name).state_dict(), network, sequence_length)
 
 
 def load_starting_head(source: str, head: Head, discriminator: Discriminator) -> None:
@@ -72,11 +72,8 @@ def load_starting_head(source: str, head: Head, discriminator: Discriminator) ->
     kind = backbone.language_model if head == "correction" else backbone.detector
     assert kind is not None
     network = weights_of(source, kind, f"{head} head")
-    if network.config.vocab_size != discriminator.configuration.vocab_size:
-        raise CheckpointError(
-            f"{source}: knows {network.config.vocab_size} tokens, the run {discriminator.configuration.vocab_size}"
-        )
-    discriminator.load_head(head, network)
+    with one_line(source, f"its {head} head does not fit the model beside it"):
+        discriminator.load_head(head, network)
 
 
 def _require_same_layers(source: str, given: PretrainedConfig, wanted: PretrainedConfig) -> None:
