@@ -66,6 +66,26 @@ def test_doubtful_quotes_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 'every field of "text" is in quotes' in capsys.readouterr().err
 
 
+def test_what_takes_kept_quotes_off_is_an_option_of_the_verb(
+    tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = "the quick dogs saw the sad cat . the cats see a dog"
+    path = written(tmp_path / "a.tsv", "text\tlabel\n" + f'"{known} . {known}"\tyes\n"{known}"\tno\n' * 4)
+    output, kept = tmp_path / "out", f'{path}: every field of "text" is in quotes: the quotes are kept as they stand; '
+    settings = ("--validation", path, "--output", output, "--training.epochs", 1, "--training.precision", "float32")
+    for arguments, way_out in (
+        (("finetune", "classification", "--model", tiny_run(), "--train", path, *settings), "--data.quoting csv"),
+        (("evaluate", "classification", "--model", output, "--data", path), "--quoting csv"),
+        (("predict", "classify", "--model", output, "--input", path), "--quoting csv"),
+        (("predict", "embed", "--model", output / "model", "--input", path), "--quoting csv"),
+    ):
+        code, _, err = command(capsys, *arguments)
+        assert code == 0, err
+        assert f"{kept}{way_out} takes them off\n" in err
+    list(read_documents([str(path)], CorpusFormat("text"), counts=CorpusCounts()))
+    assert capsys.readouterr().err == f"{kept}to take them off, write it as .csv with commas, or as .jsonl\n"
+
+
 TEXTS = st.text(st.sampled_from('ab"\n '), max_size=8).filter(str.strip)
 
 

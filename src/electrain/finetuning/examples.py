@@ -17,7 +17,7 @@ from electrain.data.labelled.checks import (
     scheme_of_examples,
     tag_form_of_further,
 )
-from electrain.data.labelled.columns import Columns, MissingColumnError, flag
+from electrain.data.labelled.columns import Columns, MissingColumnError
 from electrain.data.labelled.examples import QuestionExample, TaggedExample, TaskName
 from electrain.data.labelled.label_spelling import lookalikes
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
@@ -64,7 +64,7 @@ def read_all(
     named = (data.text_column, data.pair_column, data.label_column)
     wanted = Columns(*named, label_separator=data.label_separator, separator=data.separator, quoting=quoting)
     read = read_examples(task, train, wanted, skip_broken=data.skip_broken, clean=clean)
-    read.say_rivals(flag("label"))
+    read.say_rivals()
     labels: tuple[str, ...] = ()
     # Only scoring needs further references, so training files may lack them.
     same = dataclasses.replace(

@@ -4,7 +4,6 @@ A copy of the encoder reads the texts and no random number is drawn, so that a r
 """
 
 import copy
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from electrain.data.labelled.columns import Columns, in_flags_of
+from electrain.data.labelled.columns import Columns
 from electrain.data.labelled.conll import COLUMN_FORMATS
 from electrain.data.labelled.examples import TaggedExample
-from electrain.data.labelled.reading import SKIP_BROKEN, read_examples
+from electrain.data.labelled.reading import read_examples
 from electrain.data.labelled.records import DELIMITED
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.options import options_called
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
 from electrain.data.tokenizer.unknown import unknown_share
 from electrain.foundation.configuration import require_at_least
@@ -47,13 +47,8 @@ MOST_EXAMPLES = 4000
 TEXTS_PER_PASS = 64
 # Of the squared weights on standardised features; from 1 to 1,000 the accuracy differs by less than its error.
 PENALTY = 300.0
-# Advice to set what `finetune` has and the probe has not, and what to do instead.
-_NOT_OF_PROBES = (
-    ("--data.pair-column .* to read both, or ", ""),
-    (",? and --data.pair-column.*", ""),
-    ("give --data.label-separator.*", "give texts with one label each"),
-    ("give --data.(separator|quoting) .*", "write it as .csv with commas, or as .jsonl"),
-)
+# What `finetune` can be told about its examples and the probe cannot.
+_LACKING = ("pair-column", "label-separator", "separator", "quoting", "skip-broken")
 
 
 @dataclass(frozen=True)
@@ -240,13 +235,13 @@ def _labelled_texts(
     task, clean = settings.task, cleaner_for(tokenizer)
     if task == "auto":
         task = "tagging" if uncompressed_suffix(Path(settings.labelled)) in COLUMN_FORMATS else "classification"
+    columns = Columns(settings.text_column, label=settings.label_column)
     try:
-        read = read_examples(
-            task, [settings.labelled], Columns(settings.text_column, label=settings.label_column), clean=clean
-        )
+        with options_called("--probe.", lacking=_LACKING):
+            read = read_examples(task, [settings.labelled], columns, clean=clean)
+            read.say_rivals()
     except DataError as error:
-        raise DataError(f"[probe] labelled: {_in_own_flags(error, settings)}") from error
-    read.say_rivals("--probe.label-column")
+        raise DataError(f"[probe] labelled: {error}{_further_advice(error, settings)}") from error
     examples = read.examples
     order = np.random.default_rng(0).permutation(len(examples))[:most]  # a file may be sorted by its labels
     examples = [examples[place] for place in order]
@@ -276,14 +271,10 @@ def _labelled_texts(
     return texts
 
 
-def _in_own_flags(error: DataError, settings: ProbeConfig) -> str:
-    """What is wrong with the labelled texts, in the flags of the probe, which are fewer than those of fine-tuning."""
-    told = str(error).replace(SKIP_BROKEN, "")
-    for flags, remedy in _NOT_OF_PROBES:
-        told = re.sub(flags, remedy, told)
-    told = in_flags_of(told, "--probe.")
-    if "no such file" in told:
-        return f"{told}, or give --probe.labelled the place where it lies now"
+def _further_advice(error: DataError, settings: ProbeConfig) -> str:
+    """What helps a probe besides, where its labelled texts cannot be read."""
+    if "no such file" in str(error):
+        return ", or give --probe.labelled the place where it lies now"
     if settings.task == "auto" and uncompressed_suffix(Path(settings.labelled)) not in (*COLUMN_FORMATS, *DELIMITED):
-        return f"{told}; if each word has a tag, set --probe.task tagging"
-    return told
+        return "; if each word has a tag, set --probe.task tagging"
+    return ""

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.label_spelling import is_indicator
 from electrain.data.labelled.record import Record
+from electrain.data.text.options import option
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
 
@@ -47,19 +48,13 @@ class Columns:
     quoting: str = ""  # of .csv and .tsv: csv or none; "" goes by the name of the file
 
 
-def in_flags_of(told: str, prefix: str) -> str:
-    """A message about labelled examples, in the flags of another verb than `finetune`. Args: prefix: for `--data.`."""
-    return told.replace("--data.", prefix)
-
-
-def in_flags_of_asking(error: DataError) -> DataError:
-    """The error of reading examples as `evaluate` and `predict` say it: their options lack the `data.` of training."""
-    return DataError(in_flags_of(str(error), "--"))
-
-
 def flag(role: Role) -> str:
-    """The flag that names the column on the command line."""
-    return f"--data.{role}-column"
+    """The flag that names the column on the command line; "" where the verb has none."""
+    return option(f"{role}-column")
+
+
+def _flags(roles: Iterable[Role]) -> str:
+    return " and ".join(filter(None, map(flag, roles)))
 
 
 _PAIRS = (
@@ -226,7 +221,7 @@ class _Chooser:
         return f"the columns are {names}"
 
     def cannot_guess(self, what: str, roles: Sequence[Role], hint: str = "") -> DataError:
-        asked = " and ".join(map(flag, roles))
+        asked = _flags(roles)
         is_delimited = ".tsv" in self.where or ".csv" in self.where
         header = " (the first line of a .tsv or .csv file must name them)" if is_delimited else ""
         return DataError(
@@ -234,13 +229,13 @@ class _Chooser:
         )
 
     def ambiguous(self, what: str, found: Iterable[str], roles: Sequence[Role]) -> DataError:
-        asked = " and ".join(map(flag, roles))
+        asked = _flags(roles)
         return DataError(f"{self.where}: {' or '.join(found)} could be the {what}; {self.listed()}; set {asked}")
 
     def doubtful(self, text: str, second: str) -> DataError:
-        both, alone = f"{flag('pair')} {shlex.quote(second)}", f"{flag('text')} {shlex.quote(text)}"
-        ways = f"set {both} to read both, or {alone} to read that alone"
-        return DataError(f"{self.where}: {second} could be a second text beside {text}; {self.listed()}; {ways}")
+        both = f"{flag('pair')} {shlex.quote(second)} to read both, or " if flag("pair") else ""
+        ways = f"{both}{flag('text')} {shlex.quote(text)} to read that alone"
+        return DataError(f"{self.where}: {second} could be a second text beside {text}; {self.listed()}; set {ways}")
 
 
 def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> tuple[str, str]:
@@ -252,7 +247,7 @@ def _text_and_pair(chooser: _Chooser, columns: Columns, with_targets: bool) -> t
         further = chooser.left(_SECOND, {*pairs[0], columns.label}) if with_targets and not columns.pair else []
         say_unread(chooser.where, '" and "'.join(pairs[0]), further)
         return pairs[0]
-    way_to_two = "" if columns.pair else f", and {flag('pair')} to read a second text"
+    way_to_two = "" if columns.pair or not flag("pair") else f", and {flag('pair')} to read a second text"
     text = columns.text or _one_text(chooser, {columns.pair, columns.label}, way_to_two)
     if not columns.pair:
         second = chooser.left(_SECOND, {text, columns.label})

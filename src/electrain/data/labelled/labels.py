@@ -14,6 +14,7 @@ from electrain.data.labelled.columns import Columns, flag, label_columns
 from electrain.data.labelled.examples import TextExample
 from electrain.data.labelled.label_spelling import TRUTH, is_indicator, label_text, lookalikes, spelling_key
 from electrain.data.labelled.record import Record
+from electrain.data.text.options import option
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import counted, say
 
@@ -197,9 +198,11 @@ def _refuse_joined(records: Sequence[Record], column: str) -> None:
         recurring = sum(occurs[part] > 1 for part in different)
         if joined and "" not in different and recurring >= _RECURRING_SHARE * len(different):
             example = next(iter(joined))
+            name = option("label-separator")
+            ways = f'{name} "{separator}" to learn each, or none to keep each field as one label'
             raise DataError(
                 f'{fields[example].source}: the labels in "{column}" look joined by "{separator}" (as in "{example}"); '
-                f'give --data.label-separator "{separator}" to learn each, or none to keep each field as one label'
+                f"give {ways if name else 'texts with one label each'}"
             )
 
 

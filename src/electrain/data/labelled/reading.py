@@ -20,12 +20,12 @@ from electrain.data.labelled.records import DELIMITED, FORMATS, RecordKind, read
 from electrain.data.text.cleaning import clean_text, without_surrogates
 from electrain.data.text.compression import uncompressed_suffix
 from electrain.data.text.delimited import goes_by_its_kind
+from electrain.data.text.options import option
 from electrain.data.text.source_files import source_files
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import counted, say
 
 Clean = Callable[[str], str]
-SKIP_BROKEN = " (skip_broken leaves such rows out)"
 _PART_OF_WORD = "-100"  # the target that PyTorch's loss leaves out
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 Example = TextExample | TaggedExample | QuestionExample | PairedExample
@@ -41,11 +41,11 @@ class ReadExamples:
     where: str = ""  # the sources
     rivals: tuple[str, ...] = ()  # columns that could hold the label too, where its column was guessed
 
-    def say_rivals(self, flag: str) -> None:
-        """Says where the label's column was chosen among several. Args: flag: names another."""
+    def say_rivals(self) -> None:
+        """Says where the label's column was chosen among several."""
         if self.rivals:
             read = f'the label is read from "{self.columns.label}", not from {" or ".join(self.rivals)}'
-            say(f"{self.where}: {read}; {flag} names another")
+            say(f"{self.where}: {read}; {flag('label')} names another")
 
 
 class _Counted:
@@ -92,7 +92,8 @@ def read_examples(
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
     where = ", ".join(sources)
-    broken = _Counted(skip_broken, SKIP_BROKEN if with_targets else "")
+    can_skip = with_targets and option("skip-broken")
+    broken = _Counted(skip_broken, " (skip_broken leaves such rows out)" if can_skip else "")
     kinds: dict[str, RecordKind] = {"tagging": "tagging", "question-answering": "question-answering"}
     rows = read_records(
         sources,

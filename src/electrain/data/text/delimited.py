@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.options import option, options_called
 from electrain.data.text.text_files import (
     MOST_LINE_CHARACTERS,
     RawText,
@@ -22,6 +23,7 @@ from electrain.foundation.progress import counted, say
 
 Quoting = Literal["auto", "csv", "none"]
 Row = tuple[int, list[str]]  # the number of the row's first line, and its fields
+REWRITE = "write it as .csv with commas, or as .jsonl"
 _SEPARATORS = ";\t,|"  # what spreadsheets and databases put between fields
 _SEPARATOR_LINE = re.compile('"?sep=(.)"?\r?\n?')  # Excel's own first line, which is no row
 _LOOKED_AT_ROWS = 20
@@ -29,20 +31,17 @@ _SPACED_QUOTE = re.compile(' +"')
 
 
 class DialectError(DataError):
-    """A file is written otherwise than it would be read; the message names the option that reads it."""
+    """A file is written otherwise than it would be read; the message says how to have it read."""
 
-    def __init__(self, found: str, option: str, value: str) -> None:
-        self.found = found
-        super().__init__(f"{found}; give --data.{option} {value}")
+    def __init__(self, found: str, name: str, value: str) -> None:
+        super().__init__(f"{found}; {f'give {option(name)} {value}' if option(name) else REWRITE}")
 
 
 def read_csv(path: Path, column: str) -> Iterator[RawText]:
     """One document per row, from the field `column` of the header. Raises: DataError: no such column; as `csv_rows`."""
-    try:
-        rows = csv_rows(path)
+    rows = csv_rows(path)
+    with options_called("--", lacking=("separator", "quoting")):
         _, header = next(rows, (1, []))
-    except DialectError as error:
-        raise DataError(f"{error.found}; write it as .csv with commas, or as .jsonl") from error
     if column not in header:
         raise missing_column(str(path), column, header)
     place = header.index(column)
@@ -198,7 +197,8 @@ def _require_no_quoting(path: Path, separator: str, *, skips_first: bool) -> Non
     if is_quoted or (quotes.is_ragged and _is_regular_csv(path, separator, skips_first=skips_first)):
         found = f"{place}: this TSV is quoted as CSV is"
         raise DialectError(found, "quoting", "csv (or none, to keep the quotes as they stand)")
-    kept = "the quotes are kept as they stand; --data.quoting csv takes them off"
+    way_out = f"{option('quoting')} csv takes them off" if option("quoting") else f"to take them off, {REWRITE}"
+    kept = f"the quotes are kept as they stand; {way_out}"
     if quotes.doubled:
         look = "looks" if quotes.doubled == 1 else "look"
         others = f"{quotes.bare:,} {'does' if quotes.bare == 1 else 'do'} not"

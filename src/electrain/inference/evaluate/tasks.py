@@ -13,10 +13,11 @@ from electrain.data.labelled.checks import (
     require_whole_chunks,
     tag_form_of_further,
 )
-from electrain.data.labelled.columns import Columns, MissingColumnError, in_flags_of_asking
+from electrain.data.labelled.columns import Columns, MissingColumnError
 from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.labels import NO_SEPARATOR, in_spelling_of
 from electrain.data.labelled.reading import Example, fitting, read_examples
+from electrain.data.text.options import options_called
 from electrain.data.tokenizer.plain_text import cleaner_for
 from electrain.finetuning.tasks.long_texts import cut_notice
 from electrain.finetuning.tasks.question_answering import QuestionAnswering
@@ -109,18 +110,18 @@ def _examples(
     """The examples, and the columns that they were read from."""
     task = tuned.settings.task
     own = {name: column for name, column in tuned.settings.columns.items() if column and name != "references"}
+    trained = Columns(**({"label_separator": NO_SEPARATOR} | own))
+    clean = cleaner_for(tuned.task.tokenizer)
     try:
-        trained = Columns(**({"label_separator": NO_SEPARATOR} | own))
-        if "separator" not in given and task not in ("tagging", "question-answering"):
-            trained = fitting(trained, data)
-        columns = replace(trained, **given)
-        clean = cleaner_for(tuned.task.tokenizer)
-        read = read_examples(task, data, columns, skip_broken=skip_broken, clean=clean)
-    except DataError as error:
-        if isinstance(error, MissingColumnError) and error.role not in given:
-            way_out = f"rename the column, or name it with --{error.role}-column"
-            raise DataError(f"{error.against_training}; {way_out}") from error
-        raise in_flags_of_asking(error) from error
+        with options_called("--"):
+            if "separator" not in given and task not in ("tagging", "question-answering"):
+                trained = fitting(trained, data)
+            read = read_examples(task, data, replace(trained, **given), skip_broken=skip_broken, clean=clean)
+    except MissingColumnError as error:
+        if error.role in given:
+            raise
+        way_out = f"rename the column, or name it with --{error.role}-column"
+        raise DataError(f"{error.against_training}; {way_out}") from error
     examples = read.examples
     if isinstance(tuned.task, Tagging):
         scheme = tuned.task.scheme

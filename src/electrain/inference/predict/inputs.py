@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
-from electrain.data.labelled.columns import Columns, choose_columns, in_flags_of_asking
+from electrain.data.labelled.columns import Columns, choose_columns
 from electrain.data.labelled.conll import COLUMN_FORMATS, has_counted_words
 from electrain.data.labelled.record import Record
 from electrain.data.labelled.records import FORMATS, read_records
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.options import options_called
 from electrain.data.text.text_files import JSON_LINES, open_text, parse_object
 from electrain.foundation.errors import DataError
 from electrain.foundation.progress import say
@@ -85,13 +86,11 @@ def _column_of(path: Path, columns: Columns) -> Iterator[str]:
     """The texts in a column of a table; "" where a cell is empty."""
     separator, quoting = columns.separator, columns.quoting
     records = read_records([str(path)], kind="table", separator=separator, quoting=quoting, keeps_blank=True)
-    try:
+    with options_called("--"):
         first = list(islice(records, _LOOKED_AT_ROWS))
         if not first:
             raise DataError(f"{path}: no row in it; give a file that holds some")
         found = choose_columns("classification", first, Columns(columns.text), str(path), with_targets=False)
-    except DataError as error:
-        raise in_flags_of_asking(error) from error
     if found.pair:
         raise DataError(f"{path}: {found.text} or {found.pair} could be the text; choose one with --text-column")
     if not columns.text and found.text != "text":

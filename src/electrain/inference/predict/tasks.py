@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from electrain.data.labelled.columns import (
     Columns,
     MissingColumnError,
-    in_flags_of_asking,
     say_unread,
     second_texts,
 )
@@ -26,6 +25,7 @@ from electrain.data.labelled.examples import (
 )
 from electrain.data.labelled.reading import Example, ReadExamples, fitting, read_examples
 from electrain.data.text.compression import uncompressed_suffix
+from electrain.data.text.options import options_called
 from electrain.data.text.text_files import shown_value
 from electrain.data.text.words import split_words
 from electrain.data.tokenizer.plain_text import cleaner_for, encode_plain
@@ -95,10 +95,8 @@ def predict_examples(tuned: FineTuned, sources: Sequence[str], given: Columns = 
     Yields: as `predict_task`; a blank answer where a cell that the model reads is empty.
     Raises: DataError: a file cannot be read; it has one text where the model reads pairs, or two where it reads one.
     """
-    try:
+    with options_called("--"):
         read = _read(tuned.settings.task, sources, tuned, given)
-    except DataError as error:
-        raise in_flags_of_asking(error) from error
     yield from _answers(tuned, chunks_of(read.examples))
 
 
