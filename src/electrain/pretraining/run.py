@@ -150,12 +150,8 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         def begin() -> None:
             if runtime.is_first:
                 held.enter_context(locked(output))
-                begun = _as_begun(config, output) if resume else config
-                hints = {"[training] steps": _how_to_train_longer(config, output), "probe": how_to_resume(begun.probe)}
-                own = {**inputs, "probe": "" if probe is None else probe.hash} if reads_probe else inputs
-                kept = config if reads_probe else replace(config, probe=begun.probe)
-                if begins(output, KIND, own, kept, FIRST_FILES, hints, resume=resume):
-                    _write_first_files(config, shards, own, output)
+                told = inputs | {"probe": "" if probe is None else probe.hash} if reads_probe else inputs
+                _begin(config, shards, told, output, resume=resume)
                 record_arithmetic(output, KIND, runtime.device, runtime.arithmetic)
 
         runtime.together(begin)  # the first process makes the folder, for which the others wait
@@ -176,10 +172,17 @@ def _is_over(output: Path, config: PretrainConfig) -> bool:
     return False
 
 
-def _as_begun(config: PretrainConfig, output: Path) -> PretrainConfig:
-    """The configuration that the run in a folder began with; the given one, where there is none."""
+def _begin(config: PretrainConfig, shards: Shards, inputs: dict[str, str], output: Path, *, resume: bool) -> None:
+    """Makes the folder of a new run, or refuses to go on with another one.
+
+    Args: inputs: see `Manifest`; without the probe where nothing more is probed, so that its texts may be gone.
+    """
     path = output / CONFIGURATION_NAME
-    return read_configuration(PretrainConfig, path) if path.is_file() else config
+    begun = read_configuration(PretrainConfig, path) if resume and path.is_file() else config
+    hints = {"[training] steps": _how_to_train_longer(config, output), "probe": how_to_resume(begun.probe)}
+    kept = config if "probe" in inputs else replace(config, probe=begun.probe)
+    if begins(output, KIND, inputs, kept, FIRST_FILES, hints, resume=resume):
+        _write_first_files(config, shards, inputs, output)
 
 
 def _how_to_train_longer(config: PretrainConfig, output: Path) -> str:
