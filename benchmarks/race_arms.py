@@ -8,16 +8,14 @@ from electrain.foundation.errors import ConfigurationError
 from electrain.models.generators import GeneratorConfig
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.plan import plan
+from published_objective import PUBLISHED
 
 _WIDE = (
     "encoder.layers=8 encoder.hidden_size=384 encoder.feed_forward_size=768 encoder.heads=6 data.sequence_length=128 "
     "training.peak_learning_rate=1.5e-3"
 )
 # The arms differ from the published objective, which the presets below no longer have.
-_PUBLISHED = (
-    "generator.kind=masked generator.layers=0 discriminator.heads=detection discriminator.loss_weight=10 "
-    "corruption.masked_fraction=0.4 corruption.missing_fraction=0"
-)
+_PUBLISHED = " ".join(f"{name.replace('-', '_')}={value}" for name, value in PUBLISHED.items())
 # Up to so many counted operations: the preset that all arms start from, and what all of them change in it. The first
 # two are those of docs/results.md, "Objectives compared" and `tiny`; the third is for one GPU. The last takes more rows
 # a step, which makes 37,000 steps instead of 150,000.

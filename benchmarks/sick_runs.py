@@ -27,18 +27,15 @@ from electrain.cli.app import main as electrain
 from electrain.data.shards.shards import open_shards
 from electrain.foundation.report_curves import BLACK, BLUE, GREEN, VERMILION, smoothed
 from electrain.pretraining.health import entropy_of
+from published_objective import PUBLISHED
 
 COMMAND = [sys.executable, "-m", "electrain.cli.app"]
-HEALTHY = {
+HEALTHY = PUBLISHED | {
     "encoder.layers": "2",
     "encoder.hidden-size": "64",
     "encoder.feed-forward-size": "128",
-    "generator.kind": "masked",
     "generator.layers": "2",
-    "discriminator.heads": "detection",
     "corruption.masked-fraction": "0.3",
-    "corruption.missing-fraction": "0",
-    "discriminator.loss-weight": "10",
     "training.steps": "800",
     "training.batch-rows": "16",
     "training.warmup-steps": "60",
