@@ -1,6 +1,7 @@
 """Files in columns are read as they are meant, in every shape that people have; what is found out is said."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,17 @@ def test_columns_are_found_out_and_said(tmp_path: Path, shape: str, suffix: str,
         assert re.search(said, err)
         again = read_examples("tagging", [str(path)], read.columns)  # as the validation file is read, and a later one
         assert again.examples == read.examples
+        assert capsys.readouterr().err == ""
+
+
+def test_more_columns_than_training_had_are_said_where_a_model_is_scored(tmp_path: Path, capsys: Capture) -> None:
+    trained = read_examples("tagging", [str(written(tmp_path / "a.conll", "EU B-ORG\nis O\n"))], Columns()).columns
+    path = written(tmp_path / "b.conll", SHAPES["CoNLL-2003"][0])
+    assert capsys.readouterr().err == ""
+    read_examples("tagging", [str(path)], trained, of_other_files=True)
+    assert f"{path}: it has 4 columns: the words are read from column 1, the tags from 4 (" in capsys.readouterr().err
+    for columns in (replace(trained, label="4"), Columns("1", label="4")):
+        read_examples("tagging", [str(path)], columns, of_other_files=True)
         assert capsys.readouterr().err == ""
 
 

@@ -241,6 +241,8 @@ def test_scores_say_what_they_depend_on(tiny_run: Runs, tmp_path: Path, capsys: 
     kept = json.loads((tmp_path / "out/scores.json").read_text())
     assert kept["settings"]["precision"] == "bfloat16"
     assert "conlleval" in kept["settings"]["entities"]
-    _, [scored], _ = command(capsys, "evaluate", "tagging", "--model", tmp_path / "out", "--data", train)
+    wider = labelled(tmp_path / "b.conll", "the D O\ncat N B-X\n\na D O\ndog N O\n")
+    _, [scored], err = command(capsys, "evaluate", "tagging", "--model", tmp_path / "out", "--data", wider)
+    assert "b.conll: it has 3 columns: the words are read from column 1, the tags from 3" in err
     assert scored["settings"]["precision"] == "float32"
     assert scored["settings"]["longest_tokens"] == 24

@@ -54,12 +54,13 @@ class Choice(NamedTuple):
 
 
 def words_and_tags(
-    records: Sequence[Record], columns: Columns, broken: Broken, *, with_targets: bool
+    records: Sequence[Record], columns: Columns, broken: Broken, *, with_targets: bool, of_other_files: bool = False
 ) -> tuple[list[Record], Columns, Columns | None]:
     """The records with the columns `words` and `tags` of files in columns.
 
     Args:
         columns: numbers from 1, or names of CoNLL-U's columns; "" and the names "words" and "tags" let them be found.
+        of_other_files: the columns were found in other files, which may have had fewer.
     Returns: the records, the columns to read from them, and those to name for further files; None without such files.
     Raises: DataError: there is no column of that name. A sentence in CoNLL-U without a tag is given to `broken`.
     """
@@ -69,7 +70,7 @@ def words_and_tags(
     chosen, kept = {}, set()
     for form in forms:
         sentences = [record for record in records if isinstance(record, Sentence) and record.form == form]
-        chosen[form] = _choose(sentences, form, columns, with_targets=with_targets)
+        chosen[form] = _choose(sentences, form, columns, with_targets=with_targets, of_other_files=of_other_files)
         kept.add((chosen[form].word_name, chosen[form].tag_name if with_targets else ""))
     filled: list[Record] = []
     for record in records:
@@ -93,7 +94,9 @@ def words_and_tags(
     return filled, read, replace(columns, text=only[0], label=only[1])
 
 
-def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with_targets: bool) -> Choice:
+def _choose(
+    sentences: Sequence[Sentence], form: Form, columns: Columns, *, with_targets: bool, of_other_files: bool
+) -> Choice:
     """The columns that the user named; the others as they are found, with a line on stderr that says which."""
     where = sentences[0].source.rpartition(":")[0]
     names: dict[Role, str] = {"text": columns.text, "label": columns.label}
@@ -113,7 +116,8 @@ def _choose(sentences: Sequence[Sentence], form: Form, columns: Columns, *, with
     is_word_told = named["text"] is not None or word == 0 or (form.is_universal and named["label"] is not None)
     is_tag_told = named["label"] is not None or not with_targets or (tag == form.width - 1 and not word)
     reason = found.reason
-    if found == (word, tag, "") and with_targets and form.width > 2 and not (columns.text or columns.label):
+    is_guess = {*names.values()} <= ({"", WORDS, TAGS} if of_other_files else {""})
+    if found == (word, tag, "") and with_targets and form.width > 2 and is_guess:
         reason, is_tag_told = f"it has {form.width} columns", False
     if reason and not (is_word_told and is_tag_told):
         files = len({one.source.rpartition(":")[0] for one in sentences})

@@ -76,6 +76,7 @@ def read_examples(
     with_targets: bool = True,
     skip_broken: bool = False,
     clean: Clean = clean_text,
+    of_other_files: bool = False,
 ) -> ReadExamples:
     """The examples in `sources`, cleaned and checked, and the columns that they were read from.
 
@@ -89,6 +90,7 @@ def read_examples(
             (`is_blank`), so that each row has its example.
         skip_broken: leave out rows that cannot be read or used, and count them on stderr, instead of stopping.
         clean: cleans texts as those of the model's tokenizer were; see `cleaner_for`.
+        of_other_files: the columns were found in other files, as those of training are for evaluation.
     Raises: DataError: a source cannot be read, a column cannot be found, a row is broken, or there is no row at all.
     """
     where = ", ".join(sources)
@@ -111,7 +113,9 @@ def read_examples(
         records = _accepted(records, broken)
     further = None
     if task == "tagging":
-        records, columns, further = words_and_tags(records, columns, broken, with_targets=with_targets)
+        records, columns, further = words_and_tags(
+            records, columns, broken, with_targets=with_targets, of_other_files=of_other_files
+        )
         if not records:
             broken.say()
             raise DataError(f"{where}: no example in it can be used; the messages above say why")

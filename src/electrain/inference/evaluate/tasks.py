@@ -116,7 +116,8 @@ def _examples(
         with options_called("--"):
             if "separator" not in given and task not in ("tagging", "question-answering"):
                 trained = fitting(trained, data)
-            read = read_examples(task, data, replace(trained, **given), skip_broken=skip_broken, clean=clean)
+            columns = replace(trained, **given)
+            read = read_examples(task, data, columns, skip_broken=skip_broken, clean=clean, of_other_files=True)
     except MissingColumnError as error:
         if error.role in given:
             raise
