@@ -59,7 +59,11 @@ def line(step: int, **numbers: Any) -> dict[str, Any]:
         ({"discriminator_auc": 0.51, "unigram_auc": 0.5}, "collapsed: AUC 0.51"),
         ({"discriminator_auc": 0.59}, "no better than word frequency"),
         ({"generator_accuracy": 0.8}, "little is left to detect"),
-        ({"replaced_fraction": 0.01}, "only 1.0% of the tokens"),
+        (
+            {"replaced_fraction": 0.01},
+            "only 1.0% of the tokens are replaced; lower generator.size_fraction, raise "
+            "corruption.masked_fraction or, if it is above 0, lower corruption.missing_fraction",
+        ),
         ({"generator_loss": 6.8}, "not learned from the context"),
         ({"refused_updates": 1}, "1 update was refused"),
     ],

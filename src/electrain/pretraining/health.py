@@ -28,7 +28,8 @@ DISCRIMINATOR_TOKENS = 5_000_000
 COLLAPSED_AUC = 0.55
 # The paper's generators restore up to 65% of the words (section 3.3); beyond this little is left to detect.
 STRONG_GENERATOR_ACCURACY = 0.75
-# With 15% masked and 65% restored about 5% of the tokens are replaced; half of that is too few to learn from.
+# With 15% masked and 65% restored about 5% of the tokens are replaced; half of that is too few to learn from. `demo`
+# and `tiny` replace as many: they select 40%, and show a quarter of them among the 70% that are scored.
 FEWEST_REPLACED_FRACTION = 0.025
 # A generator that ignores the context does as well as word frequencies alone; learning starts below that plateau.
 PLATEAU_FRACTION = 0.95
@@ -77,8 +78,8 @@ def _troubles(means: Mapping[str, float], frequency: float) -> dict[str, str]:
         "strong generator": (
             is_logged and (accuracy > STRONG_GENERATOR_ACCURACY or replaced < FEWEST_REPLACED_FRACTION),
             f"little is left to detect: the generator restores {accuracy:.0%} of the masked words and only "
-            f"{replaced:.1%} of the tokens are replaced; lower generator.size_fraction or raise "
-            "corruption.masked_fraction",
+            f"{replaced:.1%} of the tokens are replaced; lower generator.size_fraction, raise "
+            "corruption.masked_fraction or, if it is above 0, lower corruption.missing_fraction",
         ),
         "collapsed discriminator": (
             auc < COLLAPSED_AUC,

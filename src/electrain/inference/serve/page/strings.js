@@ -324,7 +324,7 @@ const en = {
 
   "warning.few_tokens": "A step has only {tokens} tokens, and runs with fewer than about {fewest} are known to fail. Raise training.batch_rows; training.micro_batch_rows keeps the memory as it is.",
   "warning.plateau": "The {who} has not learned to read the context yet: its loss of {loss} nats is no better than knowing word frequency alone ({frequency}). Train longer; the backbone modernbert leaves this plateau sooner than electra.",
-  "warning.strong": "The generator has become too good: it restores {restored} of the masked words, and only {replaced} of the tokens are replaced, so little is left to detect. Lower generator.size_fraction or raise corruption.masked_fraction.",
+  "warning.strong": "The generator has become too good: it restores {restored} of the masked words, and only {replaced} of the tokens are replaced, so little is left to detect. Lower generator.size_fraction, raise corruption.masked_fraction or, if it is above 0, lower corruption.missing_fraction.",
   "warning.collapsed": "The discriminator only guesses (AUC {auc}, where 0.5 is guessing; recall {recall}). Try a lower learning rate, a longer warm-up or a larger batch.",
   "warning.frequency": "The discriminator (AUC {auc}) does no better than word frequency alone ({baseline}): it has not learned to read the context. Train longer, or with a larger batch.",
   "warning.early": "The run is too short to judge: it ends after {done} {what}, and judging takes {needed}.",
@@ -661,7 +661,7 @@ const zh = {
 
   "warning.few_tokens": "每步只有 {tokens} 个词元，而少于约 {fewest} 个词元的训练往往失败。请调大 training.batch_rows；training.micro_batch_rows 可以让内存占用不变。",
   "warning.plateau": "{who}还没有学会利用上下文：它的损失为 {loss} 奈特，并不比只知道词频（{frequency}）更好。请训练更久；骨干网络 modernbert 比 electra 更早走出这个平台期。",
-  "warning.strong": "生成器变得太强了：它能还原 {restored} 的被掩盖的词，只有 {replaced} 的词元被替换，判别器几乎无事可做。请调小 generator.size_fraction 或调大 corruption.masked_fraction。",
+  "warning.strong": "生成器变得太强了：它能还原 {restored} 的被掩盖的词，只有 {replaced} 的词元被替换，判别器几乎无事可做。请调小 generator.size_fraction，调大 corruption.masked_fraction，或者在 corruption.missing_fraction 大于 0 时把它调小。",
   "warning.collapsed": "判别器只是在瞎猜（AUC {auc}，0.5 相当于瞎猜；召回率 {recall}）。请试试更低的学习率、更长的预热或更大的批次。",
   "warning.frequency": "判别器（AUC {auc}）并不比仅凭词频（{baseline}）更好：它还没有学会读上下文。请训练更久，或者用更大的批次。",
   "warning.early": "训练太短，无法判断好坏：它在 {done} {what}之后就结束，而判断需要 {needed} {what}。",
