@@ -75,6 +75,20 @@ def test_singular_values_become_nearly_equal() -> None:
     assert not muon.orthogonalised(torch.zeros(1, 4, 8)).any()
 
 
+@pytest.mark.parametrize("smallest", [1.0, 1e-4, 1e-8, 0.0])
+def test_iterating_on_the_product_equals_iterating_on_the_matrix(smallest: float) -> None:
+    """In float64 the matrix itself is iterated on. Singular values fall to `smallest`, as those of gradients do."""
+    source = torch.Generator().manual_seed(0)
+    drawn = (torch.randn(2, rows, 16, generator=source, dtype=torch.float64) for rows in (16, 48))
+    left, right = (torch.linalg.qr(one)[0] for one in drawn)
+    values = torch.linspace(0, 1, 16, dtype=torch.float64)
+    values = smallest**values  # 1 and zeros for `smallest` 0
+    matrices = left * values @ right.mT
+    expected = muon.orthogonalised(matrices)
+    got = muon.orthogonalised(matrices.float()).double()
+    assert torch.linalg.vector_norm(got - expected) < 1e-3 * torch.linalg.vector_norm(expected)
+
+
 @pytest.mark.usefixtures("stacks")
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_refused_step_changes_nothing(value: float) -> None:

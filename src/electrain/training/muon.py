@@ -150,11 +150,35 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     Args: matrices: (matrices, rows, columns) float, rows <= columns; the dtype is that of the products.
     Source: Jordan et al. 2024; five Newton-Schulz iterations of an odd polynomial of degree five.
     """
-    first, third, fifth = COEFFICIENTS
     # The polynomial expands singular values up to 1, and the Frobenius norm is never below the largest of them.
     result: Tensor = matrices / torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True).clamp(min=SMALLEST_NORM)
+    rows, columns = matrices.shape[1:]
+    # For twice to four times as many columns as rows, the other form has 16 to 44% fewer operations. In bfloat16 its
+    # products would lose the small eigenvalues.
+    if matrices.dtype == torch.float32 and 2 * columns > 3 * rows:
+        return torch.bmm(_square_factor(torch.bmm(result, result.mT)), result)
+    first, third, fifth = COEFFICIENTS
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = torch.bmm(result, result.mT)
         polynomial = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
         result = torch.baddbmm(result, polynomial, result, beta=first)
     return result
+
+
+def _square_factor(gram: Tensor) -> Tensor:
+    """(matrices, rows, rows) float32: what all iterations together multiply a matrix by, from its product with itself.
+
+    An iteration multiplies the matrix by a polynomial of the product, and the product by that polynomial twice. So the
+    longer side is needed before the first iteration and after the last one only. The directions are those of the other
+    form within a thousandth of their norm, whatever the matrix; in bfloat16 they are within a tenth to the whole.
+    """
+    first, third, fifth = COEFFICIENTS
+    factor: Tensor | None = None
+    for step in range(NEWTON_SCHULZ_STEPS):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+        polynomial.diagonal(dim1=1, dim2=2).add_(first)
+        factor = polynomial if factor is None else torch.bmm(polynomial, factor)
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = torch.bmm(torch.bmm(polynomial, gram), polynomial)
+    assert factor is not None
+    return factor
