@@ -52,7 +52,7 @@ from electrain.inference.predict.tasks import mean_states
 from electrain.inference.predictor import open_networks
 from electrain.models.backbones import choose_attention
 from electrain.training.loop import TrainingRun, train
-from electrain.training.optimizer import build_layered_optimizer
+from electrain.training.optimizer import LayeredRates, build_layered_optimizers
 from electrain.training.runtime import started_runtime
 from electrain.training.settings import Precision, TrainingConfig
 
@@ -180,11 +180,9 @@ def _training(
     )
 
     def train_ours() -> int:
-        optimizer = build_layered_optimizer(
-            ours, RATE, layer_decay=0.8, word_embedding_rate_ratio=1.0, weight_decay=0.0, doubles_top_decay=False
-        )
+        optimizers = build_layered_optimizers(ours, LayeredRates(RATE, layer_decay=0.8), weight_decay=0.0)
         with started_runtime(precision) as runtime:
-            train(TrainingRun(ours, [optimizer], batches, settings, runtime), lambda result: False)
+            train(TrainingRun(ours, optimizers, batches, settings, runtime), lambda result: False)
         return steps * BATCH_ROWS
 
     # The Trainer tokenizes beforehand too, and pads each batch, drawn at random, to its longest row.

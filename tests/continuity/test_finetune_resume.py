@@ -51,12 +51,21 @@ def results_of(run: Path) -> dict[str, str]:
     return {str(file.relative_to(run)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"precision": "float32"}, {"precision": "bfloat16"}, {"precision": "float32", "optimizer": "muon"}],
+    ids=["float32", "bfloat16", "muon"],
+)
 @pytest.mark.parametrize("killed_at", [4, 8, 12])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    tiny_run: Any, examples: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int, precision: str
+    tiny_run: Any,
+    examples: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    killed_at: int,
+    fields: dict[str, str],
 ) -> None:
-    config = configuration(precision=precision)
+    config = configuration(**fields)
     straight = finetune("classification", config, tiny_run(), [examples], [examples], tmp_path / "straight")
     save = module.save_checkpoint
 

@@ -10,9 +10,10 @@ import pytest
 from docstring_parser import parse
 
 from command_line import refuse
+from electrain.cli import asking
 from electrain.cli.app import VERBS, app, main
 from electrain.finetuning.configuration import TASKS, FinetuneConfig
-from electrain.finetuning.readers import EVALUATE_READERS, PREDICT_READERS, READERS
+from electrain.finetuning.readers import READERS
 
 
 def function(verb: str) -> Callable[..., None]:
@@ -164,7 +165,7 @@ VALUES = {
 }
 ASKED = [
     (verb, task, option)
-    for verb, readers in (("evaluate", EVALUATE_READERS), ("predict", PREDICT_READERS))
+    for verb, readers in (("evaluate", asking.EVALUATE_READERS), ("predict", asking.PREDICT_READERS))
     for task in typing.get_args(without_annotations(inspect.signature(function(verb)).parameters["task"].annotation))
     for option in readers
 ]
@@ -175,7 +176,7 @@ def test_options_that_a_task_does_not_read_are_refused(
     verb: str, task: str, option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A task that reads the option gets as far as the model folder, which does not exist."""
-    readers = {"evaluate": EVALUATE_READERS, "predict": PREDICT_READERS}[verb][option]
+    readers = {"evaluate": asking.EVALUATE_READERS, "predict": asking.PREDICT_READERS}[verb][option]
     flag = f"--{option.replace('_', '-')}"
     value = VALUES.get(option, "1")
     arguments = [verb, task, *(["text"] if verb == "predict" else ["--data", str(tmp_path / "data.tsv")])]
@@ -208,7 +209,7 @@ def test_fields_that_a_task_does_not_read_are_refused(
 
 def test_every_option_of_a_task_is_in_the_table() -> None:
     """What no table names is read by every task, so a new option cannot be forgotten."""
-    for verb, readers in (("evaluate", EVALUATE_READERS), ("predict", PREDICT_READERS)):
+    for verb, readers in (("evaluate", asking.EVALUATE_READERS), ("predict", asking.PREDICT_READERS)):
         by_all = {
             "evaluate": {"task", "model", "data", "output", "report"},
             "predict": {"task", "texts", "model", "input", "output", "text_column"},

@@ -33,7 +33,7 @@ from electrain.models.task_heads import (
     task_configuration,
     use_reference_head,
 )
-from electrain.training.optimizer import build_layered_optimizer
+from electrain.training.optimizer import LayeredRates, build_layered_optimizers
 
 WORDS = ["the", "a", "cat", "dog", "see", "sees", "happy", "sad", "##ly", "un", "##hap", "##py", "."]
 TOKENIZER = wrap(
@@ -69,7 +69,7 @@ def electra(**more: Any) -> Any:
 def test_each_layer_learns_slower_than_the_one_above(doubles: bool, expected: dict[str, float]) -> None:
     """The reference multiplies by 0.8 to the power of (layers + 2 - depth), so that the top layer is decayed twice."""
     model = electra()
-    optimizer = build_layered_optimizer(model, 1e-3, layer_decay=0.5, weight_decay=0.1, doubles_top_decay=doubles)
+    (optimizer,) = build_layered_optimizers(model, LayeredRates(1e-3, 0.5, doubles_top_decay=doubles), 0.1)
     ratios, decays = {}, {}
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -88,7 +88,7 @@ def test_layers_of_other_architectures_are_found() -> None:
         BertForSequenceClassification(BertConfig(**SIZES)),
         GPT2ForSequenceClassification(GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=20, **ends)),
     ):
-        optimizer = build_layered_optimizer(model, 1.0, layer_decay=0.5, weight_decay=0.0, doubles_top_decay=False)
+        (optimizer,) = build_layered_optimizers(model, LayeredRates(1.0, 0.5), 0.0)
         ratio = {id(p): group["rate_ratio"] for group in optimizer.param_groups for p in group["params"]}
         for name, parameter in model.named_parameters():
             wanted = 1.0
@@ -109,14 +109,7 @@ def test_word_embeddings_alone_learn_faster() -> None:
             "model.embeddings.tok_embeddings.weight",
         ),
     ):
-        optimizer = build_layered_optimizer(
-            model,
-            1e-3,
-            layer_decay=0.5,
-            weight_decay=0.0,
-            doubles_top_decay=False,
-            word_embedding_rate_ratio=10.0,
-        )
+        (optimizer,) = build_layered_optimizers(model, LayeredRates(1e-3, 0.5, word_embedding_ratio=10.0), 0.0)
         ratio = {id(p): group["rate_ratio"] for group in optimizer.param_groups for p in group["params"]}
         embeddings = {name: ratio[id(p)] for name, p in model.named_parameters() if "embeddings" in name}
         assert embeddings.pop(words) == 10 * 0.5**4
@@ -275,6 +268,7 @@ def test_every_dropout_is_set(tmp_path: Path) -> None:
         (768, "question-answering", 1e-4, 0.8, 2.0, 384),
         (1024, "regression", 5e-5, 0.9, 3.0, 128),
         (256, "translation", 1e-3, 1.0, 10.0, 128),
+        (192, "translation", 6e-3, 1.0, 10.0, 128),
         (768, "summarization", 3e-4, 1.0, 10.0, 256),
     ],
 )
@@ -289,6 +283,47 @@ def test_defaults_are_filled_in_by_task_and_width(
     given = build_configuration(FinetuneConfig, {"training": {"peak_learning_rate": 1e-5, "epochs": 7.0}}, "test")
     kept = resolved(given, task, width).training
     assert (kept.peak_learning_rate, kept.layer_decay, kept.epochs) == (1e-5, decay, 7.0)
+
+
+@pytest.mark.parametrize(
+    ("width", "task", "optimizer", "chosen", "rate"),
+    [
+        (192, "summarization", "auto", "muon", 6e-3),
+        (192, "translation", "adamw", "adamw", 1e-3),
+        (256, "translation", "auto", "adamw", 1e-3),
+        (256, "translation", "muon", "muon", 1e-3),
+        (192, "tagging", "auto", "adamw", 2e-3),
+        (192, "tagging", "muon", "muon", 2e-3),
+    ],
+)
+def test_muon_is_chosen_where_it_was_measured(width: int, task: Any, optimizer: str, chosen: str, rate: float) -> None:
+    given = build_configuration(FinetuneConfig, {"training": {"optimizer": optimizer}}, "test")
+    training = resolved(given, task, width).training
+    assert (training.optimizer, training.peak_learning_rate) == (chosen, rate)
+
+
+def test_a_decoder_that_was_trained_keeps_its_optimizer() -> None:
+    copied = build_configuration(FinetuneConfig, {"decoder": {"kind": "generator"}}, "test")
+    for training in (
+        resolved(copied, "translation", 192).training,
+        resolved(FinetuneConfig(), "summarization", 192, has_decoder=True).training,
+    ):
+        assert (training.optimizer, training.peak_learning_rate) == ("adamw", 1e-3)
+
+
+def test_muon_takes_the_matrices_inside_both_halves() -> None:
+    """With the rates of their layers; what is left is AdamW's."""
+    model = electra()
+    rates = LayeredRates(1e-3, 0.5)
+    adamw, muon = build_layered_optimizers(model, rates, 0.1, torch.float32)
+    held = {id(p): group for group in muon.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        is_inner = ".layer." in name and parameter.ndim == 2
+        assert (id(parameter) in held) == is_inner, name
+    assert {group["rate_ratio"] for group in muon.param_groups} == {0.5, 0.25, 0.125}
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.1}
+    both = sum(len(group["params"]) for one in (adamw, muon) for group in one.param_groups)
+    assert both == len(list(model.parameters()))
 
 
 def test_batches_hold_no_more_than_asked() -> None:

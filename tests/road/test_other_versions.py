@@ -57,3 +57,25 @@ def test_a_fine_tuned_run_of_another_version_is_not_resumed(
     assert command(capsys, "predict", "classify", "the cat", "--model", tuned)[0] == 0
     code, _, err = command(capsys, *given, "--resume")
     assert (code, err.splitlines()[-1]) == (2, f"electrain finetune: {tuned / 'config.toml'}: {GONE}")
+
+
+def test_a_run_of_before_there_was_a_choice_of_optimizer_goes_on_with_its_own(
+    tiny_run: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, tuned = tmp_path / "pairs.jsonl", tmp_path / "tuned"
+    pairs.write_text('{"text": "the cat", "label": "a dog"}\n' * 8)
+    given = (
+        *("finetune", "translation", "--model", tiny_run(), "--train", pairs, "--validation", pairs),
+        *("--output", tuned, "--training.epochs", 1, "--resume"),
+    )
+    adamw = ("--training.optimizer", "adamw")
+    assert command(capsys, *given, *adamw)[0] == 0
+    path = tuned / "config.toml"
+    path.write_text(path.read_text().replace('optimizer = "adamw"\n', ""))
+    manifest = read_any_manifest(tuned)
+    hashes = manifest.facts[HASHES] | {path.name: file_hash(path)}
+    write_manifest(tuned, replace(manifest, facts=manifest.facts | {HASHES: hashes}))
+    code, _, err = command(capsys, *given)
+    assert code == 2
+    assert err.splitlines()[-1].endswith("AdamW: add --training.optimizer adamw")
+    assert command(capsys, *given, *adamw)[0] == 0

@@ -1,7 +1,6 @@
 """`electrain.pretrain`, `finetune` and `evaluate`: the files of the command line, typed results, callers kept alive."""
 
 import asyncio
-import inspect
 import io
 import json
 import os
@@ -19,7 +18,6 @@ import torch
 
 import electrain
 from command_line import command
-from electrain.finetuning.readers import EVALUATE_READERS
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import read_manifest
 from tiny_pretraining import INVENTED_WORDS, TINY_TABLES
@@ -121,26 +119,12 @@ def test_finetune_takes_rows_in_memory_and_files_alike(
         assert len(scored.answers) == len(ROWS)
     tuning = electrain.evaluate("classification", model=tuned.output, data=ROWS, tune_threshold=True)
     assert tuning.scores_before == scored.scores
+    with pytest.raises(ElectrainError, match="tune_threshold: detection does not read it"):
+        electrain.evaluate("detection", model=tuned.output, data=ROWS, tune_threshold=True)
+    with pytest.raises(ElectrainError, match="document_separator: classification does not read it"):
+        electrain.evaluate("classification", model=tuned.output, data=ROWS, document_separator="\n")
     assert scored.settings["data"] == [str(tmp_path / "rows.jsonl")]
     assert electrain.evaluate("classification", model=tuned.output, data=ROWS).settings["data"] == ["rows in memory"]
-
-
-IN_PYTHON = [name for name in EVALUATE_READERS if name not in ("predictions", "add_to_card")]
-
-
-@pytest.mark.parametrize("task", ["detection", "blimp", "classification", "tagging", "summarization"])
-@pytest.mark.parametrize("name", IN_PYTHON)
-def test_options_that_a_task_does_not_read_are_refused_in_python(tmp_path: Path, name: str, task: str) -> None:
-    """A task that reads the option gets as far as the model folder, which does not exist."""
-    role = name.removesuffix("_column")
-    given: dict[str, Any] = {"columns": {role: "c"}}
-    if name in inspect.signature(electrain.evaluate).parameters:
-        given = {name: True if name in ("skip_broken", "tune_threshold") else 7}
-    with pytest.raises(ElectrainError) as raised:
-        electrain.evaluate(task, model=tmp_path / "absent", data=tmp_path / "data.tsv", **given)
-    shown = f'columns["{role}"]' if "columns" in given else name
-    refusal = f"{shown}: {task} does not read it, only {', '.join(EVALUATE_READERS[name])}; leave it out"
-    assert (str(raised.value) == refusal) == (task not in EVALUATE_READERS[name]), raised.value
 
 
 def test_several_seeds_give_medians(pretrained: Path, tmp_path: Path) -> None:

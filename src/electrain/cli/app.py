@@ -34,7 +34,6 @@ from electrain.cli import (
 )
 from electrain.cli.options import options_of, refuse_unknown_options, refuse_unread_options, suggestion
 from electrain.cli.quick_start import start_sooner
-from electrain.finetuning.readers import EVALUATE_READERS, PREDICT_READERS
 from electrain.foundation.errors import DataError, ElectrainError, first_line
 from electrain.foundation.output_folder import is_disk_full
 from electrain.foundation.process import (
@@ -61,8 +60,8 @@ for _verb in (*_WITHOUT_FIELDS, checking.check, doctoring.doctor, exporting.expo
     app.command(_verb)
 for _verb_with_fields in _WITH_FIELDS:
     app.command(_verb_with_fields, validator=refuse_unknown_options(_verb_with_fields))
-app.command(asking.evaluate, validator=refuse_unread_options(EVALUATE_READERS))
-app.command(asking.predict, validator=refuse_unread_options(PREDICT_READERS))
+app.command(asking.evaluate, validator=refuse_unread_options(asking.EVALUATE_READERS))
+app.command(asking.predict, validator=refuse_unread_options(asking.PREDICT_READERS))
 app.command(completing.install_completion, name="--install-completion")
 _SURROGATE = re.compile("[\ud800-\udfff]")  # stands for a byte of the command line that is not UTF-8
 # What PyTorch says where Python would raise a MemoryError.

@@ -1,6 +1,7 @@
-"""The verbs that use a trained model, `evaluate` and `predict`."""
+"""The verbs that use a trained model, `evaluate` and `predict`, and the options that each task reads."""
 
 import sys
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,12 +14,47 @@ from electrain.cli.options import (
     Whole,
     print_json,
 )
+from electrain.data.labelled.examples import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 
 if TYPE_CHECKING:
     from electrain.inference.answers import Answer
     from electrain.inference.evaluate.evaluation import Evaluation
+
+_LABELLED = typing.get_args(TaskChoice)
+_OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
+
+# The tasks that read each option. Options that are not listed here are read by every task of the verb.
+EVALUATE_READERS: dict[str, tuple[str, ...]] = {
+    "predictions": _LABELLED,
+    "generator": ("detection", "blimp"),
+    "text_column": ("detection", *_LABELLED),
+    "pair_column": PAIRED_TASKS,
+    "label_column": _LABELLED,
+    "label_separator": ("classification",),
+    "references_column": WRITING_TASKS,
+    "separator": TABLE_TASKS,
+    "quoting": TABLE_TASKS,
+    "skip_broken": _LABELLED,
+    "tune_threshold": ("classification",),
+    "rows": ("detection",),
+    "seed": ("detection",),
+    "document_separator": ("detection",),
+    "add_to_card": ("detection",),
+    "limit_pairs_per_set": ("blimp",),
+}
+PREDICT_READERS: dict[str, tuple[str, ...]] = {
+    "pair_column": ("classify", "regress", "answer"),
+    "separator": _OF_TABLES,
+    "quoting": _OF_TABLES,
+    "candidates": ("fill",),
+    "by": ("fill",),
+    "tokens": ("generate",),
+    "temperature": ("generate",),
+    "top_p": ("generate",),
+    "seed": ("generate", "corrupt"),
+}
 
 
 def evaluate(

@@ -10,6 +10,7 @@ from electrain.finetuning.tasks.long_texts import Cut
 from electrain.finetuning.tasks.settings import GenerationConfig
 from electrain.foundation.card import CardConfig
 from electrain.foundation.configuration import (
+    BEFORE,
     Tables,
     build_configuration,
     merge_tables,
@@ -33,6 +34,8 @@ _BY_WIDTH = (
     (896, 1e-4, 0.8, 3e-4),
     (1 << 30, 5e-5, 0.9, 1.5e-4),
 )
+# Of a fresh decoder on the narrowest encoders, docs/experiments.md, Writing with Muon; others were not measured.
+_WRITING_RATE_OF_MUON = 6e-3
 _RECIPES = "electrain.finetuning.recipes"
 _EPOCHS = {"question-answering": 2.0, "summarization": 10.0, "translation": 10.0}
 _LONGEST_TOKENS = {"question-answering": 384, "summarization": 256}
@@ -113,10 +116,13 @@ class FinetuneTrainingConfig:
             need less memory.
         gradient_checkpointing: Keep only the input of each layer, and compute the layer again in the backward pass.
             Needs far less memory and about a third more time; the result is the same, bit for bit.
+        optimizer: Optimizer. adamw is used for all weights, as in the paper; muon is used for the matrices inside the
+            layers, and adamw for the rest; auto takes muon for summarization and translation with a fresh decoder and
+            an encoder up to a width of 192, where it was measured, and adamw otherwise.
         peak_learning_rate: Learning rate at the end of the warm-up, below 1; 0 chooses by the encoder's width: 2e-3 up
             to 192, 3e-4 up to 512, 1e-4 up to 896 and 5e-5 above (the last three from the paper), and 1e-3, 1e-3, 3e-4
-            and 1.5e-4 for summarization and translation. Up to a width of 192, 1e-3 is better for more than about 500
-            steps.
+            and 1.5e-4 for summarization and translation (6e-3 where auto takes muon). Up to a width of 192, 1e-3 is
+            better for more than about 500 steps of other tasks.
         layer_decay: Factor of the learning rate from each layer to the one below, above 0 and at most 1; 0 chooses by
             the encoder's width: 1 up to 192, 0.8 up to 896 and 0.9 above (the last two from the paper), and 1 for
             summarization and translation.
@@ -150,6 +156,7 @@ class FinetuneTrainingConfig:
     batch_rows: int = 32
     micro_batch_rows: int = 0
     gradient_checkpointing: bool = False
+    optimizer: Literal["auto", "adamw", "muon"] = field(default="auto", metadata={BEFORE: "adamw"})
     peak_learning_rate: float = 0.0
     layer_decay: float = 0.0
     word_embedding_rate_ratio: float = 1.0
@@ -220,14 +227,21 @@ class FinetuneConfig:
     card: CardConfig = field(default_factory=CardConfig)
 
 
-def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> FinetuneConfig:
-    """The configuration with each 0 that means "by task or model" filled in, as it is written beside the run.
+def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int, *, has_decoder: bool = False) -> FinetuneConfig:
+    """The configuration with each 0 or "auto" that means "by task or model" filled in, as it is written beside the run.
 
+    Args: has_decoder: the model has a decoder that was trained before.
     Raises: ConfigurationError: a choice that the task does not have.
     """
     _, rate, decay, writing_rate = next(row for row in _BY_WIDTH if hidden_size <= row[0])
     writes = task in WRITING_TASKS
     training, data = config.training, config.data
+    is_measured = writes and hidden_size <= _BY_WIDTH[0][0] and config.decoder.kind == "fresh" and not has_decoder
+    optimizer = training.optimizer
+    if optimizer == "auto":
+        optimizer = "muon" if is_measured else "adamw"
+    if optimizer == "muon" and is_measured:
+        writing_rate = _WRITING_RATE_OF_MUON
     if config.head.kind == "reference" and task not in ("classification", "regression"):
         raise ConfigurationError(f'[head] kind = "reference": is for classification and regression, not {task}')
     return dataclasses.replace(
@@ -235,6 +249,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int) -> Finetu
         training=dataclasses.replace(
             training,
             epochs=training.epochs or _EPOCHS.get(task, 3.0),
+            optimizer=optimizer,
             peak_learning_rate=training.peak_learning_rate or (writing_rate if writes else rate),
             layer_decay=training.layer_decay or (1.0 if writes else decay),
         ),

@@ -1,6 +1,6 @@
-"""Which tasks read each field of a fine-tuning run, and each option of the verbs that ask what it made."""
+"""The configuration of a fine-tuning run as a user gives it, and the tasks that read each of its fields."""
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from electrain.data.labelled.examples import PAIRED_TASKS, TABLE_TASKS, WRITING_TASKS, TaskName
 from electrain.foundation.configuration import Tables
@@ -27,39 +27,6 @@ READERS: dict[str, tuple[str, ...]] = {
     "training.label_smoothing": WRITING_TASKS,
     "training.class_weights": ("classification", "tagging"),
     "head.pooling": ("classification", "regression"),
-}
-_LABELLED: tuple[str, ...] = get_args(TaskName)
-_OF_TABLES = ("detect", "fill", "generate", "corrupt", "embed", "classify", "regress", "summarize", "translate")
-# The tasks that read each option of `evaluate`. Options that are not listed here are read by every task.
-EVALUATE_READERS: dict[str, tuple[str, ...]] = {
-    "predictions": _LABELLED,
-    "generator": ("detection", "blimp"),
-    "text_column": ("detection", *_LABELLED),
-    "pair_column": PAIRED_TASKS,
-    "label_column": _LABELLED,
-    "label_separator": ("classification",),
-    "references_column": WRITING_TASKS,
-    "separator": TABLE_TASKS,
-    "quoting": TABLE_TASKS,
-    "skip_broken": _LABELLED,
-    "tune_threshold": ("classification",),
-    "rows": ("detection",),
-    "seed": ("detection",),
-    "document_separator": ("detection",),
-    "add_to_card": ("detection",),
-    "limit_pairs_per_set": ("blimp",),
-}
-# As for `evaluate`.
-PREDICT_READERS: dict[str, tuple[str, ...]] = {
-    "pair_column": ("classify", "regress", "answer"),
-    "separator": _OF_TABLES,
-    "quoting": _OF_TABLES,
-    "candidates": ("fill",),
-    "by": ("fill",),
-    "tokens": ("generate",),
-    "temperature": ("generate",),
-    "top_p": ("generate",),
-    "seed": ("generate", "corrupt"),
 }
 
 

@@ -68,7 +68,7 @@ from electrain.models.encoder_decoder import DecoderConfig
 from electrain.models.gradient_checkpointing import checkpoint_layers
 from electrain.training.arithmetic import record_arithmetic, recorded_arithmetic
 from electrain.training.loop import StepResult, TrainingRun
-from electrain.training.optimizer import build_layered_optimizer
+from electrain.training.optimizer import LayeredRates, build_layered_optimizers
 from electrain.training.runtime import OUT_OF_MEMORY, Runtime, started_runtime
 from electrain.training.settings import TrainingConfig
 from electrain.training.sitting import Sitting
@@ -82,6 +82,7 @@ _UNKNOWN_REMEDY = (
     "their characters are not in the model's vocabulary, or their words have more than 100 characters; train the "
     "tokenizer on text like this too before you pretrain, or use a model whose tokenizer knows them"
 )
+_BEFORE_THE_CHOICE = "runs of before there was a choice have AdamW: add --training.optimizer adamw"
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
 
@@ -136,7 +137,7 @@ def finetune(
     """
     require_trackers(config.training.report_to)
     pretrained = open_pretrained(model, may_have_decoder=task in WRITING_TASKS)
-    config = resolved(config, task, int(pretrained.configuration.hidden_size))
+    config = resolved(config, task, pretrained.configuration.hidden_size, has_decoder=pretrained.has_decoder)
     clean = cleaner_for(pretrained.tokenizer)
     examples = read_all(task, config.data, train_sources, validation_sources, config.training.seed, clean=clean)
     settings = settings_for(task, config, examples, pretrained.longest_row)
@@ -163,7 +164,7 @@ def finetune(
             "the learning rate falls to 0 with the last step, so a run cannot be prolonged; to train longer, fine-tune "
             f"{output / 'model'} in a new run"
         )
-        hints = {"[training] epochs": longer}
+        hints = {"[training] epochs": longer, "[training] optimizer": _BEFORE_THE_CHOICE}
         facts = {
             "model": pretrained.source,
             "base_model": pretrained.source if is_hub_name(pretrained.source) else "",
@@ -248,14 +249,14 @@ def _build(
         _say_what_is_cut(rows, task, settings, pretrained.longest_row)
     batches, per_epoch = training_batches(task, rows, config, rank=runtime.rank, processes=runtime.processes)
     training = _training(config, per_epoch)
-    optimizer = build_layered_optimizer(
-        module,
+    rates = LayeredRates(
         config.training.peak_learning_rate,
         layer_decay=config.training.layer_decay,
-        word_embedding_rate_ratio=config.training.word_embedding_rate_ratio,
-        weight_decay=config.training.weight_decay,
+        word_embedding_ratio=config.training.word_embedding_rate_ratio,
         doubles_top_decay=config.parity.doubled_top_decay,
     )
+    muon_dtype = runtime.muon_dtype if config.training.optimizer == "muon" else None
+    optimizers = build_layered_optimizers(module, rates, config.training.weight_decay, muon_dtype)
     evaluations = max(1, math.ceil(config.training.epochs * config.training.evaluations_per_epoch))
     return _Parts(
         config,
@@ -264,7 +265,7 @@ def _build(
         examples,
         target_tokenizer,
         module,
-        Sitting(TrainingRun(module, [optimizer], batches, training, runtime), output),
+        Sitting(TrainingRun(module, optimizers, batches, training, runtime), output),
         frozenset(round(training.steps * (number + 1) / evaluations) for number in range(evaluations)),
         chosen_by,
         Best(),

@@ -23,6 +23,7 @@ T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
 # TOML and numpy hold integers of 64 bits.
 MOST_INTEGER = 1 << 63
+BEFORE = "before"
 MOST_LAYERS = 1000  # Wang et al. 2022, "DeepNet: Scaling Transformers to 1,000 Layers"
 
 
@@ -132,7 +133,8 @@ def read_configuration(kind: type[T], path: Path, *, resumes: bool = False) -> T
     """The configuration in the file that a run wrote; see `build_configuration`.
 
     Another version of electrain may have written fields that this one lacks. They say nothing about the networks of a
-    run, so they are left out, but a run that goes on without one of them would be another run.
+    run, so they are left out, but a run that goes on without one of them would be another run. A field that the file
+    lacks has its default or, where runs did otherwise before there was the field, what its metadata have as `BEFORE`.
 
     Args: resumes: refuse them.
     Raises: ConfigurationError: the file is missing or damaged or, with `resumes`, of another version.
@@ -140,7 +142,7 @@ def read_configuration(kind: type[T], path: Path, *, resumes: bool = False) -> T
     hints = typing.get_type_hints(kind)
     known: Tables = {}
     for section, table in read_toml(path).items():
-        fields = {field.name for field in dataclasses.fields(hints[section])} if section in hints else set()
+        fields = {field.name: field for field in dataclasses.fields(hints[section])} if section in hints else {}
         unknown = [name for name in table if name not in fields]
         if resumes and unknown:
             raise ConfigurationError(
@@ -148,7 +150,8 @@ def read_configuration(kind: type[T], path: Path, *, resumes: bool = False) -> T
                 "version that began it"
             )
         if fields:
-            known[section] = {name: value for name, value in table.items() if name in fields}
+            before = {name: field.metadata[BEFORE] for name, field in fields.items() if BEFORE in field.metadata}
+            known[section] = before | {name: value for name, value in table.items() if name in fields}
     return build_configuration(kind, known, str(path))
 
 

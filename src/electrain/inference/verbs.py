@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, get_args
 
 from electrain.data.labelled.examples import TaskName
-from electrain.finetuning.readers import EVALUATE_READERS, require_read
+from electrain.finetuning.readers import require_read
 from electrain.foundation.card import MEMORY_NAME
 from electrain.foundation.configuration import Tables, merge_tables
 from electrain.foundation.errors import ConfigurationError, DataError, ElectrainError
@@ -219,9 +219,10 @@ def evaluate(
     given = dict(columns or {})
     if unknown := [name for name in given if name not in _ROLES]:
         raise ConfigurationError(f'columns: there is no role "{unknown[0]}", only {", ".join(_ROLES)}')
-    options: dict[str, object] = {"generator": generator, "skip_broken": skip_broken, "rows": rows, "seed": seed}
-    options |= {"document_separator": document_separator, "limit_pairs_per_set": limit_pairs_per_set}
-    _require_all_read(task, options | {"tune_threshold": tune_threshold}, given)
+    if tune_threshold:
+        require_read("tune_threshold", ("classification",), task)
+    if document_separator is not None:
+        require_read("document_separator", ("detection",), task)
     with _files("data", data) as (sources, is_file):
         if task == "detection":
             form = CorpusFormat(given.get("text", "text"), document_separator)
@@ -240,17 +241,6 @@ def evaluate(
     if is_file:
         return evaluation
     return replace(evaluation, settings={**evaluation.settings, "data": ["rows in memory"]})
-
-
-def _require_all_read(task: str, options: Mapping[str, object], columns: Mapping[str, str]) -> None:
-    """Raises ConfigurationError at an option that is not its default, or a column, that the task does not read."""
-    defaults = inspect.signature(evaluate).parameters
-    for name, tasks in EVALUATE_READERS.items():
-        role = name.removesuffix("_column")
-        if columns.get(role):
-            require_read(f'columns["{role}"]', tasks, task)
-        elif name in options and options[name] != defaults[name].default:
-            require_read(name, tasks, task)
 
 
 @_in_python

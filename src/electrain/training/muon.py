@@ -8,6 +8,7 @@ orthogonalises one matrix after another, and in bfloat16 on every machine.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,8 +53,11 @@ class Muon(Optimizer):
             takes it. The name and the meaning are those of PyTorch's fused optimizers.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
-        """Args: dtype: of the products, bfloat16 where the device has native bfloat16 products, else float32."""
+    def __init__(self, parameters: Iterable[Any], lr: float, weight_decay: float, dtype: torch.dtype) -> None:
+        """Muon of matrices, or of groups of them with rates and decays of their own, as PyTorch's optimizers take them.
+
+        Args: dtype: of the products, bfloat16 where the device has native bfloat16 products, else float32.
+        """
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
         self.dtype = dtype
         self.found_inf: Tensor | None = None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -124,42 +125,53 @@ def _optimizers_of(
     return optimizers
 
 
-def build_layered_optimizer(
-    model: nn.Module,
-    rate: float,
-    *,
-    layer_decay: float,
-    weight_decay: float,
-    doubles_top_decay: bool,
-    word_embedding_rate_ratio: float = 1.0,
-) -> Optimizer:
-    """AdamW with a lower learning rate for each lower layer of an encoder. The head learns at the full rate.
+@dataclass(frozen=True)
+class LayeredRates:
+    """The learning rates of fine-tuning: that of the head, and what the encoder's layers have of it.
 
-    Args:
+    Attributes:
+        peak: the learning rate of all that is above the encoder's layers, and of a decoder.
         layer_decay: factor of the learning rate from each layer to the one below; 1 gives all the same rate.
+        word_embedding_ratio: further factor of the learning rate of the encoder's word embeddings.
         doubles_top_decay: True decays the top layer twice, as the reference implementation does.
-        word_embedding_rate_ratio: further factor of the learning rate of the encoder's word embeddings.
     Source: google-research/electra, model/optimization.py, `_get_layer_lrs`; Clark et al. 2020, table 7.
+    """
+
+    peak: float
+    layer_decay: float = 1.0
+    word_embedding_ratio: float = 1.0
+    doubles_top_decay: bool = False
+
+
+def build_layered_optimizers(
+    model: nn.Module, rates: LayeredRates, weight_decay: float, muon_dtype: torch.dtype | None = None
+) -> list[Optimizer]:
+    """AdamW for all weights, or two optimizers with Muon: for the matrices inside the layers, and for the rest.
+
+    Args: muon_dtype: of Muon's products; None: no Muon.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     top = max((depth for name, _ in named if (depth := _layer_number(name)) is not None), default=0)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         depth = _layer_number(name)
-        below = 0 if depth is None else top - depth + 1 + doubles_top_decay
+        below = 0 if depth is None else top - depth + 1 + rates.doubles_top_decay
         decay = weight_decay if parameter.ndim >= 2 else 0.0
-        ratio = word_embedding_rate_ratio if depth == 0 and _WORD_EMBEDDINGS.search(name) else 1.0
-        groups.setdefault((ratio * layer_decay**below, decay), []).append(parameter)
-    return torch.optim.AdamW(
+        ratio = rates.word_embedding_ratio if depth == 0 and _WORD_EMBEDDINGS.search(name) else 1.0
+        is_orthogonalised = muon_dtype is not None and _is_inner_matrix(name, parameter)
+        groups.setdefault((is_orthogonalised, ratio * rates.layer_decay**below, decay), []).append(parameter)
+    plain, inner = (
         [
-            {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": rate * ratio}
-            for (ratio, decay), parameters in groups.items()
-        ],
-        lr=rate,
-        betas=BETAS,
-        eps=EPSILON,
-        fused=True,
+            {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": rates.peak * ratio}
+            for (is_of_muon, ratio, decay), parameters in groups.items()
+            if is_of_muon == wanted
+        ]
+        for wanted in (False, True)
     )
+    optimizers: list[Optimizer] = [torch.optim.AdamW(plain, lr=rates.peak, betas=BETAS, eps=EPSILON, fused=True)]
+    if muon_dtype is not None and inner:
+        optimizers.append(Muon(inner, rates.peak, weight_decay, muon_dtype))
+    return optimizers
 
 
 def _layer_number(name: str) -> int | None:
