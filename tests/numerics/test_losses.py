@@ -124,6 +124,22 @@ def test_losses_by_hand() -> None:
     assert float(word_loss(word_logits, words, torch.tensor([[True, False]]))) == pytest.approx(math.log(4 / 3))
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_the_word_loss_of_a_compiled_step_is_that_of_an_uncompiled_one(scale: float) -> None:
+    """Compiled on a CPU, it has a gradient of its own."""
+    source = torch.Generator().manual_seed(0)
+    drawn = torch.randn(2, 5, 11, generator=source) * scale
+    words, is_selected = torch.randint(11, (2, 5), generator=source), torch.rand(2, 5, generator=source) < 0.7
+    results = []
+    for form in (word_loss, torch.compile(word_loss, backend="aot_eager")):
+        logits = drawn.clone().requires_grad_()
+        total = form(logits, words, is_selected)
+        (total * 0.3).backward()
+        results.append((total.detach(), logits.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_word_is_the_likeliest_unless_another_is_likelier() -> None:
     logits = torch.tensor([[[1.0, 3.0, 2.0], [1.0, 2.0, 2.0], [3.0, 2.0, 2.0]]])
     for dtype in (torch.float32, torch.bfloat16):

@@ -113,7 +113,7 @@ def proposed(
         noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
         words, relaxed = relaxed_words(rows.tempered(chosen), noise, settings.gumbel_temperature)
         return Proposal(words, hidden, logits, chosen, relaxed)
-    words = sample_words(chosen, rows.uniforms, 1.0 if rows.temperature is None else rows.temperature)
+    words = sample_words(chosen, rows.uniforms, rows.temperature)
     return Proposal(words, hidden, logits, chosen, None)
 
 

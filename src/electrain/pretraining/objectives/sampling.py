@@ -11,27 +11,29 @@ LARGEST_UNIFORM = 1 - 2**-24
 
 
 @torch.no_grad()
-def sample_words(logits: Tensor, uniforms: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
+def sample_words(logits: Tensor, uniforms: Tensor, temperature: float | Tensor | None = None) -> Tensor:
     """One word per position from softmax(logits / temperature), by inverting its cumulative distribution.
 
     Args:
         logits: (..., vocabulary) float; converted to float32.
         uniforms: (...) float32 in [0, 1).
-        temperature: a number, or a () float32 tensor.
+        temperature: a number, or a () float32 tensor; None means 1, without a division.
     Returns: (...) int64, without gradient. A word of probability 0 is never drawn.
     """
     # A cumulative sum over a whole vocabulary is slow. So the uniform number first chooses a block of words by the
     # blocks' total weights, and its remainder then chooses a word of that block. One number decides both, so that a
     # draw depends neither on the other rows nor on earlier draws.
     vocabulary = logits.shape[-1]
-    padded = functional.pad(logits.float() / temperature, (0, -vocabulary % BLOCK_WORDS), value=-torch.inf)
+    scores = logits.float() if temperature is None else logits.float() / temperature
+    highest, missing = scores.amax(-1, keepdim=True), -vocabulary % BLOCK_WORDS
+    padded = functional.pad(scores, (0, missing), value=-torch.inf) if missing else scores
     blocks = padded.view(*logits.shape[:-1], -1, BLOCK_WORDS)
-    highest = blocks.amax((-1, -2)).unsqueeze(-1)
     block, rest = _invert((blocks - highest.unsqueeze(-1)).exp().sum(-1), uniforms)
     # The chosen block is computed again from `logits`, so that the weights of all words need not be kept in memory.
     words = block.unsqueeze(-1) * BLOCK_WORDS + torch.arange(BLOCK_WORDS, device=logits.device)
-    scores = logits.gather(-1, words.clamp(max=vocabulary - 1)).float() / temperature
-    chances = torch.where(words < vocabulary, (scores - highest).exp(), 0.0)
+    chosen = logits.gather(-1, words.clamp(max=vocabulary - 1)).float()
+    chosen = chosen if temperature is None else chosen / temperature
+    chances = torch.where(words < vocabulary, (chosen - highest).exp(), 0.0)
     return block * BLOCK_WORDS + _invert(chances, rest)[0]
 
 
