@@ -103,8 +103,10 @@ def plan(
         price_per_hour=price_per_hour,
         rows_per_epoch=rows_per_epoch,
     )
-    advice = {"recommendation": recommended(configuration, result.flops.per_run)} if recommend else {}
-    print_json(dataclasses.asdict(result) | {name: dataclasses.asdict(one) for name, one in advice.items()})
+    printed = dataclasses.asdict(result)
+    if recommend:
+        printed["recommendation"] = dataclasses.asdict(recommended(configuration, result.flops.per_run))
+    print_json(printed)
 
 
 def report(*, run: Path) -> None:

@@ -59,7 +59,8 @@ class Recommendation:
 
 
 # Up to so many operations. The bounds are halfway, on a logarithmic scale, between a budget at which the objective led
-# and the next one at which another did: 1e14 and 2.8e15 were measured, 1e17 is about one day of a V100.
+# and the next one at which another did: 1e14 and 2.8e15 were measured; 2.9e17 is one of the four days that a V100 takes
+# for the preset `small` (Clark et al. 2020, table 1).
 _ADVICE: tuple[tuple[float, str, Fields, str, str], ...] = (
     (
         5.3e14,
@@ -71,7 +72,7 @@ _ADVICE: tuple[tuple[float, str, Fields, str, str], ...] = (
         "masked language modelling, which is level as an encoder: --training.objective masked-language-modelling",
     ),
     (
-        1.7e16,
+        2.8e16,
         "masked language modelling",
         WORDS,
         "at 2.8e15 operations it was ahead of the published objective and of a GPT-2 generator (sst2: 78.9, 73.2 and "
