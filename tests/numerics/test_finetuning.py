@@ -302,6 +302,13 @@ def test_muon_is_chosen_where_it_was_measured(width: int, task: Any, optimizer: 
     assert (training.optimizer, training.peak_learning_rate) == (chosen, rate)
 
 
+@pytest.mark.parametrize(("width", "optimizer", "rate"), [(128, "muon", 6e-3), (768, "adamw", 1e-3)])
+def test_a_fresh_decoder_has_muon_if_it_is_as_narrow_itself(width: int, optimizer: str, rate: float) -> None:
+    given = build_configuration(FinetuneConfig, {"decoder": {"hidden_size": width}}, "test")
+    training = resolved(given, "translation", 192).training
+    assert (training.optimizer, training.peak_learning_rate) == (optimizer, rate)
+
+
 def test_a_decoder_that_was_trained_keeps_its_optimizer() -> None:
     copied = build_configuration(FinetuneConfig, {"decoder": {"kind": "generator"}}, "test")
     for training in (

@@ -77,5 +77,5 @@ def test_a_run_of_before_there_was_a_choice_of_optimizer_goes_on_with_its_own(
     write_manifest(tuned, replace(manifest, facts=manifest.facts | {HASHES: hashes}))
     code, _, err = command(capsys, *given)
     assert code == 2
-    assert err.splitlines()[-1].endswith("AdamW: add --training.optimizer adamw")
+    assert "[training] optimizer was adamw and is now muon; give the run's own with --training.optimizer" in err
     assert command(capsys, *given, *adamw)[0] == 0

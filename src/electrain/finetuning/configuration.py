@@ -34,7 +34,7 @@ _BY_WIDTH = (
     (896, 1e-4, 0.8, 3e-4),
     (1 << 30, 5e-5, 0.9, 1.5e-4),
 )
-# Of a fresh decoder on the narrowest encoders, docs/experiments.md, Writing with Muon; others were not measured.
+# Of encoders and fresh decoders that narrow, docs/experiments.md, Writing with Muon; others were not measured.
 _WRITING_RATE_OF_MUON = 6e-3
 _RECIPES = "electrain.finetuning.recipes"
 _EPOCHS = {"question-answering": 2.0, "summarization": 10.0, "translation": 10.0}
@@ -117,8 +117,8 @@ class FinetuneTrainingConfig:
         gradient_checkpointing: Keep only the input of each layer, and compute the layer again in the backward pass.
             Needs far less memory and about a third more time; the result is the same, bit for bit.
         optimizer: Optimizer. adamw is used for all weights, as in the paper; muon is used for the matrices inside the
-            layers, and adamw for the rest; auto takes muon for summarization and translation with a fresh decoder and
-            an encoder up to a width of 192, where it was measured, and adamw otherwise.
+            layers, and adamw for the rest; auto takes muon for summarization and translation with a fresh decoder, it
+            and the encoder up to a width of 192, where it was measured, and adamw otherwise.
         peak_learning_rate: Learning rate at the end of the warm-up, below 1; 0 chooses by the encoder's width: 2e-3 up
             to 192, 3e-4 up to 512, 1e-4 up to 896 and 5e-5 above (the last three from the paper), and 1e-3, 1e-3, 3e-4
             and 1.5e-4 for summarization and translation (6e-3 where auto takes muon). Up to a width of 192, 1e-3 is
@@ -236,7 +236,8 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int, *, has_de
     _, rate, decay, writing_rate = next(row for row in _BY_WIDTH if hidden_size <= row[0])
     writes = task in WRITING_TASKS
     training, data = config.training, config.data
-    is_measured = writes and hidden_size <= _BY_WIDTH[0][0] and config.decoder.kind == "fresh" and not has_decoder
+    is_narrow = max(hidden_size, config.decoder.hidden_size) <= _BY_WIDTH[0][0]
+    is_measured = writes and is_narrow and config.decoder.kind == "fresh" and not has_decoder
     optimizer = training.optimizer
     if optimizer == "auto":
         optimizer = "muon" if is_measured else "adamw"

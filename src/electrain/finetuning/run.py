@@ -82,7 +82,7 @@ _UNKNOWN_REMEDY = (
     "their characters are not in the model's vocabulary, or their words have more than 100 characters; train the "
     "tokenizer on text like this too before you pretrain, or use a model whose tokenizer knows them"
 )
-_BEFORE_THE_CHOICE = "runs of before there was a choice have AdamW: add --training.optimizer adamw"
+_BEFORE_THE_CHOICE = "give the run's own with --training.optimizer (adamw for a run of before there was a choice)"
 # Number of steps between checkpoints, besides those at each evaluation.
 CHECKPOINT_EVERY_STEPS = 500
 
