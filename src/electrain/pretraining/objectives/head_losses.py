@@ -27,7 +27,7 @@ class _Surprise(torch.autograd.Function):
     """`functional.cross_entropy` without its mean, with a gradient that takes half as long, compiled on a CPU.
 
     The other one compares the number of every word with the original's (docs/experiments.md). Not compiled, PyTorch's
-    own kernels are faster; a GPU would add the ones at the originals in any order.
+    own kernels are faster; on a GPU it was not measured.
     """
 
     @staticmethod
