@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 
 from electrain.cli.app import main
-from electrain.foundation.configuration import parse_overrides
+from electrain.foundation.configuration import Tables, merge_tables, parse_overrides
 from electrain.pretraining.configuration import load_configuration, preset_names
 from electrain.pretraining.recommendation import recommended
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from published_objective import PUBLISHED  # noqa: E402
 from race_arms import ARMS, stage_configuration, whole  # noqa: E402
 from race_table import values_of  # noqa: E402
 from sittings import read_lines  # noqa: E402
@@ -42,6 +44,27 @@ def test_the_flags_are_what_the_preset_lacks(preset: str, operations: float) -> 
     changed = load_configuration(preset, parse_overrides(flags.split()))
     assert recommended(changed, operations).flags == ""
     assert (changed == config) == (not flags)
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"generator": {"kind": "unigram", "clusters": 8}},
+        {"generator": {"kind": "frozen", "source": "folder"}},
+        {"generator": {"kind": "frozen", "own_stage_steps": 100}},
+        {"generator": {"training": "gumbel"}},
+        {"discriminator": {"heads": ["electric"]}},
+        {"corruption": {"source": "generated"}, "generator": {"kind": "causal"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("operations", [1e14, 1e15, 1e18])
+def test_an_unusual_configuration_takes_the_flags(unusual: Tables, operations: float) -> None:
+    published = parse_overrides([f"--{name}={value}" for name, value in PUBLISHED.items()])
+    own = merge_tables(published, unusual)
+    flags = recommended(load_configuration("tiny", own), operations).flags
+    changed = load_configuration("tiny", merge_tables(own, parse_overrides(shlex.split(flags))))
+    assert recommended(changed, operations).flags == ""
 
 
 @pytest.mark.parametrize(("preset", "operations"), [("demo", 1e13), ("tiny", 3e14), ("small", 1e19), ("base", 1e19)])

@@ -1,5 +1,6 @@
 """Which objective made the best encoder for the operations that a run spends, by measurement."""
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ _OBJECTIVE = "training", "objective"
 _WITH_GENERATOR: Fields = (
     (*_OBJECTIVE, "replaced-token-detection"),
     ("generator", "own_stage_steps", 0),
+    ("generator", "source", ""),
+    ("generator", "clusters", 1),
     ("generator", "training", "likelihood"),
     ("discriminator", "detection_at", "all"),
     ("corruption", "source", "corpus"),
@@ -95,7 +98,7 @@ def recommended(config: PretrainConfig, operations: float) -> Recommendation:
     """The objective that measurements speak for at so many operations."""
     _, name, fields, because, also = next(row for row in _ADVICE if operations <= row[0])
     lacking = [
-        f"--{section}.{field.replace('_', '-')} {one}"
+        f"--{section}.{field.replace('_', '-')} {shlex.quote(str(one))}"
         for section, field, value in fields
         if getattr(getattr(config, section), field) != value
         for one in (value if isinstance(value, tuple) else (value,))  # a list is a flag given several times
