@@ -309,6 +309,12 @@ def test_a_fresh_decoder_has_muon_if_it_is_as_narrow_itself(width: int, optimize
     assert (training.optimizer, training.peak_learning_rate) == (optimizer, rate)
 
 
+def test_a_given_rate_is_one_of_adamw() -> None:
+    """As those of earlier recipes and runs are."""
+    given = build_configuration(FinetuneConfig, {"training": {"peak_learning_rate": 1e-3}}, "test")
+    assert resolved(given, "translation", 192).training.optimizer == "adamw"
+
+
 def test_a_decoder_that_was_trained_keeps_its_optimizer() -> None:
     copied = build_configuration(FinetuneConfig, {"decoder": {"kind": "generator"}}, "test")
     for training in (

@@ -78,4 +78,6 @@ def test_a_run_of_before_there_was_a_choice_of_optimizer_goes_on_with_its_own(
     code, _, err = command(capsys, *given)
     assert code == 2
     assert "[training] optimizer was adamw and is now muon; give the run's own with --training.optimizer" in err
+    shutil.copy(path, tmp_path / "own.toml")
+    assert command(capsys, *given, "--config", tmp_path / "own.toml")[0] == 0
     assert command(capsys, *given, *adamw)[0] == 0

@@ -118,7 +118,8 @@ class FinetuneTrainingConfig:
             Needs far less memory and about a third more time; the result is the same, bit for bit.
         optimizer: Optimizer. adamw is used for all weights, as in the paper; muon is used for the matrices inside the
             layers, and adamw for the rest; auto takes muon for summarization and translation with a fresh decoder, it
-            and the encoder up to a width of 192, where it was measured, and adamw otherwise.
+            and the encoder up to a width of 192, where it was measured, if no learning rate is given, since one of
+            adamw is too low for muon; and adamw otherwise.
         peak_learning_rate: Learning rate at the end of the warm-up, below 1; 0 chooses by the encoder's width: 2e-3 up
             to 192, 3e-4 up to 512, 1e-4 up to 896 and 5e-5 above (the last three from the paper), and 1e-3, 1e-3, 3e-4
             and 1.5e-4 for summarization and translation (6e-3 where auto takes muon). Up to a width of 192, 1e-3 is
@@ -240,7 +241,7 @@ def resolved(config: FinetuneConfig, task: TaskName, hidden_size: int, *, has_de
     is_measured = writes and is_narrow and config.decoder.kind == "fresh" and not has_decoder
     optimizer = training.optimizer
     if optimizer == "auto":
-        optimizer = "muon" if is_measured else "adamw"
+        optimizer = "muon" if is_measured and not training.peak_learning_rate else "adamw"
     if optimizer == "muon" and is_measured:
         writing_rate = _WRITING_RATE_OF_MUON
     if config.head.kind == "reference" and task not in ("classification", "regression"):
