@@ -99,7 +99,7 @@ def zero_shot(race: Race, entry: Entry, language: str) -> Scores:
     """Accuracy on BLiMP's minimal pairs by the best scorer, chosen on the other half of the pairs; and by each."""
     del language
     pairs = read_minimal_pairs(race.data / "blimp", PAIRS_PER_SET)
-    # In the format that is fastest here: bfloat16 takes ten times as long where there are no instructions for it.
+    # In the format that is fastest here: bfloat16 takes five times as long where there are no instructions for it.
     with started_runtime("auto") as runtime, runtime.autocast():
         results = pair_results(encoder_of(race, entry), pairs)
     accuracy, chosen = best_of_halves(results)
