@@ -83,9 +83,12 @@ SETS: dict[str, DataSet] = {
         "matthews",
         "tsv",
         tests={"in domain": "validation.tsv", "out of domain": "validation_out_of_domain.tsv"},
+        quoting="csv",
     ),
     "stsb": _tables("english", "regression", "spearman", "tsv", quoting="csv"),
-    "rte": _tables("english", "classification", "accuracy", "tsv", tests={"validation": "validation.tsv"}),
+    "rte": _tables(
+        "english", "classification", "accuracy", "tsv", tests={"validation": "validation.tsv"}, quoting="csv"
+    ),
     "brown_pos": _tables("english", "tagging", "accuracy", "conll.gz", few=True, train_examples=20_000),
     "squad": _tables(
         "english",
@@ -107,6 +110,7 @@ SETS: dict[str, DataSet] = {
         longest_tokens=128,
         learning_rate=5e-4,
         word_embedding_rate_ratio=10,
+        quoting="csv",
     ),
     # Trained on reviews of hotels, tested on those of books and laptops too: what is learned of another domain.
     "chnsenticorp_hotels": _tables(
@@ -118,6 +122,7 @@ SETS: dict[str, DataSet] = {
         folder="chnsenticorp",
         longest_tokens=128,
         recipe="chnsenticorp",
+        quoting="csv",
         words=("酒店", "宾馆", "房间", "入住", "前台", "早餐"),
     ),
     "people_daily_ner": _tables(

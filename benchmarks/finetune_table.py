@@ -1,6 +1,6 @@
-"""What pretraining gives on public data sets: a trivial baseline, the same network not pretrained, and pretrained.
+"""What pretraining gives on public data sets: trivial and linear baselines, the network not pretrained, and pretrained.
 
-A fourth system, adapted, is pretrained further on the texts of the set's training file, without their labels
+A fifth system, adapted, is pretrained further on the texts of the set's training file, without their labels
 (Gururangan et al. 2020), by `electrain prepare` and `electrain pretrain --start.discriminator`.
 
     python benchmarks/finetune_table.py --data FOLDER --english RUN --chinese RUN --adapted SET=RUN --output FOLDER
@@ -19,35 +19,26 @@ import json
 import math
 import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from electrain.data.labelled.reading import Columns, read_examples
-from electrain.data.labelled.tag_schemes import scheme_of_labels
 from electrain.finetuning.configuration import WRITING_TASKS, load_finetune_configuration
 from electrain.finetuning.examples import drawn
 from electrain.finetuning.run import finetune
-from electrain.finetuning.tasks.metrics import (
-    answer_scores,
-    classification_scores,
-    looks_chinese,
-    regression_scores,
-    summary_scores,
-    tagging_scores,
-    translation_scores,
-)
-from electrain.finetuning.tasks.sequence_to_sequence import copying_pairs, first_words
+from electrain.finetuning.tasks.sequence_to_sequence import copying_pairs
 from electrain.finetuning.tasks.task_folder import load_fine_tuned
 from electrain.foundation.configuration import parse_overrides
 from electrain.foundation.errors import ElectrainError
 from electrain.foundation.output_folder import write_bytes_durably
+from finetune_baselines import LINEAR, SCORES, TRIVIAL
 from finetune_sets import FEW_LABELS, LEARNING_RATE, SETS, DataSet
 from sittings import claimed, read_lines
 
-SYSTEMS = ("trivial", "fresh", "pretrained", "adapted")
+WITHOUT_NETWORK = ("trivial", "linear")
+SYSTEMS = (*WITHOUT_NETWORK, "fresh", "pretrained", "adapted")
 # As `LEARNING_RATE`, which is that of a pretrained encoder.
 FRESH_TAGGER_LEARNING_RATE = 2e-3
 COPYING = {"data.longest_tokens": 64, "data.validation_examples": 100, "training.epochs": 4, "generation.beams": 1}
@@ -73,6 +64,11 @@ class Job:
         return any(all(row[field] == value for field, value in dataclasses.asdict(self).items()) for row in rows)
 
 
+def systems_of(name: str) -> tuple[str, ...]:
+    """What is run for every seed, fastest last: trivial answers are the same for each."""
+    return ("pretrained", "fresh", "adapted", *(("linear",) if SETS[name].task in LINEAR else ()))
+
+
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """All lines of the table: whole slices of every set before further seeds and few labels."""
     for name in options.sets:
@@ -81,13 +77,13 @@ def jobs(options: argparse.Namespace) -> Iterator[Job]:
             yield Job(name, "trivial", 0, few)
     for number, seed in enumerate(options.seeds):
         for name in options.sets:
-            for system in ("pretrained", "fresh", "adapted"):
+            for system in systems_of(name):
                 if number == 0 or seed < options.seeds_of_large or SETS[name].few:
                     yield Job(name, system, seed)
         for name in options.sets:
             if SETS[name].few:
                 for few in FEW_LABELS:
-                    for system in ("pretrained", "fresh", "adapted"):
+                    for system in systems_of(name):
                         yield Job(name, system, seed, few)
 
 
@@ -125,7 +121,9 @@ def read(options: argparse.Namespace, name: str, file: str) -> list[Any]:
     """The examples of one of the set's files; further references stand in test files alone."""
     data, chosen = load_finetune_configuration(SETS[name].recipe or name).data, SETS[name]
     references = "" if file == chosen.train else chosen.references
-    columns = Columns(data.text_column, data.pair_column, data.label_column, references, quoting=SETS[name].quoting)
+    columns = Columns(
+        data.text_column, data.pair_column, data.label_column, references, quoting=chosen.quoting or data.quoting
+    )
     found = read_examples(SETS[name].task, [str(files_of(options, name) / file)], columns, skip_broken=True)
     return found.examples
 
@@ -137,86 +135,17 @@ def test_sets(options: argparse.Namespace, name: str) -> dict[str, list[Any]]:
     return {what: drawn(read(options, name, file), count, 0, "test") for what, file in chosen.tests.items()}
 
 
-def trivial(options: argparse.Namespace, job: Job) -> dict[str, dict[str, float]]:
-    """Scores of what needs no network, from the same training examples; see `TRIVIAL`."""
+def without_network(options: argparse.Namespace, job: Job) -> dict[str, dict[str, float]]:
+    """Scores of `finetune_baselines`, from the same training examples."""
     chosen = SETS[job.name]
-    answer, score = TRIVIAL[chosen.task]
     train = drawn(read(options, job.name, chosen.train), job.few or chosen.train_examples, job.seed, "training")
-    told = answer(train)
+    if job.system == "trivial":
+        told = TRIVIAL[chosen.task](train)
+    else:
+        validation = read(options, job.name, chosen.validation)
+        told = LINEAR[chosen.task](train, drawn(validation, chosen.validation_examples, 0, "validation"))
+    score = SCORES[chosen.task]
     return {what: score(examples, told(examples)) for what, examples in test_sets(options, job.name).items()}
-
-
-def _majority(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    label = Counter(example.labels[0] for example in train).most_common(1)[0][0]
-    return lambda examples: [label] * len(examples)
-
-
-def _mean(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    mean = statistics.fmean(example.value for example in train)
-    return lambda examples: [mean] * len(examples)
-
-
-def _unigram_tagger(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    """Each word's commonest tag; the commonest of words seen once for unknown ones."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for example in train:
-        for word, tag in zip(example.words, example.tags, strict=True):
-            counts[word][tag] += 1
-    best = {word: tags.most_common(1)[0][0] for word, tags in counts.items()}
-    rare: Counter[str] = Counter(best[word] for word, tags in counts.items() if tags.total() == 1)
-    unknown = rare.most_common(1)[0][0] if rare else next(iter(best.values()))
-    return lambda examples: [[best.get(word, unknown) for word in example.words] for example in examples]
-
-
-def _first_words_of_context(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    length = round(statistics.median(len(example.answers[0][0]) for example in train))
-    return lambda examples: [first_words(example.context, length) for example in examples]
-
-
-def _first_words(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    length = round(statistics.median(len(example.target) for example in train))
-    return lambda examples: [first_words(example.text, length) for example in examples]
-
-
-def _copy(train: list[Any]) -> Callable[[list[Any]], list[Any]]:
-    del train
-    return lambda examples: [example.text for example in examples]
-
-
-def _references(examples: list[Any]) -> list[list[str]]:
-    return [[example.target, *example.references] for example in examples]
-
-
-def _is_chinese(examples: list[Any]) -> bool:
-    return looks_chinese([example.target for example in examples])
-
-
-def _tagging_scores(truth: list[list[str]], told: list[list[str]]) -> dict[str, float]:
-    scheme = scheme_of_labels({tag for tags in truth for tag in tags})
-    return tagging_scores(truth, told, scheme=scheme)
-
-
-TRIVIAL: dict[str, tuple[Callable[[list[Any]], Any], Callable[[list[Any], list[Any]], dict[str, float]]]] = {
-    "classification": (_majority, lambda x, told: classification_scores([one.labels[0] for one in x], told)),
-    "regression": (_mean, lambda x, told: regression_scores([one.value for one in x], told)),
-    "tagging": (_unigram_tagger, lambda x, told: _tagging_scores([list(one.tags) for one in x], told)),
-    "question-answering": (
-        _first_words_of_context,
-        lambda x, told: answer_scores(
-            [[text for text, _ in one.answers] for one in x],
-            told,
-            by_characters=looks_chinese([one.context for one in x]),
-        ),
-    ),
-    "summarization": (
-        _first_words,
-        lambda x, told: summary_scores(_references(x), told, by_characters=_is_chinese(x)),
-    ),
-    "translation": (
-        _copy,
-        lambda x, told: translation_scores(_references(x), told, tokenize="zh" if _is_chinese(x) else "13a"),
-    ),
-}
 
 
 def train_and_score(options: argparse.Namespace, job: Job, model: str, run: Path) -> dict[str, dict[str, float]]:
@@ -297,7 +226,7 @@ def fill(options: argparse.Namespace) -> None:
             continue
         language = getattr(options, SETS[job.name].language)
         model = options.adapted.get(job.name) if job.system == "adapted" else language
-        if job.is_in(read_lines(path)) or (model is None and job.system != "trivial"):
+        if job.is_in(read_lines(path)) or (model is None and job.system not in WITHOUT_NETWORK):
             continue
         with claimed(options.output / "runs" / f"{job.folder}.lock") as is_mine:
             if not is_mine or job.is_in(read_lines(path)):
@@ -305,8 +234,8 @@ def fill(options: argparse.Namespace) -> None:
             if time.monotonic() > deadline:
                 return
             started, used = time.monotonic(), time.process_time()
-            if job.system == "trivial":
-                scores = trivial(options, job)
+            if job.system in WITHOUT_NETWORK:
+                scores = without_network(options, job)
             else:
                 scores = train_and_score(options, job, model, options.output / "runs" / job.folder)
             row = {
@@ -322,7 +251,10 @@ def fill(options: argparse.Namespace) -> None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Medians over seeds (least to greatest) as Markdown, one line for each set, number of examples and test."""
-    lines = ["| set | examples | test | score | trivial | not pretrained | pretrained | adapted |", "|---" * 8 + "|"]
+    lines = [
+        "| set | examples | test | score | trivial | linear | not pretrained | pretrained | adapted |",
+        "|---" * 9 + "|",
+    ]
     for name, chosen in SETS.items():
         for few in (*FEW_LABELS, 0):
             own = [row for row in rows if row["name"] == name and row["few"] == few]
