@@ -174,7 +174,7 @@ def _square_factor(gram: Tensor) -> Tensor:
 
     An iteration multiplies the matrix by a polynomial of the product, and the product by that polynomial twice. So the
     longer side is needed before the first iteration and after the last one only. The directions are those of the other
-    form within a thousandth of their norm, whatever the matrix; in bfloat16 they are within a tenth to the whole.
+    form within a thousandth of their norm, whatever the matrix. In bfloat16 the two differ by a tenth of it or more.
     """
     first, third, fifth = COEFFICIENTS
     factor: Tensor | None = None

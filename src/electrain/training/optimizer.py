@@ -22,6 +22,8 @@ EPSILON = 1e-6
 GRADIENT_NORM_LIMIT = 1.0
 # Warm-up-stable-decay: the last fifth of the steps decays (Hägele et al. 2024, section 4: 10-20% suffices).
 DECAY_FRACTION = 0.2
+# Of an optimizer: its parameters, and what holds for them.
+Group = dict[str, Any]
 # How transformers names what is inside layer N: GPT-2 has "h" where the others have "layer" or "layers".
 _LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
@@ -35,7 +37,7 @@ class AdamWithoutBiasCorrection(Optimizer):
         found_inf: () float32 on the parameters' device, 1 refuses the next step; see `electrain.training.muon.Muon`.
     """
 
-    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
+    def __init__(self, parameters: Iterable[Any], lr: float = 0.0) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": 0.0})
         self.found_inf: Tensor | None = None
 
@@ -92,37 +94,53 @@ def build_optimizers(
     Args: muon_dtype: of Muon's products; bfloat16 is faster where the device has native bfloat16 products.
     """
     rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
+    dtype = muon_dtype if training.optimizer == "muon" else None
+    adam = AdamWithoutBiasCorrection if parity.no_bias_correction else _adamw
     optimizers: list[Optimizer] = []
     for named, rate in zip(trained_networks(objective, training), rates, strict=False):
         if named:
-            optimizers += _optimizers_of(named, rate, training, parity, muon_dtype)
+            ratios = dict.fromkeys((name for name, _ in named), rate / training.peak_learning_rate)
+            optimizers += _optimizers_of(named, ratios, training.peak_learning_rate, training.weight_decay, dtype, adam)
     return optimizers
 
 
 def _optimizers_of(
-    named: Named, rate: float, training: TrainingConfig, parity: ParityConfig, muon_dtype: torch.dtype
+    named: Named,
+    ratios: dict[str, float],
+    peak: float,
+    weight_decay: float,
+    muon_dtype: torch.dtype | None,
+    adam: Callable[[list[Group]], Optimizer],
 ) -> list[Optimizer]:
-    inner = [parameter for name, parameter in named if _is_inner_matrix(name, parameter)]
-    inner = inner if training.optimizer == "muon" else []
-    chosen = {id(parameter) for parameter in inner}
-    rest = [parameter for _, parameter in named if id(parameter) not in chosen]
-    # Biases and LayerNorm are not decayed. They are the parameters with fewer than two dimensions.
-    groups = [
-        {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": training.weight_decay},
-        {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizers: list[Optimizer] = []
-    if parity.no_bias_correction:
-        optimizers.append(AdamWithoutBiasCorrection(groups, lr=rate))
-    else:
-        optimizers.append(torch.optim.AdamW(groups, lr=rate, betas=BETAS, eps=EPSILON, fused=True))
-    if inner:
-        kind = ShardedMuon if isinstance(inner[0], DTensor) else Muon
-        optimizers.append(kind(inner, rate, training.weight_decay, muon_dtype))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["rate_ratio"] = rate / training.peak_learning_rate
+    """One optimizer by `adam`, or two with Muon: for the matrices inside the layers, and for the rest.
+
+    Args:
+        ratios: of each parameter's learning rate to the peak, by its name.
+        muon_dtype: of Muon's products; None: no Muon.
+    """
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        is_of_muon = muon_dtype is not None and _is_inner_matrix(name, parameter)
+        # Biases and LayerNorm are not decayed. They are the parameters with fewer than two dimensions.
+        decay = weight_decay if parameter.ndim >= 2 else 0.0
+        groups.setdefault((is_of_muon, ratios[name], decay), []).append(parameter)
+    plain, inner = (
+        [
+            {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": peak * ratio}
+            for (is_of_muon, ratio, decay), parameters in groups.items()
+            if is_of_muon == wanted
+        ]
+        for wanted in (False, True)
+    )
+    optimizers = [adam(plain)]
+    if muon_dtype is not None and inner:
+        kind = ShardedMuon if any(isinstance(parameter, DTensor) for _, parameter in named) else Muon
+        optimizers.append(kind(inner, peak, weight_decay, muon_dtype))
     return optimizers
+
+
+def _adamw(groups: list[Group]) -> Optimizer:
+    return torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON, fused=True)
 
 
 @dataclass(frozen=True)
@@ -152,26 +170,15 @@ def build_layered_optimizers(
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     top = max((depth for name, _ in named if (depth := _layer_number(name)) is not None), default=0)
-    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
-    for name, parameter in named:
+
+    def ratio_of(name: str) -> float:
         depth = _layer_number(name)
         below = 0 if depth is None else top - depth + 1 + rates.doubles_top_decay
-        decay = weight_decay if parameter.ndim >= 2 else 0.0
         ratio = rates.word_embedding_ratio if depth == 0 and _WORD_EMBEDDINGS.search(name) else 1.0
-        is_orthogonalised = muon_dtype is not None and _is_inner_matrix(name, parameter)
-        groups.setdefault((is_orthogonalised, ratio * rates.layer_decay**below, decay), []).append(parameter)
-    plain, inner = (
-        [
-            {"params": parameters, "weight_decay": decay, "rate_ratio": ratio, "lr": rates.peak * ratio}
-            for (is_of_muon, ratio, decay), parameters in groups.items()
-            if is_of_muon == wanted
-        ]
-        for wanted in (False, True)
-    )
-    optimizers: list[Optimizer] = [torch.optim.AdamW(plain, lr=rates.peak, betas=BETAS, eps=EPSILON, fused=True)]
-    if muon_dtype is not None and inner:
-        optimizers.append(Muon(inner, rates.peak, weight_decay, muon_dtype))
-    return optimizers
+        return ratio * rates.layer_decay**below
+
+    ratios = {name: ratio_of(name) for name, _ in named}
+    return _optimizers_of(named, ratios, rates.peak, weight_decay, muon_dtype, _adamw)
 
 
 def _layer_number(name: str) -> int | None:
