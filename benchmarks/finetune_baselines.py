@@ -28,6 +28,8 @@ Learned = Callable[[list[Any]], list[Any]]
 INVERSE_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 # Of the features of a word's context.
 TAGGING_PENALTIES = (1e-6, 1e-5)
+# So many are seen, over and over.
+TAGGED_WORDS = 2_000_000
 
 
 def _majority(train: list[Any]) -> Learned:
@@ -134,7 +136,14 @@ def _word_in_context(train: list[Any], validation: list[Any]) -> Learned:
     features, tags = counts.fit_transform(rows(train)), [tag for example in train for tag in example.tags]
     held_out, truth = counts.transform(rows(validation)), [tag for example in validation for tag in example.tags]
     models = [
-        SGDClassifier("log_loss", alpha=penalty, average=True, random_state=0).fit(features, tags)
+        SGDClassifier(
+            "log_loss",
+            alpha=penalty,
+            max_iter=max(1, TAGGED_WORDS // len(tags)),
+            tol=None,
+            average=True,
+            random_state=0,
+        ).fit(features, tags)
         for penalty in TAGGING_PENALTIES
     ]
     best = max(models, key=lambda model: model.score(held_out, truth))
