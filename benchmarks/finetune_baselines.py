@@ -3,15 +3,15 @@
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import SGDClassifier
 
-from electrain.data.labelled.examples import texts_of
+from electrain.data.labelled.examples import TaskName
 from electrain.data.labelled.tag_schemes import scheme_of_labels
+from electrain.finetuning.linear import linear_answers
 from electrain.finetuning.tasks.metrics import (
     answer_scores,
     classification_scores,
@@ -24,8 +24,7 @@ from electrain.finetuning.tasks.metrics import (
 from electrain.finetuning.tasks.sequence_to_sequence import first_words
 
 Learned = Callable[[list[Any]], list[Any]]
-# Of logistic regressions: validation examples choose.
-INVERSE_PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
+
 # Of the features of a word's context.
 TAGGING_PENALTIES = (1e-6, 1e-5)
 # So many are seen, over and over.
@@ -82,36 +81,10 @@ def _tagging_scores(truth: list[list[str]], told: list[list[str]]) -> dict[str, 
     return tagging_scores(truth, told, scheme=scheme)
 
 
-def _texts(examples: list[Any]) -> list[str]:
-    return [" ".join(texts_of(example)) for example in examples]
-
-
-def _counted_words(train: list[Any], validation: list[Any]) -> Learned:
-    """Logistic regression on TF-IDF of words and pairs of neighbours; of characters where the texts are Chinese."""
-    by_characters = looks_chinese(_texts(train))
-    parts = {"analyzer": "char"} if by_characters else {"token_pattern": r"\w+|[^\w\s]"}
-    counts = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, **parts)
-    features = counts.fit_transform(_texts(train))
-    labels = [example.labels[0] for example in train]
-    held_out, truth = counts.transform(_texts(validation)), [example.labels[0] for example in validation]
-    models = [LogisticRegression(C=value, max_iter=2000).fit(features, labels) for value in INVERSE_PENALTIES]
-    best = max(models, key=lambda model: model.score(held_out, truth))
-    return lambda examples: [str(label) for label in best.predict(counts.transform(_texts(examples)))]
-
-
-def _shared_parts(train: list[Any], validation: list[Any]) -> Learned:
-    """The cosine of two texts' TF-IDF of two to four letters, on the scale of the examples; it learns that alone."""
+def _as_the_run_says(task: TaskName, train: list[Any], validation: list[Any]) -> Learned:
+    """The linear model with which every fine-tuning compares itself; validation examples choose nothing in it."""
     del validation
-    counts = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
-    counts.fit([text for example in train for text in (example.first, example.second)])
-
-    def cosines(examples: list[Any]) -> NDArray[np.float64]:
-        one = counts.transform([example.first for example in examples])
-        other = counts.transform([example.second for example in examples])
-        return np.asarray(one.multiply(other).sum(1)).ravel()
-
-    slope, offset = np.polyfit(cosines(train), [example.value for example in train], 1)
-    return lambda examples: list(slope * cosines(examples) + offset)
+    return lambda examples: linear_answers(task, train, examples) or []
 
 
 def _features(words: Sequence[str]) -> Iterator[set[str]]:
@@ -162,8 +135,8 @@ TRIVIAL: dict[str, Callable[[list[Any]], Learned]] = {
 }
 # Of training and validation examples. What a linear model cannot do is not here.
 LINEAR: dict[str, Callable[[list[Any], list[Any]], Learned]] = {
-    "classification": _counted_words,
-    "regression": _shared_parts,
+    "classification": partial(_as_the_run_says, "classification"),
+    "regression": partial(_as_the_run_says, "regression"),
     "tagging": _word_in_context,
 }
 # Of examples, and the answers to them.

@@ -9,6 +9,7 @@ import transformers
 
 from electrain import __version__
 from electrain.finetuning.configuration import FinetuneConfig
+from electrain.finetuning.linear import LINEAR_MODELS
 from electrain.finetuning.tasks.classification import LABEL_THRESHOLD
 from electrain.finetuning.tasks.settings import TASK_FILE_NAME, TaskSettings, read_task_settings
 from electrain.foundation.card import (
@@ -244,7 +245,17 @@ def _scores(result: Mapping[str, Any], sources: Sequence[str]) -> list[str]:
         f"The model is that of step {result['best_step']}, chosen by {as_code(str(result['chosen_by']))} on these same "
         "examples, which flatters it a little. Another seed gives other scores; `electrain finetune --seeds 5` shows "
         f"how far they spread. Settings: {shown}.",
+        *_linear(result),
     ]
+
+
+def _linear(result: Mapping[str, Any]) -> list[str]:
+    """What a linear model reaches on the same examples; runs of before it was measured have none."""
+    scores = result.get("linear_scores") or {}
+    if not scores:
+        return []
+    named = ", ".join(f"{as_code(name)} {value:.2f}" for name, value in scores.items())
+    return ["", f"For comparison, {LINEAR_MODELS[result['task']]}, on the same training examples: {named}."]
 
 
 def _limits(task: str, folder: FolderFacts, result: Mapping[str, Any]) -> list[str]:

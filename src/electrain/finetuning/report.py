@@ -79,6 +79,8 @@ def write_report(run_directory: Path) -> Path:
     figures += [("validation examples", whole(len(judged)))] if judged else []
     figures += [("refused updates", whole(last(lines, "refused_updates") or 0))] if lines else []
     scores = _scores(evaluations, str(facts.get("chosen_by") or ""))
+    linear = number(facts.get("linear_scores") or {}, scores["main_score"])
+    figures += [(f"{scores['main_score']} of a linear model", f"{linear:.2f}")] if linear is not None else []
     wrong = sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
     values = {
         "task": task,

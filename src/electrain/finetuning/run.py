@@ -21,6 +21,7 @@ from electrain.finetuning.card import SCORES_NAME, write_cards
 from electrain.finetuning.choosing import Best, deciding_score, says_the_same
 from electrain.finetuning.configuration import WRITING_TASKS, FinetuneConfig, resolved
 from electrain.finetuning.examples import Examples, read_all, settings_for
+from electrain.finetuning.linear import LINEAR_MODELS, linear_scores
 from electrain.finetuning.model import (
     FineTuning,
     Pretrained,
@@ -425,6 +426,7 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     manifest = read_manifest(sitting.directory, KIND)
     settings = _settings_of_best(parts)
     tuned = build_task(settings, parts.pretrained.tokenizer, parts.target_tokenizer)
+    linear = linear_scores(parts.settings.task, parts.examples.train, parts.examples.validation) if is_finished else {}
     result = {
         "task": parts.settings.task,
         "settings": {
@@ -439,9 +441,11 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
         "chosen_by": parts.chosen_by,
         "is_constant": best.is_constant,
         "scores": best.scores,
+        "linear_scores": linear,
     }
     write_text_durably(sitting.directory / SCORES_NAME, to_json(result, indent=2) + "\n")
     facts = {**manifest.facts, "step": run.state.step, "seconds": run.state.seconds, "scores": best.scores}
+    facts["linear_scores"] = linear
     files = (CONFIGURATION_NAME, JOURNAL_NAME, SCORES_NAME, PREDICTIONS_NAME, f"model/{SUMS_NAME}")
     facts |= {HASHES: hashes_of(sitting.directory, files)}
     write_manifest(sitting.directory, Manifest(KIND, is_finished, manifest.inputs, facts))
@@ -449,6 +453,8 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     report = write_report(sitting.directory)
     if is_finished:
         score = f"{parts.chosen_by} {best.scores.get(parts.chosen_by, 0.0):.2f} after step {best.best_step}"
+        if parts.chosen_by in linear:
+            score += f" ({LINEAR_MODELS[parts.settings.task]}: {linear[parts.chosen_by]:.2f})"
         say(f"finished in {format_seconds(run.state.seconds)}: validation {score}; report: {report}")
     elif run.is_failed:
         say("stopped: too many updates in a row were not finite; lower --training.peak-learning-rate")
