@@ -273,7 +273,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _cell(values: list[float]) -> str:
     if not values:
         return "-"
-    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if min(values) < max(values) else ""
     return f"{statistics.median(values):.1f}{spread}"
 
 

@@ -37,7 +37,7 @@ def test_a_label_that_hangs_on_a_word_is_found_by_counting(
     assert scores == {"accuracy": 100.0, "f1_macro": 100.0, "matthews": 100.0}
     assert "(a linear model that counts words: 100.00)" in err
     assert "For comparison, a linear model that counts words, on the same training examples: `accuracy` 100.00" in told
-    assert "accuracy of a linear model" in told
+    assert "accuracy, a linear model that counts words" in told
 
 
 def test_pairs_are_compared_by_their_letters(
@@ -48,13 +48,14 @@ def test_pairs_are_compared_by_their_letters(
     scores, err, told = finetuned(capsys, "regression", tiny_run(), tmp_path, rows)
     assert scores["spearman"] == pytest.approx(100)
     assert "(the letters that the two texts share: 100.00)" in err
-    assert "spearman of a linear model" in told
+    assert "spearman, the letters that the two texts share" in told
 
 
 @pytest.mark.parametrize(
     ("task", "suffix", "rows"),
     [
         ("classification", "jsonl", ['{"text": "a film", "labels": ["x", "y"]}', '{"text": "a b", "labels": ["x"]}']),
+        ("classification", "csv", ["text,x,y", "a film,1,0", "a book,0,1"]),
         ("regression", "tsv", ["text\tscore", "a film\t1", "a book\t2"]),
         ("tagging", "conll", ["a A", "film B", "", "a A", "book B"]),
     ],
@@ -67,18 +68,39 @@ def test_what_cannot_be_compared_is_not(
     assert "linear" not in err + told
 
 
-def test_chinese_is_counted_by_characters() -> None:
-    train = [TextExample(text, labels=(label,)) for text, label in (("房间很好", "1"), ("服务很差", "0"))] * 3
-    assert linear_answers("classification", train, [TextExample("早餐好"), TextExample("地方差")]) == ["1", "0"]
+@pytest.mark.parametrize(
+    ("liked", "disliked", "asked"),
+    [("房间很好", "服务很差", ["早餐好", "iPhone 手机差"]), ("部屋がいい", "部屋がだめ", ["朝食がいい", "駅がだめ"])],
+)
+def test_scripts_without_spaces_are_counted_by_characters(liked: str, disliked: str, asked: list[str]) -> None:
+    train = [TextExample(text, labels=(label,)) for text, label in ((liked, "1"), (disliked, "0"))] * 3
+    assert linear_answers("classification", train, [TextExample(text) for text in asked]) == ["1", "0"]
+
+
+def test_both_texts_of_a_pair_are_counted() -> None:
+    train = [TextExample("a film", text, labels=(label,)) for text, label in (("good", "1"), ("bad", "0"))] * 3
+    assert linear_scores("classification", train, train)["accuracy"] == 100
 
 
 def test_a_part_of_sorted_examples_has_all_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "MOST_EXAMPLES", 20)
+    monkeypatch.setattr(linear, "MOST_CHARACTERS", 200)
     train = [TextExample(f"film {label}", labels=(label,)) for label in ("good", "bad") for _ in range(50)]
     assert linear_scores("classification", train, train)["accuracy"] == 100
 
 
-def test_labels_that_a_linear_model_cannot_give_are_not_scored() -> None:
-    """A drawn part of the training examples may have one label each where the others have several."""
-    train = [TextExample(f"film {label}", labels=(label,)) for label in ("good", "bad")]
-    assert linear_scores("classification", train, [TextExample("film", labels=("good", "bad"))]) == {}
+def test_one_label_alone_is_not_compared() -> None:
+    assert linear_scores("classification", [TextExample("film", labels=("good",))] * 4, []) == {}
+
+
+def test_long_texts_are_counted_to_their_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "LONGEST_TEXT", 4)
+    train = [TextExample(f"film {label}", labels=(label,)) for label in ("good", "bad")] * 4
+    assert linear_scores("classification", train, train)["accuracy"] == 50
+
+
+def test_many_labels_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two features are left, the commonest: two labels are known by them, and one by their absence."""
+    monkeypatch.setattr(linear, "MOST_WEIGHTS", 8)
+    train = [TextExample(f"{label} {number}", labels=(label,)) for label in ("w", "x", "y", "z") for number in range(5)]
+    seen = [TextExample(label, labels=(label,)) for label in ("w", "x", "y", "z")]
+    assert linear_scores("classification", train, seen)["accuracy"] == 75

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from electrain.finetuning.linear import LINEAR_MODELS
 from electrain.finetuning.predictions import PREDICTIONS_NAME, Judged, read_judged
 from electrain.foundation.configuration import read_toml
 from electrain.foundation.errors import RunDirectoryError
@@ -80,7 +81,7 @@ def write_report(run_directory: Path) -> Path:
     figures += [("refused updates", whole(last(lines, "refused_updates") or 0))] if lines else []
     scores = _scores(evaluations, str(facts.get("chosen_by") or ""))
     linear = number(facts.get("linear_scores") or {}, scores["main_score"])
-    figures += [(f"{scores['main_score']} of a linear model", f"{linear:.2f}")] if linear is not None else []
+    figures += [(f"{scores['main_score']}, {LINEAR_MODELS[task]}", f"{linear:.2f}")] if linear is not None else []
     wrong = sorted((one for one in judged if one.error > 0), key=lambda one: -one.error)
     values = {
         "task": task,

@@ -426,7 +426,9 @@ def _write_results(parts: _Parts, *, is_finished: bool) -> None:
     manifest = read_manifest(sitting.directory, KIND)
     settings = _settings_of_best(parts)
     tuned = build_task(settings, parts.pretrained.tokenizer, parts.target_tokenizer)
-    linear = linear_scores(parts.settings.task, parts.examples.train, parts.examples.validation) if is_finished else {}
+    linear: dict[str, float] = {}
+    if is_finished and not settings.has_many:
+        linear = linear_scores(settings.task, parts.examples.train, parts.examples.validation)
     result = {
         "task": parts.settings.task,
         "settings": {

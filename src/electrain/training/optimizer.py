@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,9 @@ from electrain.training.sharding import clip_divided_gradients, local, part_of
 BETAS = (0.9, 0.999)
 EPSILON = 1e-6
 GRADIENT_NORM_LIMIT = 1.0
+_ADAMW = partial(torch.optim.AdamW, betas=BETAS, eps=EPSILON, fused=True)
 # Warm-up-stable-decay: the last fifth of the steps decays (Hägele et al. 2024, section 4: 10-20% suffices).
 DECAY_FRACTION = 0.2
-# Of an optimizer: its parameters, and what holds for them.
-Group = dict[str, Any]
 # How transformers names what is inside layer N: GPT-2 has "h" where the others have "layer" or "layers".
 _LAYER = re.compile(r"\.(?:layers?|h)\.(\d+)\.")
 _EMBEDDINGS = re.compile(r"embed|\.w[tp]e\.")
@@ -37,7 +37,7 @@ class AdamWithoutBiasCorrection(Optimizer):
         found_inf: () float32 on the parameters' device, 1 refuses the next step; see `electrain.training.muon.Muon`.
     """
 
-    def __init__(self, parameters: Iterable[Any], lr: float = 0.0) -> None:
+    def __init__(self, parameters: Iterable[Any], lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": 0.0})
         self.found_inf: Tensor | None = None
 
@@ -95,7 +95,7 @@ def build_optimizers(
     """
     rates = (training.peak_learning_rate, training.generator_peak_learning_rate)
     dtype = muon_dtype if training.optimizer == "muon" else None
-    adam = AdamWithoutBiasCorrection if parity.no_bias_correction else _adamw
+    adam = AdamWithoutBiasCorrection if parity.no_bias_correction else _ADAMW
     optimizers: list[Optimizer] = []
     for named, rate in zip(trained_networks(objective, training), rates, strict=False):
         if named:
@@ -110,7 +110,7 @@ def _optimizers_of(
     peak: float,
     weight_decay: float,
     muon_dtype: torch.dtype | None,
-    adam: Callable[[list[Group]], Optimizer],
+    adam: Callable[..., Optimizer],
 ) -> list[Optimizer]:
     """One optimizer by `adam`, or two with Muon: for the matrices inside the layers, and for the rest.
 
@@ -132,15 +132,11 @@ def _optimizers_of(
         ]
         for wanted in (False, True)
     )
-    optimizers = [adam(plain)]
+    optimizers = [adam(plain, lr=peak)] if plain else []
     if muon_dtype is not None and inner:
-        kind = ShardedMuon if any(isinstance(parameter, DTensor) for _, parameter in named) else Muon
+        kind = ShardedMuon if isinstance(named[0][1], DTensor) else Muon
         optimizers.append(kind(inner, peak, weight_decay, muon_dtype))
     return optimizers
-
-
-def _adamw(groups: list[Group]) -> Optimizer:
-    return torch.optim.AdamW(groups, betas=BETAS, eps=EPSILON, fused=True)
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,7 @@ def build_layered_optimizers(
         return ratio * rates.layer_decay**below
 
     ratios = {name: ratio_of(name) for name, _ in named}
-    return _optimizers_of(named, ratios, rates.peak, weight_decay, muon_dtype, _adamw)
+    return _optimizers_of(named, ratios, rates.peak, weight_decay, muon_dtype, _ADAMW)
 
 
 def _layer_number(name: str) -> int | None:

@@ -29,9 +29,9 @@ _SUSPENDED = frozenset(["und", "oder", "bis", "sowie", "and", "or", "to"])  # Vo
 _DOMAINS = frozenset(["com", "org", "net", "edu", "gov", "de", "uk", "co", "cn", "io", "eu"])
 _ABBREVIATIONS = frozenset(["U.S", "U.K", "U.N", "D.C", "B.C", "A.D", "P.M", "A.M", "S.A", "N.Y", "Ph.D"])
 _FORMULA = frozenset("<>=+*~·×±")  # without spaces in Chinese
-_IDEOGRAPHS = "\u2e80-\u2fff\u3040-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+IDEOGRAPHS = "\u2e80-\u2fff\u3040-\u30ff\u31c0-\u31ef\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WIDE_MARKS = "\u3000-\u303f\ufe30-\ufe4f\uff00-\uffef"
-_IS_IDEOGRAPH = re.compile(f"[{_IDEOGRAPHS}]")
+_IS_IDEOGRAPH = re.compile(f"[{IDEOGRAPHS}]")
 _IS_WIDE_MARK = re.compile(f"[{_WIDE_MARKS}]")
 _LATIN_WORD = re.compile(r"(?![\u2e80-\U0003ffff])[^\W\d_]")
 
