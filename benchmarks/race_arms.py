@@ -81,8 +81,11 @@ MIXED_MISSING = "corruption.missing_fraction=0.75"
 # Words and detection, with a generator of one layer: most of the selected positions show [MASK], the others a word that
 # GPT-2 would write there.
 MIXED = f"{CAUSAL} generator.layers=1 {BOTH}"
+# The same with all losses weighed alike, as the presets have it.
+PRESETS = f"{MIXED} {MIXED_MISSING} discriminator.loss_weight=1"
 LINEAR = "training.schedule=linear"
 DECAY = "training.weight_decay=0.1"
+COUNTED = "start.word_embeddings=co-occurrence"
 WHOLE_WORD = "corruption.noise=whole-word"
 
 
@@ -108,6 +111,7 @@ def _searched(name: str, settings: str) -> dict[str, Arm]:
         f"{name}-linear": whole(settings, LINEAR),
         f"{name}-decay": whole(settings, DECAY),
         f"{name}-whole-word": whole(settings, WHOLE_WORD),
+        f"{name}-counted": whole(settings, COUNTED),
     }
 
 
@@ -136,7 +140,11 @@ ARMS: dict[str, Arm] = {
     "causal-correction-missing": whole(CAUSAL, BOTH, AT_MISSING, HALF_MISSING),
     "causal-correction-selected": whole(CAUSAL, BOTH, HALF_MISSING),
     **_searched("mixed", f"{MIXED} {MIXED_MISSING} {weighed(3)}"),
-    "mixed-weight-1": whole(MIXED, MIXED_MISSING, weighed(1)),
+    **_searched("mixed-weight-1", PRESETS),
+    "mixed-weight-1-small": whole(PRESETS, "generator.size_fraction=0.25"),
+    "mixed-weight-1-large": whole(PRESETS, "generator.size_fraction=1.0"),
+    "mixed-weight-1-cool": whole(PRESETS, "generator.temperature=0.7"),
+    "mixed-weight-1-cooling": whole(PRESETS, "generator.last_temperature=0.5"),
     "mixed-weight-10": whole(MIXED, MIXED_MISSING, weighed(10)),
     "mixed-missing-50": whole(MIXED, HALF_MISSING, weighed(3)),
     "mixed-missing-90": whole(MIXED, "corruption.missing_fraction=0.9", weighed(3)),
@@ -161,6 +169,9 @@ ARMS: dict[str, Arm] = {
     "words-50-then-causal": two(0.5, MLM, CAUSAL),
     "words-25-then-published": two(0.25, MLM, ""),
     "words-50-then-published": two(0.5, MLM, ""),
+    "words-25-then-mixed-weight-1": two(0.25, MLM, PRESETS),
+    "words-50-then-mixed-weight-1": two(0.5, MLM, PRESETS),
+    "mixed-weight-1-50-then-words": two(0.5, PRESETS, MLM),
     "words-50-then-one-network": two(0.5, MLM, f"{ONE} {MOST_MISSING}"),
     # The network that learned words is also the generator of the second stage, where it stays as it is.
     "words-25-then-frozen": two(0.25, MLM, "generator.kind=frozen generator.source={before}"),
@@ -207,8 +218,8 @@ def stage_configuration(
     preset, shared = next((preset, shared) for most, preset, shared in SIZES if budget <= most)
     own = arm.stages[number].settings.format(half=max(1, steps // 2), before=before)
     tables = merge_tables(tables_of(shared), merge_tables(tables_of(common), tables_of(own)))
-    if not before:
-        tables.pop("start", None)
+    if not before and isinstance(start := tables.get("start"), dict):
+        start.pop("discriminator", None)
     length: Tables = {
         "training": {
             "steps": steps,

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from electrain.data.shards.rows import PackedBatch, RowSource
+from electrain.data.shards.shards import Shards
+from electrain.data.shards.word_vectors import word_vectors
 from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 from electrain.models.backbones import EncoderConfig, backbone_of, encoder_configuration, generator_encoder, sizes_of
-from electrain.models.discriminator import Discriminator
+from electrain.models.discriminator import Discriminator, DisentangledEmbedding
 from electrain.models.embedding_sharing import build_generator, layers_of
 from electrain.models.folders import configuration_of
 from electrain.models.frozen_generator import load_frozen_generator
@@ -27,6 +29,7 @@ from electrain.models.starting_weights import (
     load_starting_generator,
     load_starting_head,
     load_starting_network,
+    set_word_embeddings,
 )
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.configuration import PretrainConfig
@@ -185,14 +188,18 @@ def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
     return config.game.adversarial_weight / weight
 
 
-def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) -> None:
+def load_starting_weights(objective: PretrainObjective, config: PretrainConfig, shards: Shards | None = None) -> None:
     """Loads the weights that `[start]` names into the networks. Shared embeddings take the discriminator's weights.
 
     A discriminator takes the heads that lie beside the `model/` of a run; those that do not stay random.
 
+    Args: shards: to count neighbours in, for word embeddings; without shards, these stay random.
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
     start, length = config.start, config.data.sequence_length
+    if start.word_embeddings == "co-occurrence" and shards is not None and not (start.discriminator or start.generator):
+        table = _word_table(objective)
+        set_word_embeddings(table, word_vectors(shards, table.embedding_dim, config.training.seed))
     if isinstance(objective, MaskedLanguageModelling):
         if start.generator:
             load_starting_generator(start.generator, objective.model.network, length)
@@ -215,6 +222,16 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig) 
         objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
         if start.discriminator:  # loading the generator overwrote the embeddings that both share
             embeddings.load_state_dict(kept)
+
+
+def _word_table(objective: PretrainObjective) -> nn.Embedding:
+    """The word embeddings that the discriminator reads, and with it a generator that shares them."""
+    if isinstance(objective, MaskedLanguageModelling):
+        table = objective.model.network.get_input_embeddings()
+        assert isinstance(table, nn.Embedding)
+        return table
+    words = objective.discriminator.word_embeddings
+    return words.shared[0] if isinstance(words, DisentangledEmbedding) else words
 
 
 @dataclass(frozen=True)

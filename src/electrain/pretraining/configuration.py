@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from electrain.data.shards.rows import DataConfig
 from electrain.foundation.card import CardConfig
@@ -36,10 +37,14 @@ class StartConfig:
             trained; empty starts from random weights.
         generator: Folder or hub id of a language model of the generator's kind and sizes; empty starts from random
             weights.
+        word_embeddings: How the word embeddings begin where no weights are given. random: like all other weights.
+            co-occurrence: from counts of which tokens of the shards stand near each other; this takes seconds and saves
+            hundreds of steps. Embeddings that a generator does not share always begin at random.
     """
 
     discriminator: str = ""
     generator: str = ""
+    word_embeddings: Literal["random", "co-occurrence"] = "random"
 
 
 @dataclass(frozen=True)

@@ -343,10 +343,10 @@ def _export_best(parts: _Parts, chosen: ProbedStep, step: int) -> dict[str, Any]
 
 def _start(parts: _Parts) -> None:
     if not is_sharded(parts.objective):
-        load_starting_weights(parts.objective, parts.config)
+        load_starting_weights(parts.objective, parts.config, parts.shards)
     elif parts.config.start != StartConfig():
         whole = parts.fresh()
-        load_starting_weights(whole, parts.config)
+        load_starting_weights(whole, parts.config, parts.shards)
         copy_weights(dict(whole.named_parameters()), parts.objective)
 
 
