@@ -13,8 +13,8 @@ from electrain.models.backbones import backbone_of, first_position, known_backbo
 from electrain.models.discriminator import Discriminator, Head
 from electrain.models.folders import configuration_of, is_of_a_pooler, one_line, weights_of
 
-# Of the first word embeddings that are counted: what training makes of random ones (0.02) in the first thousand steps.
-WORD_DEVIATION = 0.06
+# Of word embeddings that begin from counts. Random ones begin with 0.02, and training makes them five times as large.
+WORD_DEVIATION = 0.1
 
 
 def load_starting_encoder(source: str, body: PreTrainedModel, sequence_length: int) -> None:

@@ -34,7 +34,7 @@ def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float
     rank = min(dimensions, len(found), information.shape[1])
     if not rank:
         return vectors
-    from sklearn.utils.extmath import randomized_svd  # type: ignore[import-untyped]  # takes a second
+    from sklearn.utils.extmath import randomized_svd  # its import takes a second
 
     axes, sizes, _ = randomized_svd(information[found], rank, n_iter=4, random_state=seed)
     # The first singular vectors are the largest. Turned, all dimensions of the network begin alike.
