@@ -26,9 +26,11 @@ from transformers import (
 
 from command_line import command
 from electrain.data.shards.shards import open_shards
+from electrain.data.shards.word_vectors import word_vectors
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import encode
+from electrain.models.starting_weights import WORD_DEVIATION
 from electrain.pretraining.build import build_objective, load_starting_weights
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.run import pretrain
@@ -233,6 +235,62 @@ def test_the_baseline_starts_from_an_encoder_or_a_whole_model(run: Callable[...,
     objective = started(starting({"discriminator": str(source / "model")}, **baseline))
     assert torch.equal(hidden(objective.model.body), hidden(AutoModel.from_pretrained(source / "model")))
     assert torch.equal(logits(objective.model.network), logits(ElectraForMaskedLM.from_pretrained(source / "model")))
+
+
+COUNTED = {"word_embeddings": "co-occurrence"}
+
+
+def word_table(network: Any) -> torch.Tensor:
+    table: torch.Tensor = network.get_input_embeddings().weight.detach()
+    return table
+
+
+@pytest.mark.parametrize("backbone", ["electra", "modernbert", "lstm"])
+@pytest.mark.parametrize("objective", ["replaced-token-detection", "masked-language-modelling"])
+def test_counted_word_embeddings(tiny_shards: Path, backbone: str, objective: str) -> None:
+    """They are the vectors of the shards; special tokens, and all other weights, begin at random."""
+    config = tiny_configuration(start=COUNTED, encoder={"backbone": backbone}, training={"objective": objective})
+    shards = open_shards(tiny_shards)
+    built = [build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS) for _ in range(2)]
+    load_starting_weights(built[0], config, shards)
+    ours, fresh = (part.model.network if hasattr(part, "model") else part.discriminator.network for part in built)
+    table, random = word_table(ours), word_table(fresh)
+    vectors = torch.from_numpy(word_vectors(shards, table.shape[1], config.training.seed))
+    known = vectors.any(1)
+    assert known.sum() > 95
+    assert not known[list(SPECIAL_IDS.all)].any()
+    torch.testing.assert_close(table[known], WORD_DEVIATION * vectors[known])
+    assert torch.equal(table[~known], random[~known])
+    others = [name for name, value in fresh.state_dict().items() if value.shape != table.shape]
+    assert all(torch.equal(ours.state_dict()[name], fresh.state_dict()[name]) for name in others)
+
+
+@pytest.mark.parametrize("sharing", ["shared", "gradient-disentangled", "separate"])
+def test_a_generator_that_shares_embeddings_begins_with_the_counted_ones(tiny_shards: Path, sharing: str) -> None:
+    config = tiny_configuration(start=COUNTED, generator={"embedding_sharing": sharing})
+    objective = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS)
+    load_starting_weights(objective, config, open_shards(tiny_shards))
+    generator, discriminator = word_table(objective.generator.network), word_table(objective.discriminator.network)
+    assert torch.equal(generator, discriminator) == (sharing != "separate")
+    assert discriminator[10:].square().mean().sqrt() == pytest.approx(WORD_DEVIATION, rel=0.1)
+
+
+def test_given_weights_come_before_counted_ones(run: Callable[..., Path], tiny_shards: Path) -> None:
+    source = run()
+    for start in ({"discriminator": str(source / "model")}, {"generator": str(source / "generator")}):
+        config = starting(COUNTED | start)
+        objective = build_objective(config, vocabulary_size=106, special_ids=SPECIAL_IDS)
+        load_starting_weights(objective, config, open_shards(tiny_shards))
+        saved = AutoModel.from_pretrained(source / "model")
+        assert torch.equal(word_table(objective.discriminator.network), word_table(saved))
+
+
+def test_a_run_begins_with_counted_words(run: Callable[..., Path], tiny_shards: Path) -> None:
+    """Through the whole of pretraining, at a rate that leaves them as they were."""
+    source = run(start=COUNTED, training={"steps": 2, "peak_learning_rate": 1e-9, "warmup_steps": 0})
+    table = word_table(AutoModel.from_pretrained(source / "model"))
+    vectors = torch.from_numpy(word_vectors(open_shards(tiny_shards), table.shape[1], 0))
+    torch.testing.assert_close(table[10:], WORD_DEVIATION * vectors[10:], rtol=0, atol=1e-6)
 
 
 def refused(config: PretrainConfig, message: str) -> None:

@@ -85,7 +85,7 @@ def load_starting_head(source: str, head: Head, discriminator: Discriminator) ->
 def set_word_embeddings(table: nn.Embedding, vectors: NDArray[np.float32]) -> None:
     """Begins word embeddings with given vectors.
 
-    Args: vectors: (vocabulary, embedding) float32, with a standard deviation of 1. Rows of zeros stay as they are.
+    Args: vectors: (vocabulary, embedding) float32, with a root mean square of 1. Rows of zeros stay as they are.
     """
     known = torch.from_numpy(np.flatnonzero(vectors.any(1)))
     table.weight[known] = (WORD_DEVIATION * torch.from_numpy(vectors)[known]).to(table.weight)

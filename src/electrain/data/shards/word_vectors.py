@@ -25,7 +25,7 @@ def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float
     the largest singular vectors by the root of its singular value (Levy and Goldberg 2014), in axes that the seed turns
     at random.
 
-    Returns: (vocabulary, dimensions) float32, with a standard deviation of 1; rows of zeros for special tokens and
+    Returns: (vocabulary, dimensions) float32, with a root mean square of 1; rows of zeros for special tokens and
         those that the counted text lacks.
     """
     information = _information(_neighbour_counts(shards))
@@ -36,11 +36,11 @@ def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float
         return vectors
     from sklearn.utils.extmath import randomized_svd  # its import takes a second
 
-    axes, sizes, _ = randomized_svd(information[found], rank, n_iter=4, random_state=seed)
+    axes, sizes, _ = randomized_svd(information[found], rank, n_iter=4, random_state=0)
     # The first singular vectors are the largest. Turned, all dimensions of the network begin alike.
     turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimensions, dimensions)))
     turned = axes * np.sqrt(sizes) @ turn[:rank]
-    vectors[found] = turned / turned.std()
+    vectors[found] = turned / np.sqrt(np.mean(turned**2))
     return vectors
 
 
