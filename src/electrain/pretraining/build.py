@@ -188,7 +188,12 @@ def _reversal(config: PretrainConfig, masked_fraction: float) -> float | None:
     return config.game.adversarial_weight / weight
 
 
-def load_starting_weights(objective: PretrainObjective, config: PretrainConfig, shards: Shards | None = None) -> None:
+def load_starting_weights(
+    objective: PretrainObjective,
+    config: PretrainConfig,
+    shards: Shards | None = None,
+    tell: Callable[[str], None] = say,
+) -> None:
     """Loads the weights that `[start]` names into the networks. Shared embeddings take the discriminator's weights.
 
     A discriminator takes the heads that lie beside the `model/` of a run; those that do not stay random.
@@ -198,6 +203,7 @@ def load_starting_weights(objective: PretrainObjective, config: PretrainConfig, 
     """
     start, length = config.start, config.data.sequence_length
     if start.word_embeddings == "co-occurrence" and shards is not None and not (start.discriminator or start.generator):
+        tell("counting which tokens stand near each other, for the first word embeddings")
         table = _word_table(objective)
         set_word_embeddings(table, word_vectors(shards, table.embedding_dim, config.training.seed))
     if isinstance(objective, MaskedLanguageModelling):

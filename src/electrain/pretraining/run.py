@@ -75,6 +75,7 @@ from electrain.pretraining.objectives.rows import Rows
 from electrain.pretraining.observations import details_of, example_of, metrics_of
 from electrain.pretraining.probe import Probe, how_to_resume, is_probed, probe_of
 from electrain.pretraining.repetition import say_if_read_too_often
+from electrain.pretraining.run_folder import how_to_train_longer
 from electrain.training.arithmetic import measure_matrix_rate, record_arithmetic, recorded_arithmetic
 from electrain.training.checkpoint import checkpoint_folder, read_checkpoint
 from electrain.training.compilation import compile_for_stage, compile_or_say_why_not
@@ -132,7 +133,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
         runtime.together(lambda: _require_tokenizer(shards, config))
         reads_probe = runtime.is_first and not (resume and _is_over(output, config))
         probe = runtime.together(lambda: probe_of(config, shards.tokenizer) if reads_probe else None)
-        config = sized_as_started(config, say if runtime.is_first else lambda _: None)
+        config = sized_as_started(config, say if runtime.is_first else _silently)
         if config.training.batch_rows % runtime.processes:
             raise ConfigurationError(
                 f"batch_rows = {config.training.batch_rows}: must be a multiple of the {runtime.processes} processes"
@@ -164,6 +165,10 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
             raise ConfigurationError(OUT_OF_MEMORY) from error
 
 
+def _silently(_: str) -> None:
+    """In the place of `say`, where another process says it."""
+
+
 def _is_over(output: Path, config: PretrainConfig) -> bool:
     """True for a run that has the checkpoint of its last step, so that nothing more is trained or probed."""
     last = checkpoint_folder(output / CHECKPOINTS, config.training.steps)
@@ -179,20 +184,10 @@ def _begin(config: PretrainConfig, shards: Shards, inputs: dict[str, str], outpu
     """
     path = output / CONFIGURATION_NAME
     begun = read_configuration(PretrainConfig, path) if resume and path.is_file() else config
-    hints = {"[training] steps": _how_to_train_longer(config, output), "probe": how_to_resume(begun.probe)}
+    hints = {"[training] steps": how_to_train_longer(config, output), "probe": how_to_resume(begun.probe)}
     kept = config if "probe" in inputs else replace(config, probe=begun.probe)
     if begins(output, KIND, inputs, kept, FIRST_FILES, hints, resume=resume):
         _write_first_files(config, shards, inputs, output)
-
-
-def _how_to_train_longer(config: PretrainConfig, output: Path) -> str:
-    starts = f"--start.discriminator {output / 'model'}"
-    if config.trains_generator:
-        starts += f" --start.generator {output / 'generator'}"
-    return (
-        "the learning rate falls to its end with the last step, so a run cannot be prolonged; to train longer, begin a "
-        f"new run with {starts}"
-    )
 
 
 def _require_tokenizer(shards: Shards, config: PretrainConfig) -> None:
@@ -342,11 +337,12 @@ def _export_best(parts: _Parts, chosen: ProbedStep, step: int) -> dict[str, Any]
 
 
 def _start(parts: _Parts) -> None:
+    tell = say if parts.sitting.is_first else _silently
     if not is_sharded(parts.objective):
-        load_starting_weights(parts.objective, parts.config, parts.shards)
+        load_starting_weights(parts.objective, parts.config, parts.shards, tell)
     elif parts.config.start != StartConfig():
         whole = parts.fresh()
-        load_starting_weights(whole, parts.config, parts.shards)
+        load_starting_weights(whole, parts.config, parts.shards, tell)
         copy_weights(dict(whole.named_parameters()), parts.objective)
 
 

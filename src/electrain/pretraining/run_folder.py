@@ -115,3 +115,14 @@ def head_beside(source: str, head: Head) -> str | None:
     """For the `model/` of a run, the folder beside it that holds a head; None where there is none."""
     beside = Path(source).parent / HEAD_FOLDERS[head]
     return str(beside) if Path(source).name == "model" and beside.is_dir() else None
+
+
+def how_to_train_longer(config: PretrainConfig, output: Path) -> str:
+    """What to say to somebody who gives a run more steps."""
+    starts = f"--start.discriminator {output / 'model'}"
+    if config.trains_generator:
+        starts += f" --start.generator {output / 'generator'}"
+    return (
+        "the learning rate falls to its end with the last step, so a run cannot be prolonged; to train longer, begin a "
+        f"new run with {starts}"
+    )

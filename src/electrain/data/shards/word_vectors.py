@@ -29,17 +29,17 @@ def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float
         those that the counted text lacks.
     """
     information = _information(_neighbour_counts(shards))
-    found = np.flatnonzero(information.any(1))
+    found = information.any(1)
     vectors = np.zeros((shards.vocabulary_size, dimensions), np.float32)
-    rank = min(dimensions, len(found), information.shape[1])
-    if not rank:
+    if not found.any():
         return vectors
+    rank = min(dimensions, *information.shape)
     from sklearn.utils.extmath import randomized_svd  # its import takes a second
 
-    axes, sizes, _ = randomized_svd(information[found], rank, n_iter=4, random_state=0)
+    axes, sizes, _ = randomized_svd(information, rank, n_iter=4, random_state=0)
     # The first singular vectors are the largest. Turned, all dimensions of the network begin alike.
     turn, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((dimensions, dimensions)))
-    turned = axes * np.sqrt(sizes) @ turn[:rank]
+    turned = (axes * np.sqrt(sizes) @ turn[:rank])[found]
     vectors[found] = turned / np.sqrt(np.mean(turned**2))
     return vectors
 
