@@ -8,4 +8,5 @@ PUBLISHED = {
     "discriminator.loss-weight": "10",
     "corruption.masked-fraction": "0.4",
     "corruption.missing-fraction": "0",
+    "start.word-embeddings": "random",
 }

@@ -202,10 +202,8 @@ def load_starting_weights(
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
     start, length = config.start, config.data.sequence_length
-    if start.word_embeddings == "co-occurrence" and shards is not None and not (start.discriminator or start.generator):
-        tell("counting which tokens stand near each other, for the first word embeddings")
-        table = _word_table(objective)
-        set_word_embeddings(table, word_vectors(shards, table.embedding_dim, config.training.seed))
+    if start.word_embeddings == "co-occurrence" and not (start.discriminator or start.generator):
+        _count_words(objective, config.training.seed, shards, tell)
     if isinstance(objective, MaskedLanguageModelling):
         if start.generator:
             load_starting_generator(start.generator, objective.model.network, length)
@@ -228,6 +226,15 @@ def load_starting_weights(
         objective.generator.load(lambda network: load_starting_generator(start.generator, network, length))
         if start.discriminator:  # loading the generator overwrote the embeddings that both share
             embeddings.load_state_dict(kept)
+
+
+def _count_words(objective: PretrainObjective, seed: int, shards: Shards | None, tell: Callable[[str], None]) -> None:
+    if shards is None:
+        tell("word embeddings begin at random: there are no shards to count neighbours in")
+        return
+    tell("counting which tokens stand near each other, for the first word embeddings")
+    table = _word_table(objective)
+    set_word_embeddings(table, word_vectors(shards, table.embedding_dim, seed))
 
 
 def _word_table(objective: PretrainObjective) -> nn.Embedding:
