@@ -211,7 +211,7 @@ The encoder, to fine-tune:    {run}/model      (transformers.AutoModel.from_pret
 The generator:                {run}/generator
 
 Next, with your own text:
-  electrain tokenizer YOUR_TEXT... --output tok --vocab-size 8192
+  electrain tokenizer YOUR_TEXT... --output tok --vocab-size 16384
   electrain prepare   YOUR_TEXT... --tokenizer tok --output shards
   electrain pretrain  --config tiny --shards shards --output run
   electrain predict detect --model {run} "your own sentence"
