@@ -198,12 +198,14 @@ def load_starting_weights(
 
     A discriminator takes the heads that lie beside the `model/` of a run; those that do not stay random.
 
-    Args: shards: to count neighbours in, for word embeddings; without shards, these stay random.
+    Word embeddings that begin from counts are counted where `[start]` names no weights.
+
+    Args: shards: to count neighbours in; without shards, word embeddings stay random.
     Raises: CheckpointError: see `electrain.models.starting_weights`.
     """
     start, length = config.start, config.data.sequence_length
     if start.word_embeddings == "co-occurrence" and not (start.discriminator or start.generator):
-        _count_words(objective, config.training.seed, shards, tell)
+        _count_words(objective, config, shards, tell)
     if isinstance(objective, MaskedLanguageModelling):
         if start.generator:
             load_starting_generator(start.generator, objective.model.network, length)
@@ -228,23 +230,34 @@ def load_starting_weights(
             embeddings.load_state_dict(kept)
 
 
-def _count_words(objective: PretrainObjective, seed: int, shards: Shards | None, tell: Callable[[str], None]) -> None:
+def _count_words(
+    objective: PretrainObjective, config: PretrainConfig, shards: Shards | None, tell: Callable[[str], None]
+) -> None:
     if shards is None:
         tell("word embeddings begin at random: there are no shards to count neighbours in")
         return
     tell("counting which tokens stand near each other, for the first word embeddings")
-    table = _word_table(objective)
-    set_word_embeddings(table, word_vectors(shards, table.embedding_dim, seed))
+    vectors: dict[int, NDArray[np.float32]] = {}
+    for table in _word_tables(objective, config):
+        width = table.embedding_dim
+        if width not in vectors:
+            vectors[width] = word_vectors(shards, width, config.training.seed)
+        set_word_embeddings(table, vectors[width])
 
 
-def _word_table(objective: PretrainObjective) -> nn.Embedding:
-    """The word embeddings that the discriminator reads, and with it a generator that shares them."""
+def _word_tables(objective: PretrainObjective, config: PretrainConfig) -> list[nn.Embedding]:
+    """The word embeddings that the discriminator reads, and those of a generator that shares none and is trained."""
     if isinstance(objective, MaskedLanguageModelling):
-        table = objective.model.network.get_input_embeddings()
-        assert isinstance(table, nn.Embedding)
-        return table
-    words = objective.discriminator.word_embeddings
-    return words.shared[0] if isinstance(words, DisentangledEmbedding) else words
+        words = objective.model.network.get_input_embeddings()
+        assert isinstance(words, nn.Embedding)
+        return [words]
+    table = objective.discriminator.word_embeddings
+    tables = [table.shared[0] if isinstance(table, DisentangledEmbedding) else table]
+    if isinstance(objective.generator, MaskedGenerator) and not config.generator.source:
+        own = objective.generator.network.get_input_embeddings()
+        if isinstance(own, nn.Embedding) and own is not tables[0]:
+            tables.append(own)
+    return tables
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class StartConfig:
         generator: Folder or hub id of a language model of the generator's kind and sizes; empty starts from random
             weights.
         word_embeddings: How the word embeddings begin where no weights are given. random: like all other weights.
-            co-occurrence: from counts of which tokens of the shards stand near each other; this takes seconds and saves
-            hundreds of steps. Embeddings that a generator does not share always begin at random.
+            co-occurrence: from counts of which tokens of the shards stand near each other, in both networks; this takes
+            seconds, and a short run learns far more from its steps.
     """
 
     discriminator: str = ""

@@ -166,7 +166,7 @@ def pretrain(config: PretrainConfig, shards_directory: Path, output: Path, *, re
 
 
 def _silently(_: str) -> None:
-    """In the place of `say`, where another process says it."""
+    """Says nothing: the first process does."""
 
 
 def _is_over(output: Path, config: PretrainConfig) -> bool:

@@ -26,7 +26,7 @@ def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float
     at random.
 
     Returns: (vocabulary, dimensions) float32, with a root mean square of 1; rows of zeros for special tokens and
-        those that the counted text lacks.
+        those about which the counts say nothing.
     """
     information = _information(_neighbour_counts(shards))
     found = information.any(1)
