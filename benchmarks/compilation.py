@@ -40,7 +40,8 @@ def build(config: PretrainConfig, vocabulary_size: int, runtime: Runtime, form: 
     choose_attention(objective, runtime.device, config.data.sequence_length)
     objective.to(runtime.device)
     rows = RowSource(ZipfText(vocabulary_size), config.data, config.training.seed)
-    batches = micro_batches(rows, config, Vocabulary(vocabulary_size, SPECIAL_IDS.mask))
+    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, by_frequency=torch.arange(vocabulary_size))
+    batches = micro_batches(rows, config, vocabulary)
     optimizers = build_optimizers(objective, config.training, config.parity)
     run = TrainingRun(objective, optimizers, batches, config.training, runtime, parity=config.parity)
     if form == "whole":

@@ -174,7 +174,7 @@ def measure_rows(task: Task) -> None:
             rates = [_rows_per_second(rows, first + 10 * turn * ROWS_PER_BATCH, seconds / 3) for turn in range(3)]
             rate = spread(rates, 0)
             task.note(f"{rate['median']:,.0f} rows/s", name=f"rows, epoch {epoch}", event="rows", rows_per_second=rate)
-    vocabulary = vocabulary_of(shards.tokenizer)
+    vocabulary = vocabulary_of(shards.tokenizer, shards.unigram_counts)
     made = {"CPU": micro_batches(rows, config, vocabulary, device=device)}
     if device.type != "cpu":
         made["GPU"] = micro_batches(rows.on(device, with_words=False), config, vocabulary, device=device)

@@ -77,7 +77,8 @@ def take_a_step(config: PretrainConfig, vocabulary_size: int, arithmetic: Arithm
     """A step of the real loop, on random words. The optimizers' states exist before, as in any step but the first."""
     device, length = torch.device("cpu"), config.data.sequence_length
     random = torch.Generator().manual_seed(0)
-    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, torch.zeros(vocabulary_size, dtype=torch.bool))
+    continues_word, by_frequency = torch.zeros(vocabulary_size, dtype=torch.bool), torch.arange(vocabulary_size)
+    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, continues_word, by_frequency)
 
     def batches(step: int) -> Any:
         made = []

@@ -30,7 +30,13 @@ from transformers import ElectraForMaskedLM, ElectraForPreTraining
 from electrain.data.shards.rows import RowSource
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import EncoderConfig, choose_attention, encoder_configuration, generator_encoder
-from electrain.pretraining.build import PretrainObjective, Vocabulary, build_objective, micro_batches
+from electrain.pretraining.build import (
+    PretrainObjective,
+    Vocabulary,
+    build_objective,
+    micro_batches,
+    softmax_words,
+)
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.flops import passes_of, training_flops_per_row
 from electrain.pretraining.objectives.masking import most_selected
@@ -101,11 +107,12 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     """Our step, built as `electrain pretrain` builds it, and its operations per row."""
     training, length = config.training, config.data.sequence_length
     objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
-    row_flops = _row_flops(objective, config)
+    row_flops = _row_flops(objective, config, vocabulary_size)
     choose_attention(objective, runtime.device, length)
     objective.to(runtime.device)
     optimizers = build_optimizers(objective, training, config.parity)
-    batches = micro_batches(rows, config, Vocabulary(vocabulary_size, SPECIAL_IDS.mask))
+    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, by_frequency=torch.arange(vocabulary_size))
+    batches = micro_batches(rows, config, vocabulary)
     run = TrainingRun(objective, optimizers, batches, training, runtime, parity=config.parity, records=True)
     if not compile_or_say_why_not(run):
         raise SystemExit("the step could not be compiled")
@@ -119,10 +126,12 @@ def ours(config: PretrainConfig, rows: RowSource, vocabulary_size: int, runtime:
     return Contestant(name, take_steps, training.batch_rows * length), row_flops
 
 
-def _row_flops(objective: PretrainObjective, config: PretrainConfig) -> float:
+def _row_flops(objective: PretrainObjective, config: PretrainConfig, vocabulary_size: int) -> float:
     length = config.data.sequence_length
     masked = most_selected(length, config.corruption.masked_fraction)
-    return training_flops_per_row(passes_of(objective, sequence_length=length, masked_positions=masked))
+    compared = softmax_words(config, vocabulary_size)
+    passes = passes_of(objective, sequence_length=length, masked_positions=masked, compared_words=compared)
+    return training_flops_per_row(passes)
 
 
 class HuggingFaceLoop:

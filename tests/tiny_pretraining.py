@@ -101,7 +101,7 @@ def batches_of(config: PretrainConfig, shards: Path) -> Any:
     """The function from a step to its micro-batches."""
     stream = open_shards(shards)
     rows = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
-    return micro_batches(rows, config, vocabulary_of(stream.tokenizer))
+    return micro_batches(rows, config, vocabulary_of(stream.tokenizer, stream.unigram_counts))
 
 
 def as_tensors(batch: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from regenerate import OBJECTIVES
 
 from electrain.models.backbones import choose_attention
 from electrain.training import compilation
@@ -65,6 +66,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "electric": {"discriminator": {"heads": ["electric"]}},
     "checkpointed layers": {"training": {"gradient_checkpointing": True}},
     "masked language modelling": {"training": {"objective": "masked-language-modelling"}},
+    "sampled softmax": OBJECTIVES["sampled_softmax"],
+    "sampled softmax, masked language modelling": OBJECTIVES["sampled_softmax_masked_language_modelling"],
 }
 
 

@@ -53,6 +53,18 @@ OBJECTIVES: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"peak_learning_rate": 2e-2, "batch_rows": 32},
     },
     "bert": {"encoder": {"backbone": "bert", "embedding_size": 0}},
+    # Both kinds of output layer: of another width than the embeddings, and of the same.
+    "sampled_softmax": {
+        "encoder": {"backbone": "modernbert"},
+        "generator": {"kind": "causal", "layers": 1},
+        "discriminator": {"heads": BOTH},
+        "corruption": {"masked_fraction": 0.4, "missing_fraction": 0.75},
+        "training": {"softmax_words": 36},
+    },
+    "sampled_softmax_electra": {"discriminator": {"heads": BOTH}, "training": {"softmax_words": 36}},
+    "sampled_softmax_masked_language_modelling": {
+        "training": {"objective": "masked-language-modelling", "softmax_words": 36}
+    },
 }
 
 

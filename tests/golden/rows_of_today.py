@@ -49,6 +49,8 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "reference, words": ({"parity": REFERENCE, "corruption": {"noise": "span"}}, {"files": 3, "has_words": True}),
     "reference, collisions": ({"parity": {**REFERENCE, "colliding_positions": True}}, {}),
     "changing fraction": ({"corruption": {"masked_fraction": 0.1, "last_masked_fraction": 0.5}}, {}),
+    "sampled words": ({"training": {"softmax_words": 60}}, {}),
+    "sampled words, wide ids": ({"training": {"softmax_words": 3000}}, {"vocabulary": 70_000}),
     "missing": (
         {
             "corruption": {"missing_fraction": 0.4},
@@ -121,7 +123,8 @@ def made_rows(kind: str, tokenizer: Shards, device: str) -> list[dict[str, Any]]
     config = tiny_configuration(**sections)
     stream = stream_of(tokenizer, **stored)
     size = stored.get("vocabulary", 300)
-    vocabulary = Vocabulary(size, SPECIAL_IDS.mask, torch.arange(size, device=device) % 5 == 0)
+    numbers_of_words = torch.arange(size, device=device)
+    vocabulary = Vocabulary(size, SPECIAL_IDS.mask, numbers_of_words % 5 == 0, numbers_of_words.flip(0))
     source = RowSource(stream, config.data, config.training.seed, reference_packing=config.parity.reference_packing)
     if device != "cpu":
         source = source.on(torch.device(device), with_words=stream.has_words)

@@ -84,6 +84,12 @@ CHOICES: dict[str, dict[str, dict[str, Any]]] = {
         "discriminator": {"heads": ["detection", "correction", "electric"]},
     },
     "padding": {**ARTICLE, "parity": {"reference_packing": True}},
+    "sampled softmax beside written passages": {**ARTICLE, "training": {"softmax_words": 36}},
+    "sampled softmax, two stages": {
+        "generator": {"kind": "frozen", "own_stage_steps": 4, "embedding_sharing": "separate"},
+        "discriminator": {"heads": BOTH},
+        "training": {"softmax_words": 36},
+    },
 }
 
 
@@ -170,6 +176,13 @@ def test_losses_count_what_the_batch_says(tiny_shards: Path, name: str, monkeypa
 
 CONTRADICTIONS = [
     ({"generator": {"kind": "unigram", "training": "gumbel"}}, "unigram generator cannot be trained against"),
+    ({"training": {"softmax_words": 2}}, "must be 0, for all words, or at least 3"),
+    ({"training": {"softmax_words": 9}, "discriminator": {"heads": ["electric"]}}, "needs the probabilities of all"),
+    ({"training": {"softmax_words": 9}, "generator": {"training": "gumbel"}}, "softmax_words = 9: a generator that is"),
+    (
+        {"training": {"softmax_words": 9}, "discriminator": {"heads": BOTH, "correction_at": "all"}},
+        'or [discriminator] correction_at = "replaced"',
+    ),
     ({"generator": {"kind": "frozen"}}, "give either source, a pretrained model, or own_stage_steps"),
     ({"generator": {"kind": "frozen", "own_stage_steps": 10}}, "must be below steps"),
     ({"generator": {"source": "somewhere"}}, 'source: is for kind = "frozen"'),

@@ -36,9 +36,10 @@ class FrozenGenerator(nn.Module):
         token_type_ids: Tensor | None,
         attention_mask: Tensor | None,
         depths: tuple[int, ...] = (),
+        words: Tensor | None = None,
     ) -> Reading:
-        """As `MaskedGenerator.read`, but after the last layer only."""
-        del depths
+        """As `MaskedGenerator.read`, but after the last layer only, and for the whole vocabulary."""
+        del depths, words
         if backbone_of(self.network.config):
             return Reading([encode(self.network.base_model, token_ids, token_type_ids, attention_mask)[0]])
         given = (token_ids, token_type_ids, attention_mask)

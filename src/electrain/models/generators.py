@@ -11,7 +11,15 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from electrain.foundation.configuration import require_at_least, require_layers
 from electrain.models.backbones import encode
-from electrain.models.heads import language_model, output_layer, word_features, word_logits
+from electrain.models.heads import (
+    WordRows,
+    compared_logits,
+    language_model,
+    output_layer,
+    word_features,
+    word_logits,
+    word_rows,
+)
 
 GeneratorKind = Literal["masked", "causal", "unigram", "frozen"]
 GeneratorTraining = Literal["likelihood", "policy-gradient", "gumbel", "mixture"]
@@ -110,6 +118,7 @@ class Reading(NamedTuple):
     states: list[Tensor]  # (batch, length, hidden) float, after each depth
     table: Tensor | None = None  # (vocabulary, width) float32; a projected table of words; None: the network's own
     logits: Tensor | None = None  # (batch, length, vocabulary) float; of a network whose head cannot be run by itself
+    words: WordRows | None = None  # the words whose logits are computed; None for the whole vocabulary
 
 
 class ProjectedTable(nn.Module):
@@ -132,6 +141,11 @@ class ProjectedTable(nn.Module):
         # Autocast would round the table to bfloat16, but embeddings that are looked up are never rounded.
         with torch.autocast(self.projection.device.type, enabled=False):
             return self.shared[0].weight @ self.projection
+
+    def rows(self, token_ids: Tensor) -> Tensor:
+        """(..., width) float32: the rows of (...) tokens, which are fewer products where the vocabulary is large."""
+        with torch.autocast(self.projection.device.type, enabled=False):
+            return functional.embedding(token_ids, self.shared[0].weight) @ self.projection
 
     @torch.no_grad()
     def fit(self, table: Tensor) -> None:
@@ -187,25 +201,43 @@ class MaskedGenerator(nn.Module):
         token_type_ids: Tensor | None,
         attention_mask: Tensor | None,
         depths: tuple[int, ...] = (),
+        words: Tensor | None = None,
     ) -> Reading:
-        """The states of the whole rows: the first part of `propose`, which is compiled layer by layer."""
+        """The states of the whole rows: the first part of `propose`, which is compiled layer by layer.
+
+        Args: words: (compared + batch * selected,) int64; the words to compare at all of the positions, and the
+            originals there; None for the whole vocabulary.
+        """
+        given = (token_ids, token_type_ids, attention_mask)
+        if words is not None:
+            embeddings = None if self.table is None else self.table.rows(token_ids)
+            return Reading(encode(self.body, *given, embeddings, depths), words=self._rows(words))
         table = None if self.table is None else self.table()
         embeddings = None if table is None else functional.embedding(token_ids, table)
-        return Reading(encode(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths), table)
+        return Reading(encode(self.body, *given, embeddings, depths), table)
 
     def predict(self, reading: Reading, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The states and the word logits at the selected positions: the second part of `propose`."""
         hidden = [self.take(state, positions) for state in reading.states]
-        return hidden[-1], [self._words(state, reading.table) for state in hidden]
+        return hidden[-1], [self._logits(state, reading) for state in hidden]
 
     def take(self, hidden: Tensor, positions: Tensor) -> Tensor:
         """(batch, selected, hidden) float: the states from which the words at the positions are predicted."""
         return take_positions(hidden, positions)
 
-    def _words(self, hidden: Tensor, table: Tensor | None) -> Tensor:
-        if table is None:
+    def _logits(self, hidden: Tensor, reading: Reading) -> Tensor:
+        if reading.words is not None:
+            return compared_logits(word_features(self.network, hidden), reading.words)
+        if reading.table is None:
             return word_logits(self.network, hidden)
-        return functional.linear(word_features(self.network, hidden), table, output_layer(self.network).bias)
+        return functional.linear(word_features(self.network, hidden), reading.table, output_layer(self.network).bias)
+
+    def _rows(self, word_ids: Tensor) -> WordRows:
+        layer = output_layer(self.network)
+        if self.table is None:
+            return word_rows(word_ids, layer.weight, layer.bias)
+        bias = None if layer.bias is None else functional.embedding(word_ids, layer.bias.unsqueeze(-1)).squeeze(-1)
+        return WordRows(self.table.rows(word_ids), bias)
 
     def forward(
         self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,39 @@ def word_logits(network: PreTrainedModel, hidden: Tensor) -> Tensor:
     """(..., vocabulary) float from (..., hidden): the output of the head that predicts words."""
     logits: Tensor = output_layer(network)(word_features(network, hidden))
     return logits
+
+
+class WordRows(NamedTuple):
+    """The rows of an output layer for some words: those that all positions compare, and each position's original."""
+
+    weight: Tensor  # (compared + positions, embedding) float
+    bias: Tensor | None  # (compared + positions,) float
+
+
+def word_rows(word_ids: Tensor, weight: Tensor, bias: Tensor | None) -> WordRows:
+    """The rows of the words.
+
+    Args:
+        word_ids: (compared + positions,) int64.
+        weight: (vocabulary, embedding) float.
+        bias: (vocabulary,) float.
+    """
+    found = None if bias is None else functional.embedding(word_ids, bias.unsqueeze(-1)).squeeze(-1)
+    return WordRows(functional.embedding(word_ids, weight), found)
+
+
+def compared_logits(features: Tensor, words: WordRows) -> Tensor:
+    """(batch, selected, 1 + compared) float: the logit of each position's original, then those of the compared words.
+
+    Args: features: (batch, selected, embedding) float.
+    """
+    weight, bias = words
+    compared = len(weight) - features.shape[0] * features.shape[1]
+    others = functional.linear(features, weight[:compared], None if bias is None else bias[:compared])
+    own = (features * weight[compared:].view_as(features)).sum(-1)
+    if bias is not None:
+        own = own + bias[compared:].view_as(own)
+    return torch.cat([own.unsqueeze(-1).to(others.dtype), others], -1)
 
 
 def word_features(network: "PreTrainedModel | CorrectionHead", hidden: Tensor) -> Tensor:
@@ -117,6 +150,10 @@ class CorrectionHead(nn.Module):
         """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
         weight = table if self.weight is None else self.weight
         return functional.linear(word_features(self, hidden), weight, self.bias)
+
+    def rows(self, word_ids: Tensor, table: Tensor) -> WordRows:
+        """The rows of words in the output layer; see `word_rows`."""
+        return word_rows(word_ids, table if self.weight is None else self.weight, self.bias)
 
 
 def states_and_word_logits(

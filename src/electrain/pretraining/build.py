@@ -39,6 +39,7 @@ from electrain.pretraining.objectives.masked_language_modelling import MaskedLan
 from electrain.pretraining.objectives.masking import Masking, mask_batch, most_selected
 from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
 from electrain.pretraining.objectives.rows import Rows
+from electrain.pretraining.objectives.sampling import compared_words
 from electrain.pretraining.run_folder import head_beside
 from electrain.training.objective import MicroBatch
 
@@ -268,11 +269,24 @@ class Vocabulary:
     mask_id: int
     # (size,) bool; True for pieces such as ##ing. Noise by words needs it, on the device of the rows.
     continues_word: Tensor | None = None
+    # (size,) int64; all ids, the most frequent first, on the device of the rows. None: a step compares with all words,
+    # whatever [training] softmax_words says.
+    by_frequency: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Vocabulary":
+        """The same vocabulary on a device."""
+        tensors = [None if each is None else each.to(device) for each in (self.continues_word, self.by_frequency)]
+        return Vocabulary(self.size, self.mask_id, *tensors)
 
 
-def vocabulary_of(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a tokenizer."""
-    return Vocabulary(len(tokenizer), special_ids_of(tokenizer).mask, torch.from_numpy(continues_word(tokenizer)))
+def vocabulary_of(tokenizer: Any, unigram_counts: NDArray[np.int64] | None = None) -> Vocabulary:
+    """The vocabulary of a tokenizer.
+
+    Args: unigram_counts: (vocabulary,) occurrences in the corpus; None leaves out the order of frequency.
+    """
+    order = None if unigram_counts is None else torch.from_numpy(np.argsort(-unigram_counts, kind="stable"))
+    continues = torch.from_numpy(continues_word(tokenizer))
+    return Vocabulary(len(tokenizer), special_ids_of(tokenizer).mask, continues, order)
 
 
 def rows_near(rows: RowSource, config: PretrainConfig, device: torch.device) -> RowSource:
@@ -312,8 +326,7 @@ def micro_batches(
     Args: device: what trains on them; None if it is the CPU or the device of `rows`.
     """
     device = rows.device if device is None else device
-    if vocabulary.continues_word is not None:
-        vocabulary = dataclasses.replace(vocabulary, continues_word=vocabulary.continues_word.to(rows.device))
+    vocabulary = vocabulary.to(rows.device)
     own_rows = config.training.batch_rows // processes
     micro_rows = config.training.micro_batch_rows or own_rows
 
@@ -356,15 +369,27 @@ def corrupted_micro_batch(
     )
     masked = mask_batch(packed, masking)
     if is_baseline:
-        return modelling_micro_batch(masked, with_padding=parity.reference_packing)
-    return detection_micro_batch(
-        masked,
-        config.discriminator,
-        corruption,
-        config.training.seed,
-        _step_settings(config, step),
-        with_padding=parity.reference_packing,
-    )
+        made = modelling_micro_batch(masked, with_padding=parity.reference_packing)
+    else:
+        made = detection_micro_batch(
+            masked,
+            config.discriminator,
+            corruption,
+            config.training.seed,
+            _step_settings(config, step),
+            with_padding=parity.reference_packing,
+        )
+    words = softmax_words(config, vocabulary.size)
+    if vocabulary.by_frequency is None or not words:
+        return made
+    compared, weights = compared_words(vocabulary.by_frequency, words, config.training.seed, step)
+    return dataclasses.replace(made, rows=made.rows._replace(compared=compared, compared_weights=weights))
+
+
+def softmax_words(config: PretrainConfig, vocabulary_size: int) -> int:
+    """The number of words that a step compares each original with; 0 for the whole vocabulary."""
+    words = config.training.softmax_words
+    return words if words < vocabulary_size else 0
 
 
 def most_masked(config: PretrainConfig) -> int:

@@ -84,6 +84,8 @@ def _contradictions(config: PretrainConfig) -> dict[str, bool]:
     is_mixture, is_adversary = generator.training == "mixture", generator.training != "likelihood"
     is_relaxed = generator.training in ("gumbel", "mixture")
     depths, layers = config.game.mixture_depths, generator.layers or config.encoder.layers
+    is_sampled = config.training.softmax_words > 0
+    sampled = f"[training] softmax_words = {config.training.softmax_words}"
     training = f'[generator] training = "{generator.training}"'
     return {
         f'[corruption] source = "generated": a {generator.kind} generator cannot write passages; set [generator] kind '
@@ -105,6 +107,13 @@ def _contradictions(config: PretrainConfig) -> dict[str, bool]:
         and (noise != "random" or is_relaxed or is_electric or missing > 0),
         f"[generator] own_stage_steps = {generator.own_stage_steps}: must be below steps ({steps})": (
             generator.own_stage_steps >= steps
+        ),
+        f"{sampled}: an electric head needs the probabilities of all words; set it to 0": is_sampled and is_electric,
+        f"{sampled}: a generator that is trained against the discriminator needs all words; set it to 0": (
+            is_sampled and is_adversary
+        ),
+        f'{sampled}: copies of words are not sampled; set it to 0, or [discriminator] correction_at = "replaced"': (
+            is_sampled and "correction" in heads and judge.correction_at == "all"
         ),
         f"{training}: the gradient of further heads would reach the generator too; set [discriminator] heads = "
         '["detection"]': is_relaxed and detects and len(heads) > 1,

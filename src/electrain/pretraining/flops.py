@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from electrain.models.gradient_checkpointing import checkpointed_layers
+from electrain.models.heads import compared_logits, word_features
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
@@ -97,14 +98,22 @@ class NetworkPass:
 
 
 def passes_of(
-    objective: ReplacedTokenDetection | MaskedLanguageModelling, *, sequence_length: int, masked_positions: int
+    objective: ReplacedTokenDetection | MaskedLanguageModelling,
+    *,
+    sequence_length: int,
+    masked_positions: int,
+    compared_words: int = 0,
 ) -> list[NetworkPass]:
     """How an objective runs its networks on rows of `sequence_length` tokens, of which `masked_positions` are selected.
 
-    The discriminator comes first. Writing passages is left out: it costs about as much as one forward pass of the
-    generator over the written rows.
+    Each original is compared with `compared_words` words, or with the whole vocabulary if that is 0. The discriminator
+    comes first. Writing passages is left out: it costs about as much as one forward pass of the generator over the
+    written rows.
     """
     length, selected = sequence_length, masked_positions
+
+    def words(rows: int) -> Tensor | None:
+        return torch.zeros(compared_words + rows * selected, dtype=torch.long) if compared_words else None
 
     def detect(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
@@ -114,14 +123,17 @@ def passes_of(
     def predict(module: Any, rows: int) -> Tensor:
         ids = torch.zeros(rows, length, dtype=torch.long)
         depths = () if isinstance(objective, MaskedLanguageModelling) else objective.proposals.depths
-        logits = module.predict(module.read(ids, ids, None, depths), ids[:, :selected])[1]
+        logits = module.predict(module.read(ids, ids, None, depths, words(rows)), ids[:, :selected])[1]
         return torch.stack([torch.log_softmax(one.float(), dim=-1) for one in logits])
 
     def correct(module: Any, rows: int) -> Tensor:
         assert isinstance(objective, ReplacedTokenDetection)
         places = length if objective.judge.correction_at == "all" else selected
         hidden = torch.zeros(rows, places, module.configuration.hidden_size)
-        return torch.log_softmax(module.correction(hidden, module.word_embeddings.weight).float(), dim=-1)
+        head, table, ids = module.correction, module.word_embeddings.weight, words(rows)
+        if ids is None:
+            return torch.log_softmax(head(hidden, table).float(), dim=-1)
+        return torch.log_softmax(compared_logits(word_features(head, hidden), head.rows(ids, table)).float(), dim=-1)
 
     def weigh(module: Any, rows: int) -> Tensor:
         energies: Tensor = module.energy(torch.zeros(rows, length, module.configuration.hidden_size))

@@ -125,14 +125,15 @@ def row_of(config: PretrainConfig, vocabulary_size: int, step: int) -> Rows:
     shape = (1, config.data.sequence_length)
     ids, ones = torch.full(shape, len(SPECIAL_IDS.all)), torch.ones(shape, dtype=torch.bool)
     packed = PackedBatch(ids, torch.zeros_like(ids), ones, ~ones, torch.zeros(1, dtype=torch.int64), ones)
-    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, torch.zeros(vocabulary_size, dtype=torch.bool))
+    continues_word, by_frequency = torch.zeros(vocabulary_size, dtype=torch.bool), torch.arange(vocabulary_size)
+    vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, continues_word, by_frequency)
     return corrupted_micro_batch(packed, config, vocabulary, step).rows._replace(writing_uniforms=None)
 
 
 def repeated(row: Rows, count: int) -> Rows:
     """As many rows, all the same."""
-    fields = (
-        field.repeat(count, *[1] * (field.ndim - 1)) if isinstance(field, Tensor) and field.ndim else field
+    fields = (  # what has one dimension belongs to the step
+        field.repeat(count, *[1] * (field.ndim - 1)) if isinstance(field, Tensor) and field.ndim > 1 else field
         for field in row
     )
     return Rows._make(fields)

@@ -9,7 +9,7 @@ from torch import nn
 
 from electrain.foundation.errors import ConfigurationError
 from electrain.models.embedding_sharing import count_parameters
-from electrain.pretraining.build import build_objective, most_masked, sized_as_started
+from electrain.pretraining.build import build_objective, most_masked, sized_as_started, softmax_words
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.flops import (
     PAPER_MASKED_FRACTION,
@@ -187,7 +187,8 @@ def _passes(config: PretrainConfig, vocabulary_size: int, masked_positions: int 
     with nullcontext() if config.generator.source else torch.device("meta"):
         objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
     selected = masked_positions or most_masked(config)
-    return passes_of(objective, sequence_length=length, masked_positions=selected)
+    compared = softmax_words(config, vocabulary_size)
+    return passes_of(objective, sequence_length=length, masked_positions=selected, compared_words=compared)
 
 
 def _parameters(passes: list[NetworkPass]) -> Parameters:

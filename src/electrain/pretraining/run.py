@@ -63,6 +63,7 @@ from electrain.pretraining.build import (
     most_masked,
     rows_near,
     sized_as_started,
+    softmax_words,
     vocabulary_of,
 )
 from electrain.pretraining.card import hub_names_of, write_cards
@@ -261,7 +262,8 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     )
     objective = fresh()
     length, training = config.data.sequence_length, config.training
-    passes = passes_of(objective, sequence_length=length, masked_positions=most_masked(config))
+    compared = softmax_words(config, shards.vocabulary_size)
+    passes = passes_of(objective, sequence_length=length, masked_positions=most_masked(config), compared_words=compared)
     row_flops = training_flops_per_row(passes, training.micro_batch_rows or training.batch_rows // runtime.processes)
     choose_attention(objective, runtime.device, length)
     if training.sharding == "parameters" and runtime.processes > 1:
@@ -271,7 +273,7 @@ def build_run(config: PretrainConfig, shards: Shards, rows: RowSource, runtime: 
     batches = micro_batches(
         rows_near(rows, config, runtime.device),
         config,
-        vocabulary_of(shards.tokenizer),
+        vocabulary_of(shards.tokenizer, shards.unigram_counts),
         rank=runtime.rank,
         processes=runtime.processes,
         device=runtime.device,

@@ -8,6 +8,8 @@ from electrain.foundation.configuration import require_at_least
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Sharding = Literal["none", "parameters"]
 TrackerName = Literal["tensorboard", "wandb"]
+# Two thirds of so few words are still most of a text.
+FEWEST_SOFTMAX_WORDS = 3
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 
 
@@ -48,6 +50,9 @@ class TrainingConfig:
         sharding: How several processes hold the model. none keeps all of it in each; parameters divides weights,
             gradients and optimizer states among them, for models that do not fit on one device, and does not compile.
             A run may go on with the other. One process holds all in any case.
+        softmax_words: Number of words that each word to restore is compared with in a step: two thirds are the most
+            frequent ones, and one third is drawn anew in each step from all others, for which it stands (sampled
+            softmax). A step then costs much less with a large vocabulary. 0 compares with all words, as published.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
             masked-language-modelling is the baseline, an encoder that restores masked words itself.
         report_to: Trackers that draw the curves of the run while it trains, besides metrics.jsonl: tensorboard writes
@@ -73,14 +78,19 @@ class TrainingConfig:
     compile: bool = True
     deterministic: bool = True
     sharding: Sharding = "none"
+    softmax_words: int = 0
     objective: Objective = "replaced-token-detection"
     report_to: tuple[TrackerName, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_rows", "checkpoint_every_steps", "log_every_steps"):
             require_at_least(name, getattr(self, name), 1)
-        for name in ("micro_batch_rows", "warmup_steps", "weight_decay", "seed"):
+        for name in ("micro_batch_rows", "warmup_steps", "weight_decay", "seed", "softmax_words"):
             require_at_least(name, getattr(self, name), 0)
+        if 0 < self.softmax_words < FEWEST_SOFTMAX_WORDS:
+            raise ValueError(
+                f"softmax_words = {self.softmax_words}: must be 0, for all words, or at least {FEWEST_SOFTMAX_WORDS}"
+            )
         if not 0 < self.peak_learning_rate < 1:
             raise ValueError(f"peak_learning_rate = {self.peak_learning_rate}: must be above 0 and below 1")
         if not 0 <= self.generator_peak_learning_rate < 1:

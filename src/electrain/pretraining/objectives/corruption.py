@@ -90,7 +90,7 @@ def read(rows: Rows, generator: Generator, settings: ProposalSettings) -> Readin
     if isinstance(generator, UnigramGenerator):
         return None
     seen = rows.masked_ids if generator.reads_masked_ids else rows.token_ids
-    return generator.read(seen, rows.token_type_ids, rows.attention_mask, settings.depths)
+    return generator.read(seen, rows.token_type_ids, rows.attention_mask, settings.depths, rows.words)
 
 
 def proposed(
@@ -105,6 +105,9 @@ def proposed(
         return Proposal(generator.draw(rows.originals, rows.uniforms), None, [], None, None)
     assert reading is not None
     hidden, logits = generator.predict(reading, rows.positions)
+    if rows.compared is not None and reading.words is None:  # a frozen generator computes all logits
+        originals = rows.originals.unsqueeze(-1)
+        logits = [torch.cat([each.gather(-1, originals), each[..., rows.compared]], -1) for each in logits]
     chosen = logits[-1]
     if mixture is not None:
         # The weights learn from the discriminator only, and must not change the states that predict words.
@@ -113,7 +116,10 @@ def proposed(
         noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
         words, relaxed = relaxed_words(rows.tempered(chosen), noise, settings.gumbel_temperature)
         return Proposal(words, hidden, logits, chosen, relaxed)
-    words = sample_words(chosen, rows.uniforms, rows.temperature)
+    if rows.compared is None:
+        words = sample_words(chosen, rows.uniforms, rows.temperature)
+    else:
+        words = rows.compared[sample_words(rows.proposable(chosen), rows.uniforms)]
     return Proposal(words, hidden, logits, chosen, None)
 
 

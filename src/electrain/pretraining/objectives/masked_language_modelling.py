@@ -5,7 +5,7 @@ from transformers import PretrainedConfig
 
 from electrain.models.backbones import repeated_layers
 from electrain.models.generators import MaskedGenerator, Reading
-from electrain.pretraining.objectives.head_losses import word_loss
+from electrain.pretraining.objectives.head_losses import is_likeliest, word_loss
 from electrain.pretraining.objectives.masking import MaskedBatch
 from electrain.pretraining.objectives.rows import Rows, number_of, rows_of
 from electrain.training.objective import LossTerm, MicroBatch, Objective, Outcome, Region
@@ -28,15 +28,17 @@ class MaskedLanguageModelling(Objective[Rows]):
 
     def forward(self, rows: Rows) -> Outcome:
         """The loss `masked_language_model` of the rows."""
-        return self.losses(rows, self.model.read(rows.masked_ids, rows.token_type_ids, rows.attention_mask))
+        return self.losses(
+            rows, self.model.read(rows.masked_ids, rows.token_type_ids, rows.attention_mask, words=rows.words)
+        )
 
     def losses(self, rows: Rows, reading: Reading) -> Outcome:
         """The loss from the states of the rows."""
-        originals = rows.originals
+        answers = rows.answers
         (logits,) = self.model.predict(reading, rows.positions)[1]
-        term = LossTerm(word_loss(logits, originals, rows.is_selected), 1.0)
+        term = LossTerm(word_loss(rows.answerable(logits), answers, rows.is_selected), 1.0)
         with torch.no_grad():
-            hits = ((logits.argmax(-1) == originals) & rows.is_selected).sum()
+            hits = (is_likeliest(logits, answers) & rows.is_selected).sum()
         return Outcome({"masked_language_model": term}, {"masked_language_model_hits": hits})
 
 

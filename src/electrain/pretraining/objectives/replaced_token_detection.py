@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from electrain.models.backbones import repeated_layers
 from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.generators import MaskedGenerator, Reading, take_positions
+from electrain.models.heads import WordRows, compared_logits, word_features
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.objectives.corruption import (
     Generator,
@@ -127,7 +128,7 @@ class ReplacedTokenDetection(Objective[Rows]):
         hidden = self.discriminator.hidden(
             corrupted.ids, rows.token_type_ids, rows.attention_mask, corrupted.embeddings
         )
-        judged = self.judged(rows, corrupted, hidden)
+        judged = self.judged(rows, corrupted, hidden, self._corrected_words(rows))
         return Outcome(corrupted.outcome.terms | judged.terms, corrupted.outcome.observations | judged.observations)
 
     def regions(self) -> list[Region]:
@@ -144,11 +145,8 @@ class ReplacedTokenDetection(Objective[Rows]):
 
     def corrupt(self, rows: Rows, reading: Reading | None) -> Corrupted:
         """The rows with words in their places, and the generator's losses, from its states of the rows."""
-        originals = rows.originals
         proposal = proposed(rows, reading, self.generator, self.proposals, self.mixture)
-        outcome = Outcome(
-            self._likelihood_terms(rows, proposal, originals), _generator_observations(rows, proposal, originals)
-        )
+        outcome = Outcome(self._likelihood_terms(rows, proposal), _generator_observations(rows, proposal))
         ids = corrupted_ids(rows, proposal.words, self.proposals)
         embeddings = self._embeddings(rows, proposal, ids)
         return Corrupted(outcome, self._needed_later(proposal), ids, is_replaced(rows, ids), embeddings)
@@ -165,9 +163,20 @@ class ReplacedTokenDetection(Objective[Rows]):
             chosen = None if chosen is None or self.discriminator.energy is None else chosen.detach()
         return Proposal(proposal.words, None if hidden is None else hidden.detach(), [], chosen, None)
 
-    def judged(self, rows: Rows, corrupted: Corrupted, hidden: Tensor) -> Outcome:
-        """The discriminator's losses and observations, from its (batch, length, hidden) states."""
-        originals, proposal = rows.originals, corrupted.proposal
+    def _corrected_words(self, rows: Rows) -> WordRows | None:
+        """The words that the correction head compares; None for the whole vocabulary.
+
+        Like all embeddings, they are looked up outside of the compiled regions.
+        """
+        head, ids = self.discriminator.correction, rows.words
+        return None if head is None or ids is None else head.rows(ids, self.discriminator.word_embeddings.weight)
+
+    def judged(self, rows: Rows, corrupted: Corrupted, hidden: Tensor, words: WordRows | None = None) -> Outcome:
+        """The discriminator's losses and observations, from its (batch, length, hidden) states.
+
+        Args: words: those that the correction head compares; None for the whole vocabulary.
+        """
+        proposal = corrupted.proposal
         observations: dict[str, Tensor] = {}
         judged = Judgement(corrupted.ids, corrupted.is_replaced, hidden, self.discriminator.detect(hidden))
         if "detection" in self.discriminator.heads:
@@ -179,16 +188,16 @@ class ReplacedTokenDetection(Objective[Rows]):
             is_detected = rows.is_detected
             if rows.is_missing is not None and is_detected is not None:
                 observations["is_scored"] = is_detected
-        terms = self._head_terms(rows, proposal, originals, judged, observations)
+        terms = self._head_terms(rows, proposal, judged, words, observations)
         terms |= self._adversarial_terms(rows, proposal, judged, observations)
         return Outcome(terms, observations)
 
-    def _likelihood_terms(self, rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, LossTerm]:
+    def _likelihood_terms(self, rows: Rows, proposal: Proposal) -> dict[str, LossTerm]:
         is_plain = self.proposals.training in ("likelihood", "mixture")
         if not proposal.logits or not self.trains_generator:
             return {}
         is_real = rows.is_selected_in_text  # training on its own passages would let the generator drift
-        losses = [word_loss(logits, originals, is_real) for logits in proposal.logits]
+        losses = [word_loss(rows.answerable(logits), rows.answers, is_real) for logits in proposal.logits]
         total = losses[0] if len(losses) == 1 else torch.stack(losses).mean()
         return {"generator": LossTerm(total, 1.0 if is_plain else self.game.likelihood_weight)}
 
@@ -205,19 +214,24 @@ class ReplacedTokenDetection(Objective[Rows]):
         return embeddings.scatter_add(1, index, relaxed.to(embeddings.dtype))
 
     def _head_terms(
-        self, rows: Rows, proposal: Proposal, originals: Tensor, judged: Judgement, observations: dict[str, Tensor]
+        self,
+        rows: Rows,
+        proposal: Proposal,
+        judged: Judgement,
+        words: WordRows | None,
+        observations: dict[str, Tensor],
     ) -> dict[str, LossTerm]:
         judge, terms = self.judge, {}
         if "detection" in self.discriminator.heads:
             terms["discriminator"] = self._detection_term(rows, judged)
         if self.discriminator.correction is not None:
-            total, seen = self._correction(rows, originals, judged)
+            total, seen = self._correction(rows, judged, words)
             terms["correction"] = LossTerm(total, judge.correction_weight)
             observations.update(seen)
         if self.discriminator.energy is not None:
             assert rows.is_kept is not None
             # The noise's probability of the word that is seen, which at kept positions is not the drawn one.
-            log_noise = self._log_noise(rows, proposal, originals, judged.corrupted_ids.gather(1, rows.positions))
+            log_noise = self._log_noise(rows, proposal, judged.corrupted_ids.gather(1, rows.positions))
             energies = self.discriminator.energy(judged.hidden).gather(1, rows.positions)
             losses = electric_losses(energies, log_noise, ~rows.is_kept)
             total = torch.where(rows.is_selected, losses, 0.0).sum()
@@ -231,15 +245,15 @@ class ReplacedTokenDetection(Objective[Rows]):
             is_scored = rows.is_shown
         return LossTerm(replaced_token_loss(logits, truth, is_scored), self.judge.loss_weight)
 
-    def _correction(self, rows: Rows, originals: Tensor, judged: Judgement) -> tuple[Tensor, dict[str, Tensor]]:
+    def _correction(self, rows: Rows, judged: Judgement, words: WordRows | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The summed loss of the correction head, and its observations."""
         head, table = self.discriminator.correction, self.discriminator.word_embeddings.weight
         assert head is not None
         is_asked = rows.is_selected
         if self.judge.correction_at == "all":
-            words = head(judged.hidden, table)
-            losses = copied_word_losses(words, judged.logits, judged.corrupted_ids, rows.token_ids)
-            words = take_positions(words, rows.positions)
+            logits = head(judged.hidden, table)
+            losses = copied_word_losses(logits, judged.logits, judged.corrupted_ids, rows.token_ids)
+            logits = take_positions(logits, rows.positions)
             is_real = rows.attention_mask
             total = torch.where(torch.ones_like(losses, dtype=torch.bool) if is_real is None else is_real, losses, 0.0)
             total = total.sum()
@@ -247,19 +261,20 @@ class ReplacedTokenDetection(Objective[Rows]):
             if self.judge.correction_at == "missing":
                 assert rows.is_missing is not None
                 is_asked = is_asked & rows.is_missing
-            words = head(take_positions(judged.hidden, rows.positions), table)
-            total = word_loss(words, originals, is_asked)
+            hidden = take_positions(judged.hidden, rows.positions)
+            logits = head(hidden, table) if words is None else compared_logits(word_features(head, hidden), words)
+            total = word_loss(rows.answerable(logits), rows.answers, is_asked)
         with torch.no_grad():
-            hits = is_likeliest(words, originals)
+            hits = is_likeliest(logits, rows.answers)
             no_row = torch.zeros_like(is_asked)
             is_written = no_row if rows.is_written is None else rows.is_written.gather(1, rows.positions)
         return total, {"correction_hits": hits, "correction_asked": is_asked, "correction_written": is_written}
 
     @torch.no_grad()
-    def _log_noise(self, rows: Rows, proposal: Proposal, originals: Tensor, words: Tensor) -> Tensor:
+    def _log_noise(self, rows: Rows, proposal: Proposal, words: Tensor) -> Tensor:
         """(batch, selected) float32: the log-probability that the generator draws `words` there."""
         if isinstance(self.generator, UnigramGenerator):
-            return self.generator.log_chance(originals, words)
+            return self.generator.log_chance(rows.originals, words)
         assert proposal.chosen is not None
         chances = torch.log_softmax(rows.tempered(proposal.chosen).float(), -1)
         return chances.gather(-1, words.unsqueeze(-1)).squeeze(-1)
@@ -287,17 +302,20 @@ class ReplacedTokenDetection(Objective[Rows]):
 
 
 @torch.no_grad()
-def _generator_observations(rows: Rows, proposal: Proposal, originals: Tensor) -> dict[str, Tensor]:
+def _generator_observations(rows: Rows, proposal: Proposal) -> dict[str, Tensor]:
     if proposal.chosen is None:
         return {}
-    logits, is_selected = proposal.chosen, rows.is_selected_in_text
+    is_selected, stand_for = rows.is_selected_in_text, rows.compared_weights
+    logits = proposal.chosen if stand_for is None else proposal.chosen[..., 1:].float() + stand_for
     # The weights of `word_loss` and `sample_words`, so that a compiler computes one exponential instead of two.
     below_highest = logits.float() - logits.float().amax(-1, keepdim=True)
     weights = below_highest.exp()
     total = weights.sum(-1)
-    entropies = total.log() - (weights * below_highest).sum(-1) / total
+    # Each of the words that a sampled one stands for has its share of the probability.
+    shares = below_highest if stand_for is None else below_highest - stand_for
+    entropies = total.log() - (weights * shares).sum(-1) / total
     return {
-        "generator_hits": (is_likeliest(logits, originals) & is_selected).sum(),
+        "generator_hits": (is_likeliest(proposal.chosen, rows.answers) & is_selected).sum(),
         "generator_entropy": (entropies * is_selected).sum(),
         "generator_asked": is_selected.sum(),
     }

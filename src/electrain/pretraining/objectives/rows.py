@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from electrain.pretraining.objectives.masking import MaskedBatch
 
@@ -35,6 +36,10 @@ class Rows(NamedTuple):
     writing_uniforms: Tensor | None = None
     # () float32; absolute factor of the discriminator's gradient that reaches the generator through relaxed words
     reversal: Tensor | None = None
+    # (compared,) int64, ascending; the words that each original is compared with; None for the whole vocabulary
+    compared: Tensor | None = None
+    # (compared,) float32; the logarithm of the number of words that each of them stands for
+    compared_weights: Tensor | None = None
     generator_alone: bool = False  # True in the generator's own stage, which leaves the discriminator out
 
     def to(self, device: torch.device) -> "Rows":
@@ -76,6 +81,38 @@ class Rows(NamedTuple):
         # An unused slot points at position 0, and writes the True that is already there.
         is_shown = is_shown.scatter(1, self.positions, ~(self.is_missing & self.is_selected))
         return is_shown if self.attention_mask is None else is_shown & self.attention_mask
+
+    @property
+    def words(self) -> Tensor | None:
+        """(compared + batch * selected,) int64: the words whose logits are needed; None for the whole vocabulary."""
+        return None if self.compared is None else torch.cat([self.compared, self.originals.flatten()])
+
+    @property
+    def answers(self) -> Tensor:
+        """(batch, selected) int64: where the logits of the originals stand among those that are computed."""
+        return self.originals if self.compared is None else torch.zeros_like(self.positions)
+
+    def answerable(self, logits: Tensor) -> Tensor:
+        """(batch, selected, words) float: the logits with whose softmax the originals are predicted.
+
+        Of sampled words, each counts for all that it stands for, and the original only once.
+        """
+        if self.compared is None or self.compared_weights is None:
+            return logits
+        originals = self.originals.unsqueeze(-1)
+        place = torch.searchsorted(self.compared, originals).clamp(max=len(self.compared) - 1)
+        weighed = logits.float() + functional.pad(self.compared_weights, (1, 0))
+        found = torch.where(self.compared[place] == originals, -torch.inf, weighed.gather(-1, 1 + place))
+        return weighed.scatter(-1, 1 + place, found)
+
+    def proposable(self, logits: Tensor) -> Tensor:
+        """(batch, selected, words) float32: the logits from whose softmax words are drawn, at the temperature.
+
+        The original is among the sampled words only by chance.
+        """
+        if self.compared_weights is None:
+            return self.tempered(logits)
+        return self.tempered(logits[..., 1:].float()) + self.compared_weights
 
     def tempered(self, logits: Tensor) -> Tensor:
         """(...) float: the logits divided by the temperature, as words are drawn from."""

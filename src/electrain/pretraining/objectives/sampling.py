@@ -1,8 +1,12 @@
 """Draws words from the generator, and puts them into the text."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from electrain.data.shards.randomness import first_in_order, row_bits
 
 # Words in a block of the two-stage draw; see docs/experiments.md, "Sampling".
 BLOCK_WORDS = 256
@@ -48,6 +52,29 @@ def _invert(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     before = functional.pad(cumulative, (1, 0)).gather(-1, index)
     rest = (target - before) / weights.gather(-1, index)
     return index.squeeze(-1), rest.squeeze(-1).clamp(0.0, LARGEST_UNIFORM)
+
+
+def compared_words(by_frequency: Tensor, count: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    """The words that a step compares originals with, and the logarithm of how many words each of them stands for.
+
+    Two thirds are the most frequent words, each of which stands for itself. One third is drawn without replacement from
+    the others, for all of which it stands, so that sums over the compared words estimate sums over the vocabulary.
+
+    Args:
+        by_frequency: (vocabulary,) int64; all words, the most frequent first.
+        count: the number of words, below that of the vocabulary.
+    Returns: (count,) int64, ascending; (count,) float32.
+    """
+    # The step decides, not the rows: all micro-batches and all processes of a step compare with the same words.
+    frequent = count - count // 3
+    others = by_frequency[frequent:]
+    number = torch.tensor([step], device=by_frequency.device)
+    bits = row_bits(seed, "softmax", number, len(others))
+    drawn = others[first_in_order(bits, torch.ones_like(bits, dtype=torch.bool), count // 3)[0]]
+    stand_for = torch.zeros(len(by_frequency), device=by_frequency.device)
+    stand_for[drawn] = math.log(len(others) / (count // 3))
+    words = torch.cat([by_frequency[:frequent], drawn]).sort().values
+    return words, stand_for[words]
 
 
 @torch.no_grad()
