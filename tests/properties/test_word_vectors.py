@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from electrain.data.shards import word_vectors as module
 from electrain.data.shards.shards import open_shards
-from electrain.data.shards.word_vectors import WINDOW, word_vectors
+from electrain.data.shards.word_vectors import WINDOW, neighbour_information, word_vectors
 from tiny_pretraining import SPECIAL_IDS
 
 STREAMS = st.lists(st.integers(0, 11), max_size=60)
@@ -66,11 +66,11 @@ def test_information_by_hand() -> None:
 @given(STREAMS, st.integers(1, 9))
 def test_rows(ids: list[int], dimensions: int) -> None:
     """Tokens that stand near another one have a vector, the others a row of zeros; nothing is infinite."""
-    vectors = word_vectors(stream(ids), dimensions, 0)
+    vectors = word_vectors(neighbour_information(stream(ids)), dimensions, 0)
     assert vectors.shape == (12, dimensions)
     assert vectors.dtype == np.float32
     assert np.isfinite(vectors).all()
-    informed = module._information(module._neighbour_counts(stream(ids))).any(1)
+    informed = neighbour_information(stream(ids)).any(1)
     np.testing.assert_array_equal(vectors.any(1), informed)
     if informed.any():
         assert np.sqrt(np.mean(vectors[informed] ** 2)) == pytest.approx(1, rel=1e-4)
@@ -83,7 +83,7 @@ def test_tokens_with_like_neighbours_are_alike() -> None:
         [5, random.integers(8, 10), 6] if random.random() < 0.5 else [6, random.integers(10, 12), 5] for _ in range(400)
     ]
     ids = [token for sentence in sentences for token in (*sentence, SPECIAL_IDS.sep)]
-    vectors = word_vectors(stream(np.array(ids)), 4, 0)
+    vectors = word_vectors(neighbour_information(stream(np.array(ids))), 4, 0)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
     assert unit[8] @ unit[9] > 0.95
     assert unit[10] @ unit[11] > 0.95
@@ -92,7 +92,7 @@ def test_tokens_with_like_neighbours_are_alike() -> None:
 
 def test_the_seed_turns_the_axes_alone(tiny_shards: Path) -> None:
     shards = open_shards(tiny_shards)
-    one, again, other = (word_vectors(shards, 16, seed) for seed in (0, 0, 1))
+    one, again, other = (word_vectors(neighbour_information(shards), 16, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0.1
     np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-4)
@@ -119,4 +119,4 @@ def test_a_large_vocabulary_has_fewer_neighbours(tiny_shards: Path, monkeypatch:
     monkeypatch.setattr(module, "MOST_CELLS", 106 * 10)
     shards = open_shards(tiny_shards)
     assert module._neighbour_counts(shards).shape == (106, 20)
-    assert word_vectors(shards, 32, 0).any(1).sum() > 90
+    assert word_vectors(neighbour_information(shards), 32, 0).any(1).sum() > 90

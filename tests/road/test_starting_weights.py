@@ -26,7 +26,7 @@ from transformers import (
 
 from command_line import command
 from electrain.data.shards.shards import open_shards
-from electrain.data.shards.word_vectors import word_vectors
+from electrain.data.shards.word_vectors import neighbour_information, word_vectors
 from electrain.foundation.errors import CheckpointError, ElectrainError, TokenizerError
 from electrain.foundation.sums import SUMS_NAME
 from electrain.models.backbones import encode
@@ -255,7 +255,7 @@ def test_counted_word_embeddings(tiny_shards: Path, backbone: str, objective: st
     load_starting_weights(built[0], config, shards)
     ours, fresh = (part.model.network if hasattr(part, "model") else part.discriminator.network for part in built)
     table, random = word_table(ours), word_table(fresh)
-    vectors = torch.from_numpy(word_vectors(shards, table.shape[1], config.training.seed))
+    vectors = torch.from_numpy(word_vectors(neighbour_information(shards), table.shape[1], config.training.seed))
     known = vectors.any(1)
     assert known.sum() > 95
     assert not known[list(SPECIAL_IDS.all)].any()
@@ -290,7 +290,7 @@ def test_a_run_begins_with_counted_words(run: Callable[..., Path], tiny_shards: 
     """Through the whole of pretraining, at a rate that leaves them as they were."""
     source = run(start=COUNTED, training={"steps": 2, "peak_learning_rate": 1e-9, "warmup_steps": 0})
     table = word_table(AutoModel.from_pretrained(source / "model"))
-    vectors = torch.from_numpy(word_vectors(open_shards(tiny_shards), table.shape[1], 0))
+    vectors = torch.from_numpy(word_vectors(neighbour_information(open_shards(tiny_shards)), table.shape[1], 0))
     torch.testing.assert_close(table[10:], WORD_DEVIATION * vectors[10:], rtol=0, atol=1e-6)
 
 

@@ -42,6 +42,20 @@ def build_generator(
     return generator
 
 
+def word_tables(*networks: nn.Module) -> list[nn.Embedding]:
+    """The word embeddings that the networks own and train; a table that both share is given once."""
+    found: dict[int, nn.Embedding] = {}
+    for network in networks:
+        if isinstance(network, Discriminator):
+            own: nn.Module | None = network.word_embeddings
+            own = own.shared[0] if isinstance(own, DisentangledEmbedding) else own
+        else:  # a generator with a projected table has none of its own; a frozen one learns nothing
+            own = network.network.get_input_embeddings() if isinstance(network, MaskedGenerator) else None
+        if isinstance(own, nn.Embedding):
+            found[id(own)] = own
+    return list(found.values())
+
+
 def count_parameters(*modules: nn.Module) -> int:
     """The number of parameters in all modules together; a shared tensor counts once."""
     seen = {id(parameter): parameter.numel() for module in modules for parameter in module.parameters()}

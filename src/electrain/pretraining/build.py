@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from electrain.data.shards.rows import PackedBatch, RowSource
 from electrain.data.shards.shards import Shards
-from electrain.data.shards.word_vectors import word_vectors
+from electrain.data.shards.word_vectors import neighbour_information, word_vectors
 from electrain.data.tokenizer.tokenizer import SpecialIds, continues_word, special_ids_of
 from electrain.foundation.errors import ConfigurationError
 from electrain.foundation.progress import say
 from electrain.models.backbones import EncoderConfig, backbone_of, encoder_configuration, generator_encoder, sizes_of
-from electrain.models.discriminator import Discriminator, DisentangledEmbedding
-from electrain.models.embedding_sharing import build_generator, layers_of
+from electrain.models.discriminator import Discriminator
+from electrain.models.embedding_sharing import build_generator, layers_of, word_tables
 from electrain.models.folders import configuration_of
 from electrain.models.frozen_generator import load_frozen_generator
 from electrain.models.generators import MaskedGenerator
@@ -238,27 +238,13 @@ def _count_words(
         tell("word embeddings begin at random: there are no shards to count neighbours in")
         return
     tell("counting which tokens stand near each other, for the first word embeddings")
-    vectors: dict[int, NDArray[np.float32]] = {}
-    for table in _word_tables(objective, config):
-        width = table.embedding_dim
-        if width not in vectors:
-            vectors[width] = word_vectors(shards, width, config.training.seed)
-        set_word_embeddings(table, vectors[width])
-
-
-def _word_tables(objective: PretrainObjective, config: PretrainConfig) -> list[nn.Embedding]:
-    """The word embeddings that the discriminator reads, and those of a generator that shares none and is trained."""
+    information = neighbour_information(shards)
     if isinstance(objective, MaskedLanguageModelling):
-        words = objective.model.network.get_input_embeddings()
-        assert isinstance(words, nn.Embedding)
-        return [words]
-    table = objective.discriminator.word_embeddings
-    tables = [table.shared[0] if isinstance(table, DisentangledEmbedding) else table]
-    if isinstance(objective.generator, MaskedGenerator) and not config.generator.source:
-        own = objective.generator.network.get_input_embeddings()
-        if isinstance(own, nn.Embedding) and own is not tables[0]:
-            tables.append(own)
-    return tables
+        tables = word_tables(objective.model)
+    else:
+        tables = word_tables(objective.discriminator, objective.generator)
+    for table in tables:
+        set_word_embeddings(table, word_vectors(information, table.embedding_dim, config.training.seed))
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,25 @@ _SMOOTHING = 0.75
 _ROWS_AT_ONCE = 1024
 
 
-def word_vectors(shards: Shards, dimensions: int, seed: int) -> NDArray[np.float32]:
+def neighbour_information(shards: Shards) -> NDArray[np.float64]:
+    """(vocabulary, 2 x neighbours): of each token with frequent ones to its left, and with frequent ones to its right.
+
+    It is the positive pointwise mutual information; 0 for special tokens, and where two tokens never meet.
+    """
+    return _information(_neighbour_counts(shards))
+
+
+def word_vectors(information: NDArray[np.float64], dimensions: int, seed: int) -> NDArray[np.float32]:
     """Vectors that are alike for tokens with like neighbours.
 
-    Positive pointwise mutual information of a token with the tokens to its left and to its right, factorised: each of
-    the largest singular vectors by the root of its singular value (Levy and Goldberg 2014), in axes that the seed turns
-    at random.
+    What `neighbour_information` found is factorised: each of the largest singular vectors by the root of its singular
+    value (Levy and Goldberg 2014), in axes that the seed turns at random.
 
-    Returns: (vocabulary, dimensions) float32, with a root mean square of 1; rows of zeros for special tokens and
-        those about which the counts say nothing.
+    Returns: (vocabulary, dimensions) float32, with a root mean square of 1; rows of zeros for tokens about which the
+        counts say nothing.
     """
-    information = _information(_neighbour_counts(shards))
     found = information.any(1)
-    vectors = np.zeros((shards.vocabulary_size, dimensions), np.float32)
+    vectors = np.zeros((len(information), dimensions), np.float32)
     if not found.any():
         return vectors
     rank = min(dimensions, *information.shape)
