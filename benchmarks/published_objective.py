@@ -9,4 +9,5 @@ PUBLISHED = {
     "corruption.masked-fraction": "0.4",
     "corruption.missing-fraction": "0",
     "start.word-embeddings": "random",
+    "training.softmax-words": "0",
 }

@@ -86,7 +86,7 @@ PRESETS = f"{MIXED} {MIXED_MISSING} discriminator.loss_weight=1"
 LINEAR = "training.schedule=linear"
 DECAY = "training.weight_decay=0.1"
 COUNTED = "start.word_embeddings=co-occurrence"
-SAMPLED = "training.softmax_words=1536"
+SAMPLED = "training.softmax_words=3072"
 WHOLE_WORD = "corruption.noise=whole-word"
 
 
@@ -114,6 +114,7 @@ def _searched(name: str, settings: str) -> dict[str, Arm]:
         f"{name}-whole-word": whole(settings, WHOLE_WORD),
         f"{name}-counted": whole(settings, COUNTED),
         f"{name}-counted-sampled": whole(settings, COUNTED, SAMPLED),
+        f"{name}-counted-sampled-1536": whole(settings, COUNTED, "training.softmax_words=1536"),
     }
 
 

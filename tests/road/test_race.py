@@ -99,7 +99,10 @@ def race(shards: Path, data: Path, output: Path, *more: str) -> list[dict[str, A
 @pytest.mark.parametrize(("preset", "budget"), [("demo", 1.4e13), ("tiny", 1e14)])
 def test_the_presets_are_what_the_race_chose(preset, budget):
     """Of the race's arm; how long a run is, and whether so short a one is worth compiling, is the preset's own."""
-    ours, chosen = load_configuration(preset), stage_configuration(ARMS["mixed-weight-1-counted"], 0, budget, seed=0)
+    ours, chosen = (
+        load_configuration(preset),
+        stage_configuration(ARMS["mixed-weight-1-counted-sampled"], 0, budget, seed=0),
+    )
     length = ("steps", "warmup_steps", "checkpoint_every_steps", "compile")
     own = {name: getattr(ours.training, name) for name in length}
     assert dataclasses.replace(chosen, training=dataclasses.replace(chosen.training, **own)) == ours

@@ -375,7 +375,7 @@ def corrupted_micro_batch(
 def softmax_words(config: PretrainConfig, vocabulary_size: int) -> int:
     """The number of words that a step compares each original with; 0 for the whole vocabulary."""
     words = config.training.softmax_words
-    return words if words < vocabulary_size else 0
+    return words if 2 * words <= vocabulary_size else 0
 
 
 def most_masked(config: PretrainConfig) -> int:

@@ -113,6 +113,7 @@ class ReplacedTokenDetection(nn.Module):
     batch_rows, by which schedules go) and [data] (but for sequence_length) are not read. Where Trainer accumulates
     gradients, it tells the number of tokens in the step: each micro-batch weighs by its share of them, which is exact
     for the detection loss; for the generator's, it is exact but for the rounding of 15% of a row to whole tokens.
+    A sampled softmax needs the order of frequency of a corpus: words are compared with the whole vocabulary here.
     Nothing watches the run's health, and dropout follows PyTorch's random state.
 
     Attributes:

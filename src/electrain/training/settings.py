@@ -52,7 +52,8 @@ class TrainingConfig:
             A run may go on with the other. One process holds all in any case.
         softmax_words: Number of words that each word to restore is compared with in a step: two thirds are the most
             frequent ones, and one third is drawn anew in each step from all others, for which it stands (sampled
-            softmax). A step then costs much less with a large vocabulary. 0 compares with all words, as published.
+            softmax). A step then costs much less with a large vocabulary; one of less than twice as many words is
+            compared as a whole. 0 compares with all words, as published.
         objective: What is trained. replaced-token-detection trains a generator and a discriminator;
             masked-language-modelling is the baseline, an encoder that restores masked words itself.
         report_to: Trackers that draw the curves of the run while it trains, besides metrics.jsonl: tensorboard writes
