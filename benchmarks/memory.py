@@ -29,7 +29,7 @@ import torch
 
 from electrain.data.shards.rows import PackedBatch
 from electrain.models.backbones import choose_attention
-from electrain.pretraining.build import Vocabulary, build_objective, corrupted_micro_batch
+from electrain.pretraining.build import Vocabulary, build_objective, corrupted_micro_batch, with_compared_words
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.memory import SPECIAL_IDS, step_memory
 from electrain.training.arithmetic import Arithmetic
@@ -88,6 +88,7 @@ def take_a_step(config: PretrainConfig, vocabulary_size: int, arithmetic: Arithm
             ones = torch.ones(shape, dtype=torch.bool)
             packed = PackedBatch(ids, torch.zeros_like(ids), ones, ~ones, torch.arange(first, first + len(ids)), ones)
             made.append(corrupted_micro_batch(packed, config, vocabulary, step))
+        made = with_compared_words(made, config, vocabulary, step)
         return made
 
     objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(FOLDER.parent))
 
 from electrain.data.shards.rows import RowSource  # noqa: E402
 from electrain.data.shards.shards import Shards, open_shards  # noqa: E402
-from electrain.pretraining.build import Vocabulary, corrupted_micro_batch  # noqa: E402
+from electrain.pretraining.build import Vocabulary, corrupted_micro_batch, with_compared_words  # noqa: E402
 from tiny_pretraining import SPECIAL_IDS, tiny_configuration, write_invented_shards  # noqa: E402
 
 GOLDEN_ROWS = FOLDER / "rows.json"
@@ -131,7 +131,8 @@ def made_rows(kind: str, tokenizer: Shards, device: str) -> list[dict[str, Any]]
     result = []
     for step, numbers in enumerate(row_numbers(source.rows_per_epoch)):
         packed = source.batch(np.array(numbers, np.int64))
-        made = corrupted_micro_batch(packed, config, vocabulary, 2 * step)
+        corrupted = corrupted_micro_batch(packed, config, vocabulary, 2 * step)
+        (made,) = with_compared_words([corrupted], config, vocabulary, 2 * step)
         arrays = {"begins_word": packed.begins_word, "row_numbers": packed.row_numbers, **made.rows._asdict()}
         assert all(x.device.type == device for x in arrays.values() if isinstance(x, torch.Tensor))
         numbers_of = {name: int(count) for name, count in made.counts.items()}

@@ -13,7 +13,7 @@ from electrain.pretraining.build import PretrainObjective, build_objective
 from electrain.pretraining.configuration import PretrainConfig, load_configuration
 from electrain.pretraining.flops import paper_flops_per_row, passes_of, training_flops_per_row
 from electrain.pretraining.objectives.rows import Rows
-from electrain.pretraining.plan import paper_flops
+from electrain.pretraining.plan import paper_flops, plan
 from electrain.training.settings import TrainingConfig
 
 LAYERS, HIDDEN, FEED_FORWARD, EMBEDDING, VOCABULARY, LENGTH, MASKED = 2, 16, 24, 10, 50, 12, 3
@@ -105,6 +105,14 @@ def test_paper_convention_adds_look_ups_and_elementwise_operations() -> None:
 def test_published_totals_within_their_rounding(preset: str, least: float, most: float) -> None:
     """Clark et al. 2020, table 8: 6.4e19 for ELECTRA-Base and 7.1e20 for ELECTRA-400K."""
     assert least < paper_flops(load_configuration(preset)) < most
+
+
+def test_a_sampled_softmax_counts_as_all_words_in_the_paper_and_saves_in_truth() -> None:
+    """A look-up costs a product with the whole table by the paper's convention, and nothing in truth."""
+    sampled, whole = (load_configuration("tiny", {"training": {"softmax_words": words}}) for words in (3072, 0))
+    assert paper_flops(sampled) == paper_flops(whole)
+    small, large = (plan(sampled, vocabulary_size=size).flops.per_step for size in (8192, 250_000))
+    assert small == large < 0.8 * plan(whole, vocabulary_size=8192).flops.per_step
 
 
 def test_small_preset_equals_the_reference_formula_and_bert_small_the_table() -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from regenerate import OBJECTIVES
 
-from electrain.models.heads import compared_logits, word_features
+from electrain.models.heads import WordRows, compared_logits, word_features
 from electrain.pretraining.objectives.corruption import propose
-from electrain.pretraining.objectives.head_losses import word_loss
+from electrain.pretraining.objectives.head_losses import is_likeliest, word_loss
 from electrain.pretraining.objectives.rows import Rows
 from electrain.pretraining.objectives.sampling import compared_words
 from tiny_pretraining import batches_of, objective_of, tiny_configuration
@@ -133,3 +133,18 @@ def test_a_step_has_its_own_words_whatever_its_rows(tiny_shards: Path) -> None:
     assert compared(3, seed=1) != [one]
     assert compared(3, softmax_words=54) == []
     assert len(compared(3, softmax_words=53)[0]) == 53
+
+
+def test_hits_are_those_among_the_compared_words(tiny_shards: Path) -> None:
+    """An original among the compared words is computed twice, and must not lose against itself by rounding."""
+    _, rows = made(tiny_shards, "sampled_softmax")
+    assert rows.compared is not None
+    weight = torch.randn(len(rows.compared) + rows.positions.numel(), 24)
+    place = torch.searchsorted(rows.compared, rows.originals.flatten()).clamp(max=len(rows.compared) - 1)
+    is_there = rows.compared[place] == rows.originals.flatten()
+    assert is_there.any()
+    weight[: len(rows.compared)][place[is_there]] = weight[len(rows.compared) :][is_there]
+    features = 9 * weight[len(rows.compared) :].view(*rows.positions.shape, 24)  # each likes its own original best
+    logits = compared_logits(features, WordRows(weight, None))
+    seen = is_there.view(rows.positions.shape) & rows.is_selected
+    assert is_likeliest(rows.distinct(logits), rows.answers)[seen].float().mean() > 0.95

@@ -143,7 +143,7 @@ class ProjectedTable(nn.Module):
             return self.shared[0].weight @ self.projection
 
     def rows(self, token_ids: Tensor) -> Tensor:
-        """(..., width) float32: the rows of (...) tokens, which are fewer products where the vocabulary is large."""
+        """(..., width) float32: the rows of (...) tokens, without the product of the whole table."""
         with torch.autocast(self.projection.device.type, enabled=False):
             return functional.embedding(token_ids, self.shared[0].weight) @ self.projection
 
@@ -208,13 +208,16 @@ class MaskedGenerator(nn.Module):
         Args: words: (compared + batch * selected,) int64; the words to compare at all of the positions, and the
             originals there; None for the whole vocabulary.
         """
-        given = (token_ids, token_type_ids, attention_mask)
-        if words is not None:
-            embeddings = None if self.table is None else self.table.rows(token_ids)
-            return Reading(encode(self.body, *given, embeddings, depths), words=self._rows(words))
-        table = None if self.table is None else self.table()
-        embeddings = None if table is None else functional.embedding(token_ids, table)
-        return Reading(encode(self.body, *given, embeddings, depths), table)
+        # The rows that are looked up can be fewer than those of the table.
+        takes_all = words is None or token_ids.numel() + len(words) > self.configuration.vocab_size
+        table = self.table() if self.table is not None and takes_all else None
+        embeddings = self._projected(token_ids, table)
+        states = encode(self.body, token_ids, token_type_ids, attention_mask, embeddings, depths)
+        if words is None:
+            return Reading(states, table)
+        layer, weight = output_layer(self.network), self._projected(words, table)
+        weight = functional.embedding(words, layer.weight) if weight is None else weight
+        return Reading(states, words=word_rows(words, weight, layer.bias))
 
     def predict(self, reading: Reading, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The states and the word logits at the selected positions: the second part of `propose`."""
@@ -232,12 +235,11 @@ class MaskedGenerator(nn.Module):
             return word_logits(self.network, hidden)
         return functional.linear(word_features(self.network, hidden), reading.table, output_layer(self.network).bias)
 
-    def _rows(self, word_ids: Tensor) -> WordRows:
-        layer = output_layer(self.network)
-        if self.table is None:
-            return word_rows(word_ids, layer.weight, layer.bias)
-        bias = None if layer.bias is None else functional.embedding(word_ids, layer.bias.unsqueeze(-1)).squeeze(-1)
-        return WordRows(self.table.rows(word_ids), bias)
+    def _projected(self, token_ids: Tensor, table: Tensor | None) -> Tensor | None:
+        """(..., width) float: rows of the projected table, whose product may exist; None if there is none."""
+        if table is not None:
+            return functional.embedding(token_ids, table)
+        return None if self.table is None else self.table.rows(token_ids)
 
     def forward(
         self, token_ids: Tensor, token_type_ids: Tensor | None, attention_mask: Tensor | None, positions: Tensor

@@ -51,11 +51,10 @@ def word_rows(word_ids: Tensor, weight: Tensor, bias: Tensor | None) -> WordRows
 
     Args:
         word_ids: (compared + positions,) int64.
-        weight: (vocabulary, embedding) float.
-        bias: (vocabulary,) float.
+        weight: (compared + positions, embedding) float; of these words.
+        bias: (vocabulary,) float; of all words.
     """
-    found = None if bias is None else functional.embedding(word_ids, bias.unsqueeze(-1)).squeeze(-1)
-    return WordRows(functional.embedding(word_ids, weight), found)
+    return WordRows(weight, None if bias is None else functional.embedding(word_ids, bias.unsqueeze(-1)).squeeze(-1))
 
 
 def compared_logits(features: Tensor, words: WordRows) -> Tensor:
@@ -153,7 +152,8 @@ class CorrectionHead(nn.Module):
 
     def rows(self, word_ids: Tensor, table: Tensor) -> WordRows:
         """The rows of words in the output layer; see `word_rows`."""
-        return word_rows(word_ids, table if self.weight is None else self.weight, self.bias)
+        weight = table if self.weight is None else self.weight
+        return word_rows(word_ids, functional.embedding(word_ids, weight), self.bias)
 
 
 def states_and_word_logits(

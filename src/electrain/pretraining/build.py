@@ -325,6 +325,7 @@ def micro_batches(
         # A thread that makes rows ahead starts with the first GPU, whichever this process has.
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             made = [corrupted_micro_batch(rows.batch(one), config, vocabulary, step) for one in numbers]
+            made = with_compared_words(made, config, vocabulary, step)
             if device.type == "cuda" and rows.device.type == "cpu":
                 made = [dataclasses.replace(one, rows=one.rows.pinned()) for one in made]
         return made
@@ -355,21 +356,29 @@ def corrupted_micro_batch(
     )
     masked = mask_batch(packed, masking)
     if is_baseline:
-        made = modelling_micro_batch(masked, with_padding=parity.reference_packing)
-    else:
-        made = detection_micro_batch(
-            masked,
-            config.discriminator,
-            corruption,
-            config.training.seed,
-            _step_settings(config, step),
-            with_padding=parity.reference_packing,
-        )
+        return modelling_micro_batch(masked, with_padding=parity.reference_packing)
+    return detection_micro_batch(
+        masked,
+        config.discriminator,
+        corruption,
+        config.training.seed,
+        _step_settings(config, step),
+        with_padding=parity.reference_packing,
+    )
+
+
+def with_compared_words(
+    micro_batches: list[MicroBatch[Rows]], config: PretrainConfig, vocabulary: Vocabulary, step: int
+) -> list[MicroBatch[Rows]]:
+    """The micro-batches of a step, which compares their originals with words of its own, or with the vocabulary."""
     words = softmax_words(config, vocabulary.size)
-    if vocabulary.by_frequency is None or not words:
-        return made
+    if not words or vocabulary.by_frequency is None:
+        return micro_batches
     compared, weights = compared_words(vocabulary.by_frequency, words, config.training.seed, step)
-    return dataclasses.replace(made, rows=made.rows._replace(compared=compared, compared_weights=weights))
+    return [
+        dataclasses.replace(one, rows=one.rows._replace(compared=compared, compared_weights=weights))
+        for one in micro_batches
+    ]
 
 
 def softmax_words(config: PretrainConfig, vocabulary_size: int) -> int:

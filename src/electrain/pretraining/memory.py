@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from electrain.data.shards.rows import PackedBatch
 from electrain.data.tokenizer.tokenizer import SpecialIds
 from electrain.models.backbones import choose_attention
-from electrain.pretraining.build import Vocabulary, build_objective, corrupted_micro_batch
+from electrain.pretraining.build import Vocabulary, build_objective, corrupted_micro_batch, with_compared_words
 from electrain.pretraining.configuration import PretrainConfig
 from electrain.pretraining.flops import without_data
 from electrain.pretraining.objectives.rows import Rows
@@ -127,7 +127,8 @@ def row_of(config: PretrainConfig, vocabulary_size: int, step: int) -> Rows:
     packed = PackedBatch(ids, torch.zeros_like(ids), ones, ~ones, torch.zeros(1, dtype=torch.int64), ones)
     continues_word, by_frequency = torch.zeros(vocabulary_size, dtype=torch.bool), torch.arange(vocabulary_size)
     vocabulary = Vocabulary(vocabulary_size, SPECIAL_IDS.mask, continues_word, by_frequency)
-    return corrupted_micro_batch(packed, config, vocabulary, step).rows._replace(writing_uniforms=None)
+    (made,) = with_compared_words([corrupted_micro_batch(packed, config, vocabulary, step)], config, vocabulary, step)
+    return made.rows._replace(writing_uniforms=None)
 
 
 def repeated(row: Rows, count: int) -> Rows:

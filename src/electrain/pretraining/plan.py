@@ -149,7 +149,9 @@ def plan(
 
 def paper_flops(config: PretrainConfig, *, vocabulary_size: int = PAPER_VOCABULARY_SIZE) -> float:
     """Operations of a whole run by the paper's convention; see `electrain.pretraining.flops`."""
-    with_dropout = replace(config, training=replace(config.training, dropout=PAPER_DROPOUT))
+    # The paper compares with all words; by its convention, looking up a row costs a product with the whole table.
+    training = replace(config.training, dropout=PAPER_DROPOUT, softmax_words=0)
+    with_dropout = replace(config, training=training)
     positions = round(config.data.sequence_length * PAPER_MASKED_FRACTION)
     per_row = paper_flops_per_row(_passes(with_dropout, vocabulary_size, positions))
     return per_row * config.training.batch_rows * config.training.steps

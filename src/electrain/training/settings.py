@@ -8,7 +8,7 @@ from electrain.foundation.configuration import require_at_least
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
 Sharding = Literal["none", "parameters"]
 TrackerName = Literal["tensorboard", "wandb"]
-# Two thirds of so few words are still most of a text.
+# A third of them is drawn, which must be one word at least.
 FEWEST_SOFTMAX_WORDS = 3
 Objective = Literal["replaced-token-detection", "masked-language-modelling"]
 

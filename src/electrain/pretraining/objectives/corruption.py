@@ -105,9 +105,6 @@ def proposed(
         return Proposal(generator.draw(rows.originals, rows.uniforms), None, [], None, None)
     assert reading is not None
     hidden, logits = generator.predict(reading, rows.positions)
-    if rows.compared is not None and reading.words is None:  # a frozen generator computes all logits
-        originals = rows.originals.unsqueeze(-1)
-        logits = [torch.cat([each.gather(-1, originals), each[..., rows.compared]], -1) for each in logits]
     chosen = logits[-1]
     if mixture is not None:
         # The weights learn from the discriminator only, and must not change the states that predict words.
@@ -116,7 +113,7 @@ def proposed(
         noise = gumbel_noise(rows.uniforms, chosen.shape[-1])
         words, relaxed = relaxed_words(rows.tempered(chosen), noise, settings.gumbel_temperature)
         return Proposal(words, hidden, logits, chosen, relaxed)
-    if rows.compared is None:
+    if rows.compared is None or reading.words is None:  # a frozen generator computes all logits
         words = sample_words(chosen, rows.uniforms, rows.temperature)
     else:
         words = rows.compared[sample_words(rows.proposable(chosen), rows.uniforms)]

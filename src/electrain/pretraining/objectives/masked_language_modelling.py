@@ -38,7 +38,7 @@ class MaskedLanguageModelling(Objective[Rows]):
         (logits,) = self.model.predict(reading, rows.positions)[1]
         term = LossTerm(word_loss(rows.answerable(logits), answers, rows.is_selected), 1.0)
         with torch.no_grad():
-            hits = (is_likeliest(logits, answers) & rows.is_selected).sum()
+            hits = (is_likeliest(rows.distinct(logits), answers) & rows.is_selected).sum()
         return Outcome({"masked_language_model": term}, {"masked_language_model_hits": hits})
 
 

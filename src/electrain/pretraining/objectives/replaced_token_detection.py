@@ -146,7 +146,8 @@ class ReplacedTokenDetection(Objective[Rows]):
     def corrupt(self, rows: Rows, reading: Reading | None) -> Corrupted:
         """The rows with words in their places, and the generator's losses, from its states of the rows."""
         proposal = proposed(rows, reading, self.generator, self.proposals, self.mixture)
-        outcome = Outcome(self._likelihood_terms(rows, proposal), _generator_observations(rows, proposal))
+        asked = rows if reading is not None and reading.words is not None else rows.comparing_all
+        outcome = Outcome(self._likelihood_terms(asked, proposal), _generator_observations(asked, proposal))
         ids = corrupted_ids(rows, proposal.words, self.proposals)
         embeddings = self._embeddings(rows, proposal, ids)
         return Corrupted(outcome, self._needed_later(proposal), ids, is_replaced(rows, ids), embeddings)
@@ -247,11 +248,11 @@ class ReplacedTokenDetection(Objective[Rows]):
 
     def _correction(self, rows: Rows, judged: Judgement, words: WordRows | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The summed loss of the correction head, and its observations."""
-        head, table = self.discriminator.correction, self.discriminator.word_embeddings.weight
+        head = self.discriminator.correction
         assert head is not None
         is_asked = rows.is_selected
         if self.judge.correction_at == "all":
-            logits = head(judged.hidden, table)
+            logits = head(judged.hidden, self.discriminator.word_embeddings.weight)
             losses = copied_word_losses(logits, judged.logits, judged.corrupted_ids, rows.token_ids)
             logits = take_positions(logits, rows.positions)
             is_real = rows.attention_mask
@@ -262,10 +263,13 @@ class ReplacedTokenDetection(Objective[Rows]):
                 assert rows.is_missing is not None
                 is_asked = is_asked & rows.is_missing
             hidden = take_positions(judged.hidden, rows.positions)
-            logits = head(hidden, table) if words is None else compared_logits(word_features(head, hidden), words)
+            if words is None:
+                logits = head(hidden, self.discriminator.word_embeddings.weight)
+            else:
+                logits = compared_logits(word_features(head, hidden), words)
             total = word_loss(rows.answerable(logits), rows.answers, is_asked)
         with torch.no_grad():
-            hits = is_likeliest(logits, rows.answers)
+            hits = is_likeliest(rows.distinct(logits), rows.answers)
             no_row = torch.zeros_like(is_asked)
             is_written = no_row if rows.is_written is None else rows.is_written.gather(1, rows.positions)
         return total, {"correction_hits": hits, "correction_asked": is_asked, "correction_written": is_written}
@@ -315,7 +319,7 @@ def _generator_observations(rows: Rows, proposal: Proposal) -> dict[str, Tensor]
     shares = below_highest if stand_for is None else below_highest - stand_for
     entropies = total.log() - (weights * shares).sum(-1) / total
     return {
-        "generator_hits": (is_likeliest(proposal.chosen, rows.answers) & is_selected).sum(),
+        "generator_hits": (is_likeliest(rows.distinct(proposal.chosen), rows.answers) & is_selected).sum(),
         "generator_entropy": (entropies * is_selected).sum(),
         "generator_asked": is_selected.sum(),
     }

@@ -83,6 +83,11 @@ class Rows(NamedTuple):
         return is_shown if self.attention_mask is None else is_shown & self.attention_mask
 
     @property
+    def comparing_all(self) -> "Rows":
+        """The same rows for a head that computes the logits of the whole vocabulary."""
+        return self._replace(compared=None, compared_weights=None)
+
+    @property
     def words(self) -> Tensor | None:
         """(compared + batch * selected,) int64: the words whose logits are needed; None for the whole vocabulary."""
         return None if self.compared is None else torch.cat([self.compared, self.originals.flatten()])
@@ -97,13 +102,21 @@ class Rows(NamedTuple):
 
         Of sampled words, each counts for all that it stands for, and the original only once.
         """
-        if self.compared is None or self.compared_weights is None:
+        if self.compared_weights is None:
+            return logits
+        return self.distinct(logits.float() + functional.pad(self.compared_weights, (1, 0)))
+
+    def distinct(self, logits: Tensor) -> Tensor:
+        """(batch, selected, words) float: the logits, -inf where an original stands a second time.
+
+        The two would differ by rounding.
+        """
+        if self.compared is None:
             return logits
         originals = self.originals.unsqueeze(-1)
         place = torch.searchsorted(self.compared, originals).clamp(max=len(self.compared) - 1)
-        weighed = logits.float() + functional.pad(self.compared_weights, (1, 0))
-        found = torch.where(self.compared[place] == originals, -torch.inf, weighed.gather(-1, 1 + place))
-        return weighed.scatter(-1, 1 + place, found)
+        twin = torch.where(self.compared[place] == originals, -torch.inf, 0.0).to(logits.dtype)
+        return logits.scatter_add(-1, 1 + place, twin)
 
     def proposable(self, logits: Tensor) -> Tensor:
         """(batch, selected, words) float32: the logits from whose softmax words are drawn, at the temperature.
