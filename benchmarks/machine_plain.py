@@ -28,7 +28,7 @@ def measure_plain(task: Task) -> None:
         torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
     config, shards = configuration_of(task, device), shards_of(task)
     rows = RowSource(shards, config.data, config.training.seed)
-    batches = micro_batches(rows, config, vocabulary_of(shards.tokenizer, shards.unigram_counts))(0)
+    batches = micro_batches(rows, config, vocabulary_of(shards.tokenizer))(0)
     loop = LOOPS[arguments["loop"]](config, shards.vocabulary_size, device, is_fast=is_fast)
     loop.take_step(batches)
     synchronize(device)

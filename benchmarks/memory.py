@@ -88,8 +88,7 @@ def take_a_step(config: PretrainConfig, vocabulary_size: int, arithmetic: Arithm
             ones = torch.ones(shape, dtype=torch.bool)
             packed = PackedBatch(ids, torch.zeros_like(ids), ones, ~ones, torch.arange(first, first + len(ids)), ones)
             made.append(corrupted_micro_batch(packed, config, vocabulary, step))
-        made = with_compared_words(made, config, vocabulary, step)
-        return made
+        return with_compared_words(made, config, vocabulary, step)
 
     objective = build_objective(config, vocabulary_size=vocabulary_size, special_ids=SPECIAL_IDS)
     choose_attention(objective, device, length)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from regenerate import OBJECTIVES
 
-from electrain.models.heads import WordRows, compared_logits, word_features
+from electrain.models.heads import WordRows, compared_logits
 from electrain.pretraining.objectives.corruption import propose
 from electrain.pretraining.objectives.head_losses import is_likeliest, word_loss
 from electrain.pretraining.objectives.rows import Rows
@@ -67,7 +67,7 @@ def test_logits_are_those_of_the_whole_vocabulary(tiny_shards: Path, name: str) 
         every = propose(whole, objective.generator, objective.proposals).logits
         head, table = objective.discriminator.correction, objective.discriminator.word_embeddings.weight
         hidden = torch.randn(*rows.positions.shape, 32)
-        few.append(compared_logits(word_features(head, hidden), head.rows(rows.words, table)))
+        few.append(head(hidden, head.rows(rows.words, table)))
         every.append(head(hidden, table))
     for ours, theirs in zip(few, every, strict=True):
         torch.testing.assert_close(ours, theirs.gather(-1, columns), rtol=1e-4, atol=1e-5)

@@ -145,8 +145,13 @@ class CorrectionHead(nn.Module):
         if backbone.output_layer_in_body:
             self.weight = nn.Parameter(output_layer(network).weight.detach().clone())
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table."""
+    def forward(self, hidden: Tensor, table: Tensor | WordRows) -> Tensor:
+        """(..., vocabulary) float from (..., hidden) and the (vocabulary, embedding) table.
+
+        From `rows` instead of the table: as `compared_logits`.
+        """
+        if isinstance(table, WordRows):
+            return compared_logits(word_features(self, hidden), table)
         weight = table if self.weight is None else self.weight
         return functional.linear(word_features(self, hidden), weight, self.bias)
 

@@ -243,8 +243,10 @@ def _count_words(
         tables = word_tables(objective.model)
     else:
         tables = word_tables(objective.discriminator, objective.generator)
+    widths = {table.embedding_dim for table in tables}
+    vectors = {width: word_vectors(information, width, config.training.seed) for width in widths}
     for table in tables:
-        set_word_embeddings(table, word_vectors(information, table.embedding_dim, config.training.seed))
+        set_word_embeddings(table, vectors[table.embedding_dim])
 
 
 @dataclass(frozen=True)

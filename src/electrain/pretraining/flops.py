@@ -27,7 +27,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from electrain.models.gradient_checkpointing import checkpointed_layers
-from electrain.models.heads import compared_logits, word_features
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.objectives.masked_language_modelling import MaskedLanguageModelling
 from electrain.pretraining.objectives.replaced_token_detection import ReplacedTokenDetection
@@ -131,9 +130,7 @@ def passes_of(
         places = length if objective.judge.correction_at == "all" else selected
         hidden = torch.zeros(rows, places, module.configuration.hidden_size)
         head, table, ids = module.correction, module.word_embeddings.weight, words(rows)
-        if ids is None:
-            return torch.log_softmax(head(hidden, table).float(), dim=-1)
-        return torch.log_softmax(compared_logits(word_features(head, hidden), head.rows(ids, table)).float(), dim=-1)
+        return torch.log_softmax(head(hidden, table if ids is None else head.rows(ids, table)).float(), dim=-1)
 
     def weigh(module: Any, rows: int) -> Tensor:
         energies: Tensor = module.energy(torch.zeros(rows, length, module.configuration.hidden_size))

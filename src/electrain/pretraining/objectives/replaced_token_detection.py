@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from electrain.models.backbones import repeated_layers
 from electrain.models.discriminator import Discriminator, DiscriminatorConfig
 from electrain.models.generators import MaskedGenerator, Reading, take_positions
-from electrain.models.heads import WordRows, compared_logits, word_features
+from electrain.models.heads import WordRows
 from electrain.models.unigram_generator import UnigramGenerator
 from electrain.pretraining.objectives.corruption import (
     Generator,
@@ -263,10 +263,7 @@ class ReplacedTokenDetection(Objective[Rows]):
                 assert rows.is_missing is not None
                 is_asked = is_asked & rows.is_missing
             hidden = take_positions(judged.hidden, rows.positions)
-            if words is None:
-                logits = head(hidden, self.discriminator.word_embeddings.weight)
-            else:
-                logits = compared_logits(word_features(head, hidden), words)
+            logits = head(hidden, self.discriminator.word_embeddings.weight if words is None else words)
             total = word_loss(rows.answerable(logits), rows.answers, is_asked)
         with torch.no_grad():
             hits = is_likeliest(rows.distinct(logits), rows.answers)
